@@ -1,0 +1,2 @@
+"""Secateurs."""
+__version__ = "0.1.0"
