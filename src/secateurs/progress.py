@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
@@ -23,7 +23,7 @@ class Silent:
     """Progress that says nothing."""
 
     @contextmanager
-    def task(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+    def task(self, name: str, total: int) -> Generator[Callable[[int], None]]:
         """Swallow the steps."""
         yield lambda steps: None
 
@@ -61,7 +61,7 @@ class Console:
         self._open = 0
 
     @contextmanager
-    def task(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+    def task(self, name: str, total: int) -> Generator[Callable[[int], None]]:
         """Show a bar while the task is open; nested tasks share one display."""
         if self._open == 0:
             self._bars.start()

@@ -1,0 +1,148 @@
+"""Accuracy, the confusion matrix and the SPI measures: precision, recall, specificity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from scipy.stats import binomtest
+from torch import Tensor
+from torch.nn import functional
+
+from secateurs.errors import InputError
+from secateurs.fit.modes import evaluating
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class's SPI measures, each in 0..1, or None where there is nothing to divide by."""
+
+    name: str
+    precision: float | None
+    recall: float | None
+    specificity: float | None
+    num_true: int
+    num_predicted: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a network answers on labelled images.
+
+    `accuracy` and its 95% Wilson interval `accuracy_low`..`accuracy_high` are in 0..1, `loss` is
+    the mean cross-entropy in nats. `confusion[t][p]` counts images of class t answered p.
+    """
+
+    num_images: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    loss: float
+    confusion: tuple[tuple[int, ...], ...]
+    per_class: tuple[ClassScore, ...]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, as `docs/results.md` describes an evaluation."""
+        plain = asdict(self)
+        plain["confusion"] = [list(row) for row in self.confusion]
+        plain["per_class"] = [{"class": score.pop("name"), **score} for score in plain["per_class"]]
+        plain["notes"] = list(self.notes)
+        return plain
+
+
+def wilson_interval(num_correct: int, num_images: int) -> tuple[float, float]:
+    """The 95% Wilson score interval of a proportion (Wilson 1927), as two numbers in 0..1.
+
+    >>> [round(x, 3) for x in wilson_interval(67, 134)]
+    [0.417, 0.583]
+    """
+    interval = binomtest(num_correct, num_images).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
+    """Counts (num_classes, num_classes), int64; rows are true classes, columns predicted ones."""
+    flat = labels.to(torch.int64) * num_classes + predicted.to(torch.int64)
+    counts = torch.bincount(flat, minlength=num_classes * num_classes)
+    return counts.view(num_classes, num_classes)
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def class_scores(confusion: Tensor, classes: Sequence[str]) -> tuple[ClassScore, ...]:
+    """The SPI measures of each class against the rest (Dhall et al. 2011).
+
+    precision = tp / (tp + fp), recall = tp / (tp + fn), specificity = tn / (tn + fp).
+    """
+    total = int(confusion.sum())
+    scores: list[ClassScore] = []
+    for k, name in enumerate(classes):
+        correct = int(confusion[k, k])
+        num_true, num_predicted = int(confusion[k].sum()), int(confusion[:, k].sum())
+        num_others = total - num_true
+        rejected = num_others - (num_predicted - correct)
+        scores.append(
+            ClassScore(
+                name=name,
+                precision=_ratio(correct, num_predicted),
+                recall=_ratio(correct, num_true),
+                specificity=_ratio(rejected, num_others),
+                num_true=num_true,
+                num_predicted=num_predicted,
+            )
+        )
+    return tuple(scores)
+
+
+def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluation:
+    """Evaluate `logits` (n, classes) against `labels` (n,) of class indices.
+
+    Raises InputError when there is no image or the shapes do not agree.
+
+    >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
+    >>> result = evaluate(logits, torch.tensor([0, 1, 1]), ["cat", "dog"])
+    >>> result.confusion, round(result.accuracy, 2)
+    (((1, 0), (1, 1)), 0.67)
+    """
+    if logits.ndim != 2 or logits.shape[1] != len(classes) or len(logits) != len(labels):
+        raise InputError(
+            f"logits must be (images, classes) = ({len(labels)}, {len(classes)}), "
+            f"got {tuple(logits.shape)}"
+        )
+    if len(labels) == 0:
+        raise InputError("nothing to evaluate: no image was given")
+    logits, labels = logits.detach().float().cpu(), labels.detach().cpu()
+    predicted = logits.argmax(dim=1)
+    confusion = confusion_matrix(labels, predicted, len(classes))
+    num_correct = int(confusion.diagonal().sum())
+    low, high = wilson_interval(num_correct, len(labels))
+    scores = class_scores(confusion, classes)
+    notes = [f"class {s.name} has no image here" for s in scores if s.num_true == 0]
+    notes += [f"class {s.name} was never predicted" for s in scores if s.num_predicted == 0]
+    return Evaluation(
+        num_images=len(labels),
+        accuracy=num_correct / len(labels),
+        accuracy_low=low,
+        accuracy_high=high,
+        loss=float(functional.cross_entropy(logits.double(), labels)),
+        confusion=tuple(tuple(int(x) for x in row) for row in confusion.tolist()),
+        per_class=scores,
+        notes=tuple(notes),
+    )
+
+
+def predict_logits(module: torch.nn.Module, inputs: Tensor, *, batch_size: int = 64) -> Tensor:
+    """Logits (n, classes), float32 on the CPU, of `module` in eval mode over `inputs` in batches.
+
+    The module's modes are restored afterwards, also after an error.
+    """
+    outputs: list[Tensor] = []
+    with evaluating(module), torch.inference_mode():
+        for first in range(0, len(inputs), batch_size):
+            outputs.append(module(inputs[first : first + batch_size]).float().cpu())
+    return torch.cat(outputs)

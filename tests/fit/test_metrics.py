@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as reference
+
+from secateurs.errors import InputError
+from secateurs.fit.metrics import evaluate, predict_logits, wilson_interval
+
+CLASSES = ("a", "b", "c", "d")
+
+
+def _logits(predicted: np.ndarray) -> torch.Tensor:
+    return torch.nn.functional.one_hot(torch.from_numpy(predicted), 4).float() * 3
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 60), st.integers(0, 2**31))
+def test_measures_agree_with_scikit_learn(num: int, seed: int):
+    generator = np.random.default_rng(seed)
+    true, predicted = generator.integers(0, 4, num), generator.integers(0, 4, num)
+    result = evaluate(_logits(predicted), torch.from_numpy(true), CLASSES)
+    assert result.accuracy == pytest.approx(reference.accuracy_score(true, predicted))
+    matrix = reference.confusion_matrix(true, predicted, labels=range(4))
+    assert np.array_equal(np.array(result.confusion), matrix)
+    precision, recall, _, support = reference.precision_recall_fscore_support(
+        true, predicted, labels=range(4), zero_division=0
+    )
+    for k, score in enumerate(result.per_class):
+        assert score.num_true == support[k]
+        assert (score.precision or 0) == pytest.approx(precision[k])
+        assert (score.recall or 0) == pytest.approx(recall[k])
+        assert (score.precision is None) == ((predicted == k).sum() == 0)
+        assert (score.recall is None) == ((true == k).sum() == 0)
+        others = true != k
+        if others.any():
+            # Specificity is the recall of "not this class".
+            expected = reference.recall_score(others, predicted != k)
+            assert score.specificity == pytest.approx(expected)
+        else:
+            assert score.specificity is None
+    assert result.loss == pytest.approx(
+        reference.log_loss(true, _logits(predicted).double().softmax(1), labels=range(4)), rel=1e-5
+    )
+
+
+def test_the_order_of_images_does_not_matter():
+    generator = np.random.default_rng(0)
+    logits, labels = torch.randn(40, 4), torch.from_numpy(generator.integers(0, 4, 40))
+    order = torch.randperm(40)
+    a, b = evaluate(logits, labels, CLASSES), evaluate(logits[order], labels[order], CLASSES)
+    assert a.confusion == b.confusion
+    assert a.loss == pytest.approx(b.loss)
+
+
+def test_missing_and_never_predicted_classes_are_said():
+    result = evaluate(_logits(np.array([0, 0, 1])), torch.tensor([0, 2, 1]), CLASSES)
+    assert result.notes == (
+        "class d has no image here",
+        "class c was never predicted",
+        "class d was never predicted",
+    )
+    assert result.per_class[2].precision is None
+    assert result.per_class[3].recall is None
+    assert result.per_class[3].specificity == 1.0
+    assert result.to_json()["per_class"][2]["class"] == "c"
+
+
+def test_papers_best_model_has_the_interval_of_67_in_134():
+    low, high = wilson_interval(67, 134)
+    # Closed form of Wilson's interval at p = 1/2.
+    z = 1.959963984540054
+    half = z * np.sqrt(0.25 / 134 + z * z / (4 * 134**2)) / (1 + z * z / 134)
+    assert (low, high) == pytest.approx((0.5 - half, 0.5 + half))
+
+
+def test_bad_input():
+    with pytest.raises(InputError, match=r"logits must be .* = \(3, 4\), got \(3, 2\)"):
+        evaluate(torch.zeros(3, 2), torch.zeros(3, dtype=torch.long), CLASSES)
+    with pytest.raises(InputError, match="nothing to evaluate"):
+        evaluate(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), CLASSES)
+
+
+def test_predict_restores_modes_after_an_error():
+    class Broken(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("broken")
+
+    model = torch.nn.Sequential(torch.nn.Dropout(), Broken())
+    model[0].eval()
+    with pytest.raises(RuntimeError, match="broken"):
+        predict_logits(model, torch.zeros(2, 3))
+    assert [part.training for part in model] == [False, True]
+    assert model.training
+
+
+def test_predict_is_the_same_in_any_batch():
+    model = torch.nn.Sequential(torch.nn.Dropout(0.9), torch.nn.Linear(3, 4))
+    inputs = torch.randn(7, 3)
+    whole = predict_logits(model, inputs, batch_size=7)
+    assert torch.allclose(predict_logits(model, inputs, batch_size=2), whole, atol=1e-6)
+    assert torch.allclose(whole, model[1](inputs), atol=1e-6)
