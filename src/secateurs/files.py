@@ -25,8 +25,8 @@ def atomic_path(path: Path) -> Generator[Path]:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        temporary.chmod(0o644)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -78,7 +78,10 @@ def sha256_file(path: Path) -> str:
 
 
 def cache_dir() -> Path:
-    """The user's cache: $SECATEURS_CACHE, else $XDG_CACHE_HOME/secateurs, else ~/.cache/secateurs."""
+    """The user's cache folder.
+
+    $SECATEURS_CACHE, else $XDG_CACHE_HOME/secateurs, else ~/.cache/secateurs.
+    """
     own = os.environ.get("SECATEURS_CACHE")
     if own:
         return Path(own)

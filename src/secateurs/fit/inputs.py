@@ -18,6 +18,7 @@ from secateurs.fit.precision import Precision, arithmetic
 from secateurs.progress import SILENT, Progress
 
 PREFIX_BATCH = 32
+PAPER_AUGMENTATION = Augmentation()
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class ViewPlan:
 
     seed: int
     num_views: int | None = None
-    augmentation: Augmentation | None = Augmentation()
+    augmentation: Augmentation | None = PAPER_AUGMENTATION
 
     def view_of(self, epoch: int) -> int:
         """The number of the view that an epoch sees.
@@ -152,16 +153,23 @@ class Inputs:
         return run_frozen(self.prefix, batch, precision=self.precision)
 
 
-def _fill(num: int, compute: Callable[[slice], Tensor], advance: Callable[[int], None]) -> Tensor:
-    # One output tensor filled batch by batch, so that the peak is one copy and one batch.
+def _fill(
+    shape: tuple[int, int],
+    compute: Callable[[int, slice], Tensor],
+    advance: Callable[[int], None],
+) -> Tensor:
+    # Rows of `shape` (views, n) filled batch by batch: the peak is the whole and one batch.
+    num_views, num = shape
     filled: Tensor | None = None
-    for first in range(0, num, PREFIX_BATCH):
-        rows = slice(first, min(first + PREFIX_BATCH, num))
-        part = compute(rows)
-        if filled is None:
-            filled = torch.empty((num, *part.shape[1:]), dtype=part.dtype, device=part.device)
-        filled[rows] = part
-        advance(rows.stop - rows.start)
+    for view in range(num_views):
+        for first in range(0, num, PREFIX_BATCH):
+            rows = slice(first, min(first + PREFIX_BATCH, num))
+            part = compute(view, rows)
+            if filled is None:
+                whole = (num_views, num, *part.shape[1:])
+                filled = torch.empty(whole, dtype=part.dtype, device=part.device)
+            filled[view, rows] = part
+            advance(rows.stop - rows.start)
     assert filled is not None
     return filled
 
@@ -176,10 +184,10 @@ def prefix_outputs(
 ) -> Tensor:
     """The prefix's output (n, ...) for the evaluation views of all `images`."""
 
-    def compute(rows: slice) -> Tensor:
+    def compute(view: int, rows: slice) -> Tensor:
         return run_frozen(prefix, images.eval_views(rows, device), precision=precision)
 
-    return _fill(len(images), compute, advance)
+    return _fill((1, len(images)), compute, advance)[0]
 
 
 def prepare_inputs(
@@ -210,10 +218,10 @@ def prepare_inputs(
         if not keep:
             return inputs
 
-        def compute(view: int) -> Callable[[slice], Tensor]:
-            return lambda rows: inputs.batch(view, np.arange(rows.start, rows.stop))
+        def compute(view: int, rows: slice) -> Tensor:
+            return inputs.batch(view, np.arange(rows.start, rows.stop))
 
-        stored = torch.stack([_fill(len(train), compute(v), advance) for v in range(num_views)])
+        stored = _fill((num_views, len(train)), compute, advance)
     return replace(inputs, stored=stored)
 
 
@@ -230,15 +238,15 @@ def extend_inputs(
     """
 
     def push(tensor: Tensor, advance: Callable[[int], None]) -> Tensor:
-        def compute(rows: slice) -> Tensor:
-            return run_frozen(steps, tensor[rows], precision=inputs.precision)
+        def compute(view: int, rows: slice) -> Tensor:
+            return run_frozen(steps, tensor[view, rows], precision=inputs.precision)
 
-        return _fill(len(tensor), compute, advance)
+        return _fill((tensor.shape[0], tensor.shape[1]), compute, advance)
 
     stored = inputs.stored
     total = len(inputs.val) + (0 if stored is None else stored.shape[0] * stored.shape[1])
     with progress.task("frozen layers", total) as advance:
-        val = push(inputs.val, advance)
+        val = push(inputs.val[None], advance)[0]
         if stored is not None:
-            stored = torch.stack([push(view, advance) for view in stored])
+            stored = push(stored, advance)
     return replace(inputs, prefix=prefix, val=val, stored=stored)

@@ -1,0 +1,99 @@
+"""The state of an unfinished training, in one safetensors file: no pickle, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from secateurs.errors import InputError
+from secateurs.files import atomic_path, fingerprint
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """Where a training stands: before step `step` of epoch `epoch`.
+
+    `curve` holds the rows of finished epochs, `sums` the running (loss, correct, images) of the
+    epoch under way; `current`, `best` and `adam` are tensors by parameter name.
+    """
+
+    epoch: int
+    step: int
+    curve: list[dict[str, Any]]
+    best_epoch: int
+    sums: tuple[float, int, int]
+    current: dict[str, Tensor]
+    best: dict[str, Tensor]
+    adam: dict[str, Tensor]
+
+
+def adam_state(
+    optimizer: torch.optim.Optimizer, trained: dict[str, nn.Parameter]
+) -> dict[str, Tensor]:
+    """Adam's moments and step counts as tensors named `parameter:entry`."""
+    flat: dict[str, Tensor] = {}
+    for name, parameter in trained.items():
+        for entry, value in optimizer.state.get(parameter, {}).items():
+            flat[f"{name}:{entry}"] = value
+    return flat
+
+
+def load_adam(
+    optimizer: torch.optim.Optimizer,
+    trained: dict[str, nn.Parameter],
+    flat: dict[str, Tensor],
+) -> None:
+    """Give a fresh optimizer the moments that `adam_state` returned."""
+    for key, value in flat.items():
+        name, entry = key.rsplit(":", 1)
+        parameter = trained[name]
+        optimizer.state[parameter][entry] = value.to(parameter.device)
+
+
+def save_state(path: Path, state: TrainState, identity: dict[str, Any]) -> None:
+    """Write a state; `identity` is the configuration that may go on from it."""
+    tensors: dict[str, Tensor] = {}
+    for part in ("current", "best", "adam"):
+        for name, tensor in getattr(state, part).items():
+            tensors[f"{part}/{name}"] = tensor.detach().cpu().contiguous().clone()
+    record = {
+        "identity": fingerprint(identity),
+        "epoch": state.epoch,
+        "step": state.step,
+        "curve": state.curve,
+        "best_epoch": state.best_epoch,
+        "sums": state.sums,
+    }
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"secateurs": json.dumps(record)})
+
+
+def load_state(path: Path, identity: dict[str, Any]) -> TrainState:
+    """Read a state back; InputError when it is damaged or of another configuration."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = json.loads(file.metadata()["secateurs"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError, OSError) as error:
+        raise InputError(f"{path}: not a readable training state ({error}); delete it") from None
+    if record["identity"] != fingerprint(identity):
+        raise InputError(f"{path}: state of a training with another configuration; delete it")
+    parts: dict[str, dict[str, Tensor]] = {"current": {}, "best": {}, "adam": {}}
+    for key, tensor in tensors.items():
+        part, name = key.split("/", 1)
+        parts[part][name] = tensor
+    return TrainState(
+        epoch=record["epoch"],
+        step=record["step"],
+        curve=record["curve"],
+        best_epoch=record["best_epoch"],
+        sums=tuple(record["sums"]),
+        **parts,
+    )
