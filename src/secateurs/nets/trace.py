@@ -1,0 +1,129 @@
+"""The order in which a network's modules run, found without computing anything."""
+
+from __future__ import annotations
+
+import copy
+from bisect import bisect_left
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+DROPOUTS = (
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one forward pass of a network showed.
+
+    `order` is every module's path in the order in which it first runs (a module that is never
+    called itself, such as a container or the output projection of an attention, stands where the
+    nearest enclosing one that is called stands); `weighted` the convolution and linear layers of
+    it; `state_layer` maps a module's path to the weighted layer with which the parameters it owns
+    are frozen, `mode_layer` to the one with which its mode (statistics, dropout) is fixed, both as
+    places in `weighted`; `inputs` and `outputs` are the shapes of the tensors that went in and out
+    of each module called with one tensor; `output` is the network's.
+    """
+
+    order: tuple[str, ...]
+    weighted: tuple[str, ...]
+    state_layer: dict[str, int]
+    mode_layer: dict[str, int]
+    inputs: dict[str, tuple[int, ...]]
+    outputs: dict[str, tuple[int, ...]]
+    output: tuple[int, ...]
+
+
+def skeleton(model: nn.Module) -> nn.Module:
+    """A copy of a model in eval mode whose tensors have shapes and no values.
+
+    >>> next(skeleton(nn.Linear(3, 2)).parameters()).device.type
+    'meta'
+    """
+    memo: dict[int, object] = {}
+    for parameter in model.parameters():
+        memo[id(parameter)] = nn.Parameter(
+            torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad
+        )
+    for buffer in model.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(model, memo).eval()
+
+
+def trace(model: nn.Module, *, size: int) -> Trace:
+    """Run a model's shapes (no values) on an input of (2, 3, size, size); it is left untouched.
+
+    >>> trace(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), size=8).output
+    (2, 4, 6, 6)
+    """
+    bare = skeleton(model)
+    started: dict[str, int] = {}
+    inputs: dict[str, tuple[int, ...]] = {}
+    outputs: dict[str, tuple[int, ...]] = {}
+
+    def watch(path: str, module: nn.Module) -> None:
+        def before(_: nn.Module, args: tuple[object, ...]) -> None:
+            started.setdefault(path, len(started))
+            if len(args) == 1 and isinstance(args[0], Tensor):
+                inputs.setdefault(path, tuple(args[0].shape))
+
+        def after(_: nn.Module, args: tuple[object, ...], result: object) -> None:
+            if isinstance(result, Tensor):
+                outputs.setdefault(path, tuple(result.shape))
+
+        module.register_forward_pre_hook(before)
+        module.register_forward_hook(after)
+
+    modules = dict(bare.named_modules())
+    for path, module in modules.items():
+        watch(path, module)
+    first = next(bare.parameters())
+    with torch.no_grad():
+        result = bare(torch.empty(2, 3, size, size, dtype=first.dtype, device="meta"))
+    order = _order(tuple(modules), started)
+    weighted = tuple(p for p in order if isinstance(modules[p], nn.Conv2d | nn.Linear))
+    state_layer, mode_layer = _owners(modules, order, weighted)
+    shape = tuple(result.shape) if isinstance(result, Tensor) else ()
+    return Trace(order, weighted, state_layer, mode_layer, inputs, outputs, shape)
+
+
+def _order(paths: tuple[str, ...], started: dict[str, int]) -> tuple[str, ...]:
+    def start(path: str) -> int:
+        while path and path not in started:
+            path = path.rpartition(".")[0]
+        return started[path]
+
+    # sorted() is stable: modules that start together keep their order of registration.
+    return tuple(sorted(paths, key=start))
+
+
+def _owners(
+    modules: dict[str, nn.Module], order: tuple[str, ...], weighted: tuple[str, ...]
+) -> tuple[dict[str, int], dict[str, int]]:
+    rank = {path: place for place, path in enumerate(order)}
+    ranks = [rank[path] for path in weighted]
+    last = len(weighted) - 1
+    state_layer: dict[str, int] = {}
+    mode_layer: dict[str, int] = {}
+    for path, module in modules.items():
+        prefix = f"{path}." if path else ""
+        within = [i for i, p in enumerate(weighted) if p == path or p.startswith(prefix)]
+        if within:
+            # A class token, a layer scale, an attention's input projection: frozen with the first
+            # layer of the block that owns it; the block's own mode is fixed when all of it is.
+            state_layer[path], mode_layer[path] = within[0], within[-1]
+            continue
+        following = bisect_left(ranks, rank[path])
+        # A norm belongs to the layer before it, a dropout to the layer that it feeds.
+        state_layer[path] = max(following - 1, 0)
+        mode_layer[path] = (
+            min(following, last) if isinstance(module, DROPOUTS) else max(following - 1, 0)
+        )
+    return state_layer, mode_layer
