@@ -127,7 +127,8 @@ class Inputs:
     """A tail's inputs: kept for every view, or computed when asked for.
 
     `batch(epoch, rows)` gives the prefix's output for the epoch's views of the training images in
-    `rows`; `val` holds it for the validation images. `stored` (views, n, ...) is what is kept.
+    `rows`; `val` holds it for the validation images, always in float32 arithmetic. `stored`
+    (views, n, ...) is what is kept.
     """
 
     images: Images
@@ -179,13 +180,12 @@ def prefix_outputs(
     prefix: nn.Module,
     *,
     device: torch.device,
-    precision: Precision = "float32",
     advance: Callable[[int], None] = lambda steps: None,
 ) -> Tensor:
-    """The prefix's output (n, ...) for the evaluation views of all `images`."""
+    """The prefix's output (n, ...) for the evaluation views of all `images`, in float32."""
 
     def compute(view: int, rows: slice) -> Tensor:
-        return run_frozen(prefix, images.eval_views(rows, device), precision=precision)
+        return run_frozen(prefix, images.eval_views(rows, device))
 
     return _fill((1, len(images)), compute, advance)[0]
 
@@ -213,7 +213,7 @@ def prepare_inputs(
     keep = needed <= budget_bytes
     total = len(val) + (num_views * len(train) if keep else 0)
     with progress.task("frozen layers", total) as advance:
-        outputs = prefix_outputs(val, prefix, device=device, precision=precision, advance=advance)
+        outputs = prefix_outputs(val, prefix, device=device, advance=advance)
         inputs = Inputs(train, plan, prefix, device, precision, outputs, None)
         if not keep:
             return inputs
@@ -237,16 +237,16 @@ def extend_inputs(
     What is not kept is computed from the images again when asked for.
     """
 
-    def push(tensor: Tensor, advance: Callable[[int], None]) -> Tensor:
+    def push(tensor: Tensor, precision: Precision, advance: Callable[[int], None]) -> Tensor:
         def compute(view: int, rows: slice) -> Tensor:
-            return run_frozen(steps, tensor[view, rows], precision=inputs.precision)
+            return run_frozen(steps, tensor[view, rows], precision=precision)
 
         return _fill((tensor.shape[0], tensor.shape[1]), compute, advance)
 
     stored = inputs.stored
     total = len(inputs.val) + (0 if stored is None else stored.shape[0] * stored.shape[1])
     with progress.task("frozen layers", total) as advance:
-        val = push(inputs.val[None], advance)[0]
+        val = push(inputs.val[None], "float32", advance)[0]
         if stored is not None:
-            stored = push(stored, advance)
+            stored = push(stored, inputs.precision, advance)
     return replace(inputs, prefix=prefix, val=val, stored=stored)
