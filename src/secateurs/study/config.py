@@ -1,0 +1,160 @@
+"""What a study is asked to do: one frozen record, its presets, and words turned into values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from secateurs.errors import InputError
+from secateurs.fit.train import FitConfig
+
+Dropout = Literal["on", "off", "first-epoch"]
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Everything that decides a study's numbers, beside the images and the weights themselves.
+
+    `depths` empty means every depth of the backbone; `batch_size` None means the whole training
+    set; `views` views of each image shared by all epochs, None a new one in every epoch;
+    `scratch_runs` runs of the baseline with random weights. Angles in degrees.
+    """
+
+    preset: str = "quick"
+    backbone: str = "alexnet"
+    weights: str = "auto"
+    split: str = "random"
+    group_by: str | None = None
+    resize: Literal["straight", "crop"] = "straight"
+    depths: tuple[int, ...] = (3, 5, 7)
+    runs: int = 2
+    scratch_runs: int = 1
+    epochs: int = 12
+    lr: float = 1e-4
+    batch_size: int | None = 64
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    dropout: Dropout = "on"
+    patience: int | None = None
+    views: int | None = 4
+    augment: bool = True
+    precision: str = "auto"
+    device: str = "auto"
+    seed: int = 0
+    layers: tuple[str, ...] = ("fc7",)
+    low_deg: float = 15.0
+    high_deg: float = 165.0
+    norm_std: float | None = None
+    compensation: Literal["drop", "add", "least_squares"] = "least_squares"
+
+    def __post_init__(self) -> None:
+        self.fit_config(run=0)  # checks the values that training shares
+        checks = {
+            "runs": self.runs >= 1,
+            "scratch_runs": self.scratch_runs >= 0,
+            "views": self.views is None or self.views >= 1,
+            "split": self.split in ("random", "paper", "folders"),
+            "resize": self.resize in ("straight", "crop"),
+            "depths": all(depth >= 0 for depth in self.depths),
+            "layers": len(self.layers) >= 1,
+            "compensation": self.compensation in ("drop", "add", "least_squares"),
+        }
+        for name, good in checks.items():
+            if not good:
+                raise InputError(f"{name} is out of range: {getattr(self, name)!r}")
+        if self.group_by is not None and self.split != "random":
+            raise InputError(f"group_by goes with split random, not with split {self.split}")
+
+    def fit_config(self, *, run: int) -> FitConfig:
+        """How one run is trained; its seed is the study's plus the run's number."""
+        return FitConfig(
+            lr=self.lr,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            weight_decay=self.weight_decay,
+            label_smoothing=self.label_smoothing,
+            dropout=self.dropout,
+            patience=self.patience,
+            seed=self.seed + run,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data: what `results.json` keeps, and what makes two studies the same."""
+        plain = asdict(self)
+        plain["depths"], plain["layers"] = list(self.depths), list(self.layers)
+        return plain
+
+
+PRESETS: dict[str, StudyConfig] = {
+    "quick": StudyConfig(),
+    "full": StudyConfig(
+        preset="full", depths=(), runs=5, scratch_runs=5, epochs=30, views=None, precision="float32"
+    ),
+}
+
+
+def from_preset(name: str, **changes: Any) -> StudyConfig:
+    """A preset with some fields changed; None leaves a field as the preset has it.
+
+    >>> from_preset("quick", runs=3).runs
+    3
+    """
+    if name not in PRESETS:
+        raise InputError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
+    given = {key: value for key, value in changes.items() if value is not None}
+    return replace(PRESETS[name], **given)
+
+
+def from_json(plain: dict[str, Any]) -> StudyConfig:
+    """The configuration that `to_json` made plain; InputError for fields that do not belong."""
+    known = {field.name for field in fields(StudyConfig)}
+    odd = sorted(known ^ plain.keys())
+    if odd:
+        raise InputError(f"configuration of another version: it differs in {', '.join(odd)}")
+    return StudyConfig(
+        **{k: tuple(v) if k in ("depths", "layers") else v for k, v in plain.items()}
+    )
+
+
+def parse_depths(text: str) -> tuple[int, ...]:
+    """Depths from words such as `0-7` or `3,5,7`, in ascending order.
+
+    >>> parse_depths("5-7,2")
+    (2, 5, 6, 7)
+    """
+    depths: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise InputError(f"depths must look like 0-7 or 3,5,7, got {text!r}")
+        low, high = int(first), int(last) if dash else int(first)
+        if low > high:
+            raise InputError(f"depths {part.strip()!r} run backwards; write {high}-{low}")
+        depths.update(range(low, high + 1))
+    return tuple(sorted(depths))
+
+
+def parse_batch_size(text: str) -> int | None:
+    """A batch size from a number or the word `full`, which becomes None.
+
+    >>> parse_batch_size("full"), parse_batch_size("32")
+    (None, 32)
+    """
+    if text == "full":
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise InputError(f"batch size must be a positive number or full, got {text!r}")
+    return int(text)
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """In words, the fields in which two configurations differ.
+
+    >>> difference({"lr": 0.1, "runs": 2}, {"lr": 0.2, "runs": 2})
+    'lr (0.1 there, 0.2 now)'
+    """
+    return ", ".join(
+        f"{key} ({old.get(key)} there, {new.get(key)} now)"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    )
