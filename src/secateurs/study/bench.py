@@ -1,0 +1,180 @@
+"""What every trial of a study works on: images, split, weights, device, opened once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from secateurs.data.audit import Audit, audit
+from secateurs.data.faces import embedded_faces
+from secateurs.data.groups import parse_group_by
+from secateurs.data.scan import scan
+from secateurs.data.splits import Leakage, Split, leakage, make_split, split_json
+from secateurs.data.store import open_store
+from secateurs.errors import InputError
+from secateurs.files import fingerprint
+from secateurs.fit.inputs import Images
+from secateurs.fit.precision import Precision, resolve_device, resolve_precision
+from secateurs.nets.backbones import build, check_name, preprocessing
+from secateurs.nets.depth import check_depth, num_depths
+from secateurs.nets.weights import WeightsReport, load_pretrained
+from secateurs.progress import SILENT, Progress
+from secateurs.study.config import StudyConfig
+
+FACES = "faces"
+FACES_GROUPS = r"^(\d+)_"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Audited, split and decoded images: `sides` holds train, val and test."""
+
+    name: str
+    audit: Audit
+    split: Split
+    leakage: Leakage
+    groups: tuple[str, ...] | None
+    sides: dict[str, Images]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the network's outputs."""
+        return self.audit.listing.classes
+
+    def names(self, side: str) -> list[str]:
+        """File names of a side, relative to the data folder."""
+        rows: NDArray[np.int64] = getattr(self.split, side)
+        return [self.audit.listing.names[row] for row in rows]
+
+    def identity(self) -> dict[str, Any]:
+        """What decides which pixels are on which side."""
+        sides = {side: self.names(side) for side in ("train", "val", "test")}
+        return {"data": self.audit.fingerprint, "split": fingerprint(sides)}
+
+    def split_json(self) -> dict[str, Any]:
+        """The split with its leakage, as `docs/results.md` describes it."""
+        plain = split_json(self.split, self.audit.listing)
+        plain["num_groups"] = None if self.groups is None else len(set(self.groups))
+        return plain | {"leakage": self.leakage.to_json()}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A dataset with a backbone, its weights and a device."""
+
+    config: StudyConfig
+    dataset: Dataset
+    depths: tuple[int, ...]
+    weights: WeightsReport
+    device: torch.device
+    precision: Precision
+    cache: Path
+
+    def new_model(self, *, seed: int, pretrained: bool) -> torch.nn.Module:
+        """The backbone with seeded random weights, then the pretrained ones where asked for."""
+        model = seeded_model(self.config.backbone, len(self.dataset.classes), seed)
+        if pretrained and self.weights.source != "none":
+            source = self.config.weights if self.weights.path is None else str(self.weights.path)
+            load_pretrained(model, self.config.backbone, source, cache=self.cache)
+        return model.to(self.device)
+
+
+def seeded_model(backbone: str, num_classes: int, seed: int) -> torch.nn.Module:
+    """A backbone whose random weights depend on `seed` alone; global random state is untouched."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return build(backbone, num_classes)
+
+
+def data_folder(data: str, *, cache: Path, progress: Progress = SILENT) -> Path:
+    """The folder for the word `faces` (rendered into the cache once) or for a path."""
+    return embedded_faces(cache, progress=progress) if data == FACES else Path(data)
+
+
+def open_dataset(
+    data: str,
+    config: StudyConfig,
+    *,
+    cache: Path,
+    strict: bool = False,
+    progress: Progress = SILENT,
+) -> Dataset:
+    """Audit, split and decode a folder, or the embedded faces under the name `faces`.
+
+    Raises InputError for whatever is wrong with the folder, and with `strict` for any finding.
+    """
+    folder = data_folder(data, cache=cache, progress=progress)
+    checked = audit(scan(folder), cache=cache, progress=progress)
+    if strict and checked.findings:
+        raise InputError(f"{folder}: the audit found: {'; '.join(checked.findings)}")
+    listing = checked.listing
+    group_by = config.group_by
+    if data == FACES and group_by is None and config.split == "random":
+        group_by = FACES_GROUPS
+    groups = None if group_by is None else parse_group_by(listing.names, group_by)
+    split = make_split(listing, rule=config.split, groups=groups, seed=config.seed)
+    wanted = preprocessing(config.backbone)
+    side = wanted.size * 8 // 7
+    store = open_store(
+        checked, cache=cache, side=side, crop=wanted.size, resize=config.resize, progress=progress
+    )
+    images = Images(
+        pixels=store.train_view,
+        eval_pixels=store.eval_view,
+        ids=store.ids,
+        sizes=store.sizes,
+        labels=np.asarray(listing.labels, dtype=np.int64),
+        mean=wanted.mean,
+        std=wanted.std,
+    )
+    return Dataset(
+        name=FACES if data == FACES else folder.resolve().name,
+        audit=checked,
+        split=split,
+        leakage=leakage(split, checked, groups),
+        groups=groups,
+        sides={name: images.take(getattr(split, name)) for name in ("train", "val", "test")},
+    )
+
+
+def open_bench(
+    data: str,
+    config: StudyConfig,
+    *,
+    cache: Path,
+    strict: bool = False,
+    progress: Progress = SILENT,
+) -> Bench:
+    """Open a dataset and check that the backbone, its weights and the depths can be used."""
+    check_name(config.backbone)
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision, device)
+    dataset = open_dataset(data, config, cache=cache, strict=strict, progress=progress)
+    num_train = len(dataset.sides["train"])
+    if config.batch_size is not None and config.batch_size > num_train:
+        raise InputError(
+            f"batch size {config.batch_size} is larger than the {num_train} training images: "
+            "use a smaller one, or full"
+        )
+    model = seeded_model(config.backbone, len(dataset.classes), config.seed)
+    depths = config.depths or tuple(range(num_depths(model, config.backbone)))
+    for depth in depths:
+        check_depth(model, config.backbone, depth)
+    weights = load_pretrained(
+        model, config.backbone, config.weights, cache=cache, progress=progress
+    )
+    progress.note(weights.sentence)
+    return Bench(
+        config=replace(config, depths=depths),
+        dataset=dataset,
+        depths=depths,
+        weights=weights,
+        device=device,
+        precision=precision,
+        cache=cache,
+    )

@@ -1,0 +1,158 @@
+"""The sweep over depths: every trial that is missing, the summary, the choice on validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from secateurs.errors import InputError
+from secateurs.progress import SILENT, Progress
+from secateurs.stopping import StopFlag
+from secateurs.study.bench import Bench
+from secateurs.study.stats import summarise
+from secateurs.study.trials import (
+    SharedInputs,
+    Store,
+    Trial,
+    load_weights,
+    plan_trials,
+    run_trial,
+    save_weights,
+    trial_key,
+)
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen trial's record and why it was chosen."""
+
+    record: Record
+    reason: str
+
+    @property
+    def trial(self) -> Trial:
+        """The chosen trial."""
+        return Trial(self.record["depth"], self.record["run"], self.record["pretrained"])
+
+
+def _score(record: Record) -> tuple[float, float]:
+    # Diverged trials rank below everything; among equals the lower validation loss leads.
+    if record["val_accuracy"] is None:
+        return (-1.0, 0.0)
+    return (record["val_accuracy"], -record["val_loss"])
+
+
+def run_sweep(
+    bench: Bench,
+    store: Store,
+    *,
+    budget_bytes: int,
+    stop: StopFlag,
+    progress: Progress = SILENT,
+    on_trial: Callable[[Record], None] = lambda record: None,
+) -> list[Record]:
+    """Run the trials that have no file yet; return the records of all, in the planned order.
+
+    The network that leads its depth on validation is kept beside its record until the choice is
+    made. Raises StopRequested between two steps when asked to; what was done is kept.
+    """
+    plan = plan_trials(bench)
+    shared = SharedInputs(bench, budget_bytes=budget_bytes, progress=progress)
+    records: dict[Trial, Record] = {}
+    leaders: dict[int, Record] = {}
+    with progress.task("trials", len(plan)) as advance:
+        for trial in plan:
+            stop.check()
+            key = trial_key(bench, trial)
+            record = store.read(key)
+            model: torch.nn.Module | None = None
+            if record is None:
+                record, model = run_trial(bench, trial, shared, store, stop=stop, progress=progress)
+                on_trial(record)
+            records[trial] = record
+            advance(1)
+            leader = leaders.get(trial.depth)
+            if trial.pretrained and (leader is None or _score(record) > _score(leader)):
+                leaders[trial.depth] = record
+                if leader is not None:
+                    store.weights(leader["key"]).unlink(missing_ok=True)
+                if model is not None:
+                    save_weights(model, store.weights(key))
+    return [records[trial] for trial in plan]
+
+
+def summarise_sweep(records: list[Record]) -> list[Record]:
+    """One row a depth (and one for scratch): mean, spread and interval of validation accuracy."""
+    rows: list[Record] = []
+    kinds = {(record["pretrained"], record["depth"]) for record in records}
+    for pretrained, depth in sorted(kinds, key=lambda kind: (not kind[0], kind[1])):
+        group = [r for r in records if (r["pretrained"], r["depth"]) == (pretrained, depth)]
+        good = [r["val_accuracy"] for r in group if r["val_accuracy"] is not None]
+        row: Record = {"depth": depth, "pretrained": pretrained, "num_runs": len(group)}
+        row["num_diverged"] = len(group) - len(good)
+        names = ("mean", "std", "low", "high")
+        summary = asdict(summarise(good)) if good else dict.fromkeys(names)
+        row |= {f"val_accuracy_{name}": summary[name] for name in names}
+        seconds = sum(r["timing"]["seconds"] for r in group) / len(group)
+        row["timing"] = {"seconds_per_trial": seconds}
+        rows.append(row)
+    return rows
+
+
+def choose(records: list[Record]) -> Choice:
+    """Choose the depth with the best mean validation accuracy, and its best run on validation.
+
+    Among equal depths the deeper one, which trains fewer parameters. The test images have no say.
+    Raises InputError when no pretrained trial ended well.
+    """
+    good = [r for r in records if r["pretrained"] and r["val_accuracy"] is not None]
+    if not good:
+        raise InputError("no trial ended with a finite loss; try a smaller --lr")
+    rows = [
+        row
+        for row in summarise_sweep(records)
+        if row["pretrained"] and row["val_accuracy_mean"] is not None
+    ]
+    best = max(rows, key=lambda row: (row["val_accuracy_mean"], row["depth"]))
+    runs = [r for r in good if r["depth"] == best["depth"]]
+    record = max(runs, key=_score)
+    reason = (
+        f"Depth {best['depth']} has the best mean validation accuracy "
+        f"({best['val_accuracy_mean']:.1%} over {best['num_runs']} "
+        f"{'run' if best['num_runs'] == 1 else 'runs'}); "
+        f"run {record['run'] + 1} is its best on validation ({record['val_accuracy']:.1%}). "
+        "The test images had no part in the choice."
+    )
+    return Choice(record, reason)
+
+
+def chosen_model(
+    bench: Bench,
+    store: Store,
+    choice: Choice,
+    *,
+    budget_bytes: int,
+    stop: StopFlag,
+    progress: Progress = SILENT,
+) -> torch.nn.Module:
+    """The chosen trial's network; trained again, to the same numbers, if its weights are gone."""
+    key = choice.record["key"]
+    if store.weights(key).exists():
+        model = bench.new_model(seed=0, pretrained=False)
+        load_weights(model, store.weights(key))
+        return model.eval()
+    progress.note("the chosen network's weights are gone: training it once more")
+    shared = SharedInputs(bench, budget_bytes=budget_bytes, progress=progress)
+    _, model = run_trial(bench, choice.trial, shared, store, stop=stop, progress=progress)
+    return model
+
+
+def discard_weights(store: Store) -> None:
+    """Delete the networks kept for the choice."""
+    for path in (store.root / "trials").glob("*.weights.safetensors"):
+        path.unlink(missing_ok=True)
