@@ -1,1 +1,1 @@
-"""."""
+"""Pruning: activations, angles, selection, compensation, removal."""

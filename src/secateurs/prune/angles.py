@@ -1,0 +1,194 @@
+"""All pairs of units whose activation vectors point the same way, or opposite ways."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from secateurs.errors import InputError
+from secateurs.prune.normalise import Directions, Normalise, directions, outside_norms
+from secateurs.prune.tiles import (
+    Thresholds,
+    exact_cosines,
+    full_precision,
+    product_error,
+    thresholds,
+    tile_cosines,
+)
+
+
+@dataclass(frozen=True)
+class SimilarPairs:
+    """Pairs of units beyond a threshold, ordered by `i`, then `j`, and the units left out."""
+
+    i: Tensor  # (pairs,) int64
+    j: Tensor  # (pairs,) int64, i < j
+    angle_deg: Tensor  # (pairs,) float64, 0..180
+    dead: Tensor  # (units,) bool: always zero, in no pair
+    constant: Tensor  # (units,) bool: always the same value, in no pair
+    candidates: Tensor  # (units,) bool: what was looked at, after the norm filter
+    norm: Tensor  # (units,) float64, of the normalised vectors
+
+    def __len__(self) -> int:
+        return len(self.i)
+
+
+@dataclass(frozen=True)
+class AngleHistogram:
+    """Distribution of the angles of a layer's pairs, over a seeded sample of its live units."""
+
+    edges: Tensor  # (bins + 1,) float64 degrees, 0..180
+    counts: Tensor  # (bins,) int64 pairs
+    p01: float | None  # degrees below which 1% of the pairs lie; None without a pair
+    p50: float | None
+    p99: float | None
+    num_units: int  # units looked at
+    num_live: int  # units that have a direction
+
+
+def similar_pairs(
+    activations: Tensor,
+    low_deg: float,
+    high_deg: float | None = None,
+    *,
+    normalise: Normalise = "minmax",
+    norm_std: float | None = None,
+    tile: int = 1024,
+    max_pairs: int = 20_000_000,
+) -> SimilarPairs:
+    """Every pair of units at an angle below `low_deg` or above `high_deg` degrees, exactly.
+
+    `activations` is (samples, units). Angles are strictly beyond their threshold, decided in
+    float64 wherever float32 could err; 0 and 180 (or None) switch a threshold off. Dead and
+    constant units are in no pair and are reported apart. `norm_std` keeps only units whose norm is
+    outside mean +- that many deviations (the paper's filter). Work is done in tiles of `tile` units
+    over half of the matrix, so the memory added is that of the normalised vectors, a few tiles and
+    the result. Raises InputError on bad thresholds, fewer than two samples, NaN or infinity (with
+    the unit), and when there are more than `max_pairs` pairs (saying how many).
+
+    >>> x = torch.tensor([[1.0, 2.0, 0.0, 0.0], [0.0, 0.1, 3.0, 0.0]])
+    >>> pairs = similar_pairs(x, 15, 165, normalise="none")
+    >>> pairs.i.tolist(), pairs.j.tolist(), pairs.dead.tolist()
+    ([0], [1], [False, False, False, True])
+    """
+    limits = thresholds(low_deg, high_deg)
+    if tile < 1:
+        raise InputError(f"tile: expected at least 1, got {tile}")
+    source = directions(activations, normalise=normalise)
+    candidates = source.live & outside_norms(source.norm, norm_std)
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    num_pairs = 0
+    for i, j, cosine in scan(source, candidates.nonzero().flatten(), limits, tile=tile):
+        num_pairs += len(i)
+        if num_pairs <= max_pairs:
+            found.append((i, j, cosine.acos_().rad2deg_()))
+        else:
+            found.clear()
+    if num_pairs > max_pairs:
+        raise InputError(
+            f"similar_pairs: {num_pairs} pairs are more than max_pairs = {max_pairs}; "
+            "narrow the thresholds, filter by norm_std, or select survivors without the list"
+        )
+    nothing = torch.empty(0, device=source.norm.device)
+    i, j, angle = zip(*found, strict=True) if found else ((nothing,),) * 3
+    return SimilarPairs(
+        i=torch.cat(i).long(),
+        j=torch.cat(j).long(),
+        angle_deg=torch.cat(angle).double(),
+        dead=source.dead,
+        constant=source.constant,
+        candidates=candidates,
+        norm=source.norm,
+    )
+
+
+def scan(
+    source: Directions, units: Tensor, limits: Thresholds, *, tile: int
+) -> Generator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield the pairs of `units` beyond the limits as (i, j, float64 cosine), ordered by i, j.
+
+    `units` is sorted; one result holds all the pairs of a block of rows.
+    """
+    if limits.above is None and limits.below is None:
+        return
+    vectors = source.rounded(units)  # (units, samples)
+    error = product_error(source.num_samples)
+    with full_precision():
+        for top in range(0, len(units), tile):
+            row: list[tuple[Tensor, Tensor, Tensor]] = []
+            for left in range(top, len(units), tile):
+                cosine = vectors[top : top + tile] @ vectors[left : left + tile].T
+                if left == top:
+                    # Below the diagonal nothing may pass: the middle is beyond no threshold.
+                    cosine = _upper(cosine, limits)
+                r, c = limits.possibly(cosine, error).nonzero(as_tuple=True)
+                if len(r) == 0:
+                    continue
+                rows, columns = units[top : top + tile], units[left : left + tile]
+                value = exact_cosines(source, rows, columns, r, c)
+                keep = limits.exactly(value).nonzero().flatten()
+                row.append((top + r[keep], left + c[keep], value[keep]))
+            if not row:
+                continue
+            r, c, value = (torch.cat(part) for part in zip(*row, strict=True))
+            order = torch.argsort(r, stable=True) if len(row) > 1 else slice(None)
+            yield units[r[order]], units[c[order]], value[order]
+
+
+def _upper(cosine: Tensor, limits: Thresholds) -> Tensor:
+    """Replace the diagonal and what is below it by a cosine that passes no threshold."""
+    above = 1.0 if limits.above is None else limits.above
+    below = -1.0 if limits.below is None else limits.below
+    size = cosine.shape[0]
+    lower = torch.ones(size, size, dtype=torch.bool, device=cosine.device).tril_()
+    return cosine.masked_fill_(lower, (above + below) / 2)
+
+
+def angle_histogram(
+    activations: Tensor,
+    *,
+    normalise: Normalise = "minmax",
+    bins: int = 36,
+    max_units: int = 1024,
+    seed: int = 0,
+) -> AngleHistogram:
+    """Histogram over 0..180 degrees and quantiles of the pairwise angles of (samples, units).
+
+    Looks at all pairs of at most `max_units` live units, drawn by `seed`. Raises InputError as
+    `similar_pairs` does, and on fewer than one bin or two units to look at.
+
+    >>> histogram = angle_histogram(torch.eye(3), normalise="none", bins=2)
+    >>> histogram.counts.tolist(), histogram.p50
+    ([0, 3], 90.0)
+    """
+    if bins < 1 or max_units < 2:
+        raise InputError(
+            f"angle_histogram: expected bins >= 1 and max_units >= 2, got {bins} and {max_units}"
+        )
+    source = directions(activations, normalise=normalise)
+    live = source.live.nonzero().flatten()
+    units = live
+    if len(live) > max_units:
+        drawn = torch.randperm(len(live), generator=torch.Generator().manual_seed(seed))
+        units = live[drawn[:max_units].sort().values.to(live.device)]
+    edges = torch.linspace(0, 180, bins + 1, dtype=torch.float64)
+    if len(units) < 2:
+        counts = torch.zeros(bins, dtype=torch.int64)
+        return AngleHistogram(edges, counts, None, None, None, len(units), len(live))
+    i, j = torch.triu_indices(len(units), len(units), 1, device=units.device)
+    angles = tile_cosines(source, units, units)[i, j].acos().rad2deg().cpu()
+    index = torch.bucketize(angles, edges[1:-1], right=True)
+    ordered = angles.sort().values
+    p01, p50, p99 = (float(ordered[round(q * (len(ordered) - 1))]) for q in (0.01, 0.5, 0.99))
+    return AngleHistogram(
+        edges=edges,
+        counts=torch.bincount(index, minlength=bins),
+        p01=p01,
+        p50=p50,
+        p99=p99,
+        num_units=len(units),
+        num_live=len(live),
+    )

@@ -1,0 +1,86 @@
+"""The ledger: one row a unit that says why it stayed or went, and where its weight went."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from secateurs.files import atomic_path
+from secateurs.prune.selection import Selection
+
+COLUMNS = ("layer", "unit", "action", "dead", "constant", "norm", "survivor", "angle_deg")
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Columns of equal length, one entry a unit, in the order of the units."""
+
+    layer: str
+    unit: np.ndarray  # int64
+    action: np.ndarray  # str: kept, removed, dead or constant (both of these removed as well)
+    dead: np.ndarray  # bool
+    constant: np.ndarray  # bool
+    norm: np.ndarray  # float64, of the normalised activation vector
+    survivor: np.ndarray  # int64: the unit that stands for it, itself when kept, -1 for none
+    angle_deg: np.ndarray  # float64: angle to that unit in degrees, NaN for none
+
+    def __len__(self) -> int:
+        return len(self.unit)
+
+
+def ledger(layer: str, selection: Selection) -> Ledger:
+    """The ledger of one layer's selection."""
+    units = torch.arange(selection.num_units)
+    survivor = units.clone()
+    angle = torch.zeros(len(units), dtype=torch.float64)
+    removed = selection.removed.cpu()
+    survivor[removed] = selection.parent.cpu()
+    angle[removed] = selection.angle_deg.cpu()
+    dead, constant = selection.dead.cpu().numpy(), selection.constant.cpu().numpy()
+    action = np.full(len(units), "kept", dtype="<U8")
+    action[removed.numpy()] = "removed"
+    gone = action == "removed"
+    action[gone & dead] = "dead"
+    action[gone & constant] = "constant"
+    return Ledger(
+        layer=layer,
+        unit=units.numpy(),
+        action=action,
+        dead=dead,
+        constant=constant,
+        norm=selection.norm.cpu().numpy(),
+        survivor=survivor.numpy(),
+        angle_deg=angle.numpy(),
+    )
+
+
+def write_csv(path: Path, *ledgers: Ledger) -> None:
+    """Write the ledgers of one or more layers to one CSV file, whole or not at all.
+
+    Angles are in degrees with six decimals, empty where there is none.
+    """
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for rows in ledgers:
+            for k in range(len(rows)):
+                angle = rows.angle_deg[k]
+                writer.writerow(
+                    (
+                        rows.layer,
+                        rows.unit[k],
+                        rows.action[k],
+                        int(rows.dead[k]),
+                        int(rows.constant[k]),
+                        f"{rows.norm[k]:.9g}",
+                        rows.survivor[k],
+                        "" if np.isnan(angle) else f"{angle:.6f}",
+                    )
+                )

@@ -1,0 +1,247 @@
+"""A layer pruned from end to end: activations, selection, compensation, removal, parity."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import Tensor, nn
+
+from secateurs.errors import InputError
+from secateurs.progress import SILENT, Progress
+from secateurs.prune.activations import collect
+from secateurs.prune.angles import AngleHistogram, angle_histogram
+from secateurs.prune.compensation import Outgoing, add, affine, drop, least_squares
+from secateurs.prune.ledger import Ledger, ledger
+from secateurs.prune.normalise import Normalise
+from secateurs.prune.removal import find_consumer, parity, remove_units
+from secateurs.prune.selection import Selection, pairwise
+
+Rule = Literal["pairwise"]
+Compensation = Literal["drop", "add", "affine", "least_squares"]
+Run = Callable[[nn.Module, Tensor], Tensor]
+PARITY_INPUTS = 32  # inputs on which removing is compared with zeroing
+PARITY_LIMIT = 1e-5
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """How a layer is pruned; angles in degrees, 0 and 180 (or None) switch a threshold off."""
+
+    rule: Rule = "pairwise"
+    compensation: Compensation = "least_squares"
+    low_deg: float = 15.0
+    high_deg: float | None = 165.0
+    norm_std: float | None = None
+    normalise: Normalise = "minmax"
+    survivor: Literal["index", "norm"] = "index"
+    batch_size: int = 256  # inputs sent through the network at a time
+
+    def check(self) -> None:
+        """Raise InputError on an unknown word; thresholds are checked where they are used."""
+        for name, words in (("rule", Rule), ("compensation", Compensation)):
+            if getattr(self, name) not in get_args(words):
+                raise InputError(
+                    f"{name}: expected one of {', '.join(get_args(words))}, "
+                    f"got {getattr(self, name)!r}"
+                )
+        if self.batch_size < 1:
+            raise InputError(f"batch_size: expected at least 1, got {self.batch_size}")
+
+
+@dataclass(frozen=True)
+class PrunedLayer:
+    """One layer cut: the new model and, as plain tensors, what to do to another copy of it."""
+
+    model: nn.Module  # new; shares nothing with the model given
+    path: str
+    consumer_path: str
+    selection: Selection
+    outgoing: Outgoing  # new weight and bias of the consumer, for `remove_units`
+    parity: float  # largest difference of logits between removed and zeroed, without compensation
+    histogram: AngleHistogram
+    ledger: Ledger
+    seconds: float
+
+
+def prune_layer(
+    model: nn.Module,
+    path: str,
+    inputs: Tensor | Iterable[Tensor],
+    *,
+    options: PruneOptions | None = None,
+    run: Run | None = None,
+    reference: nn.Module | None = None,
+    progress: Progress = SILENT,
+) -> PrunedLayer:
+    """Remove units of the linear layer at `path` and compensate in the layer that reads them.
+
+    `model` may be a whole network or the tail behind a frozen part; `inputs` are the training
+    inputs of `model`, one tensor or batches, and `run(model, batch)` gives logits (default: the
+    model called). With a `reference`, the consumer is refitted to what that network's layer at the
+    same path gives instead of to `model`'s own; least squares only. The model given is not
+    changed. Raises InputError for unknown layers and options, and when no unit would survive.
+
+    >>> import torch
+    >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+    >>> cut = prune_layer(model, "0", torch.rand(20, 8), options=PruneOptions(low_deg=20))
+    >>> cut.model[0].out_features == len(cut.selection.survivors), cut.parity < 1e-5
+    (True, True)
+    """
+    started = time.perf_counter()
+    options = options or PruneOptions()
+    options.check()
+    run = run or call
+    consumer = find_consumer(model, path)
+    if reference is not None and options.compensation != "least_squares":
+        raise InputError(
+            "reference: only least_squares fits another network, "
+            f"got compensation {options.compensation}"
+        )
+    batches = split(inputs, options.batch_size)
+    with progress.task(f"prune {path}", 4) as step:
+        activations = _activations(model, run, model.get_submodule(path), batches, consumer.after)
+        target = None
+        if reference is not None:
+            layer = reference.get_submodule(consumer.path)
+            target = _activations(reference, run, layer, batches, None)
+        step(1)
+        selection = pairwise(
+            activations,
+            low_deg=options.low_deg,
+            high_deg=options.high_deg,
+            norm_std=options.norm_std,
+            normalise=options.normalise,
+            survivor=options.survivor,
+        )
+        step(1)
+        outgoing = compensate(
+            options.compensation,
+            activations,
+            *parameters(consumer.layer),
+            selection,
+            target=target,
+        )
+        pruned = remove_units(
+            model, path, selection.survivors, weight=outgoing.weight, bias=outgoing.bias
+        )
+        step(1)
+        difference = parity(model, path, selection.survivors, batches[0][:PARITY_INPUTS], run=run)
+        assert difference <= PARITY_LIMIT, f"{path}: removing and zeroing differ by {difference}"
+        histogram = angle_histogram(activations, normalise=options.normalise)
+        step(1)
+    return PrunedLayer(
+        model=pruned,
+        path=path,
+        consumer_path=consumer.path,
+        selection=selection,
+        outgoing=outgoing,
+        parity=difference,
+        histogram=histogram,
+        ledger=ledger(path, selection),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def prune_layers(
+    model: nn.Module,
+    paths: Sequence[str],
+    inputs: Tensor | Iterable[Tensor],
+    *,
+    options: PruneOptions | None = None,
+    run: Run | None = None,
+    progress: Progress = SILENT,
+) -> tuple[PrunedLayer, ...]:
+    """Prune layers one after the other; the last result holds the model with all of them cut.
+
+    Each is measured on the network as already pruned; least squares fits it to the outputs of the
+    network given. Paths are in the order in which the layers run. Raises as `prune_layer` does,
+    before anything is cut, and when a layer is named twice or none is.
+
+    >>> import torch
+    >>> steps = [nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2)]
+    >>> cuts = prune_layers(nn.Sequential(*steps), ["0", "2"], torch.rand(20, 8))
+    >>> [cut.path for cut in cuts]
+    ['0', '2']
+    """
+    if not paths or len(set(paths)) != len(paths):
+        raise InputError(f"layers: expected one or more, each once, got {list(paths)}")
+    options = options or PruneOptions()
+    for path in paths:
+        find_consumer(model, path)
+    batches = split(inputs, options.batch_size)
+    fit_reference = options.compensation == "least_squares"
+    cuts: list[PrunedLayer] = []
+    for path in paths:
+        cut = prune_layer(
+            cuts[-1].model if cuts else model,
+            path,
+            batches,
+            options=options,
+            run=run,
+            reference=model if cuts and fit_reference else None,
+            progress=progress,
+        )
+        cuts.append(cut)
+    return tuple(cuts)
+
+
+def apply_cut(model: nn.Module, path: str, cut: PrunedLayer) -> nn.Module:
+    """Cut another copy of the same layers, for instance the whole network of a pruned tail.
+
+    Returns a new model. Raises as `remove_units` does.
+    """
+    return remove_units(
+        model,
+        path,
+        cut.selection.survivors,
+        weight=cut.outgoing.weight,
+        bias=cut.outgoing.bias,
+    )
+
+
+def compensate(
+    step: Compensation,
+    activations: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    selection: Selection,
+    *,
+    target: Tensor | None = None,
+) -> Outgoing:
+    """Apply one step of the compensation ladder by its name; `target` is for least squares."""
+    if step == "least_squares":
+        return least_squares(activations, weight, bias, selection, target=target)
+    plain = {"drop": drop, "add": add, "affine": affine}[step]
+    return plain(activations, weight, bias, selection)
+
+
+def parameters(layer: nn.Linear) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a linear layer, detached."""
+    bias = dict(layer.named_parameters()).get("bias")
+    return layer.weight.detach(), None if bias is None else bias.detach()
+
+
+def call(model: nn.Module, batch: Tensor) -> Tensor:
+    """Logits of a model that takes the batch as it is."""
+    return model(batch)
+
+
+def split(inputs: Tensor | Iterable[Tensor], batch_size: int) -> list[Tensor]:
+    """Batches of inputs; raises InputError when there is none."""
+    batches = list(inputs.split(batch_size)) if isinstance(inputs, Tensor) else list(inputs)
+    if not batches or not any(len(batch) for batch in batches):
+        raise InputError("inputs: no training input to measure activations on")
+    return batches
+
+
+def _activations(
+    model: nn.Module,
+    run: Run,
+    layer: nn.Module,
+    batches: Sequence[Tensor],
+    after: Callable[[Tensor], Tensor] | None,
+) -> Tensor:
+    return collect(lambda batch: run(model, batch), layer, batches, after=after, model=model)

@@ -1,0 +1,94 @@
+"""The rule of the founding paper's published program, with its quirks, for comparing counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from secateurs.errors import InputError
+from secateurs.prune.angles import scan
+from secateurs.prune.normalise import directions, outside_norms
+from secateurs.prune.tiles import thresholds
+
+
+@dataclass(frozen=True)
+class Published:
+    """Result of the published rule: the layer keeps its size, rows of its weight are zeroed."""
+
+    weight: Tensor  # (units, inputs): the layer's incoming weights after the rule
+    removed: Tensor  # (units,) bool: units that were the second of a pair
+    num_pairs: int
+
+    @property
+    def num_removed(self) -> int:
+        """The count that the paper reports: distinct second units of the pairs."""
+        return int(self.removed.sum())
+
+
+def published(
+    activations: Tensor, weight: Tensor, *, low_deg: float, norm_std: float, tile: int = 1024
+) -> Published:
+    """Apply the published program's rule to the incoming weights (units, inputs) of a layer.
+
+    `activations` is (samples, units) after the non-linearity. One minimum and maximum map them to
+    [-0.5, 0.5]; units whose norm is outside mean +- `norm_std` deviations are candidates; pairs
+    i < j of candidates at less than `low_deg` or more than 180 - `low_deg` degrees are taken in
+    row order, an undefined angle counting as 1000 degrees. For each, row i of the weights
+    += row j, and row j becomes zero; biases stay, and a zeroed row can receive weights again. Dead
+    units take part. The weight given is not changed. Raises InputError as `similar_pairs` does,
+    unless 0 < low_deg < 90, and when the weight does not have one row a unit.
+
+    >>> x = torch.tensor([[0.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
+    >>> published(x, torch.eye(3), low_deg=10, norm_std=0).num_removed
+    0
+    """
+    if not 0 < low_deg < 90:
+        raise InputError(f"low_deg: expected an angle within 0..90 degrees, got {low_deg}")
+    source = directions(activations, normalise="minmax")
+    if weight.ndim != 2 or len(weight) != source.num_units:
+        raise InputError(
+            f"weight: expected ({source.num_units}, inputs), got {tuple(weight.shape)}"
+        )
+    candidates = outside_norms(source.norm, norm_std)
+    if bool((source.activations == source.activations[0, 0]).all()):
+        # The program divides zero by zero here: NaN norms are outside nothing.
+        candidates = torch.zeros_like(candidates)
+    undefined = (candidates & (source.norm == 0)).nonzero().flatten()
+    defined = (candidates & (source.norm > 0)).nonzero().flatten()
+    listed = scan(source, defined, thresholds(low_deg, 180 - low_deg), tile=tile)
+    parts = [(i, j) for i, j, _ in listed]
+    if len(undefined):
+        parts.append(_with_undefined(undefined, defined))
+    removed = torch.zeros_like(candidates)
+    result = weight.detach().clone()
+    if not parts:
+        return Published(result, removed, 0)
+    first, second = (torch.cat(part) for part in zip(*parts, strict=True))
+    if len(undefined):
+        order = torch.argsort(first * source.num_units + second)
+        first, second = first[order], second[order]
+    removed[second] = True
+    # The pairs of one i do not touch each other: they are taken together, zero rows left out.
+    filled = torch.ones_like(removed)
+    starts, counts = torch.unique_consecutive(first, return_counts=True)
+    for i, js in zip(starts.tolist(), second.split(counts.tolist()), strict=True):
+        full = js[filled[js]]
+        if len(full) == 0:
+            continue
+        result[i] += result[full].sum(0)
+        result[full] = 0
+        filled[full] = False
+        filled[i] = True
+    return Published(result, removed, len(first))
+
+
+def _with_undefined(undefined: Tensor, defined: Tensor) -> tuple[Tensor, Tensor]:
+    """All pairs i < j in which one of the units has no direction."""
+    others = torch.cat([undefined, defined])
+    i, j = undefined.repeat_interleave(len(others)), others.repeat(len(undefined))
+    both = torch.isin(j, undefined)
+    keep = (i != j) & (~both | (i < j))
+    i, j = i[keep], j[keep]
+    return torch.minimum(i, j), torch.maximum(i, j)

@@ -1,0 +1,183 @@
+"""Which units survive: the record every rule returns, and the greedy pairwise rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from secateurs.errors import InputError
+from secateurs.prune.normalise import Directions, Normalise, directions, outside_norms
+from secateurs.prune.tiles import (
+    Thresholds,
+    exact_cosines,
+    full_precision,
+    pair_cosines,
+    product_error,
+    thresholds,
+    tile_cosines,
+)
+
+BLOCK = 512  # candidates, and survivors they are compared with, at a time
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Survivors and removed units of one layer, and which survivor stands for each removed one."""
+
+    rule: str
+    survivors: Tensor  # (kept,) int64, sorted
+    removed: Tensor  # (gone,) int64, sorted
+    parent: Tensor  # (gone,) int64: the survivor that stands for the unit, -1 for none
+    angle_deg: Tensor  # (gone,) float64: angle to it in degrees, NaN for none
+    dead: Tensor  # (units,) bool: always zero
+    constant: Tensor  # (units,) bool: always the same value, not zero
+    norm: Tensor  # (units,) float64: of the normalised activation vectors
+
+    @property
+    def num_units(self) -> int:
+        """Units before the cut."""
+        return len(self.dead)
+
+    @property
+    def num_dead(self) -> int:
+        """Units that are always zero."""
+        return int(self.dead.sum())
+
+
+def pairwise(
+    activations: Tensor,
+    *,
+    low_deg: float = 15.0,
+    high_deg: float | None = 165.0,
+    norm_std: float | None = None,
+    normalise: Normalise = "minmax",
+    survivor: Literal["index", "norm"] = "index",
+    block: int = BLOCK,
+) -> Selection:
+    """Remove each unit that is similar or opposite to one that survives, in one greedy pass.
+
+    `activations` is (samples, units). Units are taken by index, or by decreasing length of their
+    activation vectors (`survivor="norm"`); a unit goes when its angle to an earlier survivor is
+    below `low_deg` or above `high_deg` degrees (Gedeon and Harris, 1995), and its parent is the
+    nearest such survivor. Dead and constant units go first, without a parent. With `norm_std` only
+    units outside mean +- that many deviations of the norms can go or make others go. No list of
+    pairs is made: the memory added is the normalised vectors and a few tiles. Raises InputError as
+    `similar_pairs` does, and when no unit would survive.
+
+    >>> x = torch.tensor([[1.0, 2.0, 0.0, 0.0], [0.0, 0.1, 3.0, 0.0]])
+    >>> chosen = pairwise(x, normalise="none")
+    >>> chosen.survivors.tolist(), chosen.removed.tolist(), chosen.parent.tolist()
+    ([0, 2], [1, 3], [0, -1])
+    """
+    limits = thresholds(low_deg, high_deg)
+    if survivor not in ("index", "norm"):
+        raise InputError(f"survivor: expected index or norm, got {survivor!r}")
+    source = directions(activations, normalise=normalise)
+    candidates = source.live & outside_norms(source.norm, norm_std)
+    order = candidates.nonzero().flatten()
+    if survivor == "norm":
+        size = torch.linalg.vector_norm(source.activations, dim=0, dtype=torch.float64)
+        order = order[torch.argsort(size[order], descending=True, stable=True)]
+    kept = _greedy(source, order, limits, block)
+    alive = source.live & ~candidates
+    alive[kept] = True
+    gone = candidates & ~alive
+    parents = _nearest(source, gone.nonzero().flatten(), kept, limits, block)
+    return make_selection("pairwise", source, alive, parents)
+
+
+def make_selection(
+    rule: str, source: Directions, alive: Tensor, parents: Tensor | None = None
+) -> Selection:
+    """The record for the units in `alive` (units,) bool; `parents` (units,) int64, -1 for none.
+
+    Without `parents`, each removed live unit's is the survivor at the smallest angle. Raises
+    InputError when no unit would survive.
+    """
+    if not bool(alive.any()):
+        reason = "all are dead or constant" if not bool(source.live.any()) else f"rule {rule}"
+        raise InputError(f"selection: every one of {len(alive)} units would be removed ({reason})")
+    survivors = alive.nonzero().flatten()
+    removed = (~alive).nonzero().flatten()
+    if parents is None:
+        with_direction = (~alive & source.live).nonzero().flatten()
+        nearest = Thresholds(above=-1.1, below=None)
+        known = survivors[source.live[survivors]]
+        parents = _nearest(source, with_direction, known, nearest, BLOCK)
+    parent = parents[removed]
+    known = (parent >= 0).nonzero().flatten()
+    angle = torch.full_like(parent, float("nan"), dtype=torch.float64)
+    angle[known] = pair_cosines(source, removed[known], parent[known]).acos().rad2deg()
+    return Selection(
+        rule=rule,
+        survivors=survivors,
+        removed=removed,
+        parent=parent,
+        angle_deg=angle,
+        dead=source.dead,
+        constant=source.constant,
+        norm=source.norm,
+    )
+
+
+def _greedy(source: Directions, order: Tensor, limits: Thresholds, block: int) -> Tensor:
+    """Survivors among the candidates in `order`, in that order."""
+    kept = order[:0]
+    for start in range(0, len(order), block):
+        units = order[start : start + block]
+        for other in range(0, len(kept), block):
+            if len(units) == 0:
+                break
+            units = units[~beyond(source, units, kept[other : other + block], limits).any(1)]
+        if len(units) == 0:
+            continue
+        similar = beyond(source, units, units, limits).cpu()
+        alive = torch.ones(len(units), dtype=torch.bool)
+        for k in range(len(units)):
+            if alive[k]:
+                alive[k + 1 :] &= ~similar[k, k + 1 :]
+        kept = torch.cat([kept, units[alive.to(units.device)]])
+    return kept
+
+
+def beyond(source: Directions, rows: Tensor, columns: Tensor, limits: Thresholds) -> Tensor:
+    """Which pairs of units are beyond the limits, exactly: bool (rows, columns)."""
+    error = product_error(source.num_samples)
+    with full_precision():
+        cosine = source.rounded(rows) @ source.rounded(columns).T
+    possible = limits.possibly(cosine, error)
+    unsure = possible & ~limits.possibly(cosine, -error)
+    r, c = unsure.nonzero(as_tuple=True)
+    possible[r, c] = limits.exactly(exact_cosines(source, rows, columns, r, c))
+    return possible
+
+
+def _nearest(
+    source: Directions,
+    units: Tensor,
+    survivors: Tensor,
+    limits: Thresholds,
+    block: int,
+) -> Tensor:
+    """For each of `units` the survivor nearest in line with it beyond the limits; (all units,).
+
+    Ties within rounding go to the lower index.
+    """
+    parents = torch.full_like(source.dead, -1, dtype=torch.int64)
+    best = torch.full_like(source.norm, -1.5)
+    survivors = survivors.sort().values
+    for start in range(0, len(units), block):
+        rows = units[start : start + block]
+        for other in range(0, len(survivors), block):
+            columns = survivors[other : other + block]
+            cosine = tile_cosines(source, rows, columns)
+            strength = cosine if limits.below is None else cosine.abs()
+            strength = torch.where(limits.exactly(cosine), strength, -2.0)
+            value, index = strength.max(1)
+            better = value > best[rows] + 1e-12
+            best[rows[better]] = value[better]
+            parents[rows[better]] = columns[index[better]]
+    return parents

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import csv
+
+import pytest
+import torch
+from torch import nn
+
+from secateurs.errors import InputError
+from secateurs.prune.ledger import COLUMNS, write_csv
+from secateurs.prune.pipeline import PruneOptions, apply_cut, prune_layer, prune_layers
+
+
+def tail(seed=0, width=40):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Dropout(),
+        nn.Linear(12, width),
+        nn.ReLU(inplace=True),
+        nn.Dropout(),
+        nn.Linear(width, width),
+        nn.ReLU(inplace=True),
+        nn.Linear(width, 5),
+    )
+
+
+INPUTS = torch.rand(60, 12, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def logits(model, inputs=INPUTS):
+    return model.eval()(inputs)
+
+
+def duplicated(seed=0):
+    """A network whose units 30..39 of layer 4 repeat units 0..9, and whose unit 20 is dead."""
+    model = tail(seed)
+    with torch.no_grad():
+        model[4].weight[30:] = model[4].weight[:10]
+        model[4].bias[30:] = model[4].bias[:10]
+        model[4].weight[20], model[4].bias[20] = 0, -1
+    return model
+
+
+@pytest.mark.parametrize("compensation", ["add", "affine", "least_squares"])
+def test_duplicates_go_and_the_logits_stay(compensation):
+    model = duplicated()
+    options = PruneOptions(low_deg=0.05, high_deg=None, compensation=compensation)
+    cut = prune_layer(model, "4", INPUTS, options=options)
+    assert set(range(30, 40)) <= set(cut.selection.removed.tolist())
+    assert 20 in cut.selection.removed.tolist()
+    torch.testing.assert_close(logits(cut.model), logits(model), atol=1e-5, rtol=0)
+    assert cut.parity <= 1e-5 and cut.seconds > 0
+
+
+def test_the_model_given_is_untouched_bit_for_bit():
+    model = tail().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    prune_layers(model, ["1", "4"], INPUTS)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+    assert all(not module._forward_hooks for module in model.modules())
+
+
+def test_the_same_cut_fits_another_copy():
+    model = tail()
+    whole = nn.Sequential(nn.Identity(), model)
+    cut = prune_layer(model, "4", INPUTS.split(7))
+    other = apply_cut(whole, "1.4", cut)
+    assert torch.equal(logits(other), logits(cut.model))
+
+
+def test_batch_size_changes_nothing_but_rounding():
+    small = prune_layer(tail(), "4", INPUTS, options=PruneOptions(batch_size=7))
+    large = prune_layer(tail(), "4", INPUTS)
+    assert torch.equal(small.selection.survivors, large.selection.survivors)
+    torch.testing.assert_close(small.outgoing.weight, large.outgoing.weight, atol=1e-4, rtol=1e-4)
+
+
+def test_the_second_layer_is_fitted_to_the_unpruned_network():
+    model = tail(width=80)
+    options = PruneOptions(low_deg=30)
+    cuts = prune_layers(model, ["1", "4"], INPUTS, options=options)
+    own = prune_layer(cuts[0].model, "4", INPUTS, options=options)
+    error = (logits(cuts[1].model) - logits(model)).square().mean()
+    assert error < (logits(own.model) - logits(model)).square().mean()
+    assert cuts[1].model[4].in_features == len(cuts[0].selection.survivors)
+
+
+def test_ledger_has_one_row_a_unit(tmp_path):
+    model = duplicated()
+    cut = prune_layer(model, "4", INPUTS, options=PruneOptions(low_deg=0.05, high_deg=None))
+    rows = cut.ledger
+    assert len(rows) == 40 and rows.action[20] == "dead" and rows.survivor[20] == -1
+    assert rows.action[31] == "removed" and rows.survivor[31] == 1
+    assert rows.angle_deg[31] == pytest.approx(0, abs=1e-5)
+    assert rows.action[0] == "kept" and rows.survivor[0] == 0
+    write_csv(tmp_path / "ledger.csv", rows)
+    with (tmp_path / "ledger.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert tuple(table[0]) == COLUMNS and len(table) == 40
+    assert table[20]["action"] == "dead" and table[20]["angle_deg"] == ""
+    assert table[31]["survivor"] == "1" and table[31]["layer"] == "4"
+
+
+def test_bad_requests_change_nothing():
+    model = tail()
+    for options, words in (
+        (PruneOptions(rule="magic"), "rule: expected one of pairwise"),  # pyright: ignore
+        (PruneOptions(compensation="none"), "compensation: expected one of"),  # pyright: ignore
+        (PruneOptions(low_deg=170), "low_deg: expected less than high_deg"),
+        (PruneOptions(batch_size=0), "batch_size: expected at least 1"),
+    ):
+        with pytest.raises(InputError, match=words):
+            prune_layer(model, "4", INPUTS, options=options)
+    with pytest.raises(InputError, match="no training input"):
+        prune_layer(model, "4", [])
+    with pytest.raises(InputError, match="each once"):
+        prune_layers(model, ["4", "4"], INPUTS)
+    with pytest.raises(InputError, match="unknown"):
+        prune_layers(model, ["1", "9"], INPUTS)
+    with pytest.raises(InputError, match="only least_squares fits another network"):
+        prune_layer(model, "4", INPUTS, options=PruneOptions(compensation="add"), reference=tail())

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from secateurs.errors import InputError
+from secateurs.prune.selection import pairwise
+
+
+def reference(x, low, high, order):
+    """Greedy survivors by a plain loop over centred columns in float64."""
+    x = np.asarray(x, dtype=np.float64)
+    x = x - x.mean(0)
+    x = x / np.linalg.norm(x, axis=0)
+    kept = []
+    for unit in order:
+        angles = [np.degrees(np.arccos(np.clip(x[:, unit] @ x[:, k], -1, 1))) for k in kept]
+        if all(low <= angle <= high for angle in angles):
+            kept.append(unit)
+    return kept
+
+
+def activations(seed, samples=12, units=60):
+    return torch.randn(samples, units, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), block=st.sampled_from([1, 7, 32, 512]))
+def test_greedy_equals_a_plain_loop_whatever_the_block(seed, block):
+    x = activations(seed)
+    chosen = pairwise(x, low_deg=50, high_deg=130, normalise="centre", block=block)
+    assert chosen.survivors.tolist() == reference(x, 50, 130, range(60))
+
+
+def test_by_norm_the_stronger_unit_survives():
+    x = activations(1)
+    order = np.argsort(-np.linalg.norm(x.double().numpy(), axis=0), kind="stable")
+    chosen = pairwise(x, low_deg=50, high_deg=130, normalise="centre", survivor="norm")
+    assert chosen.survivors.tolist() == sorted(reference(x, 50, 130, order))
+
+
+def test_parent_is_the_nearest_survivor_beyond_a_threshold():
+    x = activations(2)
+    chosen = pairwise(x, low_deg=50, high_deg=130, normalise="centre")
+    unit = (x - x.mean(0)).double()
+    unit = (unit / unit.norm(dim=0)).numpy()
+    survivors = chosen.survivors.tolist()
+    for removed, parent, angle in zip(
+        chosen.removed.tolist(), chosen.parent.tolist(), chosen.angle_deg.tolist(), strict=True
+    ):
+        angles = np.degrees(np.arccos(unit[:, survivors].T @ unit[:, removed]))
+        line = np.where((angles < 50) | (angles > 130), np.minimum(angles, 180 - angles), 999)
+        assert parent == survivors[int(line.argmin())]
+        assert angle == pytest.approx(angles[int(line.argmin())], abs=1e-5)
+
+
+def test_survivors_and_removed_share_out_all_units():
+    x = activations(3)
+    chosen = pairwise(x, low_deg=60, normalise="centre")
+    both = torch.cat([chosen.survivors, chosen.removed]).sort().values
+    assert both.tolist() == list(range(60)) and chosen.num_units == 60
+
+
+def test_permuted_units_by_norm_give_permuted_survivors():
+    x = activations(4)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    plain = pairwise(x, low_deg=60, normalise="centre", survivor="norm")
+    moved = pairwise(x[:, order], low_deg=60, normalise="centre", survivor="norm")
+    assert sorted(order[moved.survivors].tolist()) == plain.survivors.tolist()
+
+
+def test_dead_and_constant_units_go_first_without_a_parent():
+    x = torch.tensor([[0.0, 2.0, 1.0, 1.0], [0.0, 2.0, 3.0, 3.0]])
+    chosen = pairwise(x)
+    assert chosen.survivors.tolist() == [2]
+    assert chosen.parent.tolist() == [-1, -1, 2]
+    assert chosen.angle_deg.isnan().tolist() == [True, True, False]
+    assert chosen.num_dead == 1 and chosen.constant.tolist() == [False, True, False, False]
+
+
+def test_units_inside_the_norm_filter_stay_and_make_nothing_go():
+    x = torch.tensor([[1.0, 1.0, 1.0, 9.0, 9.0], [1.1, 1.1, 1.2, 1.0, 1.0]])
+    chosen = pairwise(x, low_deg=20, norm_std=1.0, normalise="none")
+    assert chosen.survivors.tolist() == [0, 1, 2, 3]
+    assert chosen.parent.tolist() == [3]
+
+
+def test_without_upper_threshold_opposites_survive():
+    x = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
+    assert len(pairwise(x, high_deg=None, normalise="none").survivors) == 2
+    assert len(pairwise(x, high_deg=165, normalise="none").survivors) == 1
+
+
+def test_one_unit_survives_alone():
+    assert pairwise(torch.tensor([[1.0], [2.0]])).survivors.tolist() == [0]
+
+
+def test_a_layer_that_would_lose_every_unit_is_refused():
+    with pytest.raises(InputError, match=r"every one of 3 units .* dead or constant"):
+        pairwise(torch.zeros(4, 3))
+
+
+def test_bad_words_and_thresholds():
+    with pytest.raises(InputError, match="survivor: expected index or norm, got 'best'"):
+        pairwise(activations(0), survivor="best")  # pyright: ignore
+    with pytest.raises(InputError, match="low_deg"):
+        pairwise(activations(0), low_deg=170)
