@@ -22,6 +22,7 @@ from secateurs.fit.inputs import Images
 from secateurs.fit.precision import Precision, resolve_device, resolve_precision
 from secateurs.nets.backbones import build, check_name, preprocessing
 from secateurs.nets.depth import check_depth, num_depths
+from secateurs.nets.download import WeightsFile, find_weights
 from secateurs.nets.weights import WeightsReport, load_pretrained
 from secateurs.progress import SILENT, Progress
 from secateurs.study.config import StudyConfig
@@ -71,6 +72,7 @@ class Bench:
     dataset: Dataset
     depths: tuple[int, ...]
     weights: WeightsReport
+    weights_file: WeightsFile
     device: torch.device
     precision: Precision
     cache: Path
@@ -78,9 +80,8 @@ class Bench:
     def new_model(self, *, seed: int, pretrained: bool) -> torch.nn.Module:
         """The backbone with seeded random weights, then the pretrained ones where asked for."""
         model = seeded_model(self.config.backbone, len(self.dataset.classes), seed)
-        if pretrained and self.weights.source != "none":
-            source = self.config.weights if self.weights.path is None else str(self.weights.path)
-            load_pretrained(model, self.config.backbone, source, cache=self.cache)
+        if pretrained:
+            load_pretrained(model, self.config.backbone, self.weights_file, cache=self.cache)
         return model.to(self.device)
 
 
@@ -165,15 +166,14 @@ def open_bench(
     depths = config.depths or tuple(range(num_depths(model, config.backbone)))
     for depth in depths:
         check_depth(model, config.backbone, depth)
-    weights = load_pretrained(
-        model, config.backbone, config.weights, cache=cache, progress=progress
-    )
-    progress.note(weights.sentence)
+    file = find_weights(config.backbone, config.weights, cache=cache, progress=progress)
+    weights = load_pretrained(model, config.backbone, file, cache=cache, progress=progress)
     return Bench(
         config=replace(config, depths=depths),
         dataset=dataset,
         depths=depths,
         weights=weights,
+        weights_file=file,
         device=device,
         precision=precision,
         cache=cache,

@@ -94,14 +94,21 @@ PRESETS: dict[str, StudyConfig] = {
 
 
 def from_preset(name: str, **changes: Any) -> StudyConfig:
-    """A preset with some fields changed; None leaves a field as the preset has it.
+    """A preset with some fields changed.
 
-    >>> from_preset("quick", runs=3).runs
-    3
+    None leaves a field as the preset has it; `batch_size` "full" and `views` 0 give the fields
+    that are None when set: the whole training set, and new views in every epoch.
+
+    >>> from_preset("quick", runs=3, batch_size="full").batch_size is None
+    True
     """
     if name not in PRESETS:
         raise InputError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
     given = {key: value for key, value in changes.items() if value is not None}
+    if "batch_size" in given:
+        given["batch_size"] = parse_batch_size(str(given["batch_size"]))
+    if given.get("views") == 0:
+        given["views"] = None
     return replace(PRESETS[name], **given)
 
 

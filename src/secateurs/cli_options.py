@@ -1,0 +1,85 @@
+"""The command line's options and what they mean, shared by the commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA", help="Folder with one folder per class, or the word faces (embedded set)."
+    ),
+]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder with model.json.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where results are written.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
+Cache = Annotated[
+    Path | None,
+    typer.Option(help="Cache folder. [default: $SECATEURS_CACHE or ~/.cache/secateurs]"),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Audit findings are an error.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Seed = Annotated[int, typer.Option(help="Seed of split, views, weights and order.")]
+SplitRule = Annotated[str, typer.Option("--split", help="random (60/20/20), paper or folders.")]
+GroupBy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REGEX|CSV",
+        help="Keep groups on one side: a regular expression on the file name, whose first group "
+        "names the group, or a CSV file with columns name and group.",
+    ),
+]
+Backbone = Annotated[str, typer.Option(help="A torchvision classifier.")]
+Weights = Annotated[
+    str, typer.Option(metavar="auto|none|FILE", help="Pretrained weights; none is random.")
+]
+Epochs = Annotated[int | None, typer.Option(help="Epochs. [default: 12; 30 in full]")]
+LearningRate = Annotated[float | None, typer.Option(help="Adam's learning rate. [default: 1e-4]")]
+BatchSize = Annotated[
+    str | None, typer.Option(metavar="N|full", help="Images a step. [default: 64]")
+]
+WeightDecay = Annotated[float, typer.Option(help="L2 weight decay.")]
+LabelSmoothing = Annotated[float, typer.Option(help="Label smoothing, 0..1.")]
+Dropout = Annotated[str, typer.Option(help="on, off or first-epoch.")]
+Patience = Annotated[
+    int | None,
+    typer.Option(help="Stop after so many epochs without a better one. [default: never]"),
+]
+Views = Annotated[
+    int | None,
+    typer.Option(
+        help="Augmented views of each image, shared by epochs; 0 draws a new one in every epoch. "
+        "[default: 4; 0 in full]"
+    ),
+]
+Resize = Annotated[
+    str, typer.Option(help="Evaluation: straight to size, or crop (short side, then centre).")
+]
+Precision = Annotated[
+    str | None, typer.Option(help="auto, float32 or bfloat16. [default: auto; float32 in full]")
+]
+Layers = Annotated[str, typer.Option(help="Linear layers to prune, by name, with commas.")]
+Low = Annotated[float, typer.Option(help="Angle in degrees below which two units are one.")]
+High = Annotated[float, typer.Option(help="Angle in degrees above which two units are opposite.")]
+Std = Annotated[
+    float | None,
+    typer.Option(help="Only units whose norm is so many deviations from the mean. [default: all]"),
+]
+Compensation = Annotated[str, typer.Option(help="least_squares, add or drop.")]
+CacheBudget = Annotated[
+    float,
+    typer.Option(help="Memory in GiB for outputs of frozen layers; beyond it, computed anew."),
+]
+
+
+OwnSplit = Annotated[
+    str | None,
+    typer.Option("--split", help="random, paper or folders. [default: as the model was trained]"),
+]
+OwnSeed = Annotated[
+    int | None, typer.Option("--seed", help="Seed of the split. [default: as the model's]")
+]

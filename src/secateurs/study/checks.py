@@ -1,0 +1,81 @@
+"""The audit of a folder as a command: what is in it, what is wrong, what a split would leak."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from secateurs.data.audit import audit
+from secateurs.data.groups import parse_group_by
+from secateurs.data.scan import scan
+from secateurs.data.splits import leakage, make_split, split_json
+from secateurs.progress import SILENT, Progress
+from secateurs.study.bench import data_folder
+
+SHOWN = 20
+
+
+def audit_data(
+    data: str,
+    *,
+    split: str | None = None,
+    group_by: str | None = None,
+    seed: int = 0,
+    cache: Path,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """The audit of a folder as plain data; with `split` or `group_by`, that split and its leakage.
+
+    Keys as under `data` in `docs/results.md`, and `split`, which is None when not asked for.
+    """
+    folder = data_folder(data, cache=cache, progress=progress)
+    checked = audit(scan(folder), cache=cache, progress=progress)
+    found = checked.to_json() | {"name": folder.name, "split": None}
+    if split is not None or group_by is not None:
+        listing = checked.listing
+        groups = None if group_by is None else parse_group_by(listing.names, group_by)
+        made = make_split(listing, rule=split or "random", groups=groups, seed=seed)
+        found["split"] = split_json(made, listing) | {
+            "num_groups": None if groups is None else len(set(groups)),
+            "leakage": leakage(made, checked, groups).to_json(),
+        }
+    return found
+
+
+def audit_words(found: dict[str, Any]) -> str:
+    """The audit for people: a few lines, each kind of finding with its files."""
+    classes = ", ".join(
+        f"{name} {num}" for name, num in zip(found["classes"], found["per_class"], strict=True)
+    )
+    height, width = found["height_px"], found["width_px"]
+    lines = [
+        f"{found['name']}: {found['num_images']} images in {len(found['classes'])} classes",
+        f"  {classes}",
+        f"  height {height['min']:.0f}..{height['max']:.0f} px, "
+        f"width {width['min']:.0f}..{width['max']:.0f} px",
+    ]
+    lines += [f"! {sentence}" for sentence in found["findings"]] or ["no findings"]
+    named = [f"{bad['name']}: {bad['reason']} ({bad['detail']})" for bad in found["bad"]]
+    named += [f"{' = '.join(group)}: the same picture" for group in found["exact"]]
+    named += [f"{' ~ '.join(pair)}: nearly the same" for pair in found["near"]]
+    named += [f"{' / '.join(group)}: under several labels" for group in found["conflicts"]]
+    lines += [f"  {line}" for line in named[:SHOWN]]
+    if len(named) > SHOWN:
+        lines.append(f"  and {len(named) - SHOWN} more (--json lists all)")
+    if found["split"] is not None:
+        lines += _split_words(found["split"])
+    return "\n".join(lines)
+
+
+def _split_words(split: dict[str, Any]) -> list[str]:
+    counts = " / ".join(f"{split['counts'][side]} {side}" for side in ("train", "val", "test"))
+    leak = split["leakage"]
+    lines = [f"split {split['rule']}: {counts}"]
+    for key, words in (
+        ("same_group", "share a group with a training image"),
+        ("duplicate", "are the same picture as a training image"),
+        ("near_duplicate", "look nearly like a training image"),
+    ):
+        if leak[key] is not None:
+            lines.append(f"  {leak[key]} of {leak['num_test']} test images {words}")
+    return lines
