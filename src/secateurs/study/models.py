@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 
 import secateurs
 from secateurs.fit.metrics import Evaluation, evaluate, predict_logits
-from secateurs.nets.backbones import preprocessing
-from secateurs.ship.checkpoint import ModelSpec
+from secateurs.ship.spec import ImageInput, ModelSpec, describe
 from secateurs.study.bench import Bench, Dataset
 
 EVAL_BATCH = 64
@@ -35,23 +34,22 @@ def evaluate_model(
     return evaluate(side_logits(model, dataset, side, device), labels, dataset.classes)
 
 
-def model_spec(bench: Bench, *, depth: int, kept: dict[str, list[int]]) -> ModelSpec:
+def model_spec(
+    model: torch.nn.Module, bench: Bench, *, depth: int, kept: Mapping[str, Sequence[int]]
+) -> ModelSpec:
     """What a saved network says of itself: backbone, classes, preprocessing, origin."""
-    config, wanted = bench.config, preprocessing(bench.config.backbone)
-    metadata: dict[str, Any] = {
-        "depth": depth,
-        "weights": bench.weights.sentence,
-        "data": bench.dataset.name,
-        "config": config.to_json(),
-        "secateurs": secateurs.__version__,
-    }
-    return ModelSpec(
-        backbone=config.backbone,
-        classes=bench.dataset.classes,
-        size=wanted.size,
-        resize=config.resize,
-        mean=wanted.mean,
-        std=wanted.std,
+    config = bench.config
+    return describe(
+        model,
+        config.backbone,
+        bench.dataset.classes,
+        ImageInput.of(config.backbone, resize=config.resize),
         kept=kept,
-        metadata=metadata,
+        extra={
+            "depth": depth,
+            "weights": bench.weights.sentence,
+            "data": bench.dataset.name,
+            "config": config.to_json(),
+            "secateurs": secateurs.__version__,
+        },
     )

@@ -70,7 +70,9 @@ def spread(labels: np.ndarray, wrong: np.ndarray, *, num: int) -> list[int]:
     turns: dict[bool, list[int]] = {}
     for kind in (True, False):
         rows = np.flatnonzero(wrong == kind)
-        rank = np.array([int((labels[rows[:k]] == labels[row]).sum()) for k, row in enumerate(rows)])
+        rank = np.array(
+            [int((labels[rows[:k]] == labels[row]).sum()) for k, row in enumerate(rows)]
+        )
         turns[kind] = [int(rows[k]) for k in np.lexsort((labels[rows], rank))] if len(rows) else []
     num_wrong = min(len(turns[True]), max(num // 2, num - len(turns[False])))
     chosen = turns[True][:num_wrong] + turns[False][: num - num_wrong]

@@ -44,6 +44,7 @@ FILES = {
     "tensors": "model/model.safetensors",
     "onnx": "model/model.onnx",
     "unpruned": "unpruned/model.json",
+    "unpruned_onnx": "unpruned/model.onnx",
     "ledger": "ledger.csv",
     "report": "report.html",
 }
@@ -122,13 +123,21 @@ def run_study(
         "pruned",
         pruned_key,
         lambda: _prune_and_export(bench, out, progress),
-        makes=tuple(out / FILES[name] for name in ("model", "tensors", "onnx", "ledger")),
+        makes=tuple(
+            out / FILES[name] for name in ("model", "tensors", "onnx", "unpruned_onnx", "ledger")
+        ),
     )
     stop.check()
     cost = stages.run(
         "cost",
         {"pruned": pruned_key, "machine": _machine(bench), "torch": torch.__version__},
-        lambda: price(out / "unpruned", out / "model", device=bench.device, progress=progress),
+        lambda: price(
+            out / "unpruned",
+            out / "model",
+            _example(bench),
+            device=bench.device,
+            progress=progress,
+        ),
     )
     samples, onnx_difference = pruned.pop("samples"), pruned.pop("onnx_max_abs_difference")
     seconds = {
@@ -199,7 +208,7 @@ def _claim(out: Path, config: StudyConfig, bench: Bench) -> None:
 
 def _keep_chosen(bench: Bench, choice: Choice, model: torch.nn.Module, out: Path) -> Record:
     """Save the unpruned network; evaluate it on validation and, this once, on test."""
-    spec = model_spec(bench, depth=choice.record["depth"], kept={})
+    spec = model_spec(model, bench, depth=choice.record["depth"], kept={})
     save(model, spec, out / "unpruned")
     return {
         "key": choice.record["key"],
@@ -215,17 +224,17 @@ def _prune_and_export(bench: Bench, out: Path, progress: Progress) -> Record:
     config, sides = bench.config, bench.dataset.sides
     before: Loaded = load(out / "unpruned")
     original = before.model.to(bench.device)
-    cut = prune_network(
-        original, sides["train"], config, device=bench.device, progress=progress
-    )
-    spec = model_spec(bench, depth=before.spec.metadata["depth"], kept=cut.kept)
+    cut = prune_network(original, sides["train"], config, device=bench.device, progress=progress)
+    spec = model_spec(cut.model, bench, depth=before.spec.extra["depth"], kept=cut.kept)
     save(cut.model, spec, out / "model")
     write_csv(out / FILES["ledger"], *cut.ledgers)
-    test = sides["test"]
-    example = test.eval_views(slice(0, NUM_EXPORT_IMAGES), torch.device("cpu"))
-    with progress.task("export", 1) as advance:
+    example = _example(bench)
+    with progress.task("export", 2) as advance:
         check = export_onnx(cut.model.cpu(), spec, out / FILES["onnx"], example)
         advance(1)
+        export_onnx(original.cpu(), before.spec, out / FILES["unpruned_onnx"], example)
+        advance(1)
+    original = original.to(bench.device)
     pruned = cut.model.to(bench.device)
     samples = sample_predictions(original, pruned, bench.dataset, out, device=bench.device)
     return {
@@ -242,6 +251,12 @@ def _prune_and_export(bench: Bench, out: Path, progress: Progress) -> Record:
         "samples": samples,
         "timing": {"seconds": cut.seconds},
     }
+
+
+def _example(bench: Bench) -> torch.Tensor:
+    """Some test images for checking exports and timing; no label of theirs is looked at."""
+    test = bench.dataset.sides["test"]
+    return test.eval_views(slice(0, NUM_EXPORT_IMAGES), torch.device("cpu"))
 
 
 def _machine(bench: Bench) -> str:

@@ -1,0 +1,59 @@
+"""What pruning saved: parameters, multiply-accumulates, files, and time, measured in turns."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateurs.progress import SILENT, Progress
+from secateurs.ship.checkpoint import load
+from secateurs.ship.cost import Cost, cost, cost_sentence
+from secateurs.ship.latency import LatencyRow, onnx_latency, torch_latency
+
+BATCHES = (1, 64)
+BUDGET_S = 8.0
+
+
+def price(
+    unpruned: Path,
+    pruned: Path,
+    images: Tensor,
+    *,
+    device: torch.device,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """The `cost` part of `results.json` for two folders, each with a saved model and its ONNX file.
+
+    `images` (n, 3, size, size) are what the networks are timed on, at batch 1 and 64, the two in
+    turns: in PyTorch on `device`, and in ONNX Runtime on the CPU.
+    """
+    before, after = load(unpruned).model.to(device), load(pruned).model.to(device)
+    costs: list[Cost] = []
+    for folder, model in ((unpruned, before), (pruned, after)):
+        costs.append(
+            cost(
+                model,
+                size=images.shape[-1],
+                file_bytes=(folder / "model.safetensors").stat().st_size,
+                onnx_bytes=(folder / "model.onnx").stat().st_size,
+            )
+        )
+    rows: list[LatencyRow] = []
+    with progress.task("latency", 2 * len(BATCHES)) as advance:
+        for batch in BATCHES:
+            rows.append(torch_latency(before, after, images, batch=batch, budget_s=BUDGET_S))
+            advance(1)
+        for batch in BATCHES:
+            onnx = [folder / "model.onnx" for folder in (unpruned, pruned)]
+            rows.append(onnx_latency(*onnx, images, batch=batch, budget_s=BUDGET_S))
+            advance(1)
+    return {
+        "before": costs[0].to_json(),
+        "after": costs[1].to_json(),
+        "latency": [asdict(row) for row in rows],
+        "sentence": cost_sentence(*costs, rows),
+    }

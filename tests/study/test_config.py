@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+
+from secateurs.errors import InputError
+from secateurs.study.config import (
+    PRESETS,
+    StudyConfig,
+    difference,
+    from_json,
+    from_preset,
+    parse_batch_size,
+    parse_depths,
+)
+
+
+def test_plain_data_and_back():
+    for config in PRESETS.values():
+        assert from_json(config.to_json()) == config
+
+
+def test_words_of_a_preset():
+    config = from_preset("full", runs=3, views=0, batch_size="full", lr=None)
+    assert (config.runs, config.views, config.batch_size) == (3, None, None)
+    assert config.lr == PRESETS["full"].lr
+    assert from_preset("quick", batch_size="16").batch_size == 16
+
+
+def test_every_run_has_its_own_seed():
+    config = StudyConfig(seed=5)
+    assert [config.fit_config(run=run).seed for run in range(3)] == [5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("text", "depths"),
+    [("0-7", tuple(range(8))), ("5,6", (5, 6)), ("6, 5,5", (5, 6)), ("1-2,4", (1, 2, 4))],
+)
+def test_depths(text: str, depths: tuple[int, ...]):
+    assert parse_depths(text) == depths
+
+
+@pytest.mark.parametrize("text", ["", "a", "3-", "-1", "1..3", "2,,3"])
+def test_bad_depths(text: str):
+    with pytest.raises(InputError, match="depths must look like 0-7 or 3,5,7"):
+        parse_depths(text)
+
+
+def test_backward_depths():
+    with pytest.raises(InputError, match="depths '7-5' run backwards; write 5-7"):
+        parse_depths("7-5")
+
+
+@pytest.mark.parametrize("text", ["0", "-3", "many", "1.5"])
+def test_bad_batch_sizes(text: str):
+    with pytest.raises(InputError, match="batch size must be a positive number or full"):
+        parse_batch_size(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"runs": 0}, "runs is out of range: 0"),
+        ({"lr": -1.0}, "lr is out of range: -1.0"),
+        ({"split": "half"}, "split is out of range: 'half'"),
+        ({"resize": "stretch"}, "resize is out of range"),
+        ({"compensation": "hope"}, "compensation is out of range"),
+        ({"split": "paper", "group_by": "x"}, "group_by goes with split random, not with split"),
+    ],
+)
+def test_bad_values(changes: dict, text: str):
+    with pytest.raises(InputError, match=text):
+        StudyConfig(**changes)
+
+
+def test_unknown_preset_and_foreign_fields():
+    with pytest.raises(InputError, match="unknown preset 'slow'; there are quick, full"):
+        from_preset("slow")
+    with pytest.raises(InputError, match="another version: it differs in colour"):
+        from_json(StudyConfig().to_json() | {"colour": 1})
+
+
+def test_difference_is_in_words():
+    a, b = StudyConfig().to_json(), StudyConfig(lr=0.5, depths=(1,)).to_json()
+    assert difference(a, b) == "depths ([3, 5, 7] there, [1] now), lr (0.0001 there, 0.5 now)"

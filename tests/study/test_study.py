@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import secateurs.data.decode
+import secateurs.study.sweep
+from secateurs.errors import InputError
+from secateurs.fit.inputs import Inputs
+from secateurs.report.schema import check_results
+from secateurs.ship.checkpoint import load
+from secateurs.stopping import StopFlag, StopRequested
+from secateurs.study.config import StudyConfig
+from secateurs.study.study import headline, run_study
+from secateurs.study.sweep import choose, summarise_sweep
+
+# A small network with a linear layer to prune; random weights, for tests have no others.
+BACKBONE = "mobilenet_v3_small"
+CONFIG = StudyConfig(
+    backbone=BACKBONE,
+    weights="none",
+    group_by=r"^(\d+)_",
+    depths=(51, 53),
+    runs=2,
+    epochs=2,
+    views=1,
+    batch_size=8,
+    lr=1e-3,
+    precision="float32",
+    layers=("classifier.0",),
+    low_deg=8.0,
+)
+WORDS = [
+    *("--backbone", BACKBONE, "--weights", "none", "--group-by", r"^(\d+)_"),
+    *("--depths", "51,53", "--runs", "2", "--epochs", "2", "--views", "1"),
+    *("--batch-size", "8", "--lr", "0.001", "--precision", "float32"),
+    *("--layers", "classifier.0", "--low", "8"),
+]
+
+
+def without_clock(results: Any) -> Any:
+    """Results less what is measured with a clock, as `docs/results.md` says."""
+    if isinstance(results, dict):
+        return {
+            key: without_clock(value)
+            for key, value in results.items()
+            if key not in ("timing", "latency", "sentence")
+        }
+    if isinstance(results, list):
+        return [without_clock(value) for value in results]
+    return results
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def finished(flags: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory):
+    out = tmp_path_factory.mktemp("study")
+    return out, run_study(str(flags), CONFIG, out, cache=cache)
+
+
+def test_results_are_whole(finished: tuple[Path, dict]):
+    out, results = finished
+    written = json.loads((out / "results.json").read_text())
+    assert written == json.loads(json.dumps(results))
+    check_results(written)
+    for key in ("data", "split", "weights", "trials", "chosen", "pruned", "cost", "versions"):
+        assert key in written
+    assert len(written["trials"]) == 5
+    assert {(t["depth"], t["pretrained"]) for t in written["trials"]} == {
+        (51, True),
+        (53, True),
+        (0, False),
+    }
+    for name in ("model", "tensors", "onnx", "unpruned", "ledger"):
+        assert (out / written["files"][name]).stat().st_size > 0
+    assert all((out / sample["thumbnail"]).exists() for sample in written["samples"])
+    assert written["split"]["leakage"]["same_group"] == 0
+    assert "of" in headline(results)
+
+
+def test_saved_networks_give_the_accuracies_in_the_results(
+    finished: tuple[Path, dict], cache: Path
+):
+    from secateurs.study.bench import open_dataset
+    from secateurs.study.models import evaluate_model
+
+    out, results = finished
+    name = next(iter(results["split"]["names"]["test"]))
+    assert name.endswith(".png")
+    folder = [p for p in out.parent.parent.glob("*/flags*") if p.is_dir()]
+    flags = folder[0] if folder else None
+    for where, key in (("unpruned", "chosen"), ("model", "pruned")):
+        loaded = load(out / where)
+        if flags is None:
+            continue
+        dataset = open_dataset(str(flags), CONFIG, cache=cache)
+        again = evaluate_model(loaded.model, dataset, "test", torch.device("cpu"))
+        assert again.to_json() == results[key]["test"]
+
+
+def test_a_second_run_trains_decodes_and_measures_nothing(
+    finished: tuple[Path, dict], flags: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def never(*args: object, **options: object) -> None:
+        raise AssertionError("done again")
+
+    out, results = finished
+    monkeypatch.setattr(secateurs.study.sweep, "run_trial", never)
+    monkeypatch.setattr(secateurs.data.decode, "decode", never)
+    monkeypatch.setattr("secateurs.study.study.prune_network", never)
+    monkeypatch.setattr("secateurs.study.study.price", never)
+    again = run_study(str(flags), CONFIG, out, cache=cache)
+    assert again == results
+
+
+def test_stopped_and_resumed_equals_unstopped(
+    finished: tuple[Path, dict],
+    flags: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    original = Inputs.batch
+    for stop_after in (3, 9):
+        stop, steps = StopFlag(), 0
+
+        def counted(
+            self: Inputs,
+            epoch: int,
+            rows: np.ndarray,
+            stop: StopFlag = stop,
+            last: int = stop_after,
+        ) -> torch.Tensor:
+            nonlocal steps
+            steps += 1
+            if steps == last:
+                stop.request()
+            return original(self, epoch, rows)
+
+        monkeypatch.setattr(Inputs, "batch", counted)
+        with pytest.raises(StopRequested):
+            run_study(str(flags), CONFIG, tmp_path / "out", cache=cache, stop=stop)
+    monkeypatch.setattr(Inputs, "batch", original)
+    results = run_study(str(flags), CONFIG, tmp_path / "out", cache=cache)
+    assert without_clock(results) == without_clock(finished[1])
+
+
+@pytest.mark.slow
+def test_killed_and_run_again_equals_one_that_was_not(
+    finished: tuple[Path, dict], flags: Path, cache: Path, tmp_path: Path
+):
+    out = tmp_path / "killed"
+    command = [sys.executable, "-c", "from secateurs.cli import main; main()", "study", str(flags)]
+    command += ["--out", str(out), "--cache", str(cache), "--quiet", *WORDS]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list(out.glob("trials/*.json"))) < 2 and time.monotonic() < deadline:
+        assert process.poll() is None, "the study ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "results.json").exists()
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    killed = json.loads((out / "results.json").read_text())
+    whole = json.loads((finished[0] / "results.json").read_text())
+    assert without_clock(killed) == without_clock(whole)
+    assert (out / "report.html").exists()
+
+
+def test_another_configuration_in_the_same_directory_is_refused(
+    finished: tuple[Path, dict], flags: Path, cache: Path
+):
+    other = StudyConfig(**{**CONFIG.__dict__, "lr": 5e-3})
+    with pytest.raises(InputError, match=r"another configuration: lr \(0.001 there, 0.005 now\)"):
+        run_study(str(flags), other, finished[0], cache=cache)
+
+
+def test_other_images_in_the_same_directory_are_refused(
+    finished: tuple[Path, dict], flags: Path, cache: Path, tmp_path: Path
+):
+    import shutil
+
+    copy = tmp_path / "flags"
+    shutil.copytree(flags, copy)
+    (next((copy / "plain").iterdir())).unlink()
+    with pytest.raises(InputError, match="holds a study of other data and split; choose a new"):
+        run_study(str(copy), CONFIG, finished[0], cache=cache)
+
+
+def test_a_directory_that_is_no_study_is_left_alone(flags: Path, cache: Path, tmp_path: Path):
+    (tmp_path / "letters.txt").write_text("mine")
+    with pytest.raises(InputError, match="not empty and not a study"):
+        run_study(str(flags), CONFIG, tmp_path, cache=cache)
+    assert [p.name for p in tmp_path.iterdir()] == ["letters.txt"]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"depths": (99,)}, "depth 99 is outside 0..53 of mobilenet_v3_small"),
+        ({"backbone": "alexnett"}, "unknown backbone 'alexnett'; did you mean alexnet"),
+        ({"batch_size": 64}, "batch size 64 is larger than the"),
+        ({"weights": "nowhere.pth"}, "nowhere.pth: no such weights file"),
+        ({"group_by": "("}, "not a regular expression"),
+        ({"layers": ("fc9",)}, "has no weighted layer 'fc9'"),
+    ],
+)
+def test_bad_input_comes_before_training(
+    flags: Path, cache: Path, tmp_path: Path, change: dict, text: str
+):
+    config = StudyConfig(**{**CONFIG.__dict__, **change})
+    with pytest.raises(InputError, match=text):
+        run_study(str(flags), config, tmp_path / "out", cache=cache)
+    assert not (tmp_path / "out" / "trials").exists()
+
+
+def record(depth: int, run: int, accuracy: float | None, *, pretrained: bool = True) -> dict:
+    return {
+        "key": f"{depth}-{run}",
+        "depth": depth,
+        "run": run,
+        "pretrained": pretrained,
+        "val_accuracy": accuracy,
+        "val_loss": 1.0,
+        "timing": {"seconds": 1.0},
+    }
+
+
+def test_the_best_mean_is_chosen_not_the_best_run():
+    records = [record(3, 0, 0.9), record(3, 1, 0.1), record(5, 0, 0.6), record(5, 1, 0.62)]
+    records.append(record(0, 0, 0.99, pretrained=False))
+    choice = choose(records)
+    assert (choice.record["depth"], choice.record["run"]) == (5, 1)
+    assert "Depth 5 has the best mean validation accuracy (61.0% over 2 runs)" in choice.reason
+
+
+def test_equal_depths_give_the_deeper_and_diverged_runs_do_not_count():
+    records = [record(3, 0, 0.6), record(5, 0, 0.6), record(5, 1, None)]
+    assert choose(records).record["key"] == "5-0"
+    row = summarise_sweep(records)[-1]
+    assert (row["num_runs"], row["num_diverged"], row["val_accuracy_mean"]) == (2, 1, 0.6)
+    with pytest.raises(InputError, match="no trial ended with a finite loss"):
+        choose([record(5, 0, None)])
