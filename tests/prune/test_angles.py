@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from secateurs.errors import InputError
 from secateurs.prune.angles import angle_histogram, similar_pairs
+from secateurs.prune.normalise import directions
+from secateurs.prune.tiles import vectors
 
 
 def reference(x, low, high, normalise="minmax", norm_std=None):
@@ -30,7 +32,7 @@ def reference(x, low, high, normalise="minmax", norm_std=None):
             if keep[i] and keep[j]:
                 cosine = np.dot(x[:, i], x[:, j]) / (norms[i] * norms[j])
                 angle = math.degrees(math.acos(min(1.0, max(-1.0, cosine))))
-                if angle < low or angle > high:
+                if angle < low or (high is not None and angle > high):
                     found[i, j] = angle
     return found
 
@@ -169,6 +171,34 @@ def test_bfloat16_and_gradients_are_taken_as_they_are():
     pairs = similar_pairs(x, 30, 160)
     assert_same(pairs, reference(x.detach().double(), 30, 160))
     assert not pairs.angle_deg.requires_grad
+
+
+@pytest.mark.parametrize("screen", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(("low", "high"), [(3, None), (20, 165), (0, 100), (89, 91), (95, None)])
+def test_the_screen_never_changes_the_result(screen, low, high):
+    x = layer(7, samples=90, units=120)
+    for normalise in ("minmax", "centre"):
+        pairs = similar_pairs(x, low, high, normalise=normalise, screen=screen, tile=50)
+        assert_same(pairs, reference(x, low, high, normalise))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000), samples=st.integers(2, 400))
+def test_the_error_of_the_screen_is_within_its_bound(seed, samples):
+    x = torch.randn(samples, 50, generator=torch.Generator().manual_seed(seed)).exp()
+    source = directions(x, normalise="none")
+    for screen in (torch.bfloat16, torch.float32):
+        prepared = vectors(source, torch.arange(50), screen=screen)
+        product = prepared.screen.float() @ prepared.screen.float().T
+        rows = torch.arange(50)
+        assert float((product - prepared.tile(rows, rows)).abs().max()) < prepared.error
+
+
+def test_vectors_made_when_needed_give_the_same(monkeypatch):
+    x = layer(8)
+    expected = as_dict(similar_pairs(x, 30, 120))
+    monkeypatch.setattr("secateurs.prune.tiles.HELD_BYTES", 0)
+    assert as_dict(similar_pairs(x, 30, 120)) == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_low_matmul_precision_of_the_caller_changes_nothing():

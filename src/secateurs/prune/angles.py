@@ -10,14 +10,7 @@ from torch import Tensor
 
 from secateurs.errors import InputError
 from secateurs.prune.normalise import Directions, Normalise, directions, outside_norms
-from secateurs.prune.tiles import (
-    Thresholds,
-    exact_cosines,
-    full_precision,
-    product_error,
-    thresholds,
-    tile_cosines,
-)
+from secateurs.prune.tiles import Thresholds, full_precision, thresholds, vectors
 
 
 @dataclass(frozen=True)
@@ -58,6 +51,7 @@ def similar_pairs(
     norm_std: float | None = None,
     tile: int = 1024,
     max_pairs: int = 20_000_000,
+    screen: torch.dtype | None = None,
 ) -> SimilarPairs:
     """Every pair of units at an angle below `low_deg` or above `high_deg` degrees, exactly.
 
@@ -66,8 +60,10 @@ def similar_pairs(
     constant units are in no pair and are reported apart. `norm_std` keeps only units whose norm is
     outside mean +- that many deviations (the paper's filter). Work is done in tiles of `tile` units
     over half of the matrix, so the memory added is that of the normalised vectors, a few tiles and
-    the result. Raises InputError on bad thresholds, fewer than two samples, NaN or infinity (with
-    the unit), and when there are more than `max_pairs` pairs (saying how many).
+    the result. `screen` is the type in which tiles are first computed, bfloat16 or float32 (by
+    default the faster here); the result is the same. Raises InputError on bad thresholds, fewer
+    than two samples, NaN or infinity (with the unit), and when there are more than `max_pairs`
+    pairs (saying how many).
 
     >>> x = torch.tensor([[1.0, 2.0, 0.0, 0.0], [0.0, 0.1, 3.0, 0.0]])
     >>> pairs = similar_pairs(x, 15, 165, normalise="none")
@@ -77,11 +73,14 @@ def similar_pairs(
     limits = thresholds(low_deg, high_deg)
     if tile < 1:
         raise InputError(f"tile: expected at least 1, got {tile}")
+    if screen not in (None, torch.bfloat16, torch.float32):
+        raise InputError(f"screen: expected bfloat16 or float32, got {screen}")
     source = directions(activations, normalise=normalise)
     candidates = source.live & outside_norms(source.norm, norm_std)
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     num_pairs = 0
-    for i, j, cosine in scan(source, candidates.nonzero().flatten(), limits, tile=tile):
+    units = candidates.nonzero().flatten()
+    for i, j, cosine in scan(source, units, limits, tile=tile, screen=screen):
         num_pairs += len(i)
         if num_pairs <= max_pairs:
             found.append((i, j, cosine.acos_().rad2deg_()))
@@ -106,7 +105,12 @@ def similar_pairs(
 
 
 def scan(
-    source: Directions, units: Tensor, limits: Thresholds, *, tile: int
+    source: Directions,
+    units: Tensor,
+    limits: Thresholds,
+    *,
+    tile: int,
+    screen: torch.dtype | None = None,
 ) -> Generator[tuple[Tensor, Tensor, Tensor]]:
     """Yield the pairs of `units` beyond the limits as (i, j, float64 cosine), ordered by i, j.
 
@@ -114,37 +118,24 @@ def scan(
     """
     if limits.above is None and limits.below is None:
         return
-    vectors = source.rounded(units)  # (units, samples)
-    error = product_error(source.num_samples)
+    prepared = vectors(source, units, screen=screen)
+    rows = torch.arange(len(units), device=units.device)
     with full_precision():
         for top in range(0, len(units), tile):
             row: list[tuple[Tensor, Tensor, Tensor]] = []
             for left in range(top, len(units), tile):
-                cosine = vectors[top : top + tile] @ vectors[left : left + tile].T
-                if left == top:
-                    # Below the diagonal nothing may pass: the middle is beyond no threshold.
-                    cosine = _upper(cosine, limits)
-                r, c = limits.possibly(cosine, error).nonzero(as_tuple=True)
-                if len(r) == 0:
-                    continue
-                rows, columns = units[top : top + tile], units[left : left + tile]
-                value = exact_cosines(source, rows, columns, r, c)
-                keep = limits.exactly(value).nonzero().flatten()
-                row.append((top + r[keep], left + c[keep], value[keep]))
+                r, c, cosine = prepared.beyond(
+                    rows[top : top + tile], rows[left : left + tile], limits, upper=left == top
+                )
+                if len(r):
+                    row.append((r, c + left, cosine))
             if not row:
                 continue
-            r, c, value = (torch.cat(part) for part in zip(*row, strict=True))
-            order = torch.argsort(r, stable=True) if len(row) > 1 else slice(None)
-            yield units[r[order]], units[c[order]], value[order]
-
-
-def _upper(cosine: Tensor, limits: Thresholds) -> Tensor:
-    """Replace the diagonal and what is below it by a cosine that passes no threshold."""
-    above = 1.0 if limits.above is None else limits.above
-    below = -1.0 if limits.below is None else limits.below
-    size = cosine.shape[0]
-    lower = torch.ones(size, size, dtype=torch.bool, device=cosine.device).tril_()
-    return cosine.masked_fill_(lower, (above + below) / 2)
+            r, c, cosine = (torch.cat(part) for part in zip(*row, strict=True))
+            if len(row) > 1:
+                order = torch.argsort(r, stable=True)
+                r, c, cosine = r[order], c[order], cosine[order]
+            yield units[r + top], units[c], cosine
 
 
 def angle_histogram(
@@ -178,8 +169,9 @@ def angle_histogram(
     if len(units) < 2:
         counts = torch.zeros(bins, dtype=torch.int64)
         return AngleHistogram(edges, counts, None, None, None, len(units), len(live))
+    exact = source.exact(units)
     i, j = torch.triu_indices(len(units), len(units), 1, device=units.device)
-    angles = tile_cosines(source, units, units)[i, j].acos().rad2deg().cpu()
+    angles = (exact @ exact.T).clamp_(-1, 1)[i, j].acos().rad2deg().cpu()
     index = torch.bucketize(angles, edges[1:-1], right=True)
     ordered = angles.sort().values
     p01, p50, p99 = (float(ordered[round(q * (len(ordered) - 1))]) for q in (0.01, 0.5, 0.99))

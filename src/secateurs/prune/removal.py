@@ -233,9 +233,8 @@ def parity(
     True
     """
     run = run or _call
-    if pruned is None:
-        pruned = remove_units(model, path, survivors)
     whole = _double(model)
+    cut = remove_units(whole, path, survivors) if pruned is None else _double(pruned)
     consumer = find_consumer(whole, path)
     mask = torch.zeros(consumer.layer.in_features, dtype=torch.bool)
     mask[check_survivors(survivors, len(mask)).cpu()] = True
@@ -244,7 +243,6 @@ def parity(
         return (received[0] * mask.to(received[0].device), *received[1:])
 
     consumer.layer.register_forward_pre_hook(zero)
-    cut = _double(pruned)
     with torch.no_grad(), evaluating(whole), evaluating(cut):
         batch = inputs.double()
         difference = (run(whole, batch) - run(cut, batch)).abs()

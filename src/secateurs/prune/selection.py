@@ -10,16 +10,9 @@ from torch import Tensor
 
 from secateurs.errors import InputError
 from secateurs.prune.normalise import Directions, Normalise, directions, outside_norms
-from secateurs.prune.tiles import (
-    Thresholds,
-    exact_cosines,
-    full_precision,
-    pair_cosines,
-    product_error,
-    thresholds,
-    tile_cosines,
-)
+from secateurs.prune.tiles import Thresholds, Vectors, full_precision, thresholds, vectors
 
+EVERY = Thresholds(above=-1.1, below=None)  # no pair is left out
 BLOCK = 512  # candidates, and survivors they are compared with, at a time
 
 
@@ -81,11 +74,13 @@ def pairwise(
     if survivor == "norm":
         size = torch.linalg.vector_norm(source.activations, dim=0, dtype=torch.float64)
         order = order[torch.argsort(size[order], descending=True, stable=True)]
-    kept = _greedy(source, order, limits, block)
+    prepared = vectors(source, order)
+    with full_precision():
+        kept = _greedy(prepared, limits, block)
     alive = source.live & ~candidates
-    alive[kept] = True
+    alive[order[kept]] = True
     gone = candidates & ~alive
-    parents = _nearest(source, gone.nonzero().flatten(), kept, limits, block)
+    parents = nearest(source, gone.nonzero().flatten(), order[kept], limits, block=block)
     return make_selection("pairwise", source, alive, parents)
 
 
@@ -104,13 +99,14 @@ def make_selection(
     removed = (~alive).nonzero().flatten()
     if parents is None:
         with_direction = (~alive & source.live).nonzero().flatten()
-        nearest = Thresholds(above=-1.1, below=None)
         known = survivors[source.live[survivors]]
-        parents = _nearest(source, with_direction, known, nearest, BLOCK)
+        parents = nearest(source, with_direction, known, EVERY)
     parent = parents[removed]
     known = (parent >= 0).nonzero().flatten()
     angle = torch.full_like(parent, float("nan"), dtype=torch.float64)
-    angle[known] = pair_cosines(source, removed[known], parent[known]).acos().rad2deg()
+    for k in known.split(BLOCK):
+        cosine = torch.linalg.vecdot(source.exact(removed[k]), source.exact(parent[k]))
+        angle[k] = cosine.clamp_(-1, 1).acos().rad2deg()
     return Selection(
         rule=rule,
         survivors=survivors,
@@ -123,44 +119,38 @@ def make_selection(
     )
 
 
-def _greedy(source: Directions, order: Tensor, limits: Thresholds, block: int) -> Tensor:
-    """Survivors among the candidates in `order`, in that order."""
-    kept = order[:0]
-    for start in range(0, len(order), block):
-        units = order[start : start + block]
+def _greedy(prepared: Vectors, limits: Thresholds, block: int) -> Tensor:
+    """Rows of `prepared` that survive, each compared with the survivors before it."""
+    rows = torch.arange(len(prepared.units), device=prepared.units.device)
+    kept = rows[:0]
+    for start in range(0, len(rows), block):
+        part = rows[start : start + block]
         for other in range(0, len(kept), block):
-            if len(units) == 0:
+            if len(part) == 0:
                 break
-            units = units[~beyond(source, units, kept[other : other + block], limits).any(1)]
-        if len(units) == 0:
+            r, _, _ = prepared.beyond(part, kept[other : other + block], limits)
+            stays = torch.ones_like(part, dtype=torch.bool)
+            stays[r] = False
+            part = part[stays]
+        if len(part) == 0:
             continue
-        similar = beyond(source, units, units, limits).cpu()
-        alive = torch.ones(len(units), dtype=torch.bool)
-        for k in range(len(units)):
+        r, c, _ = prepared.beyond(part, part, limits, upper=True)
+        alive = torch.ones(len(part), dtype=torch.bool)
+        starts, counts = torch.unique_consecutive(r.cpu(), return_counts=True)
+        for k, later in zip(starts.tolist(), c.cpu().split(counts.tolist()), strict=True):
             if alive[k]:
-                alive[k + 1 :] &= ~similar[k, k + 1 :]
-        kept = torch.cat([kept, units[alive.to(units.device)]])
+                alive[later] = False
+        kept = torch.cat([kept, part[alive.to(part.device)]])
     return kept
 
 
-def beyond(source: Directions, rows: Tensor, columns: Tensor, limits: Thresholds) -> Tensor:
-    """Which pairs of units are beyond the limits, exactly: bool (rows, columns)."""
-    error = product_error(source.num_samples)
-    with full_precision():
-        cosine = source.rounded(rows) @ source.rounded(columns).T
-    possible = limits.possibly(cosine, error)
-    unsure = possible & ~limits.possibly(cosine, -error)
-    r, c = unsure.nonzero(as_tuple=True)
-    possible[r, c] = limits.exactly(exact_cosines(source, rows, columns, r, c))
-    return possible
-
-
-def _nearest(
+def nearest(
     source: Directions,
     units: Tensor,
     survivors: Tensor,
     limits: Thresholds,
-    block: int,
+    *,
+    block: int = BLOCK,
 ) -> Tensor:
     """For each of `units` the survivor nearest in line with it beyond the limits; (all units,).
 
@@ -171,9 +161,10 @@ def _nearest(
     survivors = survivors.sort().values
     for start in range(0, len(units), block):
         rows = units[start : start + block]
+        exact = source.exact(rows)
         for other in range(0, len(survivors), block):
             columns = survivors[other : other + block]
-            cosine = tile_cosines(source, rows, columns)
+            cosine = (exact @ source.exact(columns).T).clamp_(-1, 1)
             strength = cosine if limits.below is None else cosine.abs()
             strength = torch.where(limits.exactly(cosine), strength, -2.0)
             value, index = strength.max(1)
