@@ -1,1 +1,1 @@
-"""."""
+"""Results in, one self-contained page out."""

@@ -1,0 +1,93 @@
+"""The parts of a study's results that several figures and sentences need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from secateurs.report.words import proper
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Evaluations of the chosen model before and after pruning, on one side of the split."""
+
+    side: str  # "test", or "validation" when the test images were not evaluated
+    before: Record
+    after: Record | None
+
+
+def outcome(results: Record) -> Outcome | None:
+    """The evaluations to show: on the test images if there are any, else on validation."""
+    chosen, pruned = results["chosen"], results["pruned"]
+    for key, side in (("test", "test"), ("val", "validation")):
+        if chosen and chosen[key]:
+            return Outcome(side, chosen[key], pruned[key] if pruned else None)
+    return None
+
+
+def num_right(evaluation: Record) -> int:
+    """How many images were answered correctly: the confusion matrix's diagonal."""
+    return sum(row[index] for index, row in enumerate(evaluation["confusion"]))
+
+
+def is_scratch(row: Record) -> bool:
+    """Whether a trial or a row of the sweep is the baseline: random weights, nothing frozen."""
+    return not row["pretrained"] and row["depth"] == 0
+
+
+def scratch_row(results: Record) -> Record | None:
+    """The sweep's row of the baseline from random weights, if it was run."""
+    return next((row for row in results["sweep"] if is_scratch(row)), None)
+
+
+def depth_rows(results: Record) -> list[Record]:
+    """The sweep's rows without the baseline, shallowest first."""
+    rows = [row for row in results["sweep"] if not is_scratch(row)]
+    return sorted(rows, key=lambda row: row["depth"])
+
+
+def chosen_trial(results: Record) -> Record | None:
+    """The record of the trial that was chosen."""
+    chosen = results["chosen"]
+    if not chosen:
+        return None
+    return next((trial for trial in results["trials"] if trial["key"] == chosen["key"]), None)
+
+
+def chosen_row(results: Record) -> Record | None:
+    """The sweep's row that the chosen trial belongs to."""
+    trial = chosen_trial(results)
+    if trial is None:
+        return None
+    same = (trial["depth"], trial["pretrained"])
+    rows = results["sweep"]
+    return next((row for row in rows if (row["depth"], row["pretrained"]) == same), None)
+
+
+def trial_name(trial: Record) -> str:
+    """How a trial is called in legends and tables.
+
+    >>> trial_name({"depth": 5, "run": 0, "pretrained": True})
+    'depth 5, run 1'
+    """
+    start = "scratch" if is_scratch(trial) else f"depth {trial['depth']}"
+    return f"{start}, run {trial['run'] + 1}"
+
+
+def latency_name(row: Record) -> str:
+    """What one latency measurement ran on, without its batch size.
+
+    >>> latency_name({"runtime": "onnxruntime", "device": "cpu"})
+    'ONNX Runtime, cpu'
+    """
+    return f"{proper(row['runtime'])}, {row['device']}"
+
+
+def headline_latency(results: Record) -> Record | None:
+    """The measurement for the first screen: the smallest batch, ONNX Runtime if it was run."""
+    cost = results["cost"]
+    rows: list[Record] = (cost and cost["latency"]) or []
+    return min(rows, key=lambda row: (row["batch"], row["runtime"] != "onnxruntime"), default=None)

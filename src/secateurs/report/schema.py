@@ -1,0 +1,270 @@
+"""What a results file must hold before a page is made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from secateurs.errors import InputError
+from secateurs.files import read_json
+
+SCHEMA = 1
+
+_NAMES = {dict: "an object", list: "a list", str: "text", int: "a whole number", float: "a number"}
+
+
+@dataclass(frozen=True)
+class Maybe:
+    """A value that may be null, and with `absent` a key that may be missing."""
+
+    kind: Any
+    absent: bool = False
+
+
+_NUMBER = Maybe(float)
+_TEXT = Maybe(str)
+_SPREAD: dict[str, Any] = {"min": _NUMBER, "median": _NUMBER, "max": _NUMBER}
+_EVALUATION: dict[str, Any] = {
+    "num_images": int,
+    "accuracy": _NUMBER,
+    "accuracy_low": _NUMBER,
+    "accuracy_high": _NUMBER,
+    "confusion": [[int]],
+    "per_class": [
+        {"class": str, "precision": _NUMBER, "recall": _NUMBER, "specificity": _NUMBER}
+        | {"num_true": int, "num_predicted": int}
+    ],
+    "notes": Maybe([str], absent=True),
+}
+_COST: dict[str, Any] = {
+    "num_parameters": _NUMBER,
+    "macs": _NUMBER,
+    "file_bytes": _NUMBER,
+    "onnx_bytes": Maybe(float, absent=True),
+}
+_QUARTILES: dict[str, Any] = {"median": _NUMBER, "p25": _NUMBER, "p75": _NUMBER}
+_ANSWER: dict[str, Any] = {"label": str, "probability": _NUMBER}
+_RESULTS: dict[str, Any] = {
+    "config": dict,
+    "data": {
+        "name": str,
+        "num_images": int,
+        "classes": [str],
+        "per_class": [int],
+        "height_px": Maybe(_SPREAD, absent=True),
+        "width_px": Maybe(_SPREAD, absent=True),
+        "bad": [{"name": str, "reason": str, "detail": _TEXT}],
+        "exact": [[str]],
+        "near": [[str]],
+        "conflicts": [[str]],
+        "findings": [str],
+    },
+    "split": {
+        "rule": str,
+        "seed": Maybe(int),
+        "counts": {"train": int, "val": int, "test": int},
+        "per_class": {"train": [int], "val": [int], "test": [int]},
+        "num_groups": Maybe(int, absent=True),
+        "leakage": {
+            "num_test": int,
+            "same_group": Maybe(int),
+            "duplicate": int,
+            "near_duplicate": int,
+        },
+    },
+    "weights": {"source": str, "sentence": str, "loaded": [str], "fresh": [str]},
+    "trials": [
+        {
+            "key": str,
+            "depth": int,
+            "run": int,
+            "pretrained": bool,
+            "epochs_run": int,
+            "best_epoch": Maybe(int),
+            "stopped": _TEXT,
+            "val_accuracy": _NUMBER,
+            "val_loss": _NUMBER,
+            "curve": [
+                {"epoch": int, "train_loss": _NUMBER, "train_accuracy": _NUMBER}
+                | {"val_loss": _NUMBER, "val_accuracy": _NUMBER}
+            ],
+        }
+    ],
+    "sweep": [
+        {
+            "depth": int,
+            "pretrained": bool,
+            "num_runs": int,
+            "val_accuracy_mean": _NUMBER,
+            "val_accuracy_std": _NUMBER,
+            "val_accuracy_low": _NUMBER,
+            "val_accuracy_high": _NUMBER,
+        }
+    ],
+    "chosen": Maybe(
+        {"key": str, "depth": int, "run": int, "reason": str}
+        | {"val": Maybe(_EVALUATION), "test": Maybe(_EVALUATION)}
+    ),
+    "pruned": Maybe(
+        {
+            "rule": str,
+            "compensation": _TEXT,
+            "low_deg": Maybe(float, absent=True),
+            "high_deg": Maybe(float, absent=True),
+            "layers": [
+                {
+                    "layer": str,
+                    "num_units": int,
+                    "num_kept": int,
+                    "num_dead": Maybe(int, absent=True),
+                    "angle_deg_quantiles": Maybe(dict, absent=True),
+                    "angle_deg_histogram": Maybe({"edges": [float], "counts": [int]}, absent=True),
+                }
+            ],
+            "val": Maybe(_EVALUATION),
+            "test": Maybe(_EVALUATION),
+        },
+        absent=True,
+    ),
+    "cost": Maybe(
+        {
+            "before": _COST,
+            "after": Maybe(_COST, absent=True),
+            "onnx_max_abs_difference": Maybe(float, absent=True),
+            "latency": Maybe(
+                [
+                    {
+                        "runtime": str,
+                        "device": str,
+                        "batch": int,
+                        "before_ms": _QUARTILES,
+                        "after_ms": Maybe(_QUARTILES, absent=True),
+                        "ratio": Maybe(float, absent=True),
+                    }
+                ],
+                absent=True,
+            ),
+            "sentence": Maybe(str, absent=True),
+        },
+        absent=True,
+    ),
+    "samples": Maybe(
+        [
+            {"name": str, "thumbnail": _TEXT, "true": str}
+            | {"before": Maybe(_ANSWER), "after": Maybe(_ANSWER, absent=True)}
+        ],
+        absent=True,
+    ),
+    "files": Maybe(dict, absent=True),
+    "versions": dict,
+    "timing": Maybe(dict, absent=True),
+}
+
+
+def check_results(results: Any, *, where: str = "results") -> dict[str, Any]:
+    """Return `results` if it follows schema 1, keys that may be absent filled with None.
+
+    Raises `InputError` that names the first missing or wrong key, or the schema found.
+    """
+    if not isinstance(results, dict):
+        raise InputError(f"{where}: expected an object of results, got {_kind(results)}")
+    found = cast("dict[str, Any]", results).get("schema")
+    if found is None:
+        raise InputError(f"{where}: no key 'schema'; this is not a results file of a study")
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise InputError(f"{where}: schema is {found!r}, expected {SCHEMA}")
+    if found > SCHEMA:
+        raise InputError(
+            f"{where}: schema {found} is newer than {SCHEMA}, the newest this version of "
+            "secateurs reads; upgrade secateurs"
+        )
+    if found < SCHEMA:
+        raise InputError(
+            f"{where}: schema {found} is older than {SCHEMA}, the oldest this version of "
+            "secateurs reads; run the study again"
+        )
+    checked = _checked(results, _RESULTS, "", where)
+    num_classes = len(checked["data"]["classes"])
+    for at, evaluation in _evaluations(checked):
+        rows = evaluation["confusion"]
+        if len(rows) != num_classes or any(len(row) != num_classes for row in rows):
+            raise InputError(
+                f"{where}: {at}.confusion should be {num_classes} x {num_classes}, one row and "
+                "one column a class"
+            )
+        _same_length(evaluation["per_class"], num_classes, f"{at}.per_class", where)
+    _same_length(checked["data"]["per_class"], num_classes, "data.per_class", where)
+    for side, values in checked["split"]["per_class"].items():
+        _same_length(values, num_classes, f"split.per_class.{side}", where)
+    return checked
+
+
+def load_results(study_dir: Path) -> dict[str, Any]:
+    """Read and check `results.json` of a study's directory.
+
+    Raises `InputError` when it is missing, broken, of another schema, or lacks a key.
+    """
+    path = study_dir / "results.json"
+    if not path.exists():
+        raise InputError(
+            f"{study_dir}: no results.json here; give the --out directory of a finished study"
+        )
+    return check_results(read_json(path), where=str(path))
+
+
+def _evaluations(results: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Every evaluation that is there, with where it lies."""
+    places = [(top, side) for top in ("chosen", "pruned") for side in ("val", "test")]
+    return [
+        (f"{top}.{side}", results[top][side])
+        for top, side in places
+        if results[top] and results[top][side]
+    ]
+
+
+def _same_length(values: list[Any], expected: int, at: str, where: str) -> None:
+    if len(values) != expected:
+        raise InputError(f"{where}: {at} has {len(values)} entries, expected {expected}")
+
+
+def _checked(value: Any, kind: Any, at: str, where: str) -> Any:
+    """`value` checked against `kind`: a type, an object of kinds, or a list of one kind."""
+    if isinstance(kind, Maybe):
+        return None if value is None else _checked(value, kind.kind, at, where)
+    if isinstance(kind, dict):
+        _expect(value, dict, at, where)
+        kinds = cast("dict[str, Any]", kind)
+        filled = dict(cast("dict[str, Any]", value))
+        for key, inner in kinds.items():
+            below = f"{at}.{key}" if at else key
+            if key not in filled and not (isinstance(inner, Maybe) and inner.absent):
+                raise InputError(
+                    f"{where}: missing key {below!r}; the study may not have finished: run it "
+                    "again, it does only what is missing"
+                )
+            filled[key] = _checked(filled.get(key), inner, below, where)
+        return filled
+    if isinstance(kind, list):
+        _expect(value, list, at, where)
+        inner = cast("list[Any]", kind)[0]
+        items = enumerate(cast("list[Any]", value))
+        return [_checked(item, inner, f"{at}[{index}]", where) for index, item in items]
+    _expect(value, kind, at, where)
+    return value
+
+
+def _expect(value: Any, kind: type, at: str, where: str) -> None:
+    allowed = (int, float) if kind is float else kind
+    wrong_bool = isinstance(value, bool) and kind is not bool
+    if not isinstance(value, allowed) or wrong_bool:
+        expected = _NAMES.get(kind, "true or false")
+        raise InputError(f"{where}: {at} should be {expected}, got {_kind(value)}")
+
+
+def _kind(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return next(
+        (name for kind, name in _NAMES.items() if isinstance(value, kind)), "something else"
+    )

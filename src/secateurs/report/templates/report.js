@@ -1,0 +1,99 @@
+"use strict";
+// Draws the embedded figures, follows the reader's colour scheme and paper, and works the
+// page's few switches. Everything it needs is in the page.
+(() => {
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const figures = read("plots");
+  const dark = new Map(Object.entries(read("dark")).map(([from, to]) => [from.toUpperCase(), to]));
+  const scheme = window.matchMedia("(prefers-color-scheme: dark)");
+  const narrow = window.matchMedia("(max-width: 520px)");
+  const coarse = window.matchMedia("(pointer: coarse)");
+  const shown = new Set(); // panels whose "other" traces are switched on
+  let printing = false;
+
+  // Figures are stored in the light colours; the dark ones take their place by table.
+  const recolour = (value) => {
+    if (typeof value === "string") return dark.get(value.toUpperCase()) ?? value;
+    if (Array.isArray(value)) return value.map(recolour);
+    if (value && typeof value === "object") {
+      return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, recolour(item)]));
+    }
+    return value;
+  };
+
+  const styled = (id) => {
+    const light = printing || !scheme.matches;
+    const figure = light ? structuredClone(figures[id]) : recolour(figures[id]);
+    const panel = id.replace(/^plot-/, "").replace(/-\d+$/, "");
+    for (const trace of figure.data) {
+      if (trace.meta === "other") trace.visible = shown.has(panel);
+    }
+    if (narrow.matches && !printing) {
+      figure.layout.font.size = 12;
+      figure.layout.margin.l = figure.layout.margin.r = 4;
+    }
+    // A finger on a plot should scroll the page, not draw a zoom box.
+    figure.layout.dragmode = coarse.matches ? false : "zoom";
+    return figure;
+  };
+
+  const config = { displayModeBar: false, responsive: true, displaylogo: false };
+  const draw = (id) => {
+    const place = document.getElementById(id);
+    const { data, layout } = styled(id);
+    if (printing) layout.width = place.clientWidth;
+    return Plotly.react(place, data, layout, config);
+  };
+  const drawAll = () => Promise.all(Object.keys(figures).map(draw));
+  drawAll().then(() => document.documentElement.setAttribute("data-drawn", "true"));
+
+  scheme.addEventListener("change", drawAll);
+  narrow.addEventListener("change", drawAll);
+  window.addEventListener("beforeprint", () => { printing = true; drawAll(); });
+  window.addEventListener("afterprint", () => { printing = false; drawAll(); });
+
+  for (const box of document.querySelectorAll("input[data-others]")) {
+    box.closest("label").hidden = false;
+    box.addEventListener("change", () => {
+      const panel = box.dataset.others;
+      if (box.checked) shown.add(panel); else shown.delete(panel);
+      Object.keys(figures).filter((id) => id.startsWith(`plot-${panel}-`)).forEach(draw);
+    });
+  }
+
+  const filters = document.querySelector(".filters");
+  if (filters) {
+    filters.hidden = false;
+    const buttons = [...filters.querySelectorAll("button")];
+    const samples = [...document.querySelectorAll(".sample")];
+    for (const button of buttons) {
+      button.addEventListener("click", () => {
+        const word = button.dataset.filter;
+        for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
+        for (const sample of samples) {
+          sample.hidden = word !== "" && !sample.dataset.state.split(" ").includes(word);
+        }
+        const left = samples.filter((sample) => !sample.hidden).length;
+        document.getElementById("filter-status").textContent = `${left} examples shown`;
+      });
+    }
+  }
+
+  // Mark the section being read in the navigation.
+  const links = new Map(
+    [...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]),
+  );
+  const sections = [...document.querySelectorAll("main > section")];
+  const mark = () => {
+    const line = window.innerHeight / 3;
+    const atEnd = window.innerHeight + window.scrollY >= document.body.scrollHeight - 2;
+    const above = sections.filter((section) => section.getBoundingClientRect().top <= line);
+    const current = atEnd ? sections.at(-1) : above.at(-1) ?? sections[0];
+    for (const [id, link] of links) {
+      if (id === current.id) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
+    }
+  };
+  document.addEventListener("scroll", mark, { passive: true });
+  mark();
+})();
