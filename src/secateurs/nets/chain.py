@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from secateurs.nets.backbones import InputTransform, preprocessing, trace_of
-from secateurs.nets.trace import Trace
+from secateurs.nets.trace import Trace, eval_mode
 
 WHOLE = "model"
 _GLUE = {
@@ -99,23 +98,12 @@ def _between(given: tuple[int, ...], wanted: tuple[int, ...]) -> list[str] | Non
     return None
 
 
-@contextmanager
-def _eval_mode(model: nn.Module) -> Generator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
 def _agrees(model: nn.Module, plan: tuple[tuple[str, str], ...], *, size: int) -> bool:
     first = next(model.parameters())
     images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)) * 4 - 2
     images = images.to(first.device, first.dtype)
     flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-    with _eval_mode(model), torch.no_grad(), flags:
+    with eval_mode(model), torch.no_grad(), flags:
         expected: Tensor = model(images)
         got = images
         for _, step in _steps(model, plan):

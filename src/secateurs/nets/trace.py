@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from bisect import bisect_left
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +41,18 @@ class Trace:
     inputs: dict[str, tuple[int, ...]]
     outputs: dict[str, tuple[int, ...]]
     output: tuple[int, ...]
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Generator[None]:
+    """Put a model in eval mode; every module's own mode is restored after, also on an error."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def skeleton(model: nn.Module) -> nn.Module:

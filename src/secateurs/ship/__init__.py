@@ -1,1 +1,1 @@
-"""."""
+"""What a network costs, and the files it is shipped in."""

@@ -1,0 +1,217 @@
+"""A model as two files, model.json and model.safetensors: no pickle, rebuilt bit for bit."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from secateurs.errors import InputError
+from secateurs.files import atomic_path, read_json, sha256_file, to_json, write_json
+from secateurs.nets.backbones import build
+from secateurs.ship.spec import FORMAT, VERSION, ModelSpec, bare, parse_spec, widths_of
+
+JSON_NAME = "model.json"
+TENSORS_NAME = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model read back, in eval mode on the CPU, and its recipe."""
+
+    model: nn.Module
+    spec: ModelSpec
+
+
+def save(model: nn.Module, spec: ModelSpec, folder: Path) -> Path:
+    """Write a model into `folder`, each file whole or not at all; return model.json's path.
+
+    Raises InputError when the recipe does not describe the model (see `describe`).
+    """
+    where = "the recipe given"
+    try:
+        to_json(spec.to_json())
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: extra: not plain data ({error})") from None
+    parse_spec(spec.to_json(), where=where)
+    tensors = {
+        key: value.detach().to("cpu", copy=True).contiguous()
+        for key, value in model.state_dict().items()
+    }
+    shapes = {key: (tuple(value.shape), value.dtype) for key, value in tensors.items()}
+    _check_tensors(_planned(spec, where=where), shapes, where="the model given")
+    path, tensors_path = folder / JSON_NAME, folder / TENSORS_NAME
+    with atomic_path(tensors_path) as temporary:
+        save_file(tensors, temporary)
+        digest, num_bytes = sha256_file(temporary), temporary.stat().st_size
+        # Stopped between the two files, there is no model, rather than one with another's tensors.
+        path.unlink(missing_ok=True)
+    record = {"file": TENSORS_NAME, "sha256": digest, "num_bytes": num_bytes}
+    write_json(path, {"format": FORMAT, "version": VERSION, **spec.to_json(), "tensors": record})
+    return path
+
+
+def load(path: Path) -> Loaded:
+    """Read a model back from its folder or its model.json; outputs are those of the model saved.
+
+    Nothing is built, and no memory taken, before the recipe's claims agree with the tensors' own
+    shapes. Raises InputError, naming file and field, for anything missing, changed, cut off or
+    contradictory.
+    """
+    path = path / JSON_NAME if path.is_dir() else path
+    data = read_json(path)
+    _check_format(data, path)
+    spec = parse_spec(data, where=str(path))
+    tensors_path = _check_file(data.get("tensors"), path)
+    try:
+        with safe_open(tensors_path, framework="pt") as file:
+            shapes = {key: _shape(file.get_slice(key)) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{tensors_path}: not readable as safetensors ({error})") from None
+    resized = _planned(spec, where=str(path))
+    _check_tensors(resized, shapes, where=str(tensors_path), claimed=f"{path}: widths")
+    _check_runs(resized, spec, where=str(path))
+    # A copy of what is in the file: the file may be replaced while the model is in use.
+    tensors = {key: value.clone() for key, value in load_file(tensors_path).items()}
+    resized.load_state_dict(tensors, strict=True, assign=True)
+    _fill_buffers(resized, spec)
+    return Loaded(resized.eval(), spec)
+
+
+def _check_format(data: Any, path: Path) -> None:
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise InputError(f"{path}: format: expected {FORMAT!r}; this is not a model of Secateurs")
+    if data.get("version") != VERSION:
+        raise InputError(
+            f"{path}: version: this Secateurs reads {VERSION}, got {data.get('version')!r}"
+        )
+
+
+def _check_file(record: Any, path: Path) -> Path:
+    if not isinstance(record, dict) or record.get("file") != TENSORS_NAME:
+        raise InputError(f"{path}: tensors.file: expected {TENSORS_NAME!r}")
+    file = path.parent / TENSORS_NAME
+    if not file.is_file():
+        raise InputError(f"{file}: no such file, and {path.name} needs it")
+    if file.stat().st_size != record.get("num_bytes"):
+        raise InputError(
+            f"{file}: {file.stat().st_size} bytes, {path.name} says tensors.num_bytes is "
+            f"{record.get('num_bytes')!r}; cut off or replaced"
+        )
+    if sha256_file(file) != record.get("sha256"):
+        raise InputError(f"{file}: its SHA-256 is not {path.name}'s tensors.sha256; changed since")
+    return file
+
+
+_DTYPES = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64, "BOOL": torch.bool}
+
+
+def _shape(part: Any) -> tuple[tuple[int, ...], torch.dtype | None]:
+    return tuple(part.get_shape()), _DTYPES.get(part.get_dtype())
+
+
+def _planned(spec: ModelSpec, *, where: str) -> nn.Module:
+    """The network of a recipe, with shapes and no values; raises InputError naming the field."""
+    model = copy.deepcopy(bare(spec.backbone, len(spec.classes)))
+    modules = dict(model.named_modules())
+    stock = {path: widths_of(module) for path, module in modules.items()}
+    for path, width in spec.widths.items():
+        known = stock.get(path)
+        if not known or set(width) - {"groups"} != set(known) - {"groups"}:
+            raise InputError(f"{where}: widths.{path}: {spec.backbone} has no such layer")
+        for side, number in width.items():
+            # Cutting never widens, so no claim can ask for more than the stock network.
+            if number > known.get(side, 1):
+                raise InputError(
+                    f"{where}: widths.{path}.{side}: {number}, {spec.backbone} has only "
+                    f"{known.get(side, 1)}"
+                )
+        _resize(modules[path], width)
+    for path, units in spec.kept.items():
+        known = stock.get(path)
+        if not known:
+            raise InputError(f"{where}: kept.{path}: {spec.backbone} has no such layer")
+        num_out = spec.widths.get(path, known)["out"]
+        if len(units) != num_out:
+            raise InputError(
+                f"{where}: kept.{path}: {len(units)} units, but the layer is {num_out} wide"
+            )
+        if units and units[-1] >= known["out"]:
+            raise InputError(
+                f"{where}: kept.{path}: unit {units[-1]} is outside 0..{known['out'] - 1}"
+            )
+    return model
+
+
+def _resize(module: nn.Module, width: dict[str, int]) -> None:
+    num_in, num_out, groups = width["in"], width["out"], width.get("groups", 1)
+    if isinstance(module, nn.Linear):
+        module.in_features, module.out_features = num_in, num_out
+        shapes = {"weight": (num_out, num_in), "bias": (num_out,)}
+    elif isinstance(module, nn.Conv2d):
+        module.in_channels, module.out_channels, module.groups = num_in, num_out, groups
+        shapes = {"weight": (num_out, num_in // groups, *module.kernel_size), "bias": (num_out,)}
+    else:
+        if isinstance(module, nn.BatchNorm2d):
+            module.num_features = num_out
+        elif isinstance(module, nn.LayerNorm):
+            module.normalized_shape = (num_out,)
+        shapes = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (num_out,))
+    for name, shape in shapes.items():
+        old = getattr(module, name, None)
+        if isinstance(old, nn.Parameter):
+            setattr(module, name, nn.Parameter(torch.empty(shape, dtype=old.dtype, device="meta")))
+        elif isinstance(old, Tensor):
+            setattr(module, name, torch.empty(shape, dtype=old.dtype, device="meta"))
+
+
+def _check_tensors(
+    planned: nn.Module,
+    shapes: dict[str, tuple[tuple[int, ...], torch.dtype | None]],
+    *,
+    where: str,
+    claimed: str = "widths",
+) -> None:
+    wanted = planned.state_dict()
+    for key in sorted(wanted.keys() - shapes.keys()):
+        raise InputError(f"{where}: tensor {key!r} is missing")
+    for key in sorted(shapes.keys() - wanted.keys()):
+        raise InputError(f"{where}: tensor {key!r} has no place in this network")
+    for key, tensor in wanted.items():
+        shape, dtype = shapes[key]
+        if shape != tuple(tensor.shape):
+            raise InputError(
+                f"{where}: tensor {key!r} is {shape}, expected {tuple(tensor.shape)} from "
+                f"{claimed}.{key.rpartition('.')[0]}"
+            )
+        if dtype != tensor.dtype:
+            raise InputError(f"{where}: tensor {key!r} is {dtype}, expected {tensor.dtype}")
+
+
+def _check_runs(planned: nn.Module, spec: ModelSpec, *, where: str) -> None:
+    size = spec.preprocessing.size
+    try:
+        with torch.no_grad():
+            planned.eval()(torch.empty(2, 3, size, size, device="meta"))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{where}: widths and preprocessing.size do not make a network that runs ({reason})"
+        ) from None
+
+
+def _fill_buffers(model: nn.Module, spec: ModelSpec) -> None:
+    """Give values to buffers that are no part of a state_dict: tables computed when building."""
+    left = [path for path, buffer in model.named_buffers() if buffer.is_meta]
+    if not left:
+        return
+    stock = dict(build(spec.backbone, len(spec.classes)).named_buffers())
+    for path in left:
+        owner, _, name = path.rpartition(".")
+        setattr(model.get_submodule(owner), name, stock[path])

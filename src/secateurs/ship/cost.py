@@ -1,0 +1,117 @@
+"""What a network costs: parameters, multiply-accumulates, bytes, and that in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from secateurs.nets.trace import skeleton
+from secateurs.ship.latency import LatencyRow
+
+NOT_FASTER = 0.97
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs: `macs` are for one image, sizes in bytes, None without a file."""
+
+    num_parameters: int
+    macs: int
+    file_bytes: int | None = None
+    onnx_bytes: int | None = None
+
+    def to_json(self) -> dict[str, int | None]:
+        """The record as plain data."""
+        return asdict(self)
+
+
+def num_parameters(model: nn.Module) -> int:
+    """How many parameters a network has.
+
+    >>> num_parameters(nn.Linear(3, 2))
+    8
+    """
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def macs(model: nn.Module, *, size: int = 224) -> int:
+    """Multiply-accumulates of convolutions, linear layers and attention for one image.
+
+    The image is (3, size, size). Counted on shapes alone, by PyTorch's own counter of floating
+    point operations, two of which are one multiply-accumulate; nothing is computed and the model
+    is left as it is.
+
+    >>> macs(nn.Conv2d(3, 4, 3), size=10)
+    6912
+    """
+    bare = skeleton(model)
+    image = torch.empty(1, 3, size, size, device="meta", dtype=next(bare.parameters()).dtype)
+    # A fused attention kernel would hide its products from the counter.
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            bare(image)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+    return counter.get_total_flops() // 2
+
+
+def cost(
+    model: nn.Module,
+    *,
+    size: int = 224,
+    file_bytes: int | None = None,
+    onnx_bytes: int | None = None,
+) -> Cost:
+    """A network's cost on images of `size` pixels a side, with the sizes of files that it has."""
+    return Cost(num_parameters(model), macs(model, size=size), file_bytes, onnx_bytes)
+
+
+def cost_sentence(before: Cost, after: Cost, latency: Sequence[LatencyRow]) -> str:
+    """Plain words about what pruning saved, also when it did not make the network faster.
+
+    A time above 0.97 of the one before counts as not faster, above 1.03 as slower.
+
+    >>> cost_sentence(Cost(200, 1000), Cost(50, 990), [])
+    'Pruning left 25% of the parameters (200 to 50) and 99% of the multiply-accumulates.'
+    """
+    parameters = after.num_parameters / before.num_parameters
+    multiplies = after.macs / before.macs
+    text = (
+        f"Pruning left {_percent(parameters)} of the parameters "
+        f"({_short(before.num_parameters)} to {_short(after.num_parameters)}) and "
+        f"{_percent(multiplies)} of the multiply-accumulates."
+    )
+    return " ".join([text, *(_latency_words(row) for row in latency)])
+
+
+def _latency_words(row: LatencyRow) -> str:
+    runtime = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime"}.get(row.runtime, row.runtime)
+    where = f"With {runtime} on {row.device} at batch {row.batch} it"
+    times = f"{_ms(row.before_ms.median)} before, {_ms(row.after_ms.median)} after"
+    if row.ratio > 2 - NOT_FASTER:
+        return f"{where} is slower ({times})."
+    if row.ratio > NOT_FASTER:
+        return f"{where} is not faster ({times})."
+    return f"{where} takes {_percent(row.ratio)} of the time ({times})."
+
+
+def _ms(time_ms: float) -> str:
+    return f"{time_ms:.0f} ms" if time_ms >= 100 else f"{time_ms:.3g} ms"
+
+
+def _percent(fraction: float) -> str:
+    percent = 100 * fraction
+    return f"{percent:.0f}%" if percent >= 10 or percent == 0 else f"{percent:.2g}%"
+
+
+def _short(number: int) -> str:
+    for unit, sign in ((10**9, " G"), (10**6, " M"), (10**3, " k")):
+        if number >= unit:
+            return f"{number / unit:.3g}{sign}"
+    return str(number)

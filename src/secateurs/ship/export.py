@@ -1,0 +1,124 @@
+"""A model as one ONNX file that carries its classes and preprocessing, checked against PyTorch."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import logging
+import warnings
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from secateurs.errors import InputError
+from secateurs.files import atomic_path
+from secateurs.ship.latency import onnx_session
+from secateurs.ship.spec import ModelSpec
+
+OPSET = 18
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class OnnxCheck:
+    """An ONNX file and the largest difference of a logit from PyTorch's on the images given."""
+
+    path: Path
+    max_abs_difference: float
+    opset: int
+    num_bytes: int
+
+
+def export_onnx(
+    model: nn.Module, spec: ModelSpec, path: Path, example: Tensor, *, tolerance: float = TOLERANCE
+) -> OnnxCheck:
+    """Write a model as ONNX with a dynamic batch, whole or not at all, and check it.
+
+    `example` (n, 3, size, size) holds real, preprocessed images: ONNX Runtime must give PyTorch's
+    logits on them within `tolerance`, at batch sizes 1 and n. Class names and preprocessing are
+    JSON in the file's metadata ("classes", "preprocessing", "backbone"). The model is not changed.
+    Raises InputError for an example of another shape, RuntimeError when the check fails.
+    """
+    size = spec.preprocessing.size
+    if example.ndim != 4 or tuple(example.shape[1:]) != (3, size, size) or len(example) < 1:
+        raise InputError(
+            f"example images: expected (n, 3, {size}, {size}), got {tuple(example.shape)}"
+        )
+    network = copy.deepcopy(model).cpu().eval()
+    images = example.detach().cpu().float()
+    with atomic_path(path) as temporary:
+        _write(network, spec, temporary, size=size)
+        difference = onnx_difference(network, temporary, images)
+        # Written so that NaN fails, too.
+        if not difference <= tolerance:
+            raise RuntimeError(
+                f"{path}: ONNX Runtime differs from PyTorch by {difference:.3g}, at most "
+                f"{tolerance:.3g} is allowed; not written"
+            )
+    return OnnxCheck(path, difference, OPSET, path.stat().st_size)
+
+
+def onnx_difference(model: nn.Module, path: Path, images: Tensor) -> float:
+    """The largest absolute difference of a logit between ONNX Runtime and PyTorch.
+
+    `images` is (n, 3, h, w); they are run in one batch and one by one.
+    """
+    session = onnx_session(path)
+    name = session.get_inputs()[0].name
+    largest = 0.0
+    for batch in dict.fromkeys((len(images), 1)):
+        for part in images.split(batch):
+            with torch.no_grad():
+                expected = model(part).numpy()
+            (got,) = session.run(None, {name: part.numpy()})
+            # np.maximum, unlike max, keeps NaN.
+            largest = float(np.maximum(largest, np.abs(got - expected).max()))
+    return largest
+
+
+def _write(model: nn.Module, spec: ModelSpec, path: Path, *, size: int) -> None:
+    # Two images: a batch of one would be taken for a constant.
+    sample = torch.zeros(2, 3, size, size)
+    with _quiet():
+        program: Any = torch.onnx.export(
+            model,
+            (sample,),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=OPSET,
+            verbose=False,
+        )
+    described = spec.to_json()
+    program.model.metadata_props.clear()
+    for key in ("classes", "preprocessing", "backbone"):
+        value = described[key]
+        program.model.metadata_props[key] = value if key == "backbone" else json.dumps(value)
+    program.model.producer_name = "secateurs"
+    # The exporter notes source files and lines at every node: nobody's business, and large.
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+    program.save(path, external_data=False)
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None]:
+    """Keep the exporter's remarks off the terminal; its errors are raised all the same."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

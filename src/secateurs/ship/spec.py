@@ -1,0 +1,231 @@
+"""The recipe of a shipped model: backbone, classes, preprocessing, and how it was cut."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from secateurs.errors import InputError
+from secateurs.nets.backbones import build, check_name, preprocessing
+from secateurs.nets.trace import skeleton
+
+FORMAT = "secateurs-model"
+VERSION = 1
+
+Resize = Literal["straight", "crop"]
+Widths = dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """How an image becomes a network's input.
+
+    A square of `size` pixels: "straight" resizes the whole image to it, "crop" resizes the short
+    side to `size` * 256 / 224 and takes the centre. Then values in 0..1, minus `mean`, over `std`.
+    """
+
+    size: int
+    resize: Resize
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @classmethod
+    def of(
+        cls, backbone: str, *, resize: Resize = "straight", size: int | None = None
+    ) -> ImageInput:
+        """What a backbone's published weights expect, at its own input size unless told.
+
+        >>> ImageInput.of("alexnet").size
+        224
+        """
+        own = preprocessing(backbone)
+        return cls(size or own.size, resize, own.mean, own.std)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """All that is needed, beside the tensors, to build a model again.
+
+    `widths` holds, for each layer that differs from the stock network, its "in" and "out" widths
+    (and "groups" of a grouped convolution); `kept` the indices of the stock network's units that a
+    layer still has; `extra` any plain data to keep with the model.
+    """
+
+    backbone: str
+    classes: tuple[str, ...]
+    preprocessing: ImageInput
+    widths: Widths = field(default_factory=dict)
+    kept: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as plain data."""
+        image = self.preprocessing
+        return {
+            "backbone": self.backbone,
+            "classes": list(self.classes),
+            "preprocessing": {
+                "size": image.size,
+                "resize": image.resize,
+                "mean": list(image.mean),
+                "std": list(image.std),
+            },
+            "widths": self.widths,
+            "kept": {path: list(units) for path, units in self.kept.items()},
+            "extra": self.extra,
+        }
+
+
+def describe(
+    model: nn.Module,
+    backbone: str,
+    classes: Sequence[str],
+    image_input: ImageInput,
+    *,
+    kept: Mapping[str, Sequence[int]] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> ModelSpec:
+    """The recipe of a model at hand: its widths are found by comparing it with the stock network.
+
+    Raises InputError when it is not that network with other widths.
+
+    >>> from secateurs.nets.backbones import build
+    >>> spec = describe(build("resnet18", 2), "resnet18", ["a", "b"], ImageInput.of("resnet18"))
+    >>> spec.widths
+    {}
+    """
+    stock = dict(bare(backbone, len(classes)).named_modules())
+    given = dict(model.named_modules())
+    if list(stock) != list(given):
+        odd = next(iter(set(stock).symmetric_difference(given)), "their order")
+        raise InputError(f"the model given is not a {backbone}: its modules differ ({odd})")
+    found: Widths = {}
+    for path, module in given.items():
+        if type(module) is not type(stock[path]):
+            raise InputError(
+                f"the model given is not a {backbone}: {path} is a {type(module).__name__}"
+            )
+        width = widths_of(module)
+        if width and width != widths_of(stock[path]):
+            found[path] = width
+    units = {path: tuple(int(u) for u in indices) for path, indices in (kept or {}).items()}
+    return ModelSpec(backbone, tuple(classes), image_input, found, units, dict(extra or {}))
+
+
+@lru_cache(maxsize=4)
+def bare(backbone: str, num_classes: int) -> nn.Module:
+    """The stock network with shapes and no values; shared, so never to be changed."""
+    try:
+        with torch.device("meta"):
+            return build(backbone, num_classes).eval()
+    except NotImplementedError:  # RegNet computes its widths with tensors.
+        return skeleton(build(backbone, num_classes))
+
+
+def widths_of(module: nn.Module) -> dict[str, int]:
+    """The "in" and "out" widths of a layer, "groups" of a grouped convolution; {} without any.
+
+    >>> widths_of(nn.Conv2d(8, 8, 3, groups=8))
+    {'in': 8, 'out': 8, 'groups': 8}
+    """
+    if isinstance(module, nn.Linear):
+        return {"in": module.in_features, "out": module.out_features}
+    if isinstance(module, nn.Conv2d):
+        width = {"in": module.in_channels, "out": module.out_channels}
+        return width | ({"groups": module.groups} if module.groups > 1 else {})
+    if isinstance(module, nn.BatchNorm2d):
+        return {"in": module.num_features, "out": module.num_features}
+    if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
+        return {"in": module.normalized_shape[0], "out": module.normalized_shape[0]}
+    return {}
+
+
+def parse_spec(data: Any, *, where: str) -> ModelSpec:
+    """A recipe out of untrusted JSON; raises InputError that names `where` and the field."""
+    image = _get(data, "preprocessing", dict, where)
+    field_of = f"{where}: preprocessing"
+    size, resize = _get(image, "size", int, field_of), _get(image, "resize", str, field_of)
+    if not 1 <= size <= 4096:
+        raise InputError(f"{field_of}.size: expected 1..4096 pixels, got {size}")
+    if resize not in ("straight", "crop"):
+        raise InputError(f"{field_of}.resize: expected 'straight' or 'crop', got {resize!r}")
+    mean, std = (
+        _three(_get(image, key, list, field_of), f"{field_of}.{key}") for key in ("mean", "std")
+    )
+    if min(std) <= 0:
+        raise InputError(f"{field_of}.std: expected positive numbers, got {list(std)}")
+    classes = _get(data, "classes", list, where)
+    if len(classes) < 2 or not all(isinstance(c, str) for c in classes):
+        raise InputError(f"{where}: classes: expected at least 2 names")
+    if len(set(classes)) < len(classes):
+        raise InputError(f"{where}: classes: a name stands in it twice")
+    backbone = _get(data, "backbone", str, where)
+    try:
+        check_name(backbone)
+    except InputError as error:
+        raise InputError(f"{where}: backbone: {error}") from None
+    return ModelSpec(
+        backbone,
+        tuple(classes),
+        ImageInput(size, resize, mean, std),
+        _entries(_get(data, "widths", dict, where), _width, f"{where}: widths"),
+        _entries(_get(data, "kept", dict, where), _units, f"{where}: kept"),
+        _get(data, "extra", dict, where),
+    )
+
+
+def _get(data: Any, key: str, kind: type, where: str) -> Any:
+    value = data.get(key) if isinstance(data, dict) else None
+    if not isinstance(value, kind) or isinstance(value, bool):
+        dot = "." if ": " in where else ": "
+        raise InputError(f"{where}{dot}{key}: expected {_KINDS[kind]}, got {_shown(value)}")
+    return value
+
+
+_KINDS = {dict: "an object", list: "a list", int: "a whole number", str: "a text"}
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else repr(value)[:40]
+
+
+def _three(values: list[Any], where: str) -> tuple[float, float, float]:
+    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(values) != 3 or len(numbers) != 3 or not all(map(math.isfinite, numbers)):
+        raise InputError(f"{where}: expected 3 finite numbers, got {_shown(values)}")
+    return float(numbers[0]), float(numbers[1]), float(numbers[2])
+
+
+def _entries(data: dict[str, Any], parse: Callable[[Any], Any], where: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for path, value in data.items():
+        try:
+            found[path] = parse(value)
+        except ValueError as error:
+            raise InputError(f"{where}.{path}: {error}") from None
+    return found
+
+
+def _width(value: Any) -> dict[str, int]:
+    keys = set(value) if isinstance(value, dict) else set[str]()
+    if not {"in", "out"} <= keys <= {"in", "out", "groups"}:
+        raise ValueError(f'expected {{"in": ..., "out": ...}}, got {_shown(value)}')
+    for number in value.values():
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise ValueError(f"expected whole numbers of at least 1, got {_shown(value)}")
+    if value["in"] % value.get("groups", 1) or value["out"] % value.get("groups", 1):
+        raise ValueError(f"groups must divide both widths, got {_shown(value)}")
+    return dict(value)
+
+
+def _units(value: Any) -> tuple[int, ...]:
+    whole = isinstance(value, list) and all(type(unit) is int and unit >= 0 for unit in value)
+    if not whole or value != sorted(set(value)):
+        raise ValueError(f"expected unit numbers in rising order, got {_shown(value)}")
+    return tuple(value)

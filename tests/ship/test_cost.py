@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from secateurs.nets.backbones import build, weights_entry
+from secateurs.ship.cost import Cost, cost, cost_sentence, macs, num_parameters
+from secateurs.ship.latency import LatencyRow, Spread
+
+
+def macs_by_hand(model: nn.Module, size: int) -> int:
+    """Output positions times kernel volume, summed by hooks over a real forward pass."""
+    total = 0
+
+    def count(module: nn.Module, args: tuple[torch.Tensor], result: torch.Tensor) -> None:
+        nonlocal total
+        if isinstance(module, nn.Conv2d):
+            kernel = module.kernel_size[0] * module.kernel_size[1]
+            total += result.numel() * kernel * module.in_channels // module.groups
+        else:
+            total += result.numel() * module.in_features
+
+    handles = [
+        m.register_forward_hook(count)
+        for m in model.modules()
+        if isinstance(m, nn.Conv2d | nn.Linear)
+    ]
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, 3, size, size))
+    for handle in handles:
+        handle.remove()
+    return total
+
+
+@pytest.mark.parametrize(
+    "name", ["squeezenet1_1", "resnet18", "mobilenet_v2", "shufflenet_v2_x0_5"]
+)
+def test_macs_agree_with_a_count_by_hand(name: str) -> None:
+    model = build(name, 5)
+    for size in (64, 96):
+        assert macs(model, size=size) == macs_by_hand(model, size)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "swin_t", "vit_b_32"])
+def test_macs_are_those_torchvision_publishes(name: str) -> None:
+    # With attention, too, whose products no layer's hook sees.
+    with torch.device("meta"):
+        model = build(name, 1000)
+    published = weights_entry(name).meta
+    assert macs(model) / 1e9 == pytest.approx(published["_ops"], abs=6e-4)
+    assert num_parameters(model) == published["num_params"]
+
+
+def test_counting_leaves_the_model_alone() -> None:
+    model = build("squeezenet1_1", 2).train()
+    fused = torch.backends.mha.get_fastpath_enabled()
+    assert cost(model, size=64, file_bytes=10).to_json() == {
+        "num_parameters": sum(p.numel() for p in model.parameters()),
+        "macs": macs(model, size=64),
+        "file_bytes": 10,
+        "onnx_bytes": None,
+    }
+    assert model.training and not model._forward_hooks
+    assert torch.backends.mha.get_fastpath_enabled() == fused
+
+
+def a_row(before: float, after: float, runtime: str = "pytorch", batch: int = 1) -> LatencyRow:
+    def around(x: float) -> Spread:
+        return Spread(x, x, x)
+
+    return LatencyRow(runtime, "cpu", batch, around(before), around(after), after / before, 9)
+
+
+@pytest.mark.parametrize(
+    ("after", "words"),
+    [
+        (5.0, "takes 50% of the time (10 ms before, 5 ms after)"),
+        (9.69, "takes 97% of the time (10 ms before, 9.69 ms after)"),
+        (9.71, "is not faster (10 ms before, 9.71 ms after)"),
+        (10.29, "is not faster"),
+        (10.31, "is slower (10 ms before, 10.3 ms after)"),
+    ],
+)
+def test_the_sentence_says_when_it_did_not_get_faster(after: float, words: str) -> None:
+    text = cost_sentence(Cost(100, 100), Cost(50, 90), [a_row(10.0, after)])
+    assert f"With PyTorch on cpu at batch 1 it {words}" in text
+
+
+def test_the_sentence_is_plain() -> None:
+    rows = [a_row(9.0, 6.0), a_row(300.0, 301.0, "onnxruntime", 64)]
+    text = cost_sentence(Cost(57_032_519, 710_000_000), Cost(4_100_000, 655_000_000), rows)
+    assert text == (
+        "Pruning left 7.2% of the parameters (57 M to 4.1 M) and 92% of the multiply-accumulates. "
+        "With PyTorch on cpu at batch 1 it takes 67% of the time (9 ms before, 6 ms after). "
+        "With ONNX Runtime on cpu at batch 64 it is not faster (300 ms before, 301 ms after)."
+    )
