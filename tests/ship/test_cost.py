@@ -65,11 +65,17 @@ def test_counting_leaves_the_model_alone() -> None:
     assert torch.backends.mha.get_fastpath_enabled() == fused
 
 
-def a_row(before: float, after: float, runtime: str = "pytorch", batch: int = 1) -> LatencyRow:
+def a_row(
+    before: float, after: float, runtime: str = "pytorch", batch: int = 1, wide: float = 0.0
+) -> LatencyRow:
     def around(x: float) -> Spread:
         return Spread(x, x, x)
 
-    return LatencyRow(runtime, "cpu", batch, around(before), around(after), after / before, 9)
+    ratio = after / before
+    low, high = ratio * (1 - wide), ratio * (1 + wide)
+    return LatencyRow(
+        runtime, "cpu", batch, around(before), around(after), ratio, low, high, num_rounds=9
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,8 +83,8 @@ def a_row(before: float, after: float, runtime: str = "pytorch", batch: int = 1)
     [
         (5.0, "takes 50% of the time (10 ms before, 5 ms after)"),
         (9.69, "takes 97% of the time (10 ms before, 9.69 ms after)"),
-        (9.71, "is not faster (10 ms before, 9.71 ms after)"),
-        (10.29, "is not faster"),
+        (9.71, "is not measurably faster (10 ms before, 9.71 ms after)"),
+        (10.29, "is not measurably faster"),
         (10.31, "is slower (10 ms before, 10.3 ms after)"),
     ],
 )
@@ -87,11 +93,18 @@ def test_the_sentence_says_when_it_did_not_get_faster(after: float, words: str) 
     assert f"With PyTorch on cpu at batch 1 it {words}" in text
 
 
+def test_rounds_that_disagree_are_no_gain_and_no_loss() -> None:
+    for after in (8.0, 12.0):
+        text = cost_sentence(Cost(2, 2), Cost(1, 1), [a_row(10.0, after, wide=0.3)])
+        assert "it is not measurably faster (10 ms before" in text
+
+
 def test_the_sentence_is_plain() -> None:
     rows = [a_row(9.0, 6.0), a_row(300.0, 301.0, "onnxruntime", 64)]
     text = cost_sentence(Cost(57_032_519, 710_000_000), Cost(4_100_000, 655_000_000), rows)
     assert text == (
         "Pruning left 7.2% of the parameters (57 M to 4.1 M) and 92% of the multiply-accumulates. "
         "With PyTorch on cpu at batch 1 it takes 67% of the time (9 ms before, 6 ms after). "
-        "With ONNX Runtime on cpu at batch 64 it is not faster (300 ms before, 301 ms after)."
+        "With ONNX Runtime on cpu at batch 64 it is not measurably faster "
+        "(300 ms before, 301 ms after)."
     )

@@ -50,6 +50,8 @@ def test_spread_and_ratio_agree_with_numpy() -> None:
     assert got.before_ms.p25 == np.quantile(before, 0.25)
     assert got.after_ms.p75 == np.quantile(after, 0.75)
     assert got.ratio == np.median(after) / np.median(before)
+    assert got.ratio_p25 == np.quantile(np.divide(after, before), 0.25)
+    assert got.ratio_p75 == np.quantile(np.divide(after, before), 0.75)
     assert got.to_json()["before_ms"] == {
         "median": got.before_ms.median,
         "p25": got.before_ms.p25,

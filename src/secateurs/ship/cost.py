@@ -75,7 +75,8 @@ def cost(
 def cost_sentence(before: Cost, after: Cost, latency: Sequence[LatencyRow]) -> str:
     """Plain words about what pruning saved, also when it did not make the network faster.
 
-    A time above 0.97 of the one before counts as not faster, above 1.03 as slower.
+    It is faster when it takes at most 0.97 of the time and three quarters of the rounds agree,
+    slower in the same way from 1.03 on, and not measurably faster in between.
 
     >>> cost_sentence(Cost(200, 1000), Cost(50, 990), [])
     'Pruning left 25% of the parameters (200 to 50) and 99% of the multiply-accumulates.'
@@ -94,10 +95,10 @@ def _latency_words(row: LatencyRow) -> str:
     runtime = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime"}.get(row.runtime, row.runtime)
     where = f"With {runtime} on {row.device} at batch {row.batch} it"
     times = f"{_ms(row.before_ms.median)} before, {_ms(row.after_ms.median)} after"
-    if row.ratio > 2 - NOT_FASTER:
+    if row.ratio > 2 - NOT_FASTER and row.ratio_p25 > 1:
         return f"{where} is slower ({times})."
-    if row.ratio > NOT_FASTER:
-        return f"{where} is not faster ({times})."
+    if row.ratio > NOT_FASTER or row.ratio_p75 >= 1:
+        return f"{where} is not measurably faster ({times})."
     return f"{where} takes {_percent(row.ratio)} of the time ({times})."
 
 

@@ -29,7 +29,11 @@ class Spread:
 
 @dataclass(frozen=True)
 class LatencyRow:
-    """Two networks timed in turns: `ratio` is the median after over the median before."""
+    """Two networks timed in turns.
+
+    `ratio` is the median after over the median before; `ratio_p25` and `ratio_p75` are quartiles
+    of the ratios within the rounds, which load from elsewhere disturbs less.
+    """
 
     runtime: str
     device: str
@@ -37,6 +41,8 @@ class LatencyRow:
     before_ms: Spread
     after_ms: Spread
     ratio: float
+    ratio_p25: float
+    ratio_p75: float
     num_rounds: int
 
     def to_json(self) -> dict[str, Any]:
@@ -94,8 +100,17 @@ def spread(times_ms: list[float]) -> Spread:
 def row(runtime: str, device: str, batch: int, times: Mapping[str, list[float]]) -> LatencyRow:
     """A row of results out of the times of "before" and "after"."""
     before, after = spread(times["before"]), spread(times["after"])
+    ratios = spread([b / a for a, b in zip(times["before"], times["after"], strict=True)])
     return LatencyRow(
-        runtime, device, batch, before, after, after.median / before.median, len(times["before"])
+        runtime,
+        device,
+        batch,
+        before,
+        after,
+        after.median / before.median,
+        ratios.p25,
+        ratios.p75,
+        len(times["before"]),
     )
 
 
