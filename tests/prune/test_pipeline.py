@@ -103,6 +103,16 @@ def test_ledger_has_one_row_a_unit(tmp_path):
     assert table[31]["survivor"] == "1" and table[31]["layer"] == "4"
 
 
+@pytest.mark.parametrize("rule", ["subspace", "random", "l2", "variance", "geometric_median"])
+@pytest.mark.parametrize("compensation", ["drop", "affine", "least_squares"])
+def test_every_rule_goes_with_every_compensation(rule, compensation, tmp_path):
+    options = PruneOptions(rule=rule, keep=8, compensation=compensation)
+    cut = prune_layer(tail(), "4", INPUTS, options=options)
+    assert cut.model[4].out_features == 8 and logits(cut.model).isfinite().all()
+    write_csv(tmp_path / "ledger.csv", cut.ledger)
+    assert len((tmp_path / "ledger.csv").read_text().splitlines()) == 41
+
+
 def test_bad_requests_change_nothing():
     model = tail()
     for options, words in (

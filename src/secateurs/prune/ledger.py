@@ -12,7 +12,17 @@ import torch
 from secateurs.files import atomic_path
 from secateurs.prune.selection import Selection
 
-COLUMNS = ("layer", "unit", "action", "dead", "constant", "norm", "survivor", "angle_deg")
+COLUMNS = (
+    "layer",
+    "unit",
+    "action",
+    "dead",
+    "constant",
+    "norm",
+    "survivor",
+    "angle_deg",
+    "span_deg",
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,7 @@ class Ledger:
     norm: np.ndarray  # float64, of the normalised activation vector
     survivor: np.ndarray  # int64: the unit that stands for it, itself when kept, -1 for none
     angle_deg: np.ndarray  # float64: angle to that unit in degrees, NaN for none
+    span_deg: np.ndarray  # float64: angle to the span of the survivors, NaN where not measured
 
     def __len__(self) -> int:
         return len(self.unit)
@@ -40,6 +51,8 @@ def ledger(layer: str, selection: Selection) -> Ledger:
     removed = selection.removed.cpu()
     survivor[removed] = selection.parent.cpu()
     angle[removed] = selection.angle_deg.cpu()
+    span = torch.zeros(len(units), dtype=torch.float64)
+    span[removed] = float("nan") if selection.span_deg is None else selection.span_deg.cpu()
     dead, constant = selection.dead.cpu().numpy(), selection.constant.cpu().numpy()
     action = np.full(len(units), "kept", dtype="<U8")
     action[removed.numpy()] = "removed"
@@ -55,6 +68,7 @@ def ledger(layer: str, selection: Selection) -> Ledger:
         norm=selection.norm.cpu().numpy(),
         survivor=survivor.numpy(),
         angle_deg=angle.numpy(),
+        span_deg=span.numpy(),
     )
 
 
@@ -71,7 +85,6 @@ def write_csv(path: Path, *ledgers: Ledger) -> None:
         writer.writerow(COLUMNS)
         for rows in ledgers:
             for k in range(len(rows)):
-                angle = rows.angle_deg[k]
                 writer.writerow(
                     (
                         rows.layer,
@@ -81,6 +94,11 @@ def write_csv(path: Path, *ledgers: Ledger) -> None:
                         int(rows.constant[k]),
                         f"{rows.norm[k]:.9g}",
                         rows.survivor[k],
-                        "" if np.isnan(angle) else f"{angle:.6f}",
+                        _degrees(rows.angle_deg[k]),
+                        _degrees(rows.span_deg[k]),
                     )
                 )
+
+
+def _degrees(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.6f}"

@@ -15,11 +15,10 @@ from secateurs.prune.activations import collect
 from secateurs.prune.angles import AngleHistogram, angle_histogram
 from secateurs.prune.compensation import Outgoing, add, affine, drop, least_squares
 from secateurs.prune.ledger import Ledger, ledger
-from secateurs.prune.normalise import Normalise
 from secateurs.prune.removal import find_consumer, parity, remove_units
-from secateurs.prune.selection import Selection, pairwise
+from secateurs.prune.rules import SelectOptions, select
+from secateurs.prune.selection import Selection
 
-Rule = Literal["pairwise"]
 Compensation = Literal["drop", "add", "affine", "least_squares"]
 Run = Callable[[nn.Module, Tensor], Tensor]
 PARITY_INPUTS = 32  # inputs on which removing is compared with zeroing
@@ -27,26 +26,20 @@ PARITY_LIMIT = 1e-5
 
 
 @dataclass(frozen=True)
-class PruneOptions:
-    """How a layer is pruned; angles in degrees, 0 and 180 (or None) switch a threshold off."""
+class PruneOptions(SelectOptions):
+    """How a layer is pruned: the selection's options, and what is done with the survivors."""
 
-    rule: Rule = "pairwise"
     compensation: Compensation = "least_squares"
-    low_deg: float = 15.0
-    high_deg: float | None = 165.0
-    norm_std: float | None = None
-    normalise: Normalise = "minmax"
-    survivor: Literal["index", "norm"] = "index"
     batch_size: int = 256  # inputs sent through the network at a time
 
     def check(self) -> None:
         """Raise InputError on an unknown word; thresholds are checked where they are used."""
-        for name, words in (("rule", Rule), ("compensation", Compensation)):
-            if getattr(self, name) not in get_args(words):
-                raise InputError(
-                    f"{name}: expected one of {', '.join(get_args(words))}, "
-                    f"got {getattr(self, name)!r}"
-                )
+        super().check()
+        if self.compensation not in get_args(Compensation):
+            raise InputError(
+                f"compensation: expected one of {', '.join(get_args(Compensation))}, "
+                f"got {self.compensation!r}"
+            )
         if self.batch_size < 1:
             raise InputError(f"batch_size: expected at least 1, got {self.batch_size}")
 
@@ -108,19 +101,15 @@ def prune_layer(
             layer = reference.get_submodule(consumer.path)
             target = _activations(reference, run, layer, batches, None)
         step(1)
-        selection = pairwise(
-            activations,
-            low_deg=options.low_deg,
-            high_deg=options.high_deg,
-            norm_std=options.norm_std,
-            normalise=options.normalise,
-            survivor=options.survivor,
-        )
+        outgoing_weight, outgoing_bias = parameters(consumer.layer)
+        incoming = dict(model.get_submodule(path).named_parameters())["weight"].detach()
+        selection = select(activations, incoming, outgoing_weight, options)
         step(1)
         outgoing = compensate(
             options.compensation,
             activations,
-            *parameters(consumer.layer),
+            outgoing_weight,
+            outgoing_bias,
             selection,
             target=target,
         )

@@ -28,6 +28,7 @@ class Selection:
     dead: Tensor  # (units,) bool: always zero
     constant: Tensor  # (units,) bool: always the same value, not zero
     norm: Tensor  # (units,) float64: of the normalised activation vectors
+    span_deg: Tensor | None = None  # (gone,) float64: angle to the span of the survivors
 
     @property
     def num_units(self) -> int:

@@ -1,0 +1,161 @@
+"""Every selection rule behind one call, by its name and with one record of options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from secateurs.errors import InputError
+from secateurs.prune.complementary import complementary
+from secateurs.prune.normalise import Normalise
+from secateurs.prune.scores import (
+    dead_only,
+    geometric_median,
+    highest,
+    random_scores,
+    variance,
+    weight_norm,
+)
+from secateurs.prune.selection import Selection, pairwise
+from secateurs.prune.subspace import subspace
+
+Rule = Literal[
+    "pairwise",
+    "subspace",
+    "complementary",
+    "dead",
+    "random",
+    "l1",
+    "l2",
+    "variance",
+    "geometric_median",
+]
+BY_SCORE = ("random", "l1", "l2", "variance", "geometric_median")
+BISECTIONS = 12  # of 90 degrees: to 0.02 degrees
+
+
+@dataclass(frozen=True)
+class SelectOptions:
+    """How units are selected; angles in degrees, 0 and 180 (or None) switch a threshold off.
+
+    `keep` and `keep_fraction` (0..1 of all units, at least one) ask for a number of survivors.
+    `pairwise` then looks for the smallest `low_deg` that leaves no more than that; `subspace`
+    without either stops at an angle of `low_deg` to the span; the baselines need one of them.
+    """
+
+    rule: Rule = "pairwise"
+    low_deg: float = 15.0
+    high_deg: float | None = 165.0
+    norm_std: float | None = None
+    normalise: Normalise = "minmax"
+    survivor: Literal["index", "norm"] = "index"
+    keep: int | None = None
+    keep_fraction: float | None = None
+    weighted: bool = False  # subspace: count a unit's outgoing weights as well
+    seed: int = 0  # random
+
+    def check(self) -> None:
+        """Raise InputError on an unknown rule, a bad number to keep, or options at odds."""
+        if self.rule not in get_args(Rule):
+            raise InputError(
+                f"rule: expected one of {', '.join(get_args(Rule))}, got {self.rule!r}"
+            )
+        if self.keep is not None and self.keep_fraction is not None:
+            raise InputError("keep: expected keep or keep_fraction, got both")
+        if self.keep is not None and self.keep < 1:
+            raise InputError(f"keep: expected at least 1 unit, got {self.keep}")
+        if self.keep_fraction is not None and not 0 < self.keep_fraction <= 1:
+            raise InputError(f"keep_fraction: expected within 0..1, got {self.keep_fraction}")
+        asked = self.keep is not None or self.keep_fraction is not None
+        if self.rule in BY_SCORE and not asked:
+            raise InputError(f"keep: rule {self.rule} needs a number of units to keep")
+        if self.rule in ("complementary", "dead") and asked:
+            raise InputError(f"keep: rule {self.rule} cannot be told how many units to keep")
+
+    def num_kept(self, num_units: int) -> int | None:
+        """Units to keep of that many, None when angles decide."""
+        if self.keep_fraction is not None:
+            return max(1, round(self.keep_fraction * num_units))
+        return self.keep
+
+
+def select(
+    activations: Tensor, incoming: Tensor, outgoing: Tensor, options: SelectOptions
+) -> Selection:
+    """Survivors of a layer by the rule in `options`.
+
+    `activations` is (samples, units) as the next layer receives them, `incoming` the layer's own
+    weight (units, inputs), `outgoing` that of the next (outputs, units). Raises InputError on bad
+    options and as the rules do.
+
+    >>> import torch
+    >>> x, weight = torch.eye(3), torch.eye(3)
+    >>> select(x, weight, weight, SelectOptions(rule="l1", keep=2)).survivors.tolist()
+    [0, 1]
+    """
+    options.check()
+    keep = options.num_kept(activations.shape[-1])
+    rule, normalise = options.rule, options.normalise
+    if rule == "pairwise":
+        return _pairwise(activations, options, keep)
+    if rule == "subspace":
+        return subspace(
+            activations,
+            angle_deg=options.low_deg if keep is None else None,
+            keep=keep,
+            normalise="centre" if normalise == "minmax" else normalise,
+            weight=outgoing if options.weighted else None,
+        )
+    if rule == "complementary":
+        return complementary(
+            activations,
+            low_deg=options.low_deg,
+            high_deg=180.0 if options.high_deg is None else options.high_deg,
+            norm_std=options.norm_std,
+            normalise=normalise,
+        )
+    if rule == "dead":
+        return dead_only(activations, normalise=normalise)
+    assert keep is not None
+    if rule == "random":
+        scores = random_scores(activations.shape[1], seed=options.seed).to(activations.device)
+    elif rule == "variance":
+        scores = variance(activations)
+    elif rule == "geometric_median":
+        scores = geometric_median(incoming)
+    else:
+        scores = weight_norm(incoming, p=1 if rule == "l1" else 2)
+    return highest(rule, activations, scores, keep=keep, normalise=normalise)
+
+
+def _pairwise(activations: Tensor, options: SelectOptions, keep: int | None) -> Selection:
+    """Greedy survivors at the thresholds given, or at the smallest that leaves `keep` or fewer."""
+
+    def at(low_deg: float, high_deg: float | None) -> Selection:
+        return pairwise(
+            activations,
+            low_deg=low_deg,
+            high_deg=high_deg,
+            norm_std=options.norm_std,
+            normalise=options.normalise,
+            survivor=options.survivor,
+        )
+
+    if keep is None:
+        return at(options.low_deg, options.high_deg)
+    best: Selection | None = None
+    least, most = 0.0, 90.0
+    for _ in range(BISECTIONS):
+        middle = (least + most) / 2
+        tried = at(middle, None if options.high_deg is None else 180 - middle)
+        if len(tried.survivors) <= keep:
+            best, most = tried, middle
+        else:
+            least = middle
+    if best is None:
+        raise InputError(
+            f"keep: no angle below 90 degrees leaves {keep} units or fewer by rule pairwise"
+        )
+    return best
