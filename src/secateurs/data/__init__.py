@@ -1,1 +1,1 @@
-"""."""
+"""Image folders in, usable pixels out: scan, decode, audit, groups, splits, store, views, faces."""

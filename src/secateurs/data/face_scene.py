@@ -60,7 +60,7 @@ LOOKS: dict[str, tuple[Look, ...]] = {
     "Happy": (
         Look("HAPPY", "DEFAULT", "SMILE"),
         Look("DEFAULT", "RAISED_EXCITED", "SMILE"),
-        Look("HAPPY", "RAISED_EXCITED", "TWINKLE"),
+        Look("HAPPY", "RAISED_EXCITED", "BIG_SMILE"),
         Look("DEFAULT", "DEFAULT", "BIG_SMILE"),
     ),
     "Neutral": (
@@ -160,7 +160,7 @@ def draw_identity(seed: int, number: int) -> Identity:
     top, hat = deck[number % len(deck)]
     draws = Draws(seed, "identity", number)
     hair = draws.pick(HAIR_COLORS)
-    bearded = draws.chance(0.2) and top != "HIJAB"
+    bearded = draws.chance(0.16) and top != "HIJAB"
     return Identity(
         number=number,
         skin=draws.pick(SKINS),
@@ -188,7 +188,7 @@ def draw_scene(seed: int, identity: int, expression: str, index: int) -> Scene:
     """
     shot, frame = Draws(seed, "shot", identity, expression), Draws(seed, "frame", identity, index)
     look = shot.pick(LOOKS[expression])
-    wide = shot.uniform(1.0, 1.25)
+    wide = shot.uniform(1.1, 1.35)
     pose = Pose(
         angle_deg=shot.uniform(-12, 12) + frame.uniform(-4, 4),
         shear_deg=shot.uniform(-5, 5),
@@ -198,12 +198,12 @@ def draw_scene(seed: int, identity: int, expression: str, index: int) -> Scene:
         mirrored=shot.chance(0.5),
     )
     light = Light(
-        gain=shot.uniform(0.65, 1.12) * frame.uniform(0.95, 1.05),
+        gain=shot.uniform(0.72, 1.12) * frame.uniform(0.95, 1.05),
         slope=shot.uniform(0, 0.45),
         angle_deg=shot.uniform(0, 360),
         warmth=math.exp(shot.uniform(-0.16, 0.16)),
         shade=shot.uniform(0.15, 0.5) if shot.chance(0.35) else 0.0,
-        noise=frame.uniform(2, 9),
+        noise=frame.uniform(2, 7),
     )
     half = SIDE / 2
     pan_x, pan_y = half + shot.uniform(-40, 40), half + shot.uniform(-25, 25)
@@ -216,10 +216,10 @@ def draw_scene(seed: int, identity: int, expression: str, index: int) -> Scene:
         look=look,
         mouth_scale=(wide * frame.uniform(0.95, 1.05), wide * shot.uniform(0.9, 1.1)),
         eye_scale=shot.uniform(1.0, 1.15),
-        brow_scale=shot.uniform(1.05, 1.25),
+        brow_scale=shot.uniform(1.1, 1.3),
         brow_lift=frame.uniform(-1.5, 1.5),
         pose=pose,
         light=light,
         background=behind + clutter(shot, 5) + clutter(frame, 1),
-        occlusion=occlusion(frame) if frame.chance(0.3) else "",
+        occlusion=occlusion(frame) if frame.chance(0.25) else "",
     )

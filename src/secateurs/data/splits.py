@@ -1,0 +1,324 @@
+"""Train, validation and test sides: seeded, group-aware, the paper's rule, and what they leak."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateurs.data.audit import Audit
+from secateurs.data.scan import Listing
+from secateurs.errors import InputError
+
+SIDES = ("train", "val", "test")
+FRACTIONS = (0.6, 0.2, 0.2)
+GROUP_TRIES = 24
+EVEN = 1e-4  # every class within a percent of its share on every side
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Which images are on which side: sorted int64 indices into a listing."""
+
+    rule: str
+    seed: int
+    train: Indices
+    val: Indices
+    test: Indices
+    groups: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """How many test images a training image gives away; `same_group` None without groups.
+
+    `duplicate` test images have the same pixels as a training image, `near_duplicate` look nearly
+    like one.
+    """
+
+    num_test: int
+    same_group: int | None
+    duplicate: int
+    near_duplicate: int
+
+    def to_json(self) -> dict[str, int | None]:
+        """The record as plain data."""
+        return asdict(self)
+
+
+def make_split(
+    listing: Listing, *, rule: str, groups: Sequence[str] | None = None, seed: int = 0
+) -> Split:
+    """Split by `rule`: random (by group when groups are given), paper, or folders."""
+    if groups is not None and rule != "random":
+        raise InputError(f"--group-by goes with --split random, not with {rule}")
+    if rule == "random" and groups is not None:
+        return group_split(listing.labels, groups, seed=seed, classes=listing.classes)
+    if rule == "random":
+        return random_split(listing.labels, seed=seed, classes=listing.classes)
+    if rule == "paper":
+        return paper_split(listing.labels)
+    if rule == "folders":
+        return folder_split(listing, seed=seed)
+    raise InputError(f"--split must be random, paper or folders, got {rule!r}")
+
+
+def random_split(
+    labels: Sequence[int],
+    *,
+    seed: int,
+    fractions: tuple[float, float, float] = FRACTIONS,
+    classes: Sequence[str] = (),
+) -> Split:
+    """Every class cut in the same proportions, in a seeded random order.
+
+    Counts are rounded so that each class differs from the proportions by less than one image and
+    has at least one on every side. Raises InputError for a class of fewer than three images.
+
+    >>> split = random_split([0] * 10 + [1] * 5, seed=0)
+    >>> len(split.train), len(split.val), len(split.test)
+    (9, 3, 3)
+    """
+    array = np.asarray(labels, dtype=np.int64)
+    generator = np.random.default_rng(seed)
+    sides: tuple[list[int], ...] = ([], [], [])
+    for label in range(int(array.max()) + 1):
+        members = generator.permutation(np.flatnonzero(array == label))
+        if len(members) < 3:
+            raise InputError(
+                f"class {_name(label, classes)} has {len(members)} usable images; a split needs "
+                "at least 3, one a side"
+            )
+        for side, rows in zip(sides, _cut(members, fractions), strict=True):
+            side.extend(rows.tolist())
+    return _split("random", seed, *sides)
+
+
+def _cut(members: Indices, fractions: tuple[float, float, float]) -> list[Indices]:
+    num = len(members)
+    num_val, num_test = (max(1, round(num * fraction)) for fraction in fractions[1:])
+    while num - num_val - num_test < 1:
+        num_val, num_test = max(1, num_val - 1), max(1, num_test - 1)
+    num_train = num - num_val - num_test
+    return np.split(members, [num_train, num_train + num_val])
+
+
+def group_split(
+    labels: Sequence[int],
+    groups: Sequence[str],
+    *,
+    seed: int,
+    fractions: tuple[float, float, float] = FRACTIONS,
+    classes: Sequence[str] = (),
+) -> Split:
+    """No group on two sides, classes as even as can be.
+
+    Each of 24 seeded tries deals the groups, largest first, to the side that they bring nearest
+    to the wanted counts of every class; then single groups are moved while that brings all sides
+    nearer still. The try nearest of all is taken. Raises InputError when there are fewer than
+    three groups, or a class cannot be on every side.
+    """
+    array = np.asarray(labels, dtype=np.int64)
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
+    if len(names) < 3:
+        raise InputError(f"--group-by found {len(names)} groups; a split needs at least 3")
+    table = np.zeros((len(names), int(array.max()) + 1))  # images of (group, class)
+    np.add.at(table, (member, array), 1)
+    wanted = np.outer(fractions, table.sum(axis=0))  # (side, class)
+    scale = 1 / np.maximum(table.sum(axis=0), 1)
+    best: tuple[float, NDArray[np.int64]] | None = None
+    for number in range(GROUP_TRIES):
+        generator = np.random.default_rng([seed, number])
+        side = _improve(_deal(table, wanted, scale, generator), table, wanted, scale)
+        cost = _cost(_counts(side, table), wanted, scale)
+        if best is None or cost < best[0]:
+            best = (cost, side)
+        if cost < EVEN:
+            break
+    assert best is not None
+    counts = _counts(best[1], table)
+    for where, label in np.argwhere(counts == 0):
+        if table[:, label].sum() > 0:
+            num_groups = int((table[:, label] > 0).sum())
+            raise InputError(
+                f"class {_name(int(label), classes)} has no image on the {SIDES[where]} side: "
+                f"its images are in {num_groups} groups and groups are not divided"
+            )
+    sides = [np.flatnonzero(best[1][member] == k).tolist() for k in range(3)]
+    split = _split("random by group", seed, *sides)
+    return Split(split.rule, seed, split.train, split.val, split.test, tuple(groups))
+
+
+def _counts(side: Indices, table: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.stack([table[side == k].sum(axis=0) for k in range(3)])
+
+
+def _cost(
+    counts: NDArray[np.float64], wanted: NDArray[np.float64], scale: NDArray[np.float64]
+) -> float:
+    # Squared deviations as shares of each class; an empty side of a class is worse than any.
+    missing = 100.0 * float(((counts == 0) & (wanted > 0)).sum())
+    return float((((counts - wanted) * scale) ** 2).sum()) + missing
+
+
+def _deal(
+    table: NDArray[np.float64],
+    wanted: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    generator: np.random.Generator,
+) -> Indices:
+    order = generator.permutation(len(table))
+    order = order[np.argsort(-table[order].sum(axis=1), kind="stable")]
+    side = np.full(len(table), -1, dtype=np.int64)
+    counts = np.zeros_like(wanted)
+    for group in order:
+        gaps = (wanted - counts) * scale  # what is still missing, as shares
+        gain = (2 * gaps * table[group] * scale - (table[group] * scale) ** 2).sum(axis=1)
+        side[group] = int(gain.argmax())
+        counts[side[group]] += table[group]
+    return side
+
+
+def _improve(
+    side: Indices,
+    table: NDArray[np.float64],
+    wanted: NDArray[np.float64],
+    scale: NDArray[np.float64],
+) -> Indices:
+    side, counts = side.copy(), _counts(side, table)
+    cost, better = _cost(counts, wanted, scale), True
+    while better:
+        better = False
+        for group in range(len(table)):
+            for other in range(3):
+                old = side[group]
+                if other == old:
+                    continue
+                moved = counts.copy()
+                moved[old] -= table[group]
+                moved[other] += table[group]
+                new = _cost(moved, wanted, scale)
+                if new < cost - 1e-12:
+                    side[group], counts, cost, better = other, moved, new, True
+    return side
+
+
+def paper_split(labels: Sequence[int], *, seed: int = 1) -> Split:
+    """The split of the paper's program: one legacy NumPy generator walked through the classes.
+
+    For each class, in order: a uniform for each file, below 0.6 train; then one for each of the
+    rest, below 0.5 validation, else test. Its sides have no fixed size: a class of a few images
+    may be missing from one, which raises InputError.
+
+    >>> split = paper_split([0] * 100 + [1] * 75 + [2] * 100)
+    >>> len(split.train), len(split.val), len(split.test)
+    (161, 51, 63)
+    """
+    array = np.asarray(labels, dtype=np.int64)
+    # The published split depends on this very generator and its order of draws.
+    generator = np.random.RandomState(seed)
+    sides: tuple[list[int], ...] = ([], [], [])
+    for label in range(int(array.max()) + 1):
+        members = np.flatnonzero(array == label)
+        in_train = generator.uniform(size=len(members)) < 0.6
+        rest = members[~in_train]
+        in_val = generator.uniform(size=len(rest)) < 0.5
+        for side, rows in zip(sides, (members[in_train], rest[in_val], rest[~in_val]), strict=True):
+            side.extend(rows.tolist())
+    for name, side in zip(SIDES, sides, strict=True):
+        if not side:
+            raise InputError(f"the paper's rule leaves no image on the {name} side")
+    return _split("paper", seed, *sides)
+
+
+def folder_split(listing: Listing, *, seed: int = 0) -> Split:
+    """The sides of a tree with train/, val/ and test/ folders.
+
+    Without val/ a stratified quarter of the training images is taken. Raises InputError when the
+    tree has no such folders, or no train/ or test/.
+    """
+    if listing.folds is None:
+        raise InputError(f"{listing.root}: no train/, val/ and test/ folders for --split folders")
+    folds = np.asarray(listing.folds)
+    sides = {name: np.flatnonzero(folds == name) for name in SIDES}
+    for name in ("train", "test"):
+        if len(sides[name]) == 0:
+            raise InputError(f"{listing.root}: no images in {name}/")
+    rule = "folders"
+    if len(sides["val"]) == 0:
+        train = sides["train"]
+        labels = np.asarray(listing.labels)[train]
+        generator = np.random.default_rng(seed)
+        taken: list[int] = []
+        for label in np.unique(labels):
+            members = generator.permutation(train[labels == label])
+            if len(members) < 2:
+                raise InputError(
+                    f"class {listing.classes[label]} has 1 training image and there is no val/ "
+                    "folder to take validation images from"
+                )
+            taken.extend(members[: max(1, round(len(members) / 4))].tolist())
+        sides["val"] = np.array(sorted(taken))
+        sides["train"] = np.setdiff1d(train, sides["val"])
+        rule = "folders, validation taken from train"
+    return _split(rule, seed, *(sides[name] for name in SIDES))
+
+
+def _split(rule: str, seed: int, *sides: Sequence[int] | Indices) -> Split:
+    train, val, test = (np.sort(np.asarray(side, dtype=np.int64)) for side in sides)
+    return Split(rule, seed, train, val, test)
+
+
+def _name(label: int, classes: Sequence[str]) -> str:
+    return classes[label] if label < len(classes) else str(label)
+
+
+def leakage(split: Split, audit: Audit, groups: Sequence[str] | None = None) -> Leakage:
+    """Count the test images that share a group with, equal or resemble a training image."""
+    train, test = set(split.train.tolist()), split.test.tolist()
+    same_group = None
+    if groups is not None:
+        known = {groups[index] for index in train}
+        same_group = sum(groups[index] in known for index in test)
+    exact = {i for group in audit.exact if train & set(group) for i in group}
+    near = {a for i, j in audit.near for a, b in ((i, j), (j, i)) if b in train}
+    return Leakage(
+        num_test=len(test),
+        same_group=same_group,
+        duplicate=sum(index in exact for index in test),
+        near_duplicate=sum(index in near and index not in exact for index in test),
+    )
+
+
+def split_json(split: Split, listing: Listing) -> dict[str, Any]:
+    """The split as plain data: rule, seed, counts, counts per class, file names of each side."""
+    labels = np.asarray(listing.labels)
+    sides: dict[str, Indices] = {name: getattr(split, name) for name in SIDES}
+    return {
+        "rule": split.rule,
+        "seed": split.seed,
+        "counts": {name: len(rows) for name, rows in sides.items()},
+        "per_class": {
+            name: np.bincount(labels[rows], minlength=len(listing.classes)).tolist()
+            for name, rows in sides.items()
+        },
+        "names": {name: [listing.names[i] for i in rows] for name, rows in sides.items()},
+    }
+
+
+def split_from_json(plain: dict[str, Any], listing: Listing) -> Split:
+    """The split that `split_json` made plain; InputError when a file is not in the listing."""
+    place = {name: index for index, name in enumerate(listing.names)}
+    sides: list[list[int]] = []
+    for side in SIDES:
+        names: list[str] = plain["names"][side]
+        lost = [name for name in names if name not in place]
+        if lost:
+            raise InputError(f"the stored split names {lost[0]}, which is not among the images")
+        sides.append([place[name] for name in names])
+    return _split(plain["rule"], plain["seed"], *sides)
