@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from secateurs.errors import InputError
 from secateurs.prune.angles import angle_histogram, similar_pairs
 from secateurs.prune.normalise import directions
-from secateurs.prune.tiles import vectors
+from secateurs.prune.tiles import thresholds, vectors
 
 
 def reference(x, low, high, normalise="minmax", norm_std=None):
@@ -188,7 +188,7 @@ def test_the_error_of_the_screen_is_within_its_bound(seed, samples):
     x = torch.randn(samples, 50, generator=torch.Generator().manual_seed(seed)).exp()
     source = directions(x, normalise="none")
     for screen in (torch.bfloat16, torch.float32):
-        prepared = vectors(source, torch.arange(50), screen=screen)
+        prepared = vectors(source, torch.arange(50), thresholds(15, 165), screen=screen)
         product = prepared.screen.float() @ prepared.screen.float().T
         rows = torch.arange(50)
         assert float((product - prepared.tile(rows, rows)).abs().max()) < prepared.error

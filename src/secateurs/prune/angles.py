@@ -118,9 +118,9 @@ def scan(
     """
     if limits.above is None and limits.below is None:
         return
-    prepared = vectors(source, units, screen=screen)
     rows = torch.arange(len(units), device=units.device)
     with full_precision():
+        prepared = vectors(source, units, limits, screen=screen)
         for top in range(0, len(units), tile):
             row: list[tuple[Tensor, Tensor, Tensor]] = []
             for left in range(top, len(units), tile):

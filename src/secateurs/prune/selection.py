@@ -75,8 +75,8 @@ def pairwise(
     if survivor == "norm":
         size = torch.linalg.vector_norm(source.activations, dim=0, dtype=torch.float64)
         order = order[torch.argsort(size[order], descending=True, stable=True)]
-    prepared = vectors(source, order)
     with full_precision():
+        prepared = vectors(source, order, limits)
         kept = _greedy(prepared, limits, block)
     alive = source.live & ~candidates
     alive[order[kept]] = True

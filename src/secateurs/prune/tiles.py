@@ -5,9 +5,10 @@ forms and rho the largest |u - u'|, measured when they are rounded,
 |<u, v> - <u', v'>| <= 2 rho + rho^2, and summing n products in float32 in any order adds at most
 about n * 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1); four times
 that is allowed for units that truncate. Rounding the tile itself to bfloat16 is monotone, so a
-threshold rounded the same way loses nothing. Every pair that this leaves is computed in float64:
-the screen decides speed, never the result. A cosine within `TIE` of a threshold counts as equal to
-it, and hence as not beyond it.
+threshold rounded the same way loses nothing. Where bfloat16 leaves many pairs of a tile, float32 is
+tried next. Every pair that is left in the end is computed in float64: the screen decides speed,
+never the result. A cosine within `TIE` of a threshold counts as equal to it, and hence as not
+beyond it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import math
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from secateurs.prune.normalise import Directions
 TIE = 4e-15  # float64 rounding of a cosine from unit vectors
 PAIRS_AT_A_TIME = 64  # their float64 vectors stay in the cache
 MANY = 50  # one pair by itself costs as much as so many in a matrix product
+SAMPLE = 256  # units on which the screen is tried
 HELD_BYTES = 512 * 2**20  # float64 vectors are held up to this size, else made when needed
 
 
@@ -75,6 +77,31 @@ class Vectors:
     held: Tensor | None  # (rows, samples) float64, None when it would be too large
     error: float  # largest error of a cosine from two rows of `screen`
 
+    @functools.cached_property
+    def single(self) -> Tensor:
+        """(rows, samples) float32, for tiles of which a bfloat16 screen leaves too much."""
+        if self.held is not None:
+            return self.held.float()
+        result = torch.empty(self.screen.shape, device=self.units.device)
+        for part, exact in self.source.pieces(self.units):
+            result[part] = exact
+        return result
+
+    @property
+    def single_error(self) -> float:
+        """Largest error of a cosine from two rows of `single`."""
+        return (self.source.num_samples + 8) * 2.0**-23
+
+    def is_enough(self, limits: Thresholds) -> bool:
+        """Whether the screen leaves few pairs, judged by a sample of the units."""
+        step = max(1, len(self.units) // SAMPLE)
+        rows = torch.arange(0, len(self.units), step, device=self.units.device)
+        if len(rows) < 2:
+            return True
+        cosine = _product(self.screen, rows, rows)
+        most = (cosine.numel() - len(rows)) // MANY + len(rows)
+        return _possible(cosine, limits, self.error, most) is not None
+
     def exact(self, rows: Tensor) -> Tensor:
         """Float64 unit vectors, (len(rows), samples)."""
         if self.held is None:
@@ -101,8 +128,12 @@ class Vectors:
 
         Ordered by row, then column; `upper` leaves out the diagonal and what is below it.
         """
-        cosine = _select(self.screen, rows) @ _select(self.screen, columns).T
-        flat = _possible(cosine, limits, self.error)
+        size = len(rows) * len(columns)
+        flat = _possible(_product(self.screen, rows, columns), limits, self.error, size // MANY)
+        if flat is None and self.screen.dtype != torch.float32:
+            flat = _possible(_product(self.single, rows, columns), limits, self.single_error, size)
+        if flat is None:
+            flat = torch.arange(size, device=rows.device)
         r = flat.div(len(columns), rounding_mode="floor")
         c = flat - r * len(columns)
         if upper:
@@ -112,8 +143,13 @@ class Vectors:
             value = self.pairs(rows[r], columns[c])
         else:
             value = self.tile(rows, columns)[r, c]
-        keep = limits.exactly(value)
+        keep = limits.exactly(value).nonzero().flatten()
         return r[keep], c[keep], value[keep]
+
+
+def _product(vectors: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Products of all of `rows` with all of `columns`, in the type of the vectors."""
+    return _select(vectors, rows) @ _select(vectors, columns).T
 
 
 def _select(vectors: Tensor, rows: Tensor) -> Tensor:
@@ -124,33 +160,43 @@ def _select(vectors: Tensor, rows: Tensor) -> Tensor:
     return vectors.index_select(0, rows)
 
 
-def _possible(cosine: Tensor, limits: Thresholds, error: float) -> Tensor:
-    """Flat positions of all cosines that may be beyond the limits when off by at most `error`."""
+def _possible(cosine: Tensor, limits: Thresholds, error: float, most: int) -> Tensor | None:
+    """Flat positions of all cosines that may be beyond the limits when off by at most `error`.
+
+    None when there are more than `most`.
+    """
     above = None if limits.above is None else limits.above - error
     below = None if limits.below is None else limits.below + error
-    least, most = torch.aminmax(cosine)
+    lowest, highest = torch.aminmax(cosine)
     # Rounded to the tile's type, as the tile was.
     bounds = torch.tensor([above or 0.0, below or 0.0], dtype=torch.float64).to(cosine.dtype)
-    similar = above is not None and bool(most.cpu() >= bounds[0])
-    opposite = below is not None and bool(least.cpu() <= bounds[1])
+    similar = above is not None and bool(highest.cpu() >= bounds[0])
+    opposite = below is not None and bool(lowest.cpu() <= bounds[1])
     if not similar and not opposite:
         return torch.empty(0, dtype=torch.int64, device=cosine.device)
-    if cosine.device.type == "cpu" and cosine.dtype == torch.bfloat16 and not opposite:
-        bits = int(bounds[:1].view(torch.int16))
-        if bits > 0:
-            # Positive bfloat16 are ordered as their bits, and NumPy compares those far faster.
-            return torch.from_numpy((cosine.view(torch.int16).numpy() >= bits).ravel().nonzero()[0])
     low, high = bounds.tolist()
-    if not opposite:
+    if cosine.device.type == "cpu" and cosine.dtype == torch.bfloat16 and similar and low > 0:
+        # Positive bfloat16 are ordered as their bits, and NumPy compares those far faster.
+        bits = int(bounds[:1].view(torch.int16))
+        mask = torch.from_numpy(cosine.view(torch.int16).numpy() >= bits)
+        if opposite:
+            mask.logical_or_(cosine <= high)
+    elif not opposite:
         mask = cosine >= low
     elif not similar:
         mask = cosine <= high
     else:
         mask = (cosine >= low).logical_or_(cosine <= high)
+    if int(mask.count_nonzero()) > most:
+        return None
+    if mask.device.type == "cpu":
+        return torch.from_numpy(mask.numpy().ravel().nonzero()[0])
     return mask.flatten().nonzero().flatten()
 
 
-def vectors(source: Directions, units: Tensor, *, screen: torch.dtype | None = None) -> Vectors:
+def vectors(
+    source: Directions, units: Tensor, limits: Thresholds, *, screen: torch.dtype | None = None
+) -> Vectors:
     """Prepare the units given; `screen` is bfloat16 or float32, by default what is faster here."""
     dtype = screen or screening_type(units.device.type)
     shape = (len(units), source.num_samples)
@@ -167,7 +213,10 @@ def vectors(source: Directions, units: Tensor, *, screen: torch.dtype | None = N
         residual = max(residual, float(lost.amax()))
     rho = residual + 1e-12
     summed = (source.num_samples + 8) * 2.0**-22
-    return Vectors(source, units, rounded, held, 2 * rho + rho * rho + summed)
+    prepared = Vectors(source, units, rounded, held, 2 * rho + rho * rho + summed)
+    if screen is None and dtype != torch.float32 and not prepared.is_enough(limits):
+        return replace(prepared, screen=prepared.single, error=prepared.single_error)
+    return prepared
 
 
 @functools.cache
