@@ -221,7 +221,8 @@ def example_results(study_dir: Path, *, seed: int = 0) -> dict[str, Any]:
             "weights": "auto", "split": "random", "group_by": "^(\\d+)_", "seed": 0,
         },
         "data": {
-            "name": "faces", "num_images": 675, "classes": CLASSES, "per_class": PER_CLASS,
+            "name": "faces", "num_images": 675,
+            "classes": list(CLASSES), "per_class": list(PER_CLASS),
             "height_px": {"min": 256, "median": 256, "max": 256},
             "width_px": {"min": 256, "median": 256, "max": 256},
             "bad": [{"name": "Angry/x.jpg", "reason": "truncated", "detail": "ends in row 12"}],

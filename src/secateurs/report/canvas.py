@@ -22,7 +22,7 @@ FAINT = "#B9C1C9"
 GRID = "#E4E7EA"
 SURFACE = "#FFFFFF"
 SHADE = "#EEF1F3"
-SCALE = ("#F3F6F8", "#7FB8DC", "#004B7A")
+SCALE = ("#F3F6F8", "#5FA3CF", "#004B7A")
 
 DARK = {
     BEFORE: "#56B4E9",
@@ -37,7 +37,7 @@ DARK = {
     SURFACE: "#1A1F24",
     SHADE: "#232A31",
     SCALE[0]: "#20272E",
-    SCALE[1]: "#2C6E9B",
+    SCALE[1]: "#265F87",
     SCALE[2]: "#A5DAF7",
 }
 
@@ -83,7 +83,7 @@ def base(
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": FONT, "size": 13, "color": INK},
-        margin={"l": 8, "r": 12, "t": 40 if legend else 14, "b": 8},
+        margin={"l": 8, "r": 20, "t": 40 if legend else 14, "b": 8},
         showlegend=legend,
         legend={
             "orientation": "h",
@@ -94,7 +94,6 @@ def base(
             "yref": "paper",
             "bgcolor": "rgba(0,0,0,0)",
             "font": {"color": INK},
-            "itemsizing": "constant",
         },
         hoverlabel={
             "bgcolor": SURFACE,

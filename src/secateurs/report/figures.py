@@ -86,7 +86,7 @@ def depth_sweep(results: Record) -> go.Figure | None:
     known = [row for row in shown if row["val_accuracy_mean"] is not None]
     bounded = [row for row in known if row["val_accuracy_low"] is not None]
     figure.add_scatter(
-        name="95% interval of the mean",
+        name="95% interval",
         mode="markers",
         x=[place(row) for row in bounded],
         y=[row["val_accuracy_mean"] for row in bounded],
@@ -162,8 +162,8 @@ def depth_sweep(results: Record) -> go.Figure | None:
 def fraction_range(values: list[float]) -> list[float]:
     """Axis bounds that hold the fractions with some room, never beyond -0.02..1.02.
 
-    >>> fraction_range([0.4, 0.6])
-    [0.35, 0.65]
+    >>> fraction_range([0.5, 0.75])
+    [0.45, 0.8]
     """
     if not values:
         return [0.0, 1.0]

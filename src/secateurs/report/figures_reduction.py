@@ -21,6 +21,8 @@ from secateurs.report.canvas import (
 from secateurs.report.outcome import Outcome, Record, latency_name
 from secateurs.report.words import count, degrees, milliseconds, share, shorten, size
 
+# Above this share of its row a cell is so dark that its count is written in the light colour.
+DARK_CELL = 0.6
 MEASURES = ("precision", "recall", "specificity")
 # What is compared before and after, with its name and its format.
 COSTS = (
@@ -51,9 +53,6 @@ def confusion(evaluation: Record, classes: list[str]) -> go.Figure:
         z=shares,
         x=list(range(len(classes))),
         y=list(range(len(classes))),
-        text=[[str(value) if value else "" for value in row] for row in counts],
-        # Beyond some twenty classes the counts would not fit into their cells.
-        texttemplate="%{text}" if len(classes) <= 20 else None,
         customdata=detail,
         hovertemplate="true %{customdata[0]}<br>predicted %{customdata[1]}"
         "<br>%{customdata[2]} of %{customdata[3]} (%{z:.0%})<extra></extra>",
@@ -64,13 +63,34 @@ def confusion(evaluation: Record, classes: list[str]) -> go.Figure:
         xgap=2,
         ygap=2,
     )
+    # Beyond some twenty classes the counts would not fit into their cells.
+    for colour, dark in ((INK, False), (SURFACE, True)) if len(classes) <= 20 else ():
+        cells = [
+            (column, row, str(value))
+            for row, values in enumerate(counts)
+            for column, value in enumerate(values)
+            if value and (shares[row][column] > DARK_CELL) == dark
+        ]
+        figure.add_scatter(
+            mode="text",
+            x=[column for column, _, _ in cells],
+            y=[row for _, row, _ in cells],
+            text=[text for _, _, text in cells],
+            textfont={"color": colour, "size": 13},
+            hoverinfo="skip",
+        )
     rows_axis(figure, classes, limit=12)
     figure.update_xaxes(
+        range=[-0.5, len(classes) - 0.5],
         tickvals=list(range(len(classes))),
         ticktext=[safe(shorten(name, 12)) for name in classes],
         showgrid=False,
         tickfont={"color": INK},
+        # Upright names need more room than a column has once there are many classes.
+        tickangle=-90 if len(classes) > 8 else None,
+        ticklabeloverflow="allow",
     )
+    figure.update_layout(meta="matrix")
     return figure
 
 
@@ -80,7 +100,7 @@ def class_scores(found: Outcome, measure: str) -> go.Figure:
     A class without a value (nothing to divide by) has no mark.
     """
     names = [score["class"] for score in found.before["per_class"]]
-    figure = base(90 + 30 * len(names), legend=True)
+    figure = base(76 + 28 * len(names), legend=True)
     evaluations = [("before", BEFORE, "circle", 12, found.before)]
     if found.after:
         pairs = zip(found.before["per_class"], found.after["per_class"], strict=True)
@@ -109,7 +129,7 @@ def class_scores(found: Outcome, measure: str) -> go.Figure:
             },
             hovertemplate=f"%{{customdata}}<br>{measure} {name} %{{x:.1%}}<extra></extra>",
         )
-    figure.update_xaxes(range=[-0.03, 1.04], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1])
+    figure.update_xaxes(range=[-0.03, 1.04], tickformat=".0%", tickvals=[0, 0.5, 1])
     rows_axis(figure, names, limit=14)
     return figure
 
@@ -147,7 +167,13 @@ def angle_histogram(results: Record, index: int) -> go.Figure | None:
             xanchor=side, xshift=6 if side == "left" else -6,
             text=f"threshold {degrees(threshold)}", font={"size": 11.5, "color": INK},
         )  # fmt: skip
-    figure.update_xaxes(showgrid=False, range=[edges[0], edges[-1]], ticksuffix="°", dtick=30)
+    figure.update_xaxes(
+        showgrid=False,
+        range=[edges[0], edges[-1]],
+        ticksuffix="°",
+        dtick=30,
+        ticklabeloverflow="allow",
+    )
     # Room above the bars for the names of the thresholds.
     figure.update_yaxes(tickformat="~s", range=[0, 1.18 * max(counts) or 1])
     return figure
@@ -167,7 +193,7 @@ def cost_ratios(results: Record) -> go.Figure | None:
     if not rows:
         return None
     ends = [max(1.0, ratio) for *_, ratio in rows]
-    figure = base(60 + 62 * len(rows), x_title="share of the network before pruning")
+    figure = base(60 + 62 * len(rows), x_title="share left")
     places = list(range(len(rows)))
     figure.add_bar(
         orientation="h",
@@ -200,14 +226,16 @@ def cost_ratios(results: Record) -> go.Figure | None:
     figure.update_yaxes(
         ticktext=[f"<b>{name}</b><br>{first} → {then}" for name, first, then, _ in rows]
     )
-    figure.update_xaxes(range=[0, 1.16 * max(ends)], tickformat=".0%", dtick=0.25)
+    # The shares stand right of the bars, in the margin.
+    figure.update_layout(margin_r=64)
+    figure.update_xaxes(range=[0, 1.01 * max(ends)], tickformat=".0%", dtick=0.5, tickangle=0)
     return figure
 
 
 def latency(rows: list[Record]) -> go.Figure:
     """Median time of one batch size, with the middle half as a bar, before and after pruning."""
     names = [latency_name(row) for row in rows]
-    figure = base(110 + 84 * len(rows), x_title="milliseconds per batch", legend=True)
+    figure = base(110 + 84 * len(rows), x_title="milliseconds", legend=True)
     sides = (
         ("before", "before_ms", BEFORE, "circle", -0.14),
         ("after", "after_ms", AFTER, "diamond-open", 0.14),
@@ -254,7 +282,9 @@ def latency(rows: list[Record]) -> go.Figure:
         )
     rows_axis(figure, names, limit=24)
     figure.update_yaxes(range=[len(names) - 0.4, -0.6])
-    figure.update_xaxes(range=[0, 1.15 * max(ends) or 1])
+    figure.update_xaxes(range=[0, 1.2 * max(ends) or 1])
+    figure.update_yaxes(ticktext=[safe(name).replace(", ", "<br>") for name in names])
+    figure.update_traces(cliponaxis=False)
     return figure
 
 

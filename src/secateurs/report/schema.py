@@ -197,6 +197,13 @@ def check_results(results: Any, *, where: str = "results") -> dict[str, Any]:
     _same_length(checked["data"]["per_class"], num_classes, "data.per_class", where)
     for side, values in checked["split"]["per_class"].items():
         _same_length(values, num_classes, f"split.per_class.{side}", where)
+    for index, layer in enumerate(checked["pruned"]["layers"] if checked["pruned"] else []):
+        histogram = layer["angle_deg_histogram"]
+        if histogram and len(histogram["edges"]) != len(histogram["counts"]) + 1:
+            raise InputError(
+                f"{where}: pruned.layers[{index}].angle_deg_histogram has "
+                f"{len(histogram['edges'])} edges, expected {len(histogram['counts']) + 1}"
+            )
     return checked
 
 

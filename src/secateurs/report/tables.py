@@ -183,7 +183,7 @@ def cost_table(results: Record) -> Table:
         [name, text(before[key]), text(after.get(key)), change(before[key], after.get(key))]
         for name, key, text in formats
     ]
-    return _table("Cost of the network", ["", "before", "after", "change"], rows)
+    return _table("Cost of the network", ["measure", "before", "after", "change"], rows)
 
 
 def latency_table(rows: list[Record]) -> Table:

@@ -30,8 +30,10 @@
     }
     if (narrow.matches && !printing) {
       figure.layout.font.size = 12;
-      figure.layout.margin.l = figure.layout.margin.r = 4;
+      figure.layout.margin.l = 0;
+      figure.layout.margin.r = Math.max(14, figure.layout.margin.r - 12);
     }
+    if (narrow.matches && figure.layout.meta === "matrix") figure.layout.xaxis.tickangle = -90;
     // A finger on a plot should scroll the page, not draw a zoom box.
     figure.layout.dragmode = coarse.matches ? false : "zoom";
     return figure;

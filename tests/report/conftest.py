@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# The example study is a module of the tests, shared by several of them.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from example_results import example_results
+
+
+@pytest.fixture
+def study_dir(tmp_path: Path) -> Path:
+    return tmp_path / "study"
+
+
+@pytest.fixture
+def results(study_dir: Path) -> dict[str, Any]:
+    study_dir.mkdir()
+    return example_results(study_dir)

@@ -1,0 +1,154 @@
+"""The page in a real browser: nothing loaded, nothing wrong on the console, every figure drawn."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from secateurs.report.page import write_report
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Generator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("chromium is not installed")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=path,
+            args=["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield opened
+        opened.close()
+
+
+@contextmanager
+def opened(
+    browser: Any, path: Path, *, width: int = 1280, scheme: str = "light"
+) -> Generator[tuple[Any, list[str], list[str]]]:
+    """The drawn page, with the addresses it asked for and what it complained of."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
+    )
+    page = context.new_page()
+    requests: list[str] = []
+    complaints: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(path.as_uri())
+    page.wait_for_selector("html[data-drawn]", timeout=60_000)
+    yield page, requests, complaints
+    context.close()
+
+
+def until(page: Any, condition: str) -> None:
+    """Wait for a condition; the page's policy forbids Playwright's own way, which is eval."""
+    for _ in range(200):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never came true: {condition}")
+
+
+def drawn(page: Any) -> tuple[int, int]:
+    """How many places for a figure there are, and how many hold a drawing with marks."""
+    places = page.query_selector_all(".figure")
+    marks = ".cartesianlayer .overplot :is(path, rect, image, text)"
+    return len(places), sum(place.query_selector(marks) is not None for place in places)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
+def test_the_page_draws_everything_and_loads_nothing(
+    browser: Any, results: dict[str, Any], study_dir: Path, width: int, scheme: str
+) -> None:
+    path = write_report(results, study_dir)
+    with opened(browser, path, width=width, scheme=scheme) as (page, requests, complaints):
+        assert drawn(page) == (13, 13)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
+        assert [url for url in requests if not url.startswith("data:image/")] == [path.as_uri()]
+        assert complaints == []
+
+
+def test_figures_follow_the_colour_scheme(
+    browser: Any, results: dict[str, Any], study_dir: Path
+) -> None:
+    path = write_report(results, study_dir)
+    colour = "getComputedStyle(document.querySelector('#plot-sweep-0 .xtick text')).fill"
+    with opened(browser, path) as (page, _, complaints):
+        assert page.evaluate(colour) == "rgb(31, 38, 45)"
+        page.emulate_media(color_scheme="dark")
+        until(page, f"{colour} === 'rgb(232, 236, 239)'")
+        # On paper the light colours come back, whatever the screen shows.
+        page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        until(page, f"{colour} === 'rgb(31, 38, 45)'")
+        page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+        until(page, f"{colour} === 'rgb(232, 236, 239)'")
+        assert complaints == []
+
+
+def test_switches_work_from_the_keyboard(
+    browser: Any, results: dict[str, Any], study_dir: Path
+) -> None:
+    path = write_report(results, study_dir)
+    with opened(browser, path) as (page, _, complaints):
+        lines = "document.querySelectorAll('#plot-curves-0 .scatterlayer .trace').length"
+        before = page.evaluate(lines)
+        page.focus("input[data-others]")
+        page.keyboard.press("Space")
+        until(page, f"{lines} === {before + len(results['trials']) - 1}")
+        page.focus("button[data-filter=changed]")
+        page.keyboard.press("Enter")
+        shown = page.evaluate("document.querySelectorAll('.sample:not([hidden])').length")
+        changed = [s for s in results["samples"] if s["before"]["label"] != s["after"]["label"]]
+        assert shown == len(changed)
+        assert page.get_attribute("button[data-filter=changed]", "aria-pressed") == "true"
+        page.focus("#panel-sweep summary")
+        page.keyboard.press("Enter")
+        assert page.is_visible("#panel-sweep table")
+        assert complaints == []
+
+
+def test_hostile_names_run_nothing(browser: Any, results: dict[str, Any], study_dir: Path) -> None:
+    name = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+    results["data"]["classes"][0] = results["data"]["name"] = name
+    for top in ("chosen", "pruned"):
+        results[top]["test"]["per_class"][0]["class"] = name
+    results["samples"][0]["true"] = name
+    path = write_report(results, study_dir)
+    with opened(browser, path, width=390) as (page, requests, complaints):
+        assert [url for url in requests if not url.startswith("data:image/")] == [path.as_uri()]
+        assert complaints == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        label = page.text_content("#plot-counts-0 .ytick text")
+        assert label.startswith("<img src=x")
+
+
+def test_a_study_with_little_in_it_draws_without_complaint(
+    browser: Any, results: dict[str, Any], study_dir: Path
+) -> None:
+    results["pruned"] = results["cost"] = None
+    for trial in results["trials"]:
+        for row in trial["curve"]:
+            row["val_loss"] = None
+    for row in results["sweep"]:
+        row |= {"val_accuracy_low": None, "val_accuracy_high": None}
+    for score in results["chosen"]["test"]["per_class"]:
+        score["precision"] = None
+    for sample in results["samples"]:
+        sample["after"] = None
+    path = write_report(results, study_dir)
+    with opened(browser, path) as (page, _, complaints):
+        assert len(page.query_selector_all(".figure .main-svg")) >= 8
+        assert complaints == []
