@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,9 @@ def load(path: Path) -> Loaded:
     _check_tensors(resized, shapes, where=str(tensors_path), claimed=f"{path}: widths")
     _check_runs(resized, spec, where=str(path))
     # A copy of what is in the file: the file may be replaced while the model is in use.
-    tensors = {key: value.clone() for key, value in load_file(tensors_path).items()}
+    tensors = OrderedDict((key, value.clone()) for key, value in load_file(tensors_path).items())
+    # Module versions, which state_dict() carries and MNASNet insists on: these are today's names.
+    vars(tensors)["_metadata"] = vars(resized.state_dict())["_metadata"]
     resized.load_state_dict(tensors, strict=True, assign=True)
     _fill_buffers(resized, spec)
     return Loaded(resized.eval(), spec)
