@@ -19,7 +19,8 @@ from secateurs.errors import InputError
 Reason = Literal["zero-byte", "unreadable", "truncated", "oversized"]
 MAX_PIXELS = 178_956_970 // 2  # Pillow's own limit: a quarter of a GiB as 24-bit RGB
 # A file's name is no promise: these are opened whatever the extension, and nothing else is.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
+# (JPEG's reader opens MPO, the pictures of some cameras, as well.)
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 
 
 class DecodeError(InputError):

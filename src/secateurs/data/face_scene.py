@@ -48,9 +48,9 @@ LOOKS: dict[str, tuple[Look, ...]] = {
     ),
     "Disgust": (
         Look("SQUINT", "SAD_CONCERNED", "VOMIT"),
-        Look("HAPPY", "ANGRY", "VOMIT"),
+        Look("CLOSED", "ANGRY", "VOMIT"),
         Look("X_DIZZY", "SAD_CONCERNED", "TONGUE"),
-        Look("CLOSED", "ANGRY", "TONGUE"),
+        Look("SQUINT", "ANGRY", "TONGUE"),
     ),
     "Fear": (
         Look("SURPRISED", "SAD_CONCERNED", "SCREAM_OPEN"),

@@ -101,18 +101,18 @@ def save_records(cache: Path, records: Mapping[bytes, Record], *, max_pixels: in
         return
     digest = hashlib.sha256(b"".join(row.sha256 for row in rows)).hexdigest()[:32]
     folder = cache / "audit"
-    with atomic_path(folder / f"{_prefix(max_pixels)}-{digest}.npz") as temporary:
-        with temporary.open("wb") as file:
-            np.savez_compressed(
-                file,
-                sha256=_bytes(row.sha256 for row in rows),
-                size=np.array([(row.height, row.width) for row in rows], dtype=np.int64),
-                pixels=_bytes(row.pixels for row in rows),
-                hash=np.array([row.hash for row in rows], dtype=np.uint64),
-                thumb=np.stack([row.thumb for row in rows]),
-                reason=np.array([row.reason for row in rows], dtype=np.str_),
-                detail=np.array([row.detail for row in rows], dtype=np.str_),
-            )
+    path = folder / f"{_prefix(max_pixels)}-{digest}.npz"
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            sha256=_bytes(row.sha256 for row in rows),
+            size=np.array([(row.height, row.width) for row in rows], dtype=np.int64),
+            pixels=_bytes(row.pixels for row in rows),
+            hash=np.array([row.hash for row in rows], dtype=np.uint64),
+            thumb=np.stack([row.thumb for row in rows]),
+            reason=np.array([row.reason for row in rows], dtype=np.str_),
+            detail=np.array([row.detail for row in rows], dtype=np.str_),
+        )
     # Another process may be removing the same files.
     with contextlib.suppress(OSError):
         stored = sorted(folder.glob("*.npz"), key=lambda path: path.stat().st_mtime_ns)
