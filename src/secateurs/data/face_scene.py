@@ -50,7 +50,7 @@ LOOKS: dict[str, tuple[Look, ...]] = {
         Look("SQUINT", "SAD_CONCERNED", "VOMIT"),
         Look("CLOSED", "ANGRY", "VOMIT"),
         Look("X_DIZZY", "SAD_CONCERNED", "TONGUE"),
-        Look("SQUINT", "ANGRY", "TONGUE"),
+        Look("SQUINT", "SAD_CONCERNED", "TONGUE"),
     ),
     "Fear": (
         Look("SURPRISED", "SAD_CONCERNED", "SCREAM_OPEN"),

@@ -21,7 +21,7 @@ from secateurs.files import fingerprint
 from secateurs.progress import SILENT, Progress
 
 # Raise when what is drawn changes, so that caches are rendered again.
-VERSION = 2
+VERSION = 3
 # The class counts of SFEW in the paper.
 COUNTS = {
     "Angry": 100,
