@@ -44,8 +44,9 @@ def opened(
     page.on("request", lambda request: requests.append(request.url))
     page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(path.as_uri())
-    page.wait_for_selector("html[data-drawn]", timeout=60_000)
+    # Generous: parsing Plotly takes seconds of processor time, and much longer on a busy machine.
+    page.goto(path.as_uri(), timeout=90_000)
+    page.wait_for_selector("html[data-drawn]", timeout=90_000)
     yield page, requests, complaints
     context.close()
 

@@ -84,6 +84,15 @@ def test_confusion_counts_and_shares(results: dict[str, Any]) -> None:
     assert written == expected
 
 
+def test_a_large_matrix_stays_in_bounds(results: dict[str, Any]) -> None:
+    number = 40
+    evaluation = results["chosen"]["test"] | {"confusion": np.eye(number, dtype=int).tolist()}
+    figure = figures_reduction.confusion(evaluation, [f"class {n}" for n in range(number)])
+    assert figure.layout.height <= 900
+    assert len(figure.data) == 1  # no counts: they would not fit
+    assert figure.layout.meta == "large matrix"
+
+
 def test_confusion_of_a_class_without_images(results: dict[str, Any]) -> None:
     evaluation = results["chosen"]["test"]
     evaluation["confusion"][2] = [0] * 7

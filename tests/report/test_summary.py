@@ -40,7 +40,18 @@ def test_scratch_can_be_the_chosen_one(results: dict[str, Any]) -> None:
 def test_no_warnings_where_all_is_well(results: dict[str, Any]) -> None:
     results["data"]["findings"] = []
     results["cost"]["latency"] = results["cost"]["latency"][:2]
-    assert cautions.warnings(check_results(results)) == []
+    checked = check_results(results)
+    assert cautions.warnings(checked) == []
+    assert cautions.reassurance(checked) == (
+        "No leakage, no finding in the audit of the files, every class is predicted and "
+        "pruning made every measurement faster."
+    )
+    results["split"]["leakage"]["same_group"] = None
+    results["cost"] = None
+    assert cautions.reassurance(check_results(results)) == (
+        "No test image is a copy of a training image, no finding in the audit of the files and "
+        "every class is predicted."
+    )
 
 
 def test_leakage_is_said_first(results: dict[str, Any]) -> None:

@@ -23,6 +23,8 @@ from secateurs.report.words import count, degrees, milliseconds, share, shorten,
 
 # Above this share of its row a cell is so dark that its count is written in the light colour.
 DARK_CELL = 0.6
+# With more classes than this the counts do not fit into the cells of two matrices side by side.
+MANY_CLASSES = 14
 MEASURES = ("precision", "recall", "specificity")
 # What is compared before and after, with its name and its format.
 COSTS = (
@@ -41,7 +43,11 @@ def confusion(evaluation: Record, classes: list[str]) -> go.Figure:
         [value / total if total else 0.0 for value in row]
         for row, total in zip(counts, totals, strict=True)
     ]
-    figure = base(130 + 38 * len(classes), x_title="predicted", y_title="true")
+    figure = base(
+        130 + max(38 * min(len(classes), 10), 18 * len(classes)),
+        x_title="predicted",
+        y_title="true",
+    )
     detail = [
         [
             [safe(true), safe(answer), value, total]
@@ -63,8 +69,7 @@ def confusion(evaluation: Record, classes: list[str]) -> go.Figure:
         xgap=2,
         ygap=2,
     )
-    # Beyond some twenty classes the counts would not fit into their cells.
-    for colour, dark in ((INK, False), (SURFACE, True)) if len(classes) <= 20 else ():
+    for colour, dark in ((INK, False), (SURFACE, True)) if len(classes) <= MANY_CLASSES else ():
         cells = [
             (column, row, str(value))
             for row, values in enumerate(counts)
@@ -80,17 +85,19 @@ def confusion(evaluation: Record, classes: list[str]) -> go.Figure:
             hoverinfo="skip",
         )
     rows_axis(figure, classes, limit=12)
+    tick = {"color": INK, "size": 13 if len(classes) <= MANY_CLASSES else 10}
+    figure.update_yaxes(tickfont=tick)
     figure.update_xaxes(
         range=[-0.5, len(classes) - 0.5],
         tickvals=list(range(len(classes))),
         ticktext=[safe(shorten(name, 12)) for name in classes],
         showgrid=False,
-        tickfont={"color": INK},
+        tickfont=tick,
         # Upright names need more room than a column has once there are many classes.
         tickangle=-90 if len(classes) > 8 else None,
         ticklabeloverflow="allow",
     )
-    figure.update_layout(meta="matrix")
+    figure.update_layout(meta="matrix" if len(classes) <= MANY_CLASSES else "large matrix")
     return figure
 
 

@@ -75,6 +75,7 @@ def render(results: Record, study_dir: Path) -> str:
         spans=summary.accuracy_spans(found) if found else [],
         chosen=results["chosen"],
         warnings=cautions.warnings(results),
+        reassurance=cautions.reassurance(results),
         leakage=cautions.leakage_lines(results),
         blocks=blocks,
         units=panels.tables.units_table(results) if results["pruned"] else None,

@@ -92,7 +92,7 @@ def confusion_panel(results: Record) -> Panel | None:
             for name, evaluation in shown
         ),
         tuple(tables.confusion_table(evaluation, classes, name) for name, evaluation in shown),
-        wide=False,
+        wide=len(classes) > reduction.MANY_CLASSES,
     )
 
 

@@ -24,6 +24,7 @@ from secateurs.report.words import (
     percent_interval,
     plural,
     proper,
+    runs_of,
     share,
     size,
     time_change,
@@ -111,7 +112,7 @@ def _depth_tile(results: Record) -> Tile:
     chosen, row = results["chosen"], chosen_row(results)
     if row and is_scratch(row):
         return Tile("Chosen depth", "scratch", note="random weights, every layer trained")
-    tried = listed([str(entry["depth"]) for entry in depth_rows(results)])
+    tried = runs_of([entry["depth"] for entry in depth_rows(results)])
     layers = num_layers(results)
     parts = [
         f"{chosen['depth']} of {plural(layers, 'layer')} frozen"

@@ -163,6 +163,18 @@ def listed(items: Sequence[str]) -> str:
     return " and ".join(part for part in (", ".join(items[:-1]), "".join(items[-1:])) if part)
 
 
+def runs_of(numbers: Sequence[int]) -> str:
+    """Whole numbers as in a sentence; four or more in a row are given by their ends.
+
+    >>> runs_of([3, 4, 5]), runs_of([0, 1, 2, 3]), runs_of([])
+    ('3, 4 and 5', '0 to 3', '')
+    """
+    first, last = (numbers[0], numbers[-1]) if numbers else (0, 0)
+    if len(numbers) > 3 and list(numbers) == list(range(first, last + 1)):
+        return f"{first} to {last}"
+    return listed([str(number) for number in numbers])
+
+
 def shorten(text: str, limit: int = 18) -> str:
     """`text` cut to `limit` characters, the last one an ellipsis if anything was cut.
 

@@ -34,6 +34,11 @@
       figure.layout.margin.r = Math.max(14, figure.layout.margin.r - 12);
     }
     if (narrow.matches && figure.layout.meta === "matrix") figure.layout.xaxis.tickangle = -90;
+    if (narrow.matches && figure.layout.meta === "large matrix") {
+      // Their names cannot be told apart at this width; the rows name the same classes.
+      figure.layout.xaxis.showticklabels = false;
+      figure.layout.xaxis.title.text = "predicted, in the order of the rows";
+    }
     // A finger on a plot should scroll the page, not draw a zoom box.
     figure.layout.dragmode = coarse.matches ? false : "zoom";
     return figure;
