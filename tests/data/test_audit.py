@@ -262,3 +262,49 @@ def test_groups(tmp_path: Path):
         groups_from_csv(names, table)
     with pytest.raises(InputError, match=r"none\.csv: no such file"):
         groups_from_csv(names, tmp_path / "none.csv")
+
+
+def test_a_link_to_nothing_is_an_unreadable_file(folder: Path, tmp_path: Path):
+    (folder / "cat" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    found = audit(folder, cache=tmp_path / "cache")
+    assert [(bad.name, bad.reason) for bad in found.bad] == [("cat/gone.png", "unreadable")]
+    # It has no content to remember it by.
+    again = audit(folder, cache=tmp_path / "cache")
+    assert again.to_json() == found.to_json()
+
+
+def test_damaged_records_are_made_again(folder: Path, tmp_path: Path):
+    first = audit(folder, cache=tmp_path)
+    for path in (tmp_path / "audit").iterdir():
+        path.write_bytes(path.read_bytes()[:50])
+    assert audit(folder, cache=tmp_path).to_json() == first.to_json()
+
+
+def test_only_new_files_are_decoded(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    audit(folder, cache=tmp_path)
+    scene(99).save(folder / "dog" / "new.png")
+    decoded: list[str] = []
+
+    def watched(path: Path, **options: int) -> Image.Image:
+        decoded.append(path.name)
+        return decode(path, **options)
+
+    monkeypatch.setattr("secateurs.data.audit.decode", watched)
+    assert audit(folder, cache=tmp_path).to_json() == audit(folder).to_json()
+    assert decoded.count("new.png") == 2  # with the cache, and without
+    assert len(decoded) == 1 + 9
+
+
+def test_the_limit_of_pixels_is_part_of_what_is_remembered(folder: Path, tmp_path: Path):
+    assert audit(folder, cache=tmp_path).bad == ()
+    refused = audit(folder, cache=tmp_path, max_pixels=96 * 96 - 1)
+    assert {bad.reason for bad in refused.bad} == {"oversized"}
+    assert refused.to_json()["height_px"] == {"min": None, "median": None, "max": None}
+    assert "Class cat has no usable image." in refused.findings
+
+
+def test_threads_do_not_matter(folder: Path):
+    (folder / "cat" / "empty.png").write_bytes(b"")
+    one, four = audit(folder, workers=1), audit(folder, workers=4)
+    assert one.to_json() == four.to_json()
+    assert np.array_equal(one.content_ids, four.content_ids)

@@ -90,13 +90,13 @@ class Audit:
             )
         if self.near:
             found.append(
-                f"{_count(len(self.near), 'pair')} of images look alike"
+                f"{_count(len(self.near), 'pair')} of look-alike images"
                 f" (first: {_join(names, self.near[0])})."
             )
         if self.conflicts:
             found.append(
                 f"{_count(len(self.conflicts), 'group')} of identical or look-alike images"
-                f" carry more than one label (first: {_join(names, self.conflicts[0])})."
+                f" with more than one label (first: {_join(names, self.conflicts[0])})."
             )
         for label, num in zip(self.listing.classes, self.listing.per_class, strict=True):
             if num < FEW_IMAGES:
@@ -105,7 +105,7 @@ class Audit:
         small = np.nonzero(self.sizes.min(axis=1) < SMALL_SIDE_PX)[0]
         if len(small):
             found.append(
-                f"{_count(len(small), 'image')} have a side under {SMALL_SIDE_PX} pixels"
+                f"{_count(len(small), 'image')} with a side under {SMALL_SIDE_PX} pixels"
                 f" (first: {names[small[0]]})."
             )
         other = [(kind, num) for kind, num in self.listing.ignored if kind in OTHER_IMAGES]
@@ -201,7 +201,11 @@ def audit(
 
     def examine(index: int) -> tuple[Record, bool, Any]:
         path = listing.path(index)
-        sha256 = bytes.fromhex(sha256_file(path))
+        try:
+            sha256 = bytes.fromhex(sha256_file(path))
+        except OSError as error:
+            detail = error.strerror or "cannot be opened"
+            return unusable(b"", DecodeError(path, "unreadable", detail)), False, None
         if sha256 in known:
             return known[sha256], False, None
         try:
@@ -218,7 +222,7 @@ def audit(
             if decoded and sink is not None:
                 sink.append(content_id(record.sha256), rendered)
             done(1)
-    by_content = {record.sha256: record for record in records}
+    by_content = {record.sha256: record for record in records if record.sha256}
     if cache is not None and not by_content.keys() <= known.keys():
         save_records(cache, by_content, max_pixels=max_pixels)
     return _conclude(listing, records, near_bits=near_bits)

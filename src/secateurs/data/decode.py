@@ -183,7 +183,7 @@ def _grey_to_rgb(grey: NDArray[np.float64], scale: float | None) -> Image.Image:
     # `scale` is the value of white; None stretches minimum..maximum.
     low, high = (0.0, scale) if scale is not None else (float(grey.min()), float(grey.max()))
     span = high - low or 1.0
-    levels = np.floor((grey - low) * (255.0 / span) + 0.5).astype(np.uint8)
+    levels = np.floor((grey - low) * 255.0 / span + 0.5).astype(np.uint8)
     return Image.fromarray(levels).convert("RGB")
 
 

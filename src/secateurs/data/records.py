@@ -76,7 +76,8 @@ def load_records(cache: Path, *, max_pixels: int) -> dict[bytes, Record]:
 
 
 def _read(path: Path) -> dict[bytes, Record]:
-    with np.load(path, allow_pickle=False) as arrays:
+    # Opened here, since np.load leaves a file that it cannot read open.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         table = {name: arrays[name] for name in arrays.files}
     found: dict[bytes, Record] = {}
     for row in range(len(table["sha256"])):

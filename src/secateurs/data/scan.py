@@ -196,7 +196,7 @@ def scan(root: Path) -> Listing:
             _ignore(others, ignored)
     classes = tuple(sorted({image.label for image in images}))
     if len(classes) < 2:
-        raise InputError(f"{root}: one class only ({classes[0]}); expected at least 2")
+        raise InputError(f"{root}: one class only ({images[0].label}); expected at least 2")
     images.sort(key=lambda image: (image.label, image.inner, image.fold))
     return Listing(
         root=root,

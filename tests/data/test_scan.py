@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from secateurs.data.scan import EXTENSIONS, Listing, scan, subset
+from secateurs.errors import InputError
+
+
+def touch(root: Path, *names: str) -> Path:
+    """Empty files: scanning goes by names and opens nothing."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return root
+
+
+def test_classes_in_alphabetical_order_and_files_by_name(tmp_path: Path):
+    root = touch(tmp_path, "b/2.png", "b/10.png", "a/z.jpg", "a/B.jpg", "a/deep/c.jpg")
+    listing = scan(root)
+    assert listing.classes == ("a", "b")
+    assert listing.names == ("a/B.jpg", "a/deep/c.jpg", "a/z.jpg", "b/10.png", "b/2.png")
+    assert listing.labels == (0, 0, 0, 1, 1)
+    assert listing.folds is None
+    assert len(listing) == 5
+    assert listing.path(4) == root / "b" / "2.png"
+
+
+@pytest.mark.parametrize("suffix", sorted(EXTENSIONS))
+def test_every_extension_in_either_case(tmp_path: Path, suffix: str):
+    root = touch(tmp_path, f"a/x{suffix}", f"a/y{suffix.upper()}", f"b/z{suffix.title()}")
+    assert scan(root).per_class == (2, 1)
+
+
+def test_hidden_files_are_passed_over_and_others_counted(tmp_path: Path):
+    root = touch(
+        tmp_path, "a/x.png", "b/y.png", "a/.DS_Store", "a/._x.png", ".git/config", "b/.cache/q.png",
+        "__MACOSX/a/._x.png", "README.md", "a/notes.txt", "b/later.heic", "b/no_suffix",
+    )  # fmt: skip
+    listing = scan(root)
+    assert listing.names == ("a/x.png", "b/y.png")
+    assert dict(listing.ignored) == {".md": 1, ".txt": 1, ".heic": 1, "": 1}
+    assert listing.num_ignored == 4
+
+
+@pytest.mark.parametrize("validation", ["val", "valid", "Validation"])
+def test_ready_made_folds(tmp_path: Path, validation: str):
+    root = touch(
+        tmp_path, "Train/a/2.png", "Train/b/1.png",
+        f"{validation}/a/1.png", f"{validation}/b/3.png", "test/a/9.png",
+        "test/b/0.png", "test/labels.csv",
+    )  # fmt: skip
+    listing = scan(root)
+    assert listing.classes == ("a", "b")
+    assert listing.folds == ("val", "train", "test", "test", "train", "val")
+    assert listing.names[0] == f"{validation}/a/1.png"
+    assert listing.num_ignored == 1
+
+
+def test_folds_without_validation(tmp_path: Path):
+    root = touch(tmp_path, "train/a/1.png", "train/b/1.png", "test/a/2.png", "test/b/2.png")
+    assert scan(root).folds == ("train", "test", "train", "test")
+
+
+def test_a_class_may_be_called_train(tmp_path: Path):
+    root = touch(tmp_path, "train/1.png", "bus/1.png", "test/1.png")
+    listing = scan(root)
+    assert listing.classes == ("bus", "test", "train")
+    assert listing.folds is None
+
+
+def test_folds_that_disagree(tmp_path: Path):
+    root = touch(tmp_path, "train/a/1.png", "train/b/1.png", "test/a/2.png")
+    with pytest.raises(InputError, match="class b is in train and not in test"):
+        scan(root)
+    touch(root, "test/b/2.png", "test/c/2.png")
+    with pytest.raises(InputError, match="class c is in test and not in train"):
+        scan(root)
+    touch(root, "train/c/1.png", "val/a/1.png", "val/b/1.png", "val/c/1.png", "valid/a/1.png")
+    with pytest.raises(InputError, match="val and valid are the same fold; keep one"):
+        scan(root)
+    shutil.rmtree(root / "valid")
+    touch(root, "extra/a/1.png")
+    with pytest.raises(InputError, match="extra: images beside train/ that belong to no fold"):
+        scan(root)
+
+
+def test_folders_that_cannot_be_used(tmp_path: Path):
+    with pytest.raises(InputError, match=r"nowhere: no such folder"):
+        scan(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="no class folders; expected one folder of images per"):
+        scan(tmp_path)
+    touch(tmp_path, "loose.png")
+    with pytest.raises(InputError, match=r"loose\.png: not a folder"):
+        scan(tmp_path / "loose.png")
+    touch(tmp_path, "a/1.png", "b/1.png")
+    with pytest.raises(InputError, match=r"1 images lie outside a class folder .*loose\.png"):
+        scan(tmp_path)
+    (tmp_path / "loose.png").unlink()
+    (tmp_path / "c").mkdir()
+    with pytest.raises(InputError, match="c: class folder without images"):
+        scan(tmp_path)
+    shutil.rmtree(tmp_path / "c")
+    shutil.rmtree(tmp_path / "b")
+    with pytest.raises(InputError, match=r"one class only \(a\); expected at least 2"):
+        scan(tmp_path)
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path):
+    root = touch(tmp_path / "data", "a/1.png")
+    touch(tmp_path / "else", "b/1.png", "b/2.png")
+    (root / "b").symlink_to(tmp_path / "else" / "b")
+    assert scan(root).per_class == (1, 2)
+    (root / "a" / "loop").symlink_to(root / "a")
+    with pytest.raises(InputError, match="leads back to a folder above it"):
+        scan(root)
+
+
+def test_names_that_json_cannot_hold(tmp_path: Path):
+    root = touch(tmp_path, "a/1.png", "b/1.png")
+    try:
+        (root / "b" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
+    except OSError:
+        pytest.skip("this file system takes only Unicode names")
+    with pytest.raises(InputError, match=r"caf\\xe9\.png.* rename it"):
+        scan(root)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, unique=True))
+def test_a_subset_keeps_classes_and_order(indices: list[int]):
+    labels = tuple(k % 2 for k in range(10))
+    folds = tuple("train" if k < 7 else "test" for k in range(10))
+    whole = Listing(Path("r"), ("a", "b"), tuple(f"{k}" for k in range(10)), labels, folds)
+    part = subset(whole, indices)
+    assert part.classes == whole.classes
+    assert part.folds is not None
+    for row, index in enumerate(indices):
+        assert part.names[row] == whole.names[index]
+        assert part.labels[row] == whole.labels[index]
+        assert part.folds[row] == folds[index]
