@@ -1,7 +1,11 @@
 from __future__ import annotations
 
-import errno
+import os
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +14,9 @@ from torchvision import transforms
 
 import secateurs.data.store
 from secateurs.data.audit import audit
-from secateurs.data.store import eval_pixels, open_store
+from secateurs.data.decode import decode
+from secateurs.data.scan import scan
+from secateurs.data.store import audit_and_store, eval_pixels, open_store
 from secateurs.errors import InputError
 
 
@@ -107,11 +113,151 @@ def test_a_file_that_broke_since_the_audit_leaves_nothing_behind(folder: Path, t
     assert list((tmp_path / "cache" / "images").iterdir()) == []
 
 
-def test_a_full_disk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def full(*args: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(secateurs.data.store.os, "posix_fallocate", full)
-    with pytest.raises(InputError, match=r"no space left; 0 MiB are needed .*--cache DIR"):
-        open_store(audit(folder), cache=tmp_path / "cache", side=16, crop=8)
+def test_a_file_that_changed_since_the_audit(folder: Path, tmp_path: Path):
+    checked = audit(folder)
+    picture(40, 30, seed=99).save(folder / "b" / "2.png")
+    with pytest.raises(InputError, match=r"b/2\.png: changed since the audit; run again"):
+        open_store(checked, cache=tmp_path / "cache", side=16, crop=8)
     assert list((tmp_path / "cache" / "images").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["train", "eval", "checks"])
+def test_a_flipped_bit_is_noticed(folder: Path, tmp_path: Path, kind: str):
+    checked = audit(folder)
+    first = np.array(open_store(checked, cache=tmp_path, side=16, crop=8).train_view)
+    (path,) = (tmp_path / "images").glob(f"*-{kind}.npy")
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 4
+    path.write_bytes(data)
+    again = open_store(checked, cache=tmp_path, side=16, crop=8)
+    assert np.array_equal(again.train_view, first)
+    assert path.read_bytes() != data
+
+
+@pytest.mark.parametrize("kind", ["train", "eval"])
+def test_a_full_disk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str):
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("needs /dev/full")
+    real = tempfile.mkdtemp
+
+    def with_full_file(**options: Any) -> str:
+        made = real(**options)
+        (Path(made) / kind).symlink_to(full)
+        return made
+
+    monkeypatch.setattr("secateurs.data.shelf.tempfile.mkdtemp", with_full_file)
+    with pytest.raises(InputError, match=r"cache: no space left; 1 MiB are needed .*--cache DIR"):
+        open_store(audit(folder), cache=tmp_path / "cache", side=200, crop=100)
+    assert list((tmp_path / "cache" / "images").iterdir()) == []
+    with pytest.raises(InputError, match="no space left"):
+        audit_and_store(folder, cache=tmp_path / "cache", side=200, crop=100)
+    assert list((tmp_path / "cache" / "images").iterdir()) == []
+
+
+def test_a_cache_that_is_a_file(folder: Path, tmp_path: Path):
+    (tmp_path / "cache").write_text("x")
+    with pytest.raises(InputError, match=r"cache: cannot be written to .*; another place: --cache"):
+        open_store(audit(folder), cache=tmp_path / "cache", side=16, crop=8)
+
+
+def test_nothing_to_store(tmp_path: Path):
+    for label in ("a", "b"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        (tmp_path / "data" / label / "x.png").write_bytes(b"")
+    with pytest.raises(InputError, match="data: no usable images"):
+        audit_and_store(tmp_path / "data", cache=tmp_path / "cache")
+
+
+def test_settings_do_not_share_a_store(folder: Path, tmp_path: Path):
+    checked = audit(folder)
+    keys = {
+        open_store(checked, cache=tmp_path, side=side, crop=crop, resize=resize).key
+        for side, crop, resize in (
+            (16, 8, "straight"),
+            (16, 8, "crop"),
+            (16, 9, "crop"),
+            (17, 8, "crop"),
+        )
+    }
+    assert len(keys) == 4
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are decoded from here on."""
+    names: list[str] = []
+
+    def watched(path: Path, **options: int) -> Image.Image:
+        names.append(f"{path.parent.name}/{path.name}")
+        return decode(path, **options)
+
+    monkeypatch.setattr("secateurs.data.store.decode", watched)
+    monkeypatch.setattr("secateurs.data.audit.decode", watched)
+    return names
+
+
+def test_one_pass_decodes_each_file_once_for_audit_and_store(
+    folder: Path, tmp_path: Path, decoded: list[str]
+):
+    (folder / "a" / "0b.png").write_bytes(b"")  # unusable, in the middle
+    checked, store = audit_and_store(folder, cache=tmp_path / "one", side=16, crop=8, workers=3)
+    assert sorted(decoded) == sorted(scan(folder).names)
+    decoded.clear()
+    _, again = audit_and_store(folder, cache=tmp_path / "one", side=16, crop=8)
+    assert decoded == []
+    apart = open_store(audit(folder), cache=tmp_path / "two", side=16, crop=8)
+    for other in (again, apart):
+        assert other.key == store.key
+        assert np.array_equal(other.train_view, store.train_view)
+        assert np.array_equal(other.eval_view, store.eval_view)
+        assert np.array_equal(other.ids, store.ids)
+    assert len(checked.bad) == 1
+    assert len(list((tmp_path / "one" / "images").iterdir())) == 3
+
+
+def test_a_new_file_among_known_ones(folder: Path, tmp_path: Path):
+    audit_and_store(folder, cache=tmp_path / "one", side=16, crop=8)
+    picture(31, 41, seed=5).save(folder / "a" / "1b.png")
+    _, store = audit_and_store(folder, cache=tmp_path / "one", side=16, crop=8)
+    whole = open_store(audit(folder), cache=tmp_path / "two", side=16, crop=8)
+    assert np.array_equal(store.train_view, whole.train_view)
+    assert store.key == whole.key
+
+
+def test_the_same_file_twice(folder: Path, tmp_path: Path):
+    shutil.copy(folder / "a" / "0.png", folder / "b" / "0.png")
+    checked, store = audit_and_store(folder, cache=tmp_path, side=16, crop=8)
+    assert len(checked.exact) == len(checked.conflicts) == 1
+    assert np.array_equal(store.train_view[0], store.train_view[3])
+    assert store.ids[0] == store.ids[3]
+
+
+def test_several_at_once(folder: Path, tmp_path: Path):
+    checked = audit(folder)
+    with ThreadPoolExecutor(4) as pool:
+        stores = list(
+            pool.map(lambda _: open_store(checked, cache=tmp_path, side=16, crop=8), range(8))
+        )
+    for store in stores:
+        assert np.array_equal(store.train_view, stores[0].train_view)
+    assert len(list((tmp_path / "images").iterdir())) == 3
+
+
+def test_what_killed_processes_left_is_removed(folder: Path, tmp_path: Path):
+    old, young = tmp_path / "images" / ".part-old", tmp_path / "images" / ".part-young"
+    for left in (old, young):
+        left.mkdir(parents=True)
+        (left / "train").write_bytes(b"x")
+    os.utime(old, (1, 1))
+    open_store(audit(folder), cache=tmp_path, side=16, crop=8)
+    assert not old.exists()
+    assert young.exists()
+
+
+def test_a_store_above_the_usual_limit_of_pixels(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("secateurs.data.store.MAX_PIXELS", 100)
+    checked = audit(folder, max_pixels=2000)
+    assert len(open_store(checked, cache=tmp_path, side=16, crop=8).ids) == 6

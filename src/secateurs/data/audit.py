@@ -224,7 +224,10 @@ def audit(
             done(1)
     by_content = {record.sha256: record for record in records if record.sha256}
     if cache is not None and not by_content.keys() <= known.keys():
-        save_records(cache, by_content, max_pixels=max_pixels)
+        try:
+            save_records(cache, by_content, max_pixels=max_pixels)
+        except OSError as error:
+            progress.note(f"{cache}: what the audit learned is not remembered ({error.strerror})")
     return _conclude(listing, records, near_bits=near_bits)
 
 

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import errno
-import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
-from secateurs.data.audit import Audit
-from secateurs.data.decode import decode, without_warnings
+from secateurs.data.audit import NEAR_BITS, Audit, audit, content_id
+from secateurs.data.decode import MAX_PIXELS, decode, without_warnings
 from secateurs.data.ordered import in_order
+from secateurs.data.scan import Listing, scan
+from secateurs.data.shelf import Shelf, open_shelf, read_shelf
+from secateurs.data.working import Resize, Working, eval_pixels, squash
 from secateurs.errors import InputError
-from secateurs.files import atomic_path, fingerprint
+from secateurs.files import fingerprint, sha256_file
 from secateurs.progress import SILENT, Progress
 
+__all__ = ["ImageStore", "Resize", "audit_and_store", "eval_pixels", "open_store", "squash"]
+
 VERSION = 1
-Resize = Literal["straight", "crop"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,36 +44,6 @@ class ImageStore:
     key: str
 
 
-def squash(image: Image.Image, side: int) -> NDArray[np.uint8]:
-    """A whole image as (side, side, 3) uint8, bilinear with antialiasing.
-
-    >>> squash(Image.new("RGB", (40, 20)), 8).shape
-    (8, 8, 3)
-    """
-    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
-
-
-def eval_pixels(image: Image.Image, *, crop: int, resize: Resize) -> NDArray[np.uint8]:
-    """What evaluation sees of an image: (crop, crop, 3) uint8.
-
-    "straight" resizes it to the square; "crop" resizes the short side to crop * 256 / 224 and
-    takes the centre, as torchvision's Resize and CenterCrop do on pictures.
-    """
-    if resize == "straight":
-        return squash(image, crop)
-    if resize != "crop":
-        raise InputError(f"resize must be straight or crop, got {resize!r}")
-    short = crop * 256 // 224
-    width, height = image.size
-    if width <= height:
-        size = (short, int(short * height / width))
-    else:
-        size = (int(short * width / height), short)
-    resized = image.resize(size, Image.Resampling.BILINEAR)
-    left, top = round((size[0] - crop) / 2.0), round((size[1] - crop) / 2.0)
-    return np.asarray(resized.crop((left, top, left + crop, top + crop)))
-
-
 def open_store(
     audit: Audit,
     *,
@@ -83,82 +57,136 @@ def open_store(
     """Open the store of an audit's images under `cache`, decoding them if it is not there.
 
     A damaged store is made again. Two processes may make the same one at once: each writes its own
-    and the last stays. Raises InputError when a file has become unreadable since the audit, or
-    the disk is full.
+    and the last stays. Raises InputError when there is no usable image, a file has changed or
+    become unreadable since the audit, or the disk is full.
     """
-    key = fingerprint(
+    working = Working(side, crop, resize)
+    if not len(audit.listing):
+        raise InputError(f"{audit.listing.root}: no usable images")
+    key = _key(audit, working)
+    stored = _stored(audit, working, cache=cache, key=key)
+    if stored is None:
+        with _room(cache, working, len(audit.listing)), open_shelf(cache / "images") as shelf:
+            _fill(shelf, audit, working, workers=workers, progress=progress)
+            shelf.commit(key[:32])
+        stored = _stored(audit, working, cache=cache, key=key)
+    if stored is None:
+        raise InputError(f"{cache / 'images'}: what was written there does not read back the same")
+    return ImageStore(*stored, audit.sizes, audit.content_ids, key)
+
+
+def audit_and_store(
+    root_or_listing: Path | Listing,
+    *,
+    cache: Path,
+    side: int = 256,
+    crop: int = 224,
+    resize: Resize = "straight",
+    max_pixels: int = MAX_PIXELS,
+    near_bits: int = NEAR_BITS,
+    workers: int | None = None,
+    progress: Progress = SILENT,
+) -> tuple[Audit, ImageStore]:
+    """The audit of a folder and the store of its images, decoding each file once for both.
+
+    The same as `audit` and then `open_store`, which decode once each when nothing is remembered.
+    """
+    listing = root_or_listing if isinstance(root_or_listing, Listing) else scan(root_or_listing)
+    working = Working(side, crop, resize)
+    with _room(cache, working, len(listing)), open_shelf(cache / "images") as shelf:
+        checked = audit(
+            listing,
+            max_pixels=max_pixels,
+            near_bits=near_bits,
+            cache=cache,
+            workers=workers,
+            sink=_Filler(shelf, working),
+            progress=progress,
+        )
+        # Files that an earlier audit knew were not decoded now: then the shelf has gaps.
+        if shelf.ids and shelf.ids == checked.content_ids.tolist():
+            shelf.commit(_key(checked, working)[:32])
+    store = open_store(
+        checked,
+        cache=cache,
+        side=side,
+        crop=crop,
+        resize=resize,
+        workers=workers,
+        progress=progress,
+    )
+    return checked, store
+
+
+@dataclass(frozen=True)
+class _Filler:
+    shelf: Shelf
+    working: Working
+
+    def render(self, image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        return self.working.render(image)
+
+    def append(
+        self, content_id: int, rendered: tuple[NDArray[np.uint8], NDArray[np.uint8]]
+    ) -> None:
+        self.shelf.append(content_id, *rendered)
+
+
+def _key(audit: Audit, working: Working) -> str:
+    return fingerprint(
         {
             "version": VERSION,
             "pillow": PIL.__version__,
             "ids": [f"{int(value):016x}" for value in audit.content_ids],
-            "side": side,
-            "crop": crop,
-            "resize": resize,
+            "side": working.side,
+            "crop": working.crop,
+            "resize": working.resize,
         }
     )
-    folder = cache / "images"
-    paths = {"train": folder / f"{key[:32]}-{side}.npy", "eval": folder / f"{key[:32]}-eval.npy"}
-    num = len(audit.listing)
-    shapes = {"train": (num, side, side, 3), "eval": (num, crop, crop, 3)}
-    arrays = {name: _mapped(paths[name], shapes[name]) for name in paths}
-    if any(array is None for array in arrays.values()):
-        _build(audit, paths, shapes, resize, workers=workers, progress=progress)
-        arrays = {name: _mapped(paths[name], shapes[name]) for name in paths}
-    train, evaluation = arrays["train"], arrays["eval"]
-    assert train is not None, "the store was just written"
-    assert evaluation is not None, "the store was just written"
-    return ImageStore(train, evaluation, audit.sizes, audit.content_ids, key)
 
 
-def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    try:
-        array: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return array if array.shape == shape and array.dtype == np.uint8 else None
+def _stored(
+    audit: Audit, working: Working, *, cache: Path, key: str
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+    shapes = working.shapes(len(audit.listing))
+    return read_shelf(cache / "images", key[:32], shapes)
 
 
-def _build(
-    audit: Audit,
-    paths: dict[str, Path],
-    shapes: dict[str, tuple[int, ...]],
-    resize: Resize,
-    *,
-    workers: int | None,
-    progress: Progress,
+def _fill(
+    shelf: Shelf, audit: Audit, working: Working, *, workers: int | None, progress: Progress
 ) -> None:
-    side, crop = shapes["train"][1], shapes["eval"][1]
+    listing = audit.listing
+    # The audit's own limit let these through, whatever it was.
+    max_pixels = max(MAX_PIXELS, int(audit.sizes.prod(axis=1).max()))
 
     def render(index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        image = decode(audit.listing.path(index))
-        return squash(image, side), eval_pixels(image, crop=crop, resize=resize)
+        path = listing.path(index)
+        rendered = working.render(decode(path, max_pixels=max_pixels))
+        if content_id(bytes.fromhex(sha256_file(path))) != int(audit.content_ids[index]):
+            raise InputError(f"{path}: changed since the audit; run again")
+        return rendered
 
+    with progress.task("decode", len(listing)) as done, without_warnings():
+        rows = in_order(range(len(listing)), render, workers=workers)
+        for identity, rendered in zip(audit.content_ids.tolist(), rows, strict=True):
+            shelf.append(identity, *rendered)
+            done(1)
+
+
+@contextmanager
+def _room(cache: Path, working: Working, num: int) -> Generator[None]:
+    # A cache that cannot be written is the user's to know and not a fault of ours.
     try:
-        with atomic_path(paths["train"]) as train_part, atomic_path(paths["eval"]) as eval_part:
-            train = _create(train_part, shapes["train"])
-            evaluation = _create(eval_part, shapes["eval"])
-            indices = range(len(audit.listing))
-            with progress.task("decode", len(audit.listing)) as done, without_warnings():
-                for index, pair in enumerate(in_order(indices, render, workers=workers)):
-                    train[index], evaluation[index] = pair
-                    done(1)
-            train.flush()
-            evaluation.flush()
+        yield
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        needed = sum(int(np.prod(shape)) for shape in shapes.values()) / 2**20
-        raise InputError(
-            f"{paths['train'].parent}: no space left; {needed:.0f} MiB are needed for the decoded "
-            "images (another place: --cache DIR)"
-        ) from None
-
-
-def _create(path: Path, shape: tuple[int, ...]) -> np.memmap[tuple[int, ...], np.dtype[np.uint8]]:
-    # Blocks are claimed at once: writing to a mapped file on a full disk ends the process.
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    with path.open("r+b") as file:
-        size = path.stat().st_size
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-    return array
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            needed = sum(int(np.prod(shape)) for shape in working.shapes(num)) / 2**20
+            raise InputError(
+                f"{cache}: no space left; {needed:.0f} MiB are needed for the decoded images"
+                " (another place: --cache DIR)"
+            ) from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise InputError(
+                f"{cache}: cannot be written to ({error.strerror}); another place: --cache DIR"
+            ) from None
+        raise
