@@ -65,6 +65,21 @@ Precision = Annotated[
 Layers = Annotated[str, typer.Option(help="Linear layers to prune, by name, with commas.")]
 Low = Annotated[float, typer.Option(help="Angle in degrees below which two units are one.")]
 High = Annotated[float, typer.Option(help="Angle in degrees above which two units are opposite.")]
+MaxLoss = Annotated[
+    float,
+    typer.Option(
+        help="Points of validation accuracy that pruning may cost: the largest angle up to --low "
+        "within it is taken; a negative number takes --low as it is."
+    ),
+]
+Rotation = Annotated[float | None, typer.Option(help="Views rotate so many degrees. [default: 10]")]
+MinScale = Annotated[
+    float | None, typer.Option(help="Smallest share of an image in a view, 0..1. [default: 0.5]")
+]
+Schedule = Annotated[
+    str | None, typer.Option(help="Learning rate: constant or cosine. [default: cosine]")
+]
+Augment = Annotated[bool, typer.Option(help="Train on augmented views.")]
 Std = Annotated[
     float | None,
     typer.Option(help="Only units whose norm is so many deviations from the mean. [default: all]"),

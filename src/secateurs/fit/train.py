@@ -34,8 +34,9 @@ class FitConfig:
 
     `lr` Adam's learning rate; `batch_size` images a step, None for the whole training set;
     `weight_decay` L2 as in Adam; `label_smoothing` in 0..1; `dropout` on, off, or in the first
-    epoch only (as the paper's program does); `patience` epochs without a better validation
-    accuracy before stopping, None never; `seed` orders the images and draws the dropout.
+    epoch only (as the paper's program does); `schedule` keeps the learning rate or lets it fall to
+    zero along half a cosine (Loshchilov and Hutter 2017); `patience` epochs without a better
+    validation accuracy before stopping, None never; `seed` orders the images and draws the dropout.
     """
 
     lr: float = 1e-4
@@ -44,6 +45,7 @@ class FitConfig:
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     dropout: Literal["on", "off", "first-epoch"] = "on"
+    schedule: Literal["constant", "cosine"] = "constant"
     patience: int | None = None
     precision: Precision = "float32"
     seed: int = 0
@@ -56,6 +58,7 @@ class FitConfig:
             "weight_decay": self.weight_decay >= 0,
             "label_smoothing": 0 <= self.label_smoothing < 1,
             "dropout": self.dropout in ("on", "off", "first-epoch"),
+            "schedule": self.schedule in ("constant", "cosine"),
             "patience": self.patience is None or self.patience >= 1,
         }
         for name, good in checks.items():
@@ -93,6 +96,17 @@ def epoch_order(num: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
     """The order of `num` images in an epoch, a pure function of (seed, epoch)."""
     draws = counter_uniforms(seed, epoch, np.arange(num, dtype=np.uint64), 1)[:, 0]
     return np.argsort(draws, kind="stable")
+
+
+def learning_rate(config: FitConfig, *, progress: float) -> float:
+    """Adam's learning rate when a share `progress` in 0..1 of all steps is done.
+
+    >>> learning_rate(FitConfig(lr=2.0, schedule="cosine"), progress=0.5)
+    1.0
+    """
+    if config.schedule == "constant":
+        return config.lr
+    return config.lr * (1 + math.cos(math.pi * progress)) / 2
 
 
 def changing_state(tail: nn.Module) -> dict[str, Tensor]:
@@ -150,8 +164,11 @@ def _better(row: Epoch, best: Epoch | None) -> bool:
 class _Run:
     """One training under way: what a saved state must hold, and how it is carried on."""
 
-    def __init__(self, tail: nn.Module, inputs: Inputs, config: FitConfig) -> None:
+    def __init__(
+        self, tail: nn.Module, inputs: Inputs, config: FitConfig, *, steps_per_epoch: int
+    ) -> None:
         self.tail, self.inputs, self.config = tail, inputs, config
+        self.steps_per_epoch = steps_per_epoch
         self.labels = torch.from_numpy(inputs.images.labels).to(inputs.device)
         self.trained = {n: p for n, p in tail.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.Adam(
@@ -199,6 +216,9 @@ class _Run:
 
     def train_step(self, rows: NDArray[np.int64]) -> None:
         config, device = self.config, self.inputs.device
+        done = (self.epoch + self.step / self.steps_per_epoch) / config.epochs
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config, progress=done)
         target = self.labels[torch.from_numpy(rows).to(device)]
         batch = self.inputs.batch(self.epoch, rows)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -269,7 +289,7 @@ def fit(
             f"batch size {batch_size} is larger than the {num} training images: "
             "use a smaller one, or full"
         )
-    run = _Run(tail, inputs, config)
+    run = _Run(tail, inputs, config, steps_per_epoch=math.ceil(num / batch_size))
     if state_file is not None and state_file.exists():
         run.resume(state_file)
     true_val = torch.from_numpy(np.asarray(val_labels, dtype=np.int64))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
+from secateurs.data.views import Augmentation
 from secateurs.errors import InputError
 from secateurs.fit.train import FitConfig
 
@@ -17,7 +18,9 @@ class StudyConfig:
 
     `depths` empty means every depth of the backbone; `batch_size` None means the whole training
     set; `views` views of each image shared by all epochs, None a new one in every epoch;
-    `scratch_runs` runs of the baseline with random weights. Angles in degrees.
+    `scratch_runs` runs of the baseline with random weights. `rotation_deg` and `min_scale` bound
+    the views' rotation and the crop's share of the image; `max_loss` is what pruning may cost, in
+    points of validation accuracy, None to take the angle `low_deg` as it is. Angles in degrees.
     """
 
     preset: str = "quick"
@@ -37,7 +40,10 @@ class StudyConfig:
     dropout: Dropout = "on"
     patience: int | None = None
     views: int | None = 4
+    rotation_deg: float = 10.0
+    min_scale: float = 0.5
     augment: bool = True
+    schedule: Literal["constant", "cosine"] = "cosine"
     precision: str = "auto"
     device: str = "auto"
     seed: int = 0
@@ -45,10 +51,12 @@ class StudyConfig:
     low_deg: float = 15.0
     high_deg: float = 165.0
     norm_std: float | None = None
+    max_loss: float | None = 1.0
     compensation: Literal["drop", "add", "least_squares"] = "least_squares"
 
     def __post_init__(self) -> None:
         self.fit_config(run=0)  # checks the values that training shares
+        self.augmentation()
         checks = {
             "runs": self.runs >= 1,
             "scratch_runs": self.scratch_runs >= 0,
@@ -56,6 +64,7 @@ class StudyConfig:
             "split": self.split in ("random", "paper", "folders"),
             "resize": self.resize in ("straight", "crop"),
             "depths": all(depth >= 0 for depth in self.depths),
+            "max_loss": self.max_loss is None or self.max_loss >= 0,
             "layers": len(self.layers) >= 1,
             "compensation": self.compensation in ("drop", "add", "least_squares"),
         }
@@ -64,6 +73,12 @@ class StudyConfig:
                 raise InputError(f"{name} is out of range: {getattr(self, name)!r}")
         if self.group_by is not None and self.split != "random":
             raise InputError(f"group_by goes with split random, not with split {self.split}")
+
+    def augmentation(self) -> Augmentation | None:
+        """How views differ from the image; None when training sees the evaluation view."""
+        if not self.augment:
+            return None
+        return Augmentation(rotation_deg=self.rotation_deg, scale=(self.min_scale, 1.0))
 
     def fit_config(self, *, run: int) -> FitConfig:
         """How one run is trained; its seed is the study's plus the run's number."""
@@ -74,6 +89,7 @@ class StudyConfig:
             weight_decay=self.weight_decay,
             label_smoothing=self.label_smoothing,
             dropout=self.dropout,
+            schedule=self.schedule,
             patience=self.patience,
             seed=self.seed + run,
         )
@@ -97,16 +113,19 @@ def from_preset(name: str, **changes: Any) -> StudyConfig:
     """A preset with some fields changed.
 
     None leaves a field as the preset has it; `batch_size` "full" and `views` 0 give the fields
-    that are None when set: the whole training set, and new views in every epoch.
+    that are None when set: the whole training set, and new views in every epoch. So does a
+    negative `max_loss`.
 
     >>> from_preset("quick", runs=3, batch_size="full").batch_size is None
     True
     """
     if name not in PRESETS:
         raise InputError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
-    given = {key: value for key, value in changes.items() if value is not None}
+    given: dict[str, Any] = {key: v for key, v in changes.items() if v is not None}
     if "batch_size" in given:
         given["batch_size"] = parse_batch_size(str(given["batch_size"]))
+    if given.get("max_loss", 0) < 0:
+        given["max_loss"] = None
     if given.get("views") == 0:
         given["views"] = None
     return replace(PRESETS[name], **given)
@@ -118,9 +137,9 @@ def from_json(plain: dict[str, Any]) -> StudyConfig:
     odd = sorted(known ^ plain.keys())
     if odd:
         raise InputError(f"configuration of another version: it differs in {', '.join(odd)}")
-    return StudyConfig(
-        **{k: tuple(v) if k in ("depths", "layers") else v for k, v in plain.items()}
-    )
+    given: dict[str, Any] = dict(plain)
+    given["depths"], given["layers"] = tuple(plain["depths"]), tuple(plain["layers"])
+    return StudyConfig(**given)
 
 
 def parse_depths(text: str) -> tuple[int, ...]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from secateurs.fit.inputs import PAPER_AUGMENTATION, Images, ViewPlan, prepare_inputs
+from secateurs.fit.inputs import Images, prefix_outputs
+from secateurs.fit.metrics import predict_logits
 from secateurs.nets.backbones import find_layer, layers
 from secateurs.nets.depth import split_at, tail_path
 from secateurs.progress import SILENT, Progress
@@ -17,94 +20,136 @@ from secateurs.prune.pipeline import PrunedLayer, PruneOptions, apply_cut, prune
 from secateurs.prune.removal import find_consumer
 from secateurs.study.config import StudyConfig
 
-NUM_VIEWS = 4
+ANGLE_STEP_DEG = 0.5
+
+Cuts = tuple[PrunedLayer, ...]
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A pruned network, what was done to each layer, and the surviving units by layer path."""
+    """A pruned network, what was done to each layer, and the surviving units by layer path.
+
+    `low_deg` is the angle that was used; `tried` what the search for it saw, one record an angle.
+    """
 
     model: nn.Module
     layers: tuple[dict[str, Any], ...]
     kept: dict[str, list[int]]
     ledgers: tuple[Ledger, ...]
     parity: float
+    low_deg: float
+    tried: tuple[dict[str, Any], ...]
     seconds: float
 
 
 def prune_network(
     model: nn.Module,
-    images: Images,
+    train: Images,
+    val: Images,
     config: StudyConfig,
     *,
     device: torch.device,
     progress: Progress = SILENT,
 ) -> Cut:
-    """Remove similar units of `config.layers`, measured and refitted on the training `images`.
+    """Remove similar units of `config.layers`, measured and refitted on the training images.
 
-    The layers before the first one cut run once over each image's evaluation view and, when the
-    configuration augments, over a few augmented views of it. The model given is not changed.
-    Raises InputError for a layer that is unknown or cannot be pruned, before anything is done.
+    The layers before the first one cut run once; all that follows works on their output. With
+    `config.max_loss` (points of validation accuracy) the angle is the largest, up to
+    `config.low_deg`, found by bisection, whose cut costs no more; otherwise it is `low_deg`. The
+    model given is not changed. Raises InputError for a layer that is unknown or cannot be pruned,
+    before anything is done.
     """
-    name = config.backbone
-    order = [layer.path for layer in layers(model, name)]
-    chosen = {layer.path: layer for layer in (find_layer(model, name, x) for x in config.layers)}
-    paths = sorted(chosen, key=order.index)
-    for path in paths:
-        find_consumer(model, path)
-    prefix, tail = split_at(model.eval(), name, order.index(paths[0]))
-    inputs = _tail_inputs(images, prefix, config, device=device, progress=progress)
-    options = PruneOptions(
-        compensation=config.compensation,
-        low_deg=config.low_deg,
-        high_deg=config.high_deg,
-        norm_std=config.norm_std,
-    )
+    started = time.perf_counter()
+    paths, aliases = layers_to_cut(model, config)
+    order = [layer.path for layer in layers(model, config.backbone)]
+    prefix, tail = split_at(model.eval(), config.backbone, order.index(paths[0]))
+    with progress.task("layers before the cut", len(train) + len(val)) as advance:
+        inputs = prefix_outputs(train, prefix, device=device, advance=advance)
+        val_inputs = prefix_outputs(val, prefix, device=device, advance=advance)
+    labels = torch.from_numpy(val.labels)
     where = [tail_path(tail, path) for path in paths]
-    cuts = prune_layers(tail, where, inputs, options=options, progress=progress)
+
+    def cut_at(low_deg: float) -> Cuts:
+        options = PruneOptions(
+            compensation=config.compensation,
+            low_deg=low_deg,
+            high_deg=config.high_deg,
+            norm_std=config.norm_std,
+        )
+        return prune_layers(tail, where, inputs, options=options)
+
+    def accuracy(module: nn.Module) -> float:
+        answers = predict_logits(module, val_inputs).argmax(1)
+        return float((answers == labels).double().mean())
+
+    with progress.task("pruning", 1) as advance:
+        if config.max_loss is None:
+            cuts, low_deg, tried = cut_at(config.low_deg), config.low_deg, ()
+        else:
+            floor = accuracy(tail) - config.max_loss / 100
+            cuts, low_deg, tried = search_angle(cut_at, accuracy, floor, config.low_deg)
+        advance(1)
     pruned = model
     for path, cut in zip(paths, cuts, strict=True):
         pruned = apply_cut(pruned, path, cut)
     return Cut(
         model=pruned.eval(),
-        layers=tuple(
-            _record(chosen[path].alias, path, cut) for path, cut in zip(paths, cuts, strict=True)
-        ),
-        kept={
-            path: cut.selection.survivors.tolist() for path, cut in zip(paths, cuts, strict=True)
-        },
+        layers=tuple(_record(*row) for row in zip(aliases, paths, cuts, strict=True)),
+        kept={p: cut.selection.survivors.tolist() for p, cut in zip(paths, cuts, strict=True)},
         ledgers=tuple(cut.ledger for cut in cuts),
         parity=max(cut.parity for cut in cuts),
-        seconds=sum(cut.seconds for cut in cuts),
+        low_deg=low_deg,
+        tried=tried,
+        seconds=time.perf_counter() - started,
     )
 
 
-def _tail_inputs(
-    images: Images,
-    prefix: nn.Module,
-    config: StudyConfig,
-    *,
-    device: torch.device,
-    progress: Progress,
-) -> Tensor:
-    num_views = min(config.views or NUM_VIEWS, NUM_VIEWS)
-    prepared = prepare_inputs(
-        images,
-        images,
-        prefix,
-        ViewPlan(
-            seed=config.seed,
-            num_views=num_views,
-            augmentation=PAPER_AUGMENTATION if config.augment else None,
-        ),
-        num_epochs=num_views,
-        device=device,
-        budget_bytes=2**62 if config.augment else 0,
-        progress=progress,
-    )
-    if prepared.stored is None:
-        return prepared.val
-    return torch.cat([prepared.val, prepared.stored.flatten(0, 1)])
+def layers_to_cut(model: nn.Module, config: StudyConfig) -> tuple[list[str], list[str]]:
+    """Paths and aliases of the layers to prune, in the order they run.
+
+    Raises InputError for a layer that is unknown or whose consumer cannot be found.
+    """
+    order = [layer.path for layer in layers(model, config.backbone)]
+    found = {find_layer(model, config.backbone, text) for text in config.layers}
+    for layer in found:
+        find_consumer(model, layer.path)
+    rows = sorted(found, key=lambda layer: order.index(layer.path))
+    return [layer.path for layer in rows], [layer.alias for layer in rows]
+
+
+def search_angle(
+    cut_at: Callable[[float], Cuts],
+    accuracy: Callable[[nn.Module], float],
+    floor: float,
+    highest_deg: float,
+) -> tuple[Cuts, float, tuple[dict[str, Any], ...]]:
+    """The cut at the largest angle whose accuracy is at least `floor`, to half a degree.
+
+    Bisection between no angle, which removes dead units alone, and `highest_deg`. Accuracy need
+    not fall evenly with the angle: what is found is good, a larger one may be too.
+    """
+    tried: list[dict[str, Any]] = []
+
+    def attempt(low_deg: float) -> tuple[Cuts, bool]:
+        cuts = cut_at(low_deg)
+        reached = accuracy(cuts[-1].model)
+        kept = sum(len(cut.selection.survivors) for cut in cuts)
+        tried.append({"low_deg": low_deg, "num_kept": kept, "val_accuracy": reached})
+        return cuts, reached >= floor - 1e-12
+
+    best, good = attempt(highest_deg)
+    if good:
+        return best, highest_deg, tuple(tried)
+    low, high = 0.0, highest_deg
+    best, _ = attempt(0.0)
+    while high - low > ANGLE_STEP_DEG:
+        middle = (low + high) / 2
+        cuts, good = attempt(middle)
+        if good:
+            best, low = cuts, middle
+        else:
+            high = middle
+    return best, low, tuple(sorted(tried, key=lambda row: row["low_deg"]))
 
 
 def _record(alias: str, path: str, cut: PrunedLayer) -> dict[str, Any]:

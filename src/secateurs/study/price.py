@@ -48,12 +48,12 @@ def price(
             rows.append(torch_latency(before, after, images, batch=batch, budget_s=BUDGET_S))
             advance(1)
         for batch in BATCHES:
-            onnx = [folder / "model.onnx" for folder in (unpruned, pruned)]
-            rows.append(onnx_latency(*onnx, images, batch=batch, budget_s=BUDGET_S))
+            files = (unpruned / "model.onnx", pruned / "model.onnx")
+            rows.append(onnx_latency(*files, images, batch=batch, budget_s=BUDGET_S))
             advance(1)
     return {
         "before": costs[0].to_json(),
         "after": costs[1].to_json(),
         "latency": [asdict(row) for row in rows],
-        "sentence": cost_sentence(*costs, rows),
+        "sentence": cost_sentence(costs[0], costs[1], rows),
     }

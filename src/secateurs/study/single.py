@@ -88,9 +88,12 @@ def own_config(spec: ModelSpec, changes: Record) -> StudyConfig:
     """
     if "config" not in spec.extra:
         raise InputError("the model does not say how it was trained; give --split")
-    given = {key: value for key, value in changes.items() if value is not None}
+    given: Record = {key: value for key, value in changes.items() if value is not None}
     if "split" in given or "group_by" in given:
-        given = {"split": "random", "group_by": None} | given
+        own: Record = {"split": "random", "group_by": None}
+        given = own | given
+    if given.get("max_loss", 0) < 0:
+        given["max_loss"] = None
     return replace(from_json(spec.extra["config"]), **given)
 
 
@@ -160,7 +163,10 @@ def prune_saved(
     device = resolve_device(config.device)
     original = loaded.model.to(device)
     before = evaluate_model(original, dataset, "val", device).to_json()
-    cut = prune_network(original, dataset.sides["train"], config, device=device, progress=progress)
+    sides = dataset.sides
+    cut = prune_network(
+        original, sides["train"], sides["val"], config, device=device, progress=progress
+    )
     spec = describe(
         cut.model,
         loaded.spec.backbone,
@@ -173,6 +179,8 @@ def prune_saved(
     write_csv(out / "ledger.csv", *cut.ledgers)
     answer: Record = {
         "layers": list(cut.layers),
+        "low_deg": cut.low_deg,
+        "tried": list(cut.tried),
         "parity": cut.parity,
         "before": before,
         "after": evaluate_model(cut.model, dataset, "val", device).to_json(),

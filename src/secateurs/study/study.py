@@ -116,7 +116,7 @@ def run_study(
     stop.check()
     rule = {
         name: config.to_json()[name]
-        for name in ("layers", "low_deg", "high_deg", "norm_std", "compensation", "views", "seed")
+        for name in ("layers", "low_deg", "high_deg", "norm_std", "max_loss", "compensation")
     }
     pruned_key = {"chosen": choice.record["key"], "rule": rule, "version": secateurs.__version__}
     pruned = stages.run(
@@ -189,18 +189,15 @@ def _check_configuration(out: Path, config: StudyConfig) -> None:
 
 def _claim(out: Path, config: StudyConfig, bench: Bench) -> None:
     """Mark a new directory as this study's, or check that it holds the same images and weights."""
-    mine = {
-        "schema": SCHEMA,
-        "config": config.to_json(),
-        "identity": bench.dataset.identity() | {"weights": list(bench.weights.loaded)},
-    }
+    identity = bench.dataset.identity() | {"weights": list(bench.weights.loaded)}
+    mine = {"schema": SCHEMA, "config": config.to_json(), "identity": identity}
     path = out / "study.json"
     if not path.exists():
         write_json(path, mine)
         return
     found = read_json(path)
-    if found["identity"] != mine["identity"]:
-        odd = [key for key, value in mine["identity"].items() if found["identity"][key] != value]
+    if found["identity"] != identity:
+        odd = [key for key, value in identity.items() if found["identity"][key] != value]
         raise InputError(
             f"{out}: holds a study of other {' and '.join(odd)}; choose a new directory"
         )
@@ -224,7 +221,9 @@ def _prune_and_export(bench: Bench, out: Path, progress: Progress) -> Record:
     config, sides = bench.config, bench.dataset.sides
     before: Loaded = load(out / "unpruned")
     original = before.model.to(bench.device)
-    cut = prune_network(original, sides["train"], config, device=bench.device, progress=progress)
+    cut = prune_network(
+        original, sides["train"], sides["val"], config, device=bench.device, progress=progress
+    )
     spec = model_spec(cut.model, bench, depth=before.spec.extra["depth"], kept=cut.kept)
     save(cut.model, spec, out / "model")
     write_csv(out / FILES["ledger"], *cut.ledgers)
@@ -240,7 +239,9 @@ def _prune_and_export(bench: Bench, out: Path, progress: Progress) -> Record:
     return {
         "rule": "pairwise",
         "compensation": config.compensation,
-        "low_deg": config.low_deg,
+        "low_deg": cut.low_deg,
+        "max_loss": config.max_loss,
+        "tried": list(cut.tried),
         "high_deg": config.high_deg,
         "norm_std": config.norm_std,
         "layers": list(cut.layers),

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from secateurs.errors import InputError
 from secateurs.files import atomic_path, fingerprint, read_json, write_json
-from secateurs.fit.inputs import PAPER_AUGMENTATION, Inputs, ViewPlan, extend_inputs, prepare_inputs
+from secateurs.fit.inputs import Inputs, ViewPlan, extend_inputs, prepare_inputs
 from secateurs.fit.train import Epoch, Fit, fit
 from secateurs.nets.backbones import layers
 from secateurs.nets.depth import freeze, split_at, train_mode
@@ -63,13 +63,14 @@ def view_plan(bench: Bench, trial: Trial) -> ViewPlan:
     return ViewPlan(
         seed=seed,
         num_views=config.views,
-        augmentation=PAPER_AUGMENTATION if config.augment else None,
+        augmentation=config.augmentation(),
     )
 
 
 def trial_key(bench: Bench, trial: Trial) -> str:
     """64 hexadecimal digits over configuration, images, split, weights and format."""
     config = bench.config
+    augmentation = config.augmentation()
     weights = {"loaded": list(bench.weights.loaded), "sha256": bench.weights.sha256}
     return fingerprint(
         {
@@ -81,7 +82,7 @@ def trial_key(bench: Bench, trial: Trial) -> str:
             "trial": asdict(trial),
             "fit": asdict(config.fit_config(run=trial.run)),
             "views": config.views,
-            "augment": config.augment,
+            "augmentation": None if augmentation is None else asdict(augmentation),
             "precision": bench.precision,
             "device": bench.device.type,
         }
