@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from secateurs.data.audit import Audit
 from secateurs.data.scan import Listing
 from secateurs.data.splits import (
+    Split,
     folder_split,
     group_split,
     leakage,
@@ -179,6 +180,58 @@ def test_plain_data_and_back():
     lost["names"]["val"][0] = "a/none.png"
     with pytest.raises(InputError, match=r"names a/none\.png, which is not among the images"):
         split_from_json(lost, listing)
+
+
+def test_a_stored_split_that_does_not_fit():
+    listing = listing_of(labels_of(5, 5))
+    stored = split_json(random_split(listing.labels, seed=0), listing)
+    first = stored["names"]["train"][0]
+    twice = stored | {"names": stored["names"] | {"test": [first, *stored["names"]["test"]]}}
+    with pytest.raises(InputError, match=f"has {first} in train and in test"):
+        split_from_json(twice, listing)
+    short = stored | {"names": stored["names"] | {"train": stored["names"]["train"][1:]}}
+    with pytest.raises(InputError, match=f"does not know {first}, which is among the images"):
+        split_from_json(short, listing)
+    with pytest.raises(InputError, match="not a stored split"):
+        split_from_json({"rule": "random"}, listing)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(4, 30))
+def test_leakage_agrees_with_a_double_loop(seed: int, num: int):
+    generator = np.random.default_rng(seed)
+    listing = listing_of([0] * num)
+    side = np.concatenate([[0, 1, 2], generator.integers(0, 3, num - 3)])
+    split = Split("x", 0, *(np.flatnonzero(side == k) for k in range(3)))
+    pixels = generator.integers(0, num, num)  # equal numbers are equal pictures
+    looks = generator.random((num, num)) < 0.1
+    pairs = [(i, j) for i in range(num) for j in range(i + 1, num)]
+    audit = Audit(
+        listing=listing,
+        sizes=np.full((num, 2), 9),
+        content_ids=np.arange(num, dtype=np.uint64),
+        bad=(),
+        exact=tuple(
+            tuple(np.flatnonzero(pixels == p).tolist())
+            for p in np.unique(pixels)
+            if (pixels == p).sum() > 1
+        ),
+        near=tuple((i, j) for i, j in pairs if looks[i, j] and pixels[i] != pixels[j]),
+        conflicts=(),
+    )
+    groups = [f"g{k}" for k in generator.integers(0, 4, num)]
+    same = exact = near = 0
+    for i in split.test:
+        same += any(groups[i] == groups[j] for j in split.train)
+        copied = any(pixels[i] == pixels[j] for j in split.train)
+        exact += copied
+        near += not copied and any((min(i, j), max(i, j)) in audit.near for j in split.train)
+    assert leakage(split, audit, groups).to_json() == {
+        "num_test": len(split.test),
+        "same_group": same,
+        "duplicate": exact,
+        "near_duplicate": near,
+    }
 
 
 def test_leakage_counts_what_a_training_image_gives_away():
