@@ -64,7 +64,8 @@ def test_bad_batch_sizes(text: str):
         ({"split": "half"}, "split is out of range: 'half'"),
         ({"resize": "stretch"}, "resize is out of range"),
         ({"compensation": "hope"}, "compensation is out of range"),
-        ({"split": "paper", "group_by": "x"}, "group_by goes with split random, not with split"),
+        ({"max_loss": -1.0}, "max_loss is out of range: -1.0"),
+        ({"min_scale": 0.0}, "scale must be a range within"),
     ],
 )
 def test_bad_values(changes: dict, text: str):

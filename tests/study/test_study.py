@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,14 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-import secateurs.data.decode
 import secateurs.study.sweep
 from secateurs.errors import InputError
 from secateurs.fit.inputs import Inputs
 from secateurs.report.schema import check_results
 from secateurs.ship.checkpoint import load
 from secateurs.stopping import StopFlag, StopRequested
+from secateurs.study.bench import open_dataset
 from secateurs.study.config import StudyConfig
+from secateurs.study.models import evaluate_model
 from secateurs.study.study import headline, run_study
 from secateurs.study.sweep import choose, summarise_sweep
 
@@ -93,21 +95,12 @@ def test_results_are_whole(finished: tuple[Path, dict]):
 
 
 def test_saved_networks_give_the_accuracies_in_the_results(
-    finished: tuple[Path, dict], cache: Path
+    finished: tuple[Path, dict], flags: Path, cache: Path
 ):
-    from secateurs.study.bench import open_dataset
-    from secateurs.study.models import evaluate_model
-
     out, results = finished
-    name = next(iter(results["split"]["names"]["test"]))
-    assert name.endswith(".png")
-    folder = [p for p in out.parent.parent.glob("*/flags*") if p.is_dir()]
-    flags = folder[0] if folder else None
+    dataset = open_dataset(str(flags), CONFIG, cache=cache)
     for where, key in (("unpruned", "chosen"), ("model", "pruned")):
         loaded = load(out / where)
-        if flags is None:
-            continue
-        dataset = open_dataset(str(flags), CONFIG, cache=cache)
         again = evaluate_model(loaded.model, dataset, "test", torch.device("cpu"))
         assert again.to_json() == results[key]["test"]
 
@@ -120,7 +113,8 @@ def test_a_second_run_trains_decodes_and_measures_nothing(
 
     out, results = finished
     monkeypatch.setattr(secateurs.study.sweep, "run_trial", never)
-    monkeypatch.setattr(secateurs.data.decode, "decode", never)
+    monkeypatch.setattr("secateurs.data.audit.decode", never)
+    monkeypatch.setattr("secateurs.data.store.decode", never)
     monkeypatch.setattr("secateurs.study.study.prune_network", never)
     monkeypatch.setattr("secateurs.study.study.price", never)
     again = run_study(str(flags), CONFIG, out, cache=cache)
@@ -193,8 +187,6 @@ def test_another_configuration_in_the_same_directory_is_refused(
 def test_other_images_in_the_same_directory_are_refused(
     finished: tuple[Path, dict], flags: Path, cache: Path, tmp_path: Path
 ):
-    import shutil
-
     copy = tmp_path / "flags"
     shutil.copytree(flags, copy)
     (next((copy / "plain").iterdir())).unlink()

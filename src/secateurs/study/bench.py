@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from secateurs.data.audit import Audit, audit
+from secateurs.data.audit import Audit
 from secateurs.data.faces import embedded_faces
 from secateurs.data.groups import parse_group_by
-from secateurs.data.scan import scan
+from secateurs.data.scan import Listing, scan
 from secateurs.data.splits import Leakage, Split, leakage, make_split, split_json
-from secateurs.data.store import open_store
+from secateurs.data.store import audit_and_store
 from secateurs.errors import InputError
 from secateurs.files import fingerprint
 from secateurs.fit.inputs import Images
@@ -97,6 +97,15 @@ def data_folder(data: str, *, cache: Path, progress: Progress = SILENT) -> Path:
     return embedded_faces(cache, progress=progress) if data == FACES else Path(data)
 
 
+def split_listing(
+    listing: Listing, *, rule: str, group_by: str | None, seed: int
+) -> tuple[Split, tuple[str, ...] | None]:
+    """The split by `rule`, and the groups; those decide a random split and count leakage in all."""
+    groups = None if group_by is None else parse_group_by(listing.names, group_by)
+    dealt = groups if rule == "random" else None
+    return make_split(listing, rule=rule, groups=dealt, seed=seed), groups
+
+
 def open_dataset(
     data: str,
     config: StudyConfig,
@@ -110,26 +119,29 @@ def open_dataset(
     Raises InputError for whatever is wrong with the folder, and with `strict` for any finding.
     """
     folder = data_folder(data, cache=cache, progress=progress)
-    checked = audit(scan(folder), cache=cache, progress=progress)
+    wanted = preprocessing(config.backbone)
+    checked, store = audit_and_store(
+        scan(folder),
+        cache=cache,
+        side=wanted.size * 8 // 7,
+        crop=wanted.size,
+        resize=config.resize,
+        progress=progress,
+    )
     if strict and checked.findings:
         raise InputError(f"{folder}: the audit found: {'; '.join(checked.findings)}")
-    listing = checked.listing
     group_by = config.group_by
     if data == FACES and group_by is None and config.split == "random":
         group_by = FACES_GROUPS
-    groups = None if group_by is None else parse_group_by(listing.names, group_by)
-    split = make_split(listing, rule=config.split, groups=groups, seed=config.seed)
-    wanted = preprocessing(config.backbone)
-    side = wanted.size * 8 // 7
-    store = open_store(
-        checked, cache=cache, side=side, crop=wanted.size, resize=config.resize, progress=progress
+    split, groups = split_listing(
+        checked.listing, rule=config.split, group_by=group_by, seed=config.seed
     )
     images = Images(
         pixels=store.train_view,
         eval_pixels=store.eval_view,
         ids=store.ids,
         sizes=store.sizes,
-        labels=np.asarray(listing.labels, dtype=np.int64),
+        labels=np.asarray(checked.listing.labels, dtype=np.int64),
         mean=wanted.mean,
         std=wanted.std,
     )

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from secateurs.data.audit import audit
-from secateurs.data.groups import parse_group_by
 from secateurs.data.scan import scan
-from secateurs.data.splits import leakage, make_split, split_json
+from secateurs.data.splits import leakage, split_json
 from secateurs.progress import SILENT, Progress
-from secateurs.study.bench import data_folder
+from secateurs.study.bench import data_folder, split_listing
 
 SHOWN = 20
 
@@ -33,8 +32,7 @@ def audit_data(
     found = checked.to_json() | {"name": folder.name, "split": None}
     if split is not None or group_by is not None:
         listing = checked.listing
-        groups = None if group_by is None else parse_group_by(listing.names, group_by)
-        made = make_split(listing, rule=split or "random", groups=groups, seed=seed)
+        made, groups = split_listing(listing, rule=split or "random", group_by=group_by, seed=seed)
         found["split"] = split_json(made, listing) | {
             "num_groups": None if groups is None else len(set(groups)),
             "leakage": leakage(made, checked, groups).to_json(),

@@ -71,8 +71,6 @@ class StudyConfig:
         for name, good in checks.items():
             if not good:
                 raise InputError(f"{name} is out of range: {getattr(self, name)!r}")
-        if self.group_by is not None and self.split != "random":
-            raise InputError(f"group_by goes with split random, not with split {self.split}")
 
     def augmentation(self) -> Augmentation | None:
         """How views differ from the image; None when training sees the evaluation view."""

@@ -1,0 +1,160 @@
+"""The command line as a user types it: what it prints, where, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from secateurs.cli import main
+
+BACKBONE = ["--backbone", "mobilenet_v3_small", "--weights", "none"]
+COMMANDS = ("study", "audit", "faces", "train", "evaluate", "prune", "export", "predict", "report")
+STUDY_WORDS = (
+    *("--out", "--weights", "--split", "--group-by", "--depths", "--runs", "--epochs", "--lr"),
+    *("--batch-size", "--preset", "--device", "--seed", "--json", "--low", "--high", "--std"),
+)
+QUICK = ["--epochs", "2", "--views", "1", "--batch-size", "8", "--precision", "float32"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+def run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str
+) -> tuple[int, str, str]:
+    monkeypatch.setattr("sys.argv", ["secateurs", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    printed = capsys.readouterr()
+    return int(ended.value.code or 0), printed.out, printed.err
+
+
+def test_help_of_every_command_gives_units_and_defaults(capsys, monkeypatch):
+    code, out, _ = run(capsys, monkeypatch)
+    assert code == 0
+    for command in COMMANDS:
+        assert command in out
+        code, text, _ = run(capsys, monkeypatch, command, "--help")
+        assert code == 0
+        assert "Usage: secateurs" in text
+    _, text, _ = run(capsys, monkeypatch, "study", "--help")
+    for word in STUDY_WORDS:
+        assert word in text
+    assert "degrees" in text
+    assert "[default: 1e-4]" in text
+
+
+def test_audit_prints_the_papers_split(flags: Path, cache: str, capsys, monkeypatch):
+    words = ["audit", str(flags), "--split", "paper", "--json", "--cache", cache, "--quiet"]
+    code, out, err = run(capsys, monkeypatch, *words)
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    counts = found["split"]["counts"]
+    assert sum(counts.values()) == 48
+    for side, per_class in found["split"]["per_class"].items():
+        assert sum(per_class) == counts[side]
+    assert found["classes"] == ["across", "down", "plain"]
+    _, text, _ = run(capsys, monkeypatch, "audit", str(flags), "--cache", cache, "--quiet")
+    assert text.startswith("flags")
+    assert "48 images in 3 classes" in text
+
+
+def test_strict_makes_findings_an_error(flags: Path, tmp_path: Path, cache, capsys, monkeypatch):
+    import shutil
+
+    copy = tmp_path / "flags"
+    shutil.copytree(flags, copy)
+    (copy / "plain" / "empty.png").write_bytes(b"")
+    words = ["audit", str(copy), "--cache", cache, "--quiet"]
+    code, out, _ = run(capsys, monkeypatch, *words)
+    assert code == 0
+    assert "plain/empty.png: zero-byte" in out
+    code, _, err = run(capsys, monkeypatch, *words, "--strict")
+    assert code == 2
+    assert "--strict makes them an error" in err
+    words = ["study", str(copy), "--out", str(tmp_path / "s"), "--cache", cache, *BACKBONE]
+    code, _, err = run(capsys, monkeypatch, *words, "--strict", "--quiet")
+    assert code == 2
+    assert "the audit found" in err
+    assert not (tmp_path / "s").exists()
+
+
+def test_one_step_at_a_time(flags: Path, tmp_path: Path, cache: str, capsys, monkeypatch):
+    def call(*words: str) -> tuple[int, str, str]:
+        return run(capsys, monkeypatch, *words)
+
+    model, small = str(tmp_path / "model"), str(tmp_path / "small")
+    group = ["--group-by", r"^(\d+)_", "--cache", cache, "--quiet", "--json"]
+    train = ["train", str(flags), "--out", model, "--depth", "53", *BACKBONE, *QUICK, *group]
+    code, out, err = call(*train)
+    assert (code, err) == (0, "")
+    trained = json.loads(out)
+    assert trained["depth"] == 53
+    assert len(trained["curve"]) == 2
+    code, out, _ = call(*train)  # all is done: it only answers
+    assert json.loads(out)["timing"] == trained["timing"]
+
+    common = ["--cache", cache, "--quiet", "--json"]
+    code, out, _ = call("evaluate", model, str(flags), "--side", "val", *common)
+    assert json.loads(out) == trained["val"]
+    code, out, _ = call("evaluate", model, str(flags), "--side", "all", "--cache", cache, "--quiet")
+    assert "on 48 images" in out
+    assert "specificity" in out
+
+    prune = ["prune", model, str(flags), "--out", small, "--layers", "classifier.0", *common]
+    code, out, _ = call(*prune, "--low", "10", "--max-loss", "-1")
+    cut = json.loads(out)
+    assert code == 0
+    assert cut["layers"][0]["num_kept"] < cut["layers"][0]["num_units"] == 1024
+    assert cut["num_parameters"]["after"] < cut["num_parameters"]["before"]
+    assert (tmp_path / "small" / "ledger.csv").read_text().count("\n") == 1025
+    code, _, err = call("prune", small, str(flags), "--out", str(tmp_path / "x"), *common)
+    assert code == 2
+    assert "already pruned" in err
+
+    onnx = tmp_path / "small.onnx"
+    code, out, _ = call("export", small, str(flags), "--out", str(onnx), "--json")
+    assert json.loads(out)["max_abs_difference"] <= 1e-4
+    assert onnx.stat().st_size > 0
+
+    pictures = [str(path) for path in sorted((flags / "plain").iterdir())[:2]]
+    code, out, _ = call("predict", small, *pictures, "--top", "2", "--json")
+    predictions = json.loads(out)["predictions"]
+    assert [row["name"] for row in predictions] == pictures
+    for row in predictions:
+        first, second = (answer["probability"] for answer in row["answers"])
+        assert 1 >= first >= second >= 0
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["study", "nowhere", "--out", "x"], "nowhere"),
+        (["study", "faces"], "Missing option '--out'"),
+        (["study", "faces", "--out", "x", "--depths", "7-5"], "run backwards; write 5-7"),
+        (["study", "faces", "--out", "x", "--runs", "many"], "not a valid"),
+        (["study", "faces", "--out", "x", "--preset", "slow"], "unknown preset 'slow'"),
+        (["study", "faces", "--out", "x", "--device", "tpu"], "device must be auto, cpu or cuda"),
+        (["study", "faces", "--out", "x", "--lr", "-1"], "lr is out of range: -1.0"),
+        (["evaluate", "nowhere", "faces"], "nowhere"),
+        (["predict", "nowhere", "x.png"], "nowhere"),
+        (["report", "nowhere"], "nowhere"),
+        (["explode"], "No such command 'explode'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    words: list[str], text: str, tmp_path: Path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SECATEURS_CACHE", str(tmp_path / "cache"))
+    code, out, err = run(capsys, monkeypatch, *words)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert text in err or "unable to parse" in err
+    assert list(tmp_path.glob("x*")) == []
