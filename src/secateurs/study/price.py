@@ -15,7 +15,7 @@ from secateurs.ship.cost import Cost, cost, cost_sentence
 from secateurs.ship.latency import LatencyRow, onnx_latency, torch_latency
 
 BATCHES = (1, 64)
-BUDGET_S = 8.0
+BUDGET_S = 5.0
 
 
 def price(

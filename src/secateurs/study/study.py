@@ -23,7 +23,7 @@ from secateurs.ship.export import export_onnx
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Bench, open_bench
 from secateurs.study.config import StudyConfig, difference
-from secateurs.study.cut import prune_network
+from secateurs.study.cut import layers_to_cut, prune_network
 from secateurs.study.models import evaluate_model, model_spec
 from secateurs.study.price import price
 from secateurs.study.samples import sample_predictions
@@ -95,6 +95,7 @@ def run_study(
     _check_directory(out)
     _check_configuration(out, config)
     bench = open_bench(data, config, cache=cache, strict=strict, progress=progress)
+    layers_to_cut(bench.new_model(seed=config.seed, pretrained=False), bench.config)
     _claim(out, config, bench)
     stages, store = Stages(out), Store(out)
     trials = run_sweep(bench, store, budget_bytes=budget_bytes, stop=stop, progress=progress)
