@@ -24,7 +24,6 @@ _HOMES = {
     "freeze": "nets.depth",
     "split_at": "nets.depth",
     "load_pretrained": "nets.weights",
-    "fit": "fit.train",
     "FitConfig": "fit.train",
     "evaluate": "fit.metrics",
     "similar_pairs": "prune.angles",

@@ -1,4 +1,7 @@
-"""The command line: words to functions. Heavy imports wait until a command runs."""
+"""The command line: words to functions. Heavy imports wait until a command runs.
+
+Long because typer reads a command's options off its signature: each stands there once a command.
+"""
 
 from __future__ import annotations
 

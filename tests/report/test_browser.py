@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ pytestmark = pytest.mark.browser
 def browser() -> Generator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api")
     path = shutil.which("chromium")
+    if path is None and os.environ.get("SECATEURS_REQUIRE_BROWSER"):
+        pytest.fail("chromium is not installed, and SECATEURS_REQUIRE_BROWSER asks for it")
     if path is None:
         pytest.skip("chromium is not installed")
     with sync_api.sync_playwright() as playwright:

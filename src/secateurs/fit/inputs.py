@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secateurs.data.views import Augmentation, normalise, views
-from secateurs.fit.modes import evaluating
 from secateurs.fit.precision import Precision, arithmetic
+from secateurs.nets.trace import eval_mode
 from secateurs.progress import SILENT, Progress
 
 PREFIX_BATCH = 32
@@ -118,7 +118,7 @@ class ViewPlan:
 
 def run_frozen(module: nn.Module, batch: Tensor, *, precision: Precision = "float32") -> Tensor:
     """A frozen module's float32 output, in eval mode and without gradient."""
-    with evaluating(module), torch.no_grad(), arithmetic(precision, batch.device):
+    with eval_mode(module), torch.no_grad(), arithmetic(precision, batch.device):
         return module(batch).float()
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from secateurs.errors import InputError
-from secateurs.fit.modes import evaluating
+from secateurs.nets.trace import eval_mode
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def predict_logits(module: torch.nn.Module, inputs: Tensor, *, batch_size: int =
     The module's modes are restored afterwards, also after an error.
     """
     outputs: list[Tensor] = []
-    with evaluating(module), torch.inference_mode():
+    with eval_mode(module), torch.inference_mode():
         for first in range(0, len(inputs), batch_size):
             outputs.append(module(inputs[first : first + batch_size]).float().cpu())
     return torch.cat(outputs)

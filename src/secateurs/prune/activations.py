@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
-from secateurs.fit.modes import evaluating
+from secateurs.nets.trace import eval_mode
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def collect(
     changed = [model, module, *([after] if isinstance(after, nn.Module) else [])]
     with torch.no_grad(), ExitStack() as stack:
         for part in changed:
-            stack.enter_context(evaluating(part))
+            stack.enter_context(eval_mode(part))
         for batch in batches:
             with recording(module) as outputs:
                 run(batch)

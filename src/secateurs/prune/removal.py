@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
-from secateurs.fit.modes import evaluating
+from secateurs.nets.trace import eval_mode
 
 ELEMENTWISE: tuple[type[nn.Module], ...] = (
     nn.ReLU,
@@ -243,7 +243,7 @@ def parity(
         return (received[0] * mask.to(received[0].device), *received[1:])
 
     consumer.layer.register_forward_pre_hook(zero)
-    with torch.no_grad(), evaluating(whole), evaluating(cut):
+    with torch.no_grad(), eval_mode(whole), eval_mode(cut):
         batch = inputs.double()
         difference = (run(whole, batch) - run(cut, batch)).abs()
     return float(difference.max()) if difference.numel() else 0.0
