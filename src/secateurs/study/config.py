@@ -51,7 +51,7 @@ class StudyConfig:
     low_deg: float = 15.0
     high_deg: float = 165.0
     norm_std: float | None = None
-    max_loss: float | None = 1.0
+    max_loss: float | None = 2.0
     compensation: Literal["drop", "add", "least_squares"] = "least_squares"
 
     def __post_init__(self) -> None:

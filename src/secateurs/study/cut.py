@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -55,7 +56,7 @@ def prune_network(
 
     The layers before the first one cut run once; all that follows works on their output. With
     `config.max_loss` (points of validation accuracy) the angle is the largest, up to
-    `config.low_deg`, found by bisection, whose cut costs no more; otherwise it is `low_deg`. The
+    `config.low_deg`, whose cut costs no more; otherwise it is `low_deg`. The
     model given is not changed. Raises InputError for a layer that is unknown or cannot be pruned,
     before anything is done.
     """
@@ -123,33 +124,21 @@ def search_angle(
     floor: float,
     highest_deg: float,
 ) -> tuple[Cuts, float, tuple[dict[str, Any], ...]]:
-    """The cut at the largest angle whose accuracy is at least `floor`, to half a degree.
+    """The cut at the largest angle, in steps of half a degree, whose accuracy is at least `floor`.
 
-    Bisection between no angle, which removes dead units alone, and `highest_deg`. Accuracy need
-    not fall evenly with the angle: what is found is good, a larger one may be too.
+    Angles are tried from `highest_deg` downwards, since accuracy does not fall evenly with the
+    angle; angle 0, which removes dead units alone, is taken when none is good. Returns the cut,
+    its angle, and what was seen at each angle tried, in ascending order.
     """
     tried: list[dict[str, Any]] = []
-
-    def attempt(low_deg: float) -> tuple[Cuts, bool]:
+    for low_deg in [*np.arange(highest_deg, 0, -ANGLE_STEP_DEG).tolist(), 0.0]:
         cuts = cut_at(low_deg)
         reached = accuracy(cuts[-1].model)
         kept = sum(len(cut.selection.survivors) for cut in cuts)
         tried.append({"low_deg": low_deg, "num_kept": kept, "val_accuracy": reached})
-        return cuts, reached >= floor - 1e-12
-
-    best, good = attempt(highest_deg)
-    if good:
-        return best, highest_deg, tuple(tried)
-    low, high = 0.0, highest_deg
-    best, _ = attempt(0.0)
-    while high - low > ANGLE_STEP_DEG:
-        middle = (low + high) / 2
-        cuts, good = attempt(middle)
-        if good:
-            best, low = cuts, middle
-        else:
-            high = middle
-    return best, low, tuple(sorted(tried, key=lambda row: row["low_deg"]))
+        if low_deg == 0 or reached >= floor - 1e-12:
+            return cuts, low_deg, tuple(reversed(tried))
+    raise AssertionError("angle 0 is always taken")
 
 
 def _record(alias: str, path: str, cut: PrunedLayer) -> dict[str, Any]:
