@@ -120,7 +120,10 @@ class SharedInputs:
             return self._prepare(plan, prefix), tail
         if self._held is not None and self._held[0] == plan and self._held[1] <= depth:
             _, held_depth, inputs = self._held
-            if held_depth < depth:
+            if held_depth < depth and inputs.stored is None:
+                # What did not fit at this depth may at a deeper one, whose outputs are smaller.
+                inputs = self._prepare(plan, prefix)
+            elif held_depth < depth:
                 self._held = None
                 num_done = len(split_at(model, name, held_depth)[0])
                 inputs = extend_inputs(

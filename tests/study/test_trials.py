@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from secateurs.nets.backbones import layers
+from secateurs.study.bench import open_bench
+from secateurs.study.config import StudyConfig
+from secateurs.study.trials import SharedInputs, Trial
+
+
+def test_outputs_too_large_at_one_depth_are_kept_at_a_deeper_one(flags: Path, tmp_path: Path):
+    config = StudyConfig(
+        backbone="mobilenet_v3_small",
+        weights="none",
+        depths=(0, 53),
+        epochs=1,
+        views=1,
+        batch_size=8,
+        precision="float32",
+    )
+    bench = open_bench(str(flags), config, cache=tmp_path)
+    model = bench.new_model(seed=0, pretrained=False)
+    known = tuple(layer.alias for layer in layers(model, config.backbone))
+    bench = replace(bench, weights=replace(bench.weights, loaded=known))
+    shared = SharedInputs(bench, budget_bytes=10**6)
+    shallow, _ = shared.get(Trial(0, 0), model)
+    deep, _ = shared.get(Trial(53, 0), model)
+    assert shallow.stored is None  # 28 pictures of 224 x 224 take 17 MB
+    assert deep.stored is not None
+    assert deep.stored.shape[:2] == (1, len(bench.dataset.sides["train"]))
