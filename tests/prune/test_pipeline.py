@@ -103,8 +103,10 @@ def test_ledger_has_one_row_a_unit(tmp_path):
     assert table[31]["survivor"] == "1" and table[31]["layer"] == "4"
 
 
-@pytest.mark.parametrize("rule", ["subspace", "random", "l2", "variance", "geometric_median"])
-@pytest.mark.parametrize("compensation", ["drop", "affine", "least_squares"])
+@pytest.mark.parametrize(
+    "rule", ["cluster", "subspace", "random", "l2", "variance", "geometric_median"]
+)
+@pytest.mark.parametrize("compensation", ["drop", "affine", "least_squares", "merge"])
 def test_every_rule_goes_with_every_compensation(rule, compensation, tmp_path):
     options = PruneOptions(rule=rule, keep=8, compensation=compensation)
     cut = prune_layer(tail(), "4", INPUTS, options=options)
@@ -129,5 +131,5 @@ def test_bad_requests_change_nothing():
         prune_layers(model, ["4", "4"], INPUTS)
     with pytest.raises(InputError, match="unknown"):
         prune_layers(model, ["1", "9"], INPUTS)
-    with pytest.raises(InputError, match="only least_squares fits another network"):
+    with pytest.raises(InputError, match="only least_squares and merge fit another network"):
         prune_layer(model, "4", INPUTS, options=PruneOptions(compensation="add"), reference=tail())

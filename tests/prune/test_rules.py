@@ -134,7 +134,9 @@ def test_a_third_opposite_unit_is_left_without_a_partner():
 def test_bad_options():
     x, incoming, outgoing = layer()
     cases = [
-        (SelectOptions(rule="magic"), "rule: expected one of pairwise, subspace"),  # pyright: ignore
+        (SelectOptions(rule="magic"), "rule: expected one of pairwise, cluster, subspace"),  # pyright: ignore
+        (SelectOptions(rule="cluster"), "rule cluster needs a number of units to keep"),
+        (SelectOptions(rule="taylor", keep=3), "rule taylor needs labels"),
         (SelectOptions(rule="l2"), "rule l2 needs a number of units to keep"),
         (SelectOptions(rule="dead", keep=3), "rule dead cannot be told"),
         (SelectOptions(keep=3, keep_fraction=0.5), "expected keep or keep_fraction, got both"),

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from secateurs.errors import InputError
+from secateurs.prune.ridge import RIDGES, fit_ridge
 from secateurs.prune.selection import Selection
-
-RIDGES = tuple(10.0**k for k in range(-8, 3))  # relative to the mean squared singular value
 
 
 @dataclass(frozen=True)
@@ -95,63 +94,32 @@ def least_squares(
     InputError when a shape does not fit or a ridge is not positive.
     """
     _check(activations, weight, bias, selection)
-    if not ridges or min(ridges) <= 0:
-        raise InputError(f"ridges: expected positive numbers, got {list(ridges)}")
     kept = activations[:, selection.survivors].double()  # (samples, kept)
     old = weight[:, selection.survivors].double()
     if target is None:
         gone = selection.removed
         missing = activations[:, gone].double() @ weight[:, gone].double().T
         missing += _bias(weight, bias)
+        change, offset, ridge = fit_ridge(kept, missing, ridges)
+        new = Outgoing(old + change, offset, ridge)
     else:
-        if target.shape != (len(activations), len(weight)):
-            raise InputError(
-                f"target: expected shape {(len(activations), len(weight))}, "
-                f"got {tuple(target.shape)}"
-            )
-        missing = target.double() - kept @ old.T
-    change, offset, ridge = fit_ridge(kept, missing, ridges)
-    return Outgoing((old + change).to(weight.dtype), offset.to(weight.dtype), ridge)
+        new = refit(kept, old, target, ridges)
+    return Outgoing(new.weight.to(weight.dtype), new.bias.to(weight.dtype), new.ridge)
 
 
-def fit_ridge(x: Tensor, y: Tensor, ridges: Sequence[float]) -> tuple[Tensor, Tensor, float]:
-    """Ridge regression of y (samples, outputs) on x (samples, inputs), both float64.
+def refit(activations: Tensor, anchor: Tensor, target: Tensor, ridges: Sequence[float]) -> Outgoing:
+    """Weights and bias, float64, that give `target` (samples, outputs) from (samples, kept).
 
-    Returns the coefficients (outputs, inputs), the unpenalised intercept (outputs,) and the ridge
-    with the least leave-one-out error, relative to the mean squared singular value of centred x.
+    The ridge pulls towards the `anchor` (outputs, kept). Raises InputError when the shapes do not
+    belong together.
     """
-    samples, inputs = x.shape
-    x_mean, y_mean = x.mean(0), y.mean(0)
-    x, y = x - x_mean, y - y_mean
-    # x = U S V'. Only U and S^2 decide the error; the coefficients follow for the ridge chosen.
-    if inputs <= samples:
-        squares, v = torch.linalg.eigh(x.T @ x)
-        squares = squares.clamp_(min=0)
-        u = x @ v / _root(squares)
-    else:
-        squares, u = torch.linalg.eigh(x @ x.T)
-        squares = squares.clamp_(min=0)
-        v = x.T @ u / _root(squares)
-    significant = squares > squares.amax() * len(squares) * torch.finfo(torch.float64).eps
-    squares, u, v = squares[significant], u[:, significant], v[:, significant]
-    if len(squares) == 0:
-        return torch.zeros_like(y[0])[:, None].expand(-1, inputs).clone(), y_mean, min(ridges)
-    scale = float(squares.sum()) / min(samples, inputs)
-    projected = u.T @ y  # (rank, outputs)
-    errors: list[float] = []
-    for ridge in ridges:
-        shrink = squares / (squares + ridge * scale)
-        residual = y - u @ (shrink[:, None] * projected)
-        left = 1 - 1 / samples - u.square() @ shrink  # 1 less the diagonal of the hat matrix
-        errors.append(float((residual / left.clamp(min=1e-12)[:, None]).square().sum()))
-    ridge = ridges[errors.index(min(errors))]
-    factor = squares.sqrt() / (squares + ridge * scale)
-    change = (v @ (factor[:, None] * projected)).T
-    return change, y_mean - change @ x_mean, ridge
-
-
-def _root(squares: Tensor) -> Tensor:
-    return squares.clamp(min=torch.finfo(torch.float64).tiny).sqrt()
+    if target.shape != (len(activations), len(anchor)):
+        raise InputError(
+            f"target: expected shape {(len(activations), len(anchor))}, got {tuple(target.shape)}"
+        )
+    missing = target.double() - activations.double() @ anchor.double().T
+    change, offset, ridge = fit_ridge(activations, missing, ridges)
+    return Outgoing(anchor.double() + change, offset, ridge)
 
 
 def _merge(

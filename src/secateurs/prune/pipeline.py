@@ -10,16 +10,20 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
+from secateurs.nets.trace import eval_mode
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.activations import collect
 from secateurs.prune.angles import AngleHistogram, angle_histogram
 from secateurs.prune.compensation import Outgoing, add, affine, drop, least_squares
+from secateurs.prune.gradients import loss_gradients
 from secateurs.prune.ledger import Ledger, ledger
+from secateurs.prune.merging import Incoming, merge
 from secateurs.prune.removal import find_consumer, parity, remove_units
 from secateurs.prune.rules import SelectOptions, select
 from secateurs.prune.selection import Selection
 
-Compensation = Literal["drop", "add", "affine", "least_squares"]
+Compensation = Literal["drop", "add", "affine", "least_squares", "merge"]
+REFITTED = ("least_squares", "merge")  # steps that fit a target
 Run = Callable[[nn.Module, Tensor], Tensor]
 PARITY_INPUTS = 32  # inputs on which removing is compared with zeroing
 PARITY_LIMIT = 1e-5
@@ -53,6 +57,7 @@ class PrunedLayer:
     consumer_path: str
     selection: Selection
     outgoing: Outgoing  # new weight and bias of the consumer, for `remove_units`
+    incoming: Incoming | None  # of the layer itself, where units were merged
     parity: float  # largest difference of logits between removed and zeroed, without compensation
     histogram: AngleHistogram
     ledger: Ledger
@@ -67,6 +72,7 @@ def prune_layer(
     options: PruneOptions | None = None,
     run: Run | None = None,
     reference: nn.Module | None = None,
+    labels: Tensor | None = None,
     progress: Progress = SILENT,
 ) -> PrunedLayer:
     """Remove units of the linear layer at `path` and compensate in the layer that reads them.
@@ -74,7 +80,8 @@ def prune_layer(
     `model` may be a whole network or the tail behind a frozen part; `inputs` are the training
     inputs of `model`, one tensor or batches, and `run(model, batch)` gives logits (default: the
     model called). With a `reference`, the consumer is refitted to what that network's layer at the
-    same path gives instead of to `model`'s own; least squares only. The model given is not
+    same path gives instead of to `model`'s own; least squares and merging only. Rule `taylor` needs
+    the `labels` (samples,) of the inputs. The model given is not
     changed. Raises InputError for unknown layers and options, and when no unit would survive.
 
     >>> import torch
@@ -88,34 +95,54 @@ def prune_layer(
     options.check()
     run = run or call
     consumer = find_consumer(model, path)
-    if reference is not None and options.compensation != "least_squares":
+    if reference is not None and options.compensation not in REFITTED:
         raise InputError(
-            "reference: only least_squares fits another network, "
+            "reference: only least_squares and merge fit another network, "
             f"got compensation {options.compensation}"
         )
     batches = split(inputs, options.batch_size)
     with progress.task(f"prune {path}", 4) as step:
-        activations = _activations(model, run, model.get_submodule(path), batches, consumer.after)
+        before = _activations(model, run, model.get_submodule(path), batches, None)
+        with eval_mode(model):
+            activations = consumer.after(before)
         target = None
         if reference is not None:
-            layer = reference.get_submodule(consumer.path)
-            target = _activations(reference, run, layer, batches, None)
+            other = reference.get_submodule(consumer.path)
+            target = _activations(reference, run, other, batches, None)
         step(1)
         outgoing_weight, outgoing_bias = parameters(consumer.layer)
-        incoming = dict(model.get_submodule(path).named_parameters())["weight"].detach()
-        selection = select(activations, incoming, outgoing_weight, options)
+        layer = model.get_submodule(path)
+        assert isinstance(layer, nn.Linear)
+        own = Incoming(*parameters(layer))
+        gradients = None
+        if options.rule == "taylor" and labels is not None:
+            gradients = loss_gradients(
+                lambda batch: run(model, batch), model, consumer.layer, batches, labels
+            )
+        selection = select(activations, own.weight, outgoing_weight, options, gradients=gradients)
         step(1)
-        outgoing = compensate(
-            options.compensation,
-            activations,
-            outgoing_weight,
-            outgoing_bias,
-            selection,
-            target=target,
-        )
-        pruned = remove_units(
-            model, path, selection.survivors, weight=outgoing.weight, bias=outgoing.bias
-        )
+        incoming = None
+        if options.compensation == "merge":
+            with eval_mode(model):
+                incoming, outgoing = merge(
+                    before,
+                    consumer.after,
+                    own,
+                    outgoing_weight,
+                    outgoing_bias,
+                    selection,
+                    target=target,
+                )
+        else:
+            outgoing = compensate(
+                options.compensation,
+                activations,
+                outgoing_weight,
+                outgoing_bias,
+                selection,
+                target=target,
+            )
+        pruned = _remove(model, path, selection, outgoing, incoming)
         step(1)
         difference = parity(model, path, selection.survivors, batches[0][:PARITY_INPUTS], run=run)
         assert difference <= PARITY_LIMIT, f"{path}: removing and zeroing differ by {difference}"
@@ -127,6 +154,7 @@ def prune_layer(
         consumer_path=consumer.path,
         selection=selection,
         outgoing=outgoing,
+        incoming=incoming,
         parity=difference,
         histogram=histogram,
         ledger=ledger(path, selection),
@@ -141,13 +169,14 @@ def prune_layers(
     *,
     options: PruneOptions | None = None,
     run: Run | None = None,
+    labels: Tensor | None = None,
     progress: Progress = SILENT,
 ) -> tuple[PrunedLayer, ...]:
     """Prune layers one after the other; the last result holds the model with all of them cut.
 
-    Each is measured on the network as already pruned; least squares fits it to the outputs of the
-    network given. Paths are in the order in which the layers run. Raises as `prune_layer` does,
-    before anything is cut, and when a layer is named twice or none is.
+    Each is measured on the network as already pruned; least squares and merging fit it to the
+    outputs of the network given. Paths are in the order in which the layers run. Raises as
+    `prune_layer` does, before anything is cut, and when a layer is named twice or none is.
 
     >>> import torch
     >>> steps = [nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2)]
@@ -161,7 +190,7 @@ def prune_layers(
     for path in paths:
         find_consumer(model, path)
     batches = split(inputs, options.batch_size)
-    fit_reference = options.compensation == "least_squares"
+    fit_reference = options.compensation in REFITTED
     cuts: list[PrunedLayer] = []
     for path in paths:
         cut = prune_layer(
@@ -171,6 +200,7 @@ def prune_layers(
             options=options,
             run=run,
             reference=model if cuts and fit_reference else None,
+            labels=labels,
             progress=progress,
         )
         cuts.append(cut)
@@ -182,12 +212,24 @@ def apply_cut(model: nn.Module, path: str, cut: PrunedLayer) -> nn.Module:
 
     Returns a new model. Raises as `remove_units` does.
     """
+    return _remove(model, path, cut.selection, cut.outgoing, cut.incoming)
+
+
+def _remove(
+    model: nn.Module,
+    path: str,
+    selection: Selection,
+    outgoing: Outgoing,
+    incoming: Incoming | None,
+) -> nn.Module:
     return remove_units(
         model,
         path,
-        cut.selection.survivors,
-        weight=cut.outgoing.weight,
-        bias=cut.outgoing.bias,
+        selection.survivors,
+        weight=outgoing.weight,
+        bias=outgoing.bias,
+        incoming_weight=None if incoming is None else incoming.weight,
+        incoming_bias=None if incoming is None else incoming.bias,
     )
 
 
@@ -200,9 +242,10 @@ def compensate(
     *,
     target: Tensor | None = None,
 ) -> Outgoing:
-    """Apply one step of the compensation ladder by its name; `target` is for least squares."""
+    """Apply a step that leaves the incoming weights alone; `target` is for least squares."""
     if step == "least_squares":
         return least_squares(activations, weight, bias, selection, target=target)
+    assert step != "merge"
     plain = {"drop": drop, "add": add, "affine": affine}[step]
     return plain(activations, weight, bias, selection)
 

@@ -160,13 +160,16 @@ def remove_units(
     *,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
+    incoming_weight: Tensor | None = None,
+    incoming_bias: Tensor | None = None,
 ) -> nn.Module:
     """A copy of `model` whose linear layer at `path` has only the units in `survivors`.
 
     `weight` (outputs, survivors) and `bias` (outputs,) replace those of the layer that reads them;
-    without, its columns and bias stay as they are. Nothing is shared with the model given, which
-    is not changed. Raises InputError as `find_consumer` does, and when no unit would survive or
-    a shape does not fit.
+    without, its columns and bias stay as they are. `incoming_weight` (survivors, inputs) and
+    `incoming_bias` (survivors,) replace the survivors' own. Nothing is shared with the model given,
+    which is not changed. Raises InputError as `find_consumer` does, and when no unit would
+    survive or a shape does not fit.
 
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     >>> remove_units(model, "0", torch.tensor([0, 2]))[2]
@@ -182,13 +185,26 @@ def remove_units(
         raise InputError(f"weight: expected shape {shape}, got {tuple(weight.shape)}")
     if bias is not None and bias.shape != shape[:1]:
         raise InputError(f"bias: expected shape {shape[:1]}, got {tuple(bias.shape)}")
+    inside = (len(survivors), layer.in_features)
+    if incoming_weight is not None and incoming_weight.shape != inside:
+        raise InputError(
+            f"incoming_weight: expected shape {inside}, got {tuple(incoming_weight.shape)}"
+        )
+    if incoming_bias is not None and incoming_bias.shape != inside[:1]:
+        raise InputError(
+            f"incoming_bias: expected shape {inside[:1]}, got {tuple(incoming_bias.shape)}"
+        )
     rows = survivors.to(layer.weight.device)
     columns = survivors.to(following.weight.device)
     new_weight = following.weight.detach()[:, columns] if weight is None else weight
     new_bias = following.bias if bias is None else bias
     # Known to deepcopy beforehand, so that the large weights are never copied only to be cut.
     memo: dict[int, object] = {
-        id(layer): _linear(layer, layer.weight.detach()[rows], _rows(layer.bias, rows)),
+        id(layer): _linear(
+            layer,
+            layer.weight.detach()[rows] if incoming_weight is None else incoming_weight,
+            _rows(layer.bias, rows) if incoming_bias is None else incoming_bias,
+        ),
         id(following): _linear(following, new_weight, new_bias),
     }
     return copy.deepcopy(model, memo)

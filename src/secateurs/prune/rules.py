@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from secateurs.errors import InputError
+from secateurs.prune.cluster import cluster
 from secateurs.prune.complementary import complementary
 from secateurs.prune.normalise import Normalise
 from secateurs.prune.scores import (
@@ -15,6 +16,7 @@ from secateurs.prune.scores import (
     geometric_median,
     highest,
     random_scores,
+    taylor,
     variance,
     weight_norm,
 )
@@ -23,6 +25,7 @@ from secateurs.prune.subspace import subspace
 
 Rule = Literal[
     "pairwise",
+    "cluster",
     "subspace",
     "complementary",
     "dead",
@@ -31,8 +34,10 @@ Rule = Literal[
     "l2",
     "variance",
     "geometric_median",
+    "taylor",
 ]
-BY_SCORE = ("random", "l1", "l2", "variance", "geometric_median")
+BY_SCORE = ("random", "l1", "l2", "variance", "geometric_median", "taylor")
+BY_NUMBER = ("cluster", *BY_SCORE)  # rules that must be told how many units to keep
 BISECTIONS = 12  # of 90 degrees: to 0.02 degrees
 
 
@@ -42,7 +47,8 @@ class SelectOptions:
 
     `keep` and `keep_fraction` (0..1 of all units, at least one) ask for a number of survivors.
     `pairwise` then looks for the smallest `low_deg` that leaves no more than that; `subspace`
-    without either stops at an angle of `low_deg` to the span; the baselines need one of them.
+    without either stops at an angle of `low_deg` to the span; `cluster` and the baselines need one
+    of them. `cluster` and `subspace` centre where the others map by minimum and maximum.
     """
 
     rule: Rule = "pairwise"
@@ -53,8 +59,8 @@ class SelectOptions:
     survivor: Literal["index", "norm"] = "index"
     keep: int | None = None
     keep_fraction: float | None = None
-    weighted: bool = False  # subspace: count a unit's outgoing weights as well
-    seed: int = 0  # random
+    weighted: bool = True  # cluster, subspace: count a unit's outgoing weights as well
+    seed: int = 0  # cluster, random
 
     def check(self) -> None:
         """Raise InputError on an unknown rule, a bad number to keep, or options at odds."""
@@ -69,7 +75,7 @@ class SelectOptions:
         if self.keep_fraction is not None and not 0 < self.keep_fraction <= 1:
             raise InputError(f"keep_fraction: expected within 0..1, got {self.keep_fraction}")
         asked = self.keep is not None or self.keep_fraction is not None
-        if self.rule in BY_SCORE and not asked:
+        if self.rule in BY_NUMBER and not asked:
             raise InputError(f"keep: rule {self.rule} needs a number of units to keep")
         if self.rule in ("complementary", "dead") and asked:
             raise InputError(f"keep: rule {self.rule} cannot be told how many units to keep")
@@ -82,13 +88,18 @@ class SelectOptions:
 
 
 def select(
-    activations: Tensor, incoming: Tensor, outgoing: Tensor, options: SelectOptions
+    activations: Tensor,
+    incoming: Tensor,
+    outgoing: Tensor,
+    options: SelectOptions,
+    *,
+    gradients: Tensor | None = None,
 ) -> Selection:
     """Survivors of a layer by the rule in `options`.
 
     `activations` is (samples, units) as the next layer receives them, `incoming` the layer's own
-    weight (units, inputs), `outgoing` that of the next (outputs, units). Raises InputError on bad
-    options and as the rules do.
+    weight (units, inputs), `outgoing` that of the next (outputs, units); `taylor` needs the loss's
+    `gradients` (samples, units). Raises InputError on bad options and as the rules do.
 
     >>> import torch
     >>> x, weight = torch.eye(3), torch.eye(3)
@@ -100,12 +111,22 @@ def select(
     rule, normalise = options.rule, options.normalise
     if rule == "pairwise":
         return _pairwise(activations, options, keep)
+    centred = "centre" if normalise == "minmax" else normalise
+    if rule == "cluster":
+        assert keep is not None
+        return cluster(
+            activations,
+            keep=keep,
+            normalise=centred,
+            weight=outgoing if options.weighted else None,
+            seed=options.seed,
+        )
     if rule == "subspace":
         return subspace(
             activations,
             angle_deg=options.low_deg if keep is None else None,
             keep=keep,
-            normalise="centre" if normalise == "minmax" else normalise,
+            normalise=centred,
             weight=outgoing if options.weighted else None,
         )
     if rule == "complementary":
@@ -121,6 +142,10 @@ def select(
     assert keep is not None
     if rule == "random":
         scores = random_scores(activations.shape[1], seed=options.seed).to(activations.device)
+    elif rule == "taylor":
+        if gradients is None:
+            raise InputError("rule taylor needs labels, to take the gradients of the loss")
+        scores = taylor(activations, gradients)
     elif rule == "variance":
         scores = variance(activations)
     elif rule == "geometric_median":

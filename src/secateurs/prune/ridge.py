@@ -1,0 +1,141 @@
+"""Ridge regression with its regularisation chosen by leave-one-out errors in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from secateurs.errors import InputError
+
+RIDGES = tuple(10.0**k for k in range(-8, 3))  # relative to the mean squared singular value
+ROWS = 4096  # samples in float64 at a time
+SMALLEST = torch.finfo(torch.float64).tiny
+
+Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
+
+
+def fit_ridge(
+    x: Tensor, y: Tensor, ridges: Sequence[float] = RIDGES
+) -> tuple[Tensor, Tensor, float]:
+    """Ridge regression of y (samples, outputs) on x (samples, inputs), in float64.
+
+    Returns the coefficients (outputs, inputs), the unpenalised intercept (outputs,) and the one of
+    `ridges` with the least leave-one-out error, relative to the mean squared singular value of
+    centred x. Works on the smaller of the two Gram matrices: with fewer samples than inputs on
+    theirs, otherwise on normal equations summed over pieces of the samples. Raises InputError
+    unless the ridges are positive.
+    """
+    if len(x) >= x.shape[1]:
+        return fit_ridge_stream(
+            lambda: zip(x.split(ROWS), y.split(ROWS), strict=True), ridges=ridges
+        )
+    _check(ridges)
+    samples, inputs = x.shape
+    x, y = x.double(), y.double()
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    x, y = x - x_mean, y - y_mean
+    squares, u = torch.linalg.eigh(x @ x.T)
+    squares, u = _significant(squares, u)
+    if len(squares) == 0:
+        return _constant(y_mean, inputs, ridges)
+    scale = float(squares.sum()) / samples
+    projected = u.T @ y  # (rank, outputs)
+    errors = _errors(u, y, projected, squares, ridges, scale, samples)
+    ridge = ridges[int(errors.argmin())]
+    factor = 1 / (squares + ridge * scale)
+    change = (x.T @ (u @ (factor[:, None] * projected))).T
+    return change, y_mean - change @ x_mean, ridge
+
+
+def fit_ridge_stream(
+    batches: Batches, *, ridges: Sequence[float] = RIDGES
+) -> tuple[Tensor, Tensor, float]:
+    """The same from normal equations, for more samples than fit in memory at once.
+
+    `batches()` gives the samples as pairs (rows, inputs) and (rows, outputs), and is called twice:
+    for the sums, and for the leave-one-out errors (Allen's PRESS) of every ridge. Holds (inputs,
+    inputs) and (inputs, outputs) float64 and one batch. Raises InputError when there is no sample.
+    """
+    _check(ridges)
+    shift: tuple[Tensor, Tensor] | None = None
+    sums: list[Tensor] = []
+    samples = 0
+    for x, y in batches():
+        x, y = x.double(), y.double()
+        if shift is None:
+            # Sums about a value near the mean: little cancels when the mean is taken out.
+            shift = x.mean(0), y.mean(0)
+        x, y = x - shift[0], y - shift[1]
+        parts = [x.sum(0), y.sum(0), x.T @ x, x.T @ y]
+        sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else parts
+        samples += len(x)
+    if shift is None or samples == 0:
+        raise InputError("ridge: no sample to fit")
+    x_mean, y_mean = sums[0] / samples, sums[1] / samples
+    gram = sums[2] - samples * torch.outer(x_mean, x_mean)
+    cross = sums[3] - samples * torch.outer(x_mean, y_mean)
+    x_mean, y_mean = x_mean + shift[0], y_mean + shift[1]
+    squares, v = _significant(*torch.linalg.eigh(gram))
+    inputs = len(gram)
+    if len(squares) == 0:
+        return _constant(y_mean, inputs, ridges)
+    root = squares.sqrt()
+    scale = float(squares.sum()) / min(samples, inputs)
+    projected = (v.T @ cross) / root[:, None]  # (rank, outputs)
+    errors = torch.zeros(len(ridges), dtype=torch.float64, device=gram.device)
+    for x, y in batches():
+        u = ((x.double() - x_mean) @ v) / root
+        errors += _errors(u, y.double() - y_mean, projected, squares, ridges, scale, samples)
+    ridge = ridges[int(errors.argmin())]
+    factor = root / (squares + ridge * scale)
+    change = (v @ (factor[:, None] * projected)).T
+    return change, y_mean - change @ x_mean, ridge
+
+
+def _errors(
+    u: Tensor,
+    y: Tensor,
+    projected: Tensor,
+    squares: Tensor,
+    ridges: Sequence[float],
+    scale: float,
+    samples: int,
+) -> Tensor:
+    """Summed squared leave-one-out errors of these rows, (ridges,).
+
+    `u` (rows, rank) are left singular vectors, `projected` (rank, outputs) is u'y over all samples.
+    A residual is the part of y outside the span plus u (1 - shrink) projected: its squares cost
+    rank products a row and ridge, whatever the number of outputs, and nothing cancels.
+    """
+    outside = y - u @ projected
+    floor = outside.square().sum(1)
+    mixed = outside @ projected.T  # (rows, rank)
+    inner = projected @ projected.T
+    errors = torch.empty(len(ridges), dtype=torch.float64, device=u.device)
+    for k, ridge in enumerate(ridges):
+        shrink = squares / (squares + ridge * scale)
+        part = u * (ridge * scale / (squares + ridge * scale))
+        square = floor + 2 * (mixed * part).sum(1) + ((part @ inner) * part).sum(1)
+        left = 1 - 1 / samples - u.square() @ shrink  # 1 less the diagonal of the hat matrix
+        errors[k] = (square.clamp(min=0) / left.clamp(min=1e-12).square()).sum()
+    return errors
+
+
+def _significant(squares: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues above rounding, with their vectors as columns."""
+    squares = squares.clamp(min=0)
+    limit = squares.amax() * len(squares) * torch.finfo(torch.float64).eps
+    keep = squares > limit.clamp(min=SMALLEST)
+    return squares[keep], vectors[:, keep]
+
+
+def _constant(y_mean: Tensor, inputs: int, ridges: Sequence[float]) -> tuple[Tensor, Tensor, float]:
+    """The fit when the inputs never change."""
+    return y_mean.new_zeros(len(y_mean), inputs), y_mean, min(ridges)
+
+
+def _check(ridges: Sequence[float]) -> None:
+    if not ridges or min(ridges) <= 0:
+        raise InputError(f"ridges: expected positive numbers, got {list(ridges)}")

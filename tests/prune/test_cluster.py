@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import adjusted_rand_score
+
+from secateurs.errors import InputError
+from secateurs.prune.cluster import cluster
+
+
+def grouped(seed=0, num_groups=5, each=12, samples=40, noise=0.05):
+    """Units (samples, groups * each) around a few directions, at many scales, in mixed order."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(samples, num_groups))
+    truth = rng.permutation(np.repeat(np.arange(num_groups), each))
+    units = centres[:, truth] + noise * rng.normal(size=(samples, len(truth)))
+    return torch.from_numpy(units * rng.uniform(0.01, 100, len(truth))), truth
+
+
+def label(selection):
+    """The survivor that each unit belongs to."""
+    found = torch.arange(selection.num_units)
+    found[selection.removed] = selection.parent
+    return found.numpy()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_groups_by_angle_are_found_whatever_the_scale(seed):
+    units, truth = grouped(seed)
+    chosen = cluster(units, keep=12, normalise="none", seed=seed)
+    # More groups than there are: none may mix two directions.
+    for survivor in chosen.survivors.tolist():
+        assert len(set(truth[label(chosen) == survivor])) == 1
+    assert float(chosen.angle_deg.max()) < 15
+
+
+def test_against_a_plain_loop_from_the_same_start():
+    """Lloyd's rounds of spherical k-means written one unit at a time."""
+    units, _ = grouped(3, noise=0.8)
+    few = cluster(units, keep=4, normalise="centre", rounds=200)
+    vectors = (units - units.mean(0)).numpy()
+    norm = np.linalg.norm(vectors, axis=0)
+    share, vectors = norm**2, vectors / norm
+    found = label(few)
+    # A fixed point: with each group's weighted mean direction nobody is nearer to another's.
+    centres = {
+        k: sum(share[u] * vectors[:, u] for u in np.flatnonzero(found == k))
+        for k in np.unique(found)
+    }
+    centres = {k: c / np.linalg.norm(c) for k, c in centres.items()}
+    for u in range(vectors.shape[1]):
+        nearest = max(centres, key=lambda k: centres[k] @ vectors[:, u])
+        assert nearest == found[u]
+    for k, centre in centres.items():
+        members = np.flatnonzero(found == k)
+        assert k == max(members, key=lambda u: centre @ vectors[:, u])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 9))
+def test_every_unit_is_accounted_for(seed, keep):
+    units, _ = grouped(seed % 7, num_groups=3, each=4)
+    chosen = cluster(units, keep=keep, seed=seed)
+    everyone = torch.cat([chosen.survivors, chosen.removed]).sort().values
+    assert everyone.tolist() == list(range(12))
+    assert 1 <= len(chosen.survivors) <= keep
+    assert set(chosen.parent.tolist()) <= set(chosen.survivors.tolist())
+
+
+def test_duplicates_share_a_survivor():
+    units, _ = grouped(1, num_groups=6, each=1)
+    twice = torch.cat([units, 3 * units], 1)
+    chosen = cluster(twice, keep=6, normalise="none")
+    assert adjusted_rand_score(label(chosen) % 6, np.tile(np.arange(6), 2)) == 1.0
+    assert torch.allclose(chosen.angle_deg, torch.zeros(6).double(), atol=1e-5)
+
+
+def test_dead_and_constant_units_go_first_and_few_units_all_stay():
+    units = torch.tensor([[1.0, 0.0, 2.0, 0.5], [0.0, 0.0, 2.0, 3.0], [2.0, 0.0, 2.0, 1.0]])
+    chosen = cluster(units, keep=3)
+    assert chosen.survivors.tolist() == [0, 3]
+    assert chosen.parent.tolist() == [-1, -1] and chosen.num_dead == 1
+    assert cluster(units, keep=1).parent.tolist().count(-1) == 2
+
+
+def test_outgoing_weights_decide_what_is_worth_a_group():
+    torch.manual_seed(0)
+    units = torch.randn(30, 20)
+    weight = torch.full((4, 20), 1e-3)
+    weight[:, [4, 11]] = 10.0
+    chosen = cluster(units, keep=2, weight=weight)
+    assert chosen.survivors.tolist() == [4, 11]
+
+
+def test_the_same_seed_gives_the_same_groups():
+    units, _ = grouped(2, noise=1.0)
+    one, two = (cluster(units, keep=6, seed=5) for _ in range(2))
+    assert torch.equal(one.survivors, two.survivors) and torch.equal(one.parent, two.parent)
+
+
+def test_bad_requests():
+    units = torch.rand(5, 4)
+    with pytest.raises(InputError, match="keep: expected at least 1 unit, got 0"):
+        cluster(units, keep=0)
+    with pytest.raises(InputError, match="rounds: expected at least 1"):
+        cluster(units, keep=1, rounds=0)
+    with pytest.raises(InputError, match=r"weight: expected \(outputs, 4\)"):
+        cluster(units, keep=2, weight=torch.ones(2, 5))
+    with pytest.raises(InputError, match="every one of 3 units"):
+        cluster(torch.zeros(5, 3), keep=2)

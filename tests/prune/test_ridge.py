@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import LeaveOneOut, cross_val_predict
+
+from secateurs.errors import InputError
+from secateurs.prune.ridge import fit_ridge, fit_ridge_stream
+
+
+def problem(samples, inputs, outputs=3, seed=0, shift=0.0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(samples, inputs)) * rng.uniform(0.1, 3, inputs) + shift
+    y = x @ rng.normal(size=(inputs, outputs)) + rng.normal(size=(samples, outputs)) + 5
+    return x, y
+
+
+def scale(x):
+    return float(np.square(x - x.mean(0)).sum()) / min(x.shape)
+
+
+@pytest.mark.parametrize(("samples", "inputs"), [(30, 8), (8, 30), (12, 12)])
+@pytest.mark.parametrize("ridge", [1e-6, 1e-2, 10.0])
+def test_coefficients_against_scikit_learn(samples, inputs, ridge):
+    x, y = problem(samples, inputs, shift=3.0)
+    weight, bias, _ = fit_ridge(torch.tensor(x), torch.tensor(y), [ridge])
+    plain = Ridge(alpha=ridge * scale(x), solver="svd").fit(x, y)
+    np.testing.assert_allclose(weight, plain.coef_, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(bias, plain.intercept_, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("samples", "inputs"), [(40, 6), (20, 35)])
+def test_the_ridge_is_the_one_of_the_least_leave_one_out_error(samples, inputs):
+    x, y = problem(samples, inputs, seed=1)
+    ridges = [1e-3, 1e-2, 1e-1, 1.0, 10.0]
+    _, _, chosen = fit_ridge(torch.tensor(x), torch.tensor(y), ridges)
+    errors = []
+    for ridge in ridges:
+        # The penalty is that of the whole data, as in the closed form.
+        model = Ridge(alpha=ridge * scale(x), solver="svd")
+        errors.append(np.square(cross_val_predict(model, x, y, cv=LeaveOneOut()) - y).sum())
+    assert chosen == ridges[int(np.argmin(errors))]
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 40])
+def test_a_stream_equals_the_whole(pieces):
+    x, y = (torch.tensor(a) for a in problem(120, 10, shift=1e4))
+    calls = 0
+
+    def batches():
+        nonlocal calls
+        calls += 1
+        return zip(x.tensor_split(pieces), y.tensor_split(pieces), strict=True)
+
+    weight, bias, ridge = fit_ridge_stream(batches, ridges=[1e-4, 1e-2, 1.0])
+    plain = Ridge(alpha=ridge * scale(x.numpy()), solver="svd").fit(x, y)
+    np.testing.assert_allclose(weight, plain.coef_, rtol=1e-6)
+    np.testing.assert_allclose(bias, plain.intercept_, rtol=1e-6)
+    assert calls == 2
+
+
+def test_an_exact_fit_is_found_to_rounding():
+    x, _ = problem(50, 6)
+    true = np.random.default_rng(2).normal(size=(2, 6))
+    weight, bias, ridge = fit_ridge(torch.tensor(x), torch.tensor(x @ true.T + 7))
+    np.testing.assert_allclose(weight, true, atol=1e-6)
+    np.testing.assert_allclose(bias, [7, 7], atol=1e-6)
+    assert ridge == 1e-8
+
+
+def test_inputs_that_never_change_give_the_mean():
+    weight, bias, _ = fit_ridge(torch.ones(5, 2), torch.arange(5.0)[:, None])
+    assert weight.tolist() == [[0.0, 0.0]] and bias.tolist() == [2.0]
+    weight, bias, _ = fit_ridge(torch.ones(2, 5), torch.arange(2.0)[:, None])
+    assert weight.abs().sum() == 0 and bias.tolist() == [0.5]
+
+
+def test_bad_requests():
+    with pytest.raises(InputError, match="ridges: expected positive numbers"):
+        fit_ridge(torch.ones(5, 2), torch.ones(5, 1), [0.0])
+    with pytest.raises(InputError, match="no sample"):
+        fit_ridge_stream(lambda: iter(()))
