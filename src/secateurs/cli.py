@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from secateurs.cli_grid import grid
 from secateurs.cli_options import (
     AsJson,
     Augment,
@@ -387,6 +388,9 @@ def prune(
         progress=session.progress,
     )
     session.answer(answer, f"{prune_words(answer)}\nmodel: {out}")
+
+
+app.command()(grid)
 
 
 @app.command()

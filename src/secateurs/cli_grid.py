@@ -1,0 +1,91 @@
+"""The command `grid`; registered in `cli`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from secateurs.cli_options import AsJson, Cache, Data, GroupBy, Model, Out, OwnSeed, OwnSplit, Quiet
+from secateurs.progress import SILENT, Console
+
+
+def grid(
+    model: Model,
+    data: Data,
+    out: Out,
+    layer: Annotated[str, typer.Option(help="The linear layer to cut, by name.")] = "fc7",
+    angles: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Degrees below which two units are one; above 180 less that they are opposite. "
+            "[default: 7.5,10,12.5,15,17.5]",
+        ),
+    ] = None,
+    stds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Only units whose norm is so many deviations from the mean are looked at; 0 is "
+            "every unit. [default: 1 to 5 in steps of 0.5]",
+        ),
+    ] = None,
+    rule: Annotated[
+        str,
+        typer.Option(help="pairwise (remove, compensate) or published (the paper's program)."),
+    ] = "pairwise",
+    compensation: Annotated[
+        str | None,
+        typer.Option(help="drop, add, affine or least_squares. [default: least_squares]"),
+    ] = None,
+    on: Annotated[
+        str, typer.Option(help="Evaluate cells on val or test; choose none by its test accuracy.")
+    ] = "val",
+    split: OwnSplit = None,
+    group_by: GroupBy = None,
+    seed: OwnSeed = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu or cuda. [default: as the model was trained]")
+    ] = None,
+    cache: Cache = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Cut one layer at every angle and norm threshold; one pass over images and pairs for all.
+
+    The paper's 5 x 9 cells by default. Writes grid.json, grid.csv and grid.html.
+    """
+    import json
+
+    from secateurs.errors import InputError
+    from secateurs.files import cache_dir
+    from secateurs.prune.grid import PAPER_ANGLES, PAPER_STDS, GridOptions
+    from secateurs.report.grid_page import write_grid_page
+    from secateurs.study.grid import GridPlan, grid_saved, grid_words, parse_numbers
+
+    if rule == "published" and compensation is not None:
+        raise InputError(
+            "compensation: the published rule changes incoming weights and has none; leave it out"
+        )
+    words: dict[str, Any] = {"rule": rule, "compensation": compensation or "least_squares"}
+    options = GridOptions(
+        angles_deg=PAPER_ANGLES if angles is None else parse_numbers(angles, "angles"),
+        norm_stds=PAPER_STDS if stds is None else parse_numbers(stds, "stds"),
+        **words,
+    )
+    answer = grid_saved(
+        model,
+        data,
+        GridPlan(options, layer=layer, on=on),
+        out,
+        changes={"split": split, "group_by": group_by, "seed": seed, "device": device},
+        cache=cache or cache_dir(),
+        progress=SILENT if quiet else Console(),
+    )
+    page = write_grid_page(answer, out)
+    print(
+        json.dumps(answer, ensure_ascii=False, allow_nan=False)
+        if as_json
+        else f"{grid_words(answer)}\npage: {page}"
+    )

@@ -1,0 +1,275 @@
+"""A layer cut at every angle and every norm threshold, from one look at its pairs and images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.errors import InputError
+from secateurs.nets.trace import eval_mode
+from secateurs.progress import SILENT, Progress
+from secateurs.prune.cuts import Candidates, Cut, add_rows, candidates
+from secateurs.prune.normalise import Directions, directions
+from secateurs.prune.pipeline import compensate, parameters
+from secateurs.prune.removal import find_consumer
+from secateurs.prune.selection import make_selection
+from secateurs.prune.shared_ridge import share
+
+GridRule = Literal["pairwise", "published"]
+GridCompensation = Literal["drop", "add", "affine", "least_squares"]
+BUDGET_BYTES = 512 * 2**20  # for a byte a pair, or nine where cosines are wanted too
+MAX_ANGLES = 255
+# The founding paper's grid, which its author published whole.
+PAPER_ANGLES = (7.5, 10.0, 12.5, 15.0, 17.5)
+PAPER_STDS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """A linear layer within a network: what it gives, who reads it, and what comes after that."""
+
+    train: Tensor  # (samples, units) training activations as the next layer receives them
+    outputs: Tensor  # (images, units) the layer's outputs on the evaluated images
+    bias: Tensor | None  # (units,) the layer's own
+    between: nn.Sequential  # the elementwise modules between the two layers
+    weight: Tensor  # (outputs, units) of the layer that reads the units
+    offset: Tensor | None  # (outputs,) its bias
+    rest: nn.Sequential  # from its output to the logits
+
+    @torch.no_grad()
+    def logits(self, answers: Tensor) -> Tensor:
+        """Logits (images, classes), float32 on the CPU, for what the next layer gives."""
+        with eval_mode(self.rest):
+            return self.rest(answers.to(self.weight.dtype)).float().cpu()
+
+    @torch.no_grad()
+    def receive(self, outputs: Tensor) -> Tensor:
+        """What the next layer receives (images, units) for outputs of the layer."""
+        with eval_mode(self.between):
+            # A copy, because a non-linearity may work in place.
+            return self.between(outputs.clone())
+
+    @torch.no_grad()
+    def answer(self, activations: Tensor) -> Tensor:
+        """What the next layer gives (images, outputs) for activations that it receives."""
+        return nn.functional.linear(activations, self.weight, self.offset)
+
+
+@dataclass(frozen=True)
+class GridOptions:
+    """The cells of a grid, and what is done in each; angles in degrees.
+
+    A pair is similar below the angle and opposite above 180 less the angle. `compensation` is for
+    `pairwise`; `published` changes the incoming weights and has none.
+    """
+
+    angles_deg: tuple[float, ...] = PAPER_ANGLES
+    norm_stds: tuple[float, ...] = PAPER_STDS
+    rule: GridRule = "pairwise"
+    compensation: GridCompensation = "least_squares"
+
+    def check(self) -> None:
+        """Raise InputError on an empty or repeating list, a value out of range, unknown words."""
+        for name, values in (("angles", self.angles_deg), ("stds", self.norm_stds)):
+            if not values:
+                raise InputError(f"{name}: expected at least one number, got none")
+            twice = sorted({value for value in values if values.count(value) > 1})
+            if twice:
+                raise InputError(f"{name}: {twice[0]:g} is given twice")
+        for value in self.norm_stds:
+            if not 0 <= value < float("inf"):
+                raise InputError(f"stds: expected numbers >= 0, got {value:g}")
+        if len(self.angles_deg) > MAX_ANGLES:
+            raise InputError(f"angles: expected at most {MAX_ANGLES}, got {len(self.angles_deg)}")
+        for word, value, known in (
+            ("rule", self.rule, get_args(GridRule)),
+            ("compensation", self.compensation, get_args(GridCompensation)),
+        ):
+            if value not in known:
+                raise InputError(f"{word}: expected one of {', '.join(known)}, got {value!r}")
+        least = "above 0" if self.rule == "published" else "at least 0"
+        for angle in self.angles_deg:
+            if not 0 <= angle < 90 or (angle == 0 and self.rule == "published"):
+                raise InputError(
+                    f"angles: expected degrees, {least} and below 90 (opposite units are those "
+                    f"above 180 less the angle), got {angle:g}"
+                )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: which units went, and what the network then answers; None when all would go."""
+
+    low_deg: float
+    norm_std: float
+    num_candidates: int
+    alive: Tensor  # (units,) bool
+    logits: Tensor | None  # (images, classes) float32 on the CPU
+    ridge: float | None = None
+
+    @property
+    def num_removed(self) -> int:
+        """Units that went; under `published`, the count that the paper reports."""
+        return int((~self.alive).sum())
+
+
+def view_layer(tail: nn.Sequential, path: str, train: Tensor, images: Tensor) -> LayerView:
+    """Run training and evaluated inputs of `tail` through its linear layer `path`, once.
+
+    `train` and `images` are inputs of the tail, for instance outputs of a frozen prefix. Raises
+    InputError for an unknown layer, and unless it and the layer that reads it are steps of the
+    tail, since what comes after must run by itself.
+    """
+    consumer = find_consumer(tail, path)
+    names = [name for name, _ in tail.named_children()]
+    if path not in names or consumer.path not in names:
+        raise InputError(f"layer {path}: the network cannot be run from {consumer.path} on")
+    at, last = names.index(path), names.index(consumer.path)
+    layer = tail[at]
+    assert isinstance(layer, nn.Linear)
+    with eval_mode(tail), torch.no_grad():
+        activations = consumer.after(tail[: at + 1](train))
+        outputs = tail[: at + 1](images)
+    weight, offset = parameters(consumer.layer)
+    return LayerView(
+        train=activations,
+        outputs=outputs,
+        bias=parameters(layer)[1],
+        between=nn.Sequential(*consumer.between),
+        weight=weight,
+        offset=offset,
+        rest=tail[last + 1 :],
+    )
+
+
+def grid_cells(
+    view: LayerView,
+    options: GridOptions,
+    *,
+    budget_bytes: int = BUDGET_BYTES,
+    progress: Progress = SILENT,
+) -> tuple[Cell, ...]:
+    """Every cell of the grid, by norm threshold, then by angle, as the options list them.
+
+    Each cell keeps exactly the units that `pairwise` or `published` keep at its thresholds. All
+    pairs of the widest norm filter's candidates are decided once against all angles, a byte a
+    pair; beyond `budget_bytes` each cell looks for its own, with the same result. Cells with the
+    same survivors share their refit. Raises InputError on bad options and as the rules do.
+
+    >>> steps = [nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2)]
+    >>> view = view_layer(nn.Sequential(*steps), "0", torch.rand(20, 8), torch.rand(5, 8))
+    >>> cells = grid_cells(view, GridOptions(angles_deg=(5.0, 15.0), norm_stds=(0.0, 1.0)))
+    >>> [(cell.norm_std, cell.low_deg) for cell in cells]
+    [(0.0, 5.0), (0.0, 15.0), (1.0, 5.0), (1.0, 15.0)]
+    """
+    options.check()
+    source = directions(view.train)
+    angles = tuple(sorted(options.angles_deg))
+    wants_parents = options.rule == "pairwise" and options.compensation in ("add", "affine")
+    widest = candidates(
+        source,
+        _eligible(source, options.rule),
+        angles,
+        min(options.norm_stds),
+        with_cosine=wants_parents,
+        budget_bytes=budget_bytes,
+    )
+    published = _Published(view) if options.rule == "published" else None
+    cuts: dict[tuple[float, float], Cut] = {}
+    found: dict[tuple[float, float], tuple[Tensor | None, float | None]] = {}
+    with torch.no_grad():
+        with progress.task("survivors", len(options.norm_stds) * len(angles)) as advance:
+            for std in options.norm_stds:
+                mine = widest.narrowed(std)
+                for k, angle in enumerate(angles):
+                    if published is None:
+                        cuts[std, angle] = mine.pairwise(k, parents=wants_parents)
+                    else:
+                        cuts[std, angle], logits = published.cut(mine, k)
+                        found[std, angle] = logits, None
+                    advance(1)
+        if published is None:
+            with progress.task("refits", len(cuts)) as advance:
+                found = _answers(view, source, options.compensation, cuts, advance)
+    return tuple(
+        Cell(
+            angle, std, cuts[std, angle].num_candidates, cuts[std, angle].alive, *found[std, angle]
+        )
+        for std in options.norm_stds
+        for angle in options.angles_deg
+    )
+
+
+def _eligible(source: Directions, rule: GridRule) -> Tensor:
+    """(units,) bool: units that the rule looks at, before the norm filter."""
+    if rule == "pairwise":
+        return source.live
+    # The program divides zero by zero when all activations are the same: nothing is a candidate.
+    same = (source.activations == source.activations[0, 0]).all()
+    return (~same).expand(source.num_units)
+
+
+class _Published:
+    """The published rule on the layer's outputs, which are linear in the weights it changes."""
+
+    def __init__(self, view: LayerView) -> None:
+        self._view = view
+        self._bias = 0.0 if view.bias is None else view.bias.double()[:, None]
+        sums = view.outputs.double().T - self._bias  # (units, images)
+        self._sums = sums.cpu().numpy()
+        self._logits = view.logits(view.answer(view.receive(view.outputs)))
+
+    def cut(self, mine: Candidates, k: int) -> tuple[Cut, Tensor]:
+        sums, removed, changed = add_rows(self._sums, mine.pairs(k))
+        device = mine.chosen.device
+        cut = Cut(int(mine.chosen.sum()), torch.from_numpy(~removed).to(device))
+        if not changed.any():
+            return cut, self._logits
+        view = self._view
+        outputs = (torch.from_numpy(sums).to(device) + self._bias).T.to(view.outputs.dtype)
+        return cut, view.logits(view.answer(view.receive(outputs)))
+
+
+def _answers(
+    view: LayerView,
+    source: Directions,
+    step: GridCompensation,
+    cuts: dict[tuple[float, float], Cut],
+    advance: Callable[[int], None],
+) -> dict[tuple[float, float], tuple[Tensor | None, float | None]]:
+    """Logits and ridge of each cell; those of equal survivors are computed once."""
+    received = view.receive(view.outputs)
+    shared = None
+    if step == "least_squares":
+        kept = torch.stack([cut.alive for cut in cuts.values()]).all(0)
+        shared = share(view.train, received, view.weight, view.answer(received), kept)
+    known: dict[bytes, tuple[Tensor | None, float | None]] = {}
+    found: dict[tuple[float, float], tuple[Tensor | None, float | None]] = {}
+    for place, cut in cuts.items():
+        key = cut.alive.cpu().numpy().tobytes()
+        if key not in known:
+            if not bool(cut.alive.any()):
+                known[key] = None, None
+            elif shared is not None:
+                answers, ridge = shared.refit(cut.alive)
+                known[key] = view.logits(answers), ridge
+            else:
+                known[key] = view.logits(_compensated(view, source, step, received, cut)), None
+        found[place] = known[key]
+        advance(1)
+    return found
+
+
+def _compensated(
+    view: LayerView, source: Directions, step: GridCompensation, received: Tensor, cut: Cut
+) -> Tensor:
+    selection = cut.selection
+    if selection is None:
+        nobody = torch.full_like(cut.alive, -1, dtype=torch.int64)
+        selection = make_selection("pairwise", source, cut.alive, nobody)
+    new = compensate(step, view.train, view.weight, view.offset, selection)
+    return nn.functional.linear(received[:, selection.survivors], new.weight, new.bias)
