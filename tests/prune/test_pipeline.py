@@ -87,6 +87,14 @@ def test_the_second_layer_is_fitted_to_the_unpruned_network():
     assert cuts[1].model[4].in_features == len(cuts[0].selection.survivors)
 
 
+def test_each_layer_may_have_its_own_options():
+    each = [PruneOptions(rule="cluster", keep=keep, compensation="merge") for keep in (9, 5)]
+    cuts = prune_layers(tail(), ["1", "4"], INPUTS, options=each)
+    assert [len(cut.selection.survivors) for cut in cuts] == [9, 5]
+    with pytest.raises(InputError, match="options: expected one or 2, one a layer, got 1"):
+        prune_layers(tail(), ["1", "4"], INPUTS, options=each[:1])
+
+
 def test_ledger_has_one_row_a_unit(tmp_path):
     model = duplicated()
     cut = prune_layer(model, "4", INPUTS, options=PruneOptions(low_deg=0.05, high_deg=None))

@@ -167,7 +167,7 @@ def prune_layers(
     paths: Sequence[str],
     inputs: Tensor | Iterable[Tensor],
     *,
-    options: PruneOptions | None = None,
+    options: PruneOptions | Sequence[PruneOptions] | None = None,
     run: Run | None = None,
     labels: Tensor | None = None,
     progress: Progress = SILENT,
@@ -175,8 +175,9 @@ def prune_layers(
     """Prune layers one after the other; the last result holds the model with all of them cut.
 
     Each is measured on the network as already pruned; least squares and merging fit it to the
-    outputs of the network given. Paths are in the order in which the layers run. Raises as
-    `prune_layer` does, before anything is cut, and when a layer is named twice or none is.
+    outputs of the network given. `options` are one record for all or one a layer. Paths are in the
+    order in which the layers run. Raises as `prune_layer` does, before anything is cut, and when a
+    layer is named twice or none is.
 
     >>> import torch
     >>> steps = [nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2)]
@@ -186,18 +187,23 @@ def prune_layers(
     """
     if not paths or len(set(paths)) != len(paths):
         raise InputError(f"layers: expected one or more, each once, got {list(paths)}")
-    options = options or PruneOptions()
-    for path in paths:
+    each = (
+        [options or PruneOptions()] * len(paths) if not isinstance(options, Sequence) else options
+    )
+    if len(each) != len(paths):
+        raise InputError(f"options: expected one or {len(paths)}, one a layer, got {len(each)}")
+    for path, own in zip(paths, each, strict=True):
         find_consumer(model, path)
-    batches = split(inputs, options.batch_size)
-    fit_reference = options.compensation in REFITTED
+        own.check()
+    batches = split(inputs, each[0].batch_size)
     cuts: list[PrunedLayer] = []
-    for path in paths:
+    for path, own in zip(paths, each, strict=True):
+        fit_reference = own.compensation in REFITTED
         cut = prune_layer(
             cuts[-1].model if cuts else model,
             path,
             batches,
-            options=options,
+            options=own,
             run=run,
             reference=model if cuts and fit_reference else None,
             labels=labels,
