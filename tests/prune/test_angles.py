@@ -182,16 +182,66 @@ def test_the_screen_never_changes_the_result(screen, low, high):
         assert_same(pairs, reference(x, low, high, normalise))
 
 
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 10_000), samples=st.integers(2, 400))
-def test_the_error_of_the_screen_is_within_its_bound(seed, samples):
-    x = torch.randn(samples, 50, generator=torch.Generator().manual_seed(seed)).exp()
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    samples=st.integers(2, 400),
+    mean=st.sampled_from([0.0, 1.0, 30.0, 1e4]),
+    limits=st.sampled_from([(15, 165), (2, None), (0, 150), (0.01, 179)]),
+    dtype=st.sampled_from([torch.bfloat16, torch.float32]),
+)
+def test_the_screen_is_never_below_the_cosine_nor_far_above(seed, samples, mean, limits, dtype):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(samples, 50, generator=generator).exp() + mean
+    x[:, ::7] *= -1  # opposite ones, and far from the common vector
+    x[0, 3] = 1e6
+    limits = thresholds(*limits)
+    prepared = vectors(directions(x, normalise="none"), torch.arange(50), limits, screen=dtype)
+    rows = torch.arange(50)
+    screen = prepared.screen
+    over = screen.sign * (prepared.tile(rows, rows) - screen.shift)
+    step = 1 / 128 if dtype == torch.bfloat16 else 1e-6  # of the tile itself
+    value = screen.value(rows, rows).double()
+    assert bool((value >= over - step * over.abs()).all())
+    assert bool((value <= over + screen.slack + step * (over.abs() + screen.slack)).all())
+    assert bool((value[over > 0] > 0).all())
+    beyond = limits.exactly(prepared.tile(rows, rows)).flatten().nonzero().flatten()
+    flat = screen.possible(rows, rows, 2500)
+    assert flat is None or set(beyond.tolist()) <= set(flat.tolist())
+
+
+@pytest.mark.parametrize("screen", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("gap", [0.97, 0.3001])
+def test_a_fan_of_directions_is_cut_where_the_thresholds_are(screen, gap):
+    x = rotated(np.arange(0, 181, gap))
+    for low, high in ((15, 165), (0, 165), (15, None), (40, 140)):
+        pairs = similar_pairs(x, low, high, normalise="none", screen=screen, tile=100)
+        assert_same(pairs, reference(x, low, high, "none"))
+
+
+def test_units_that_point_nearly_one_way_are_told_apart_in_bfloat16():
+    x = 1 + 0.01 * torch.randn(200, 300, generator=torch.Generator().manual_seed(0))
     source = directions(x, normalise="none")
-    for screen in (torch.bfloat16, torch.float32):
-        prepared = vectors(source, torch.arange(50), thresholds(15, 165), screen=screen)
-        product = prepared.screen.float() @ prepared.screen.float().T
-        rows = torch.arange(50)
-        assert float((product - prepared.tile(rows, rows)).abs().max()) < prepared.error
+    rows = torch.arange(300)
+    prepared = vectors(source, rows, thresholds(0.7, None), screen=torch.bfloat16)
+    assert prepared.common is not None and prepared.screen.slack < 1e-5
+    flat = prepared.screen.possible(rows, rows, 2 * 300)
+    assert flat is not None and len(flat) >= 300
+    assert_same(similar_pairs(x, 0.7, None, normalise="none"), reference(x, 0.7, None, "none"))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    tile=st.integers(1, 60),
+    low=st.floats(0.5, 80),
+    kind=st.sampled_from(["minmax", "centre", "none"]),
+    screen=st.sampled_from([torch.bfloat16, torch.float32, None]),
+)
+def test_pairs_of_layers_drawn_at_random_equal_a_double_loop(seed, tile, low, kind, screen):
+    x = layer(seed, samples=15, units=45)
+    pairs = similar_pairs(x, low, 180 - low, normalise=kind, tile=tile, screen=screen)
+    assert_same(pairs, reference(x, low, 180 - low, kind))
 
 
 def test_vectors_made_when_needed_give_the_same(monkeypatch):

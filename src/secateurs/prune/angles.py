@@ -116,7 +116,7 @@ def scan(
 
     `units` is sorted; one result holds all the pairs of a block of rows.
     """
-    if limits.above is None and limits.below is None:
+    if not limits.any or len(units) < 2:
         return
     rows = torch.arange(len(units), device=units.device)
     with full_precision():
@@ -125,7 +125,7 @@ def scan(
             row: list[tuple[Tensor, Tensor, Tensor]] = []
             for left in range(top, len(units), tile):
                 r, c, cosine = prepared.beyond(
-                    rows[top : top + tile], rows[left : left + tile], limits, upper=left == top
+                    rows[top : top + tile], rows[left : left + tile], upper=left == top
                 )
                 if len(r):
                     row.append((r, c + left, cosine))

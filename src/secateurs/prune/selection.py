@@ -75,13 +75,13 @@ def pairwise(
     if survivor == "norm":
         size = torch.linalg.vector_norm(source.activations, dim=0, dtype=torch.float64)
         order = order[torch.argsort(size[order], descending=True, stable=True)]
-    with full_precision():
-        prepared = vectors(source, order, limits)
-        kept = _greedy(prepared, limits, block)
+    if limits.any and len(order) > 1:
+        with full_precision():
+            order = order[_greedy(vectors(source, order, limits), block)]
     alive = source.live & ~candidates
-    alive[order[kept]] = True
+    alive[order] = True
     gone = candidates & ~alive
-    parents = nearest(source, gone.nonzero().flatten(), order[kept], limits, block=block)
+    parents = nearest(source, gone.nonzero().flatten(), order, limits, block=block)
     return make_selection("pairwise", source, alive, parents)
 
 
@@ -120,7 +120,7 @@ def make_selection(
     )
 
 
-def _greedy(prepared: Vectors, limits: Thresholds, block: int) -> Tensor:
+def _greedy(prepared: Vectors, block: int) -> Tensor:
     """Rows of `prepared` that survive, each compared with the survivors before it."""
     rows = torch.arange(len(prepared.units), device=prepared.units.device)
     kept = rows[:0]
@@ -129,13 +129,13 @@ def _greedy(prepared: Vectors, limits: Thresholds, block: int) -> Tensor:
         for other in range(0, len(kept), block):
             if len(part) == 0:
                 break
-            r, _, _ = prepared.beyond(part, kept[other : other + block], limits)
+            r, _, _ = prepared.beyond(part, kept[other : other + block])
             stays = torch.ones_like(part, dtype=torch.bool)
             stays[r] = False
             part = part[stays]
         if len(part) == 0:
             continue
-        r, c, _ = prepared.beyond(part, part, limits, upper=True)
+        r, c, _ = prepared.beyond(part, part, upper=True)
         alive = torch.ones(len(part), dtype=torch.bool)
         starts, counts = torch.unique_consecutive(r.cpu(), return_counts=True)
         for k, later in zip(starts.tolist(), c.cpu().split(counts.tolist()), strict=True):

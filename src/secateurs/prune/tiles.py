@@ -1,14 +1,9 @@
 """Exact cosine thresholds on tiles of the matrix of all pairs, which is never held whole.
 
-A tile is first computed in a small type, to rule out. With u, v unit vectors, u', v' their rounded
-forms and rho the largest |u - u'|, measured when they are rounded,
-|<u, v> - <u', v'>| <= 2 rho + rho^2, and summing n products in float32 in any order adds at most
-about n * 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1); four times
-that is allowed for units that truncate. Rounding the tile itself to bfloat16 is monotone, so a
-threshold rounded the same way loses nothing. Where bfloat16 leaves many pairs of a tile, float32 is
-tried next. Every pair that is left in the end is computed in float64: the screen decides speed,
-never the result. A cosine within `TIE` of a threshold counts as equal to it, and hence as not
-beyond it.
+A tile is first screened in a small type (see `screen`), to rule out. Where bfloat16 leaves many
+pairs of a tile, float32 is tried next. Every pair that is left in the end is computed in float64:
+the screen decides speed, never the result. A cosine within `TIE` of a threshold counts as equal to
+it, and hence as not beyond it.
 """
 
 from __future__ import annotations
@@ -25,6 +20,7 @@ from torch import Tensor
 
 from secateurs.errors import InputError
 from secateurs.prune.normalise import Directions
+from secateurs.prune.screen import Screen, common_vector, make_screen
 
 TIE = 4e-15  # float64 rounding of a cosine from unit vectors
 PAIRS_AT_A_TIME = 64  # their float64 vectors stay in the cache
@@ -39,6 +35,11 @@ class Thresholds:
 
     above: float | None
     below: float | None
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a threshold at all."""
+        return self.above is not None or self.below is not None
 
     def exactly(self, cosine: Tensor) -> Tensor:
         """Decide float64 cosines."""
@@ -73,34 +74,32 @@ class Vectors:
 
     source: Directions
     units: Tensor  # (rows,) int64
-    screen: Tensor  # (rows, samples) bfloat16 or float32
+    limits: Thresholds
+    screen: Screen
+    common: Tensor | None  # (samples,) float64, what the screen takes out
     held: Tensor | None  # (rows, samples) float64, None when it would be too large
-    error: float  # largest error of a cosine from two rows of `screen`
 
     @functools.cached_property
-    def single(self) -> Tensor:
-        """(rows, samples) float32, for tiles of which a bfloat16 screen leaves too much."""
-        if self.held is not None:
-            return self.held.float()
-        result = torch.empty(self.screen.shape, device=self.units.device)
-        for part, exact in self.source.pieces(self.units):
-            result[part] = exact
-        return result
+    def single(self) -> Screen:
+        """A float32 screen, for tiles of which a bfloat16 screen leaves too much."""
+        if self.screen.matrix.dtype == torch.float32:
+            return self.screen
+        return make_screen(
+            self.source,
+            self.units,
+            above=self.limits.above,
+            below=self.limits.below,
+            dtype=torch.float32,
+            common=self.common,
+            held=self.held,
+        )
 
-    @property
-    def single_error(self) -> float:
-        """Largest error of a cosine from two rows of `single`."""
-        return (self.source.num_samples + 8) * 2.0**-23
-
-    def is_enough(self, limits: Thresholds) -> bool:
+    def is_enough(self) -> bool:
         """Whether the screen leaves few pairs, judged by a sample of the units."""
         step = max(1, len(self.units) // SAMPLE)
         rows = torch.arange(0, len(self.units), step, device=self.units.device)
-        if len(rows) < 2:
-            return True
-        cosine = _product(self.screen, rows, rows)
-        most = (cosine.numel() - len(rows)) // MANY + len(rows)
-        return _possible(cosine, limits, self.error, most) is not None
+        most = (len(rows) ** 2 - len(rows)) // MANY + len(rows)
+        return len(rows) < 2 or self.screen.possible(rows, rows, most) is not None
 
     def exact(self, rows: Tensor) -> Tensor:
         """Float64 unit vectors, (len(rows), samples)."""
@@ -122,16 +121,18 @@ class Vectors:
         return (self.exact(rows) @ self.exact(columns).T).clamp_(-1, 1)
 
     def beyond(
-        self, rows: Tensor, columns: Tensor, limits: Thresholds, *, upper: bool = False
+        self, rows: Tensor, columns: Tensor, *, upper: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Pairs of a tile beyond the limits: positions in `rows`, in `columns`, float64 cosine.
 
         Ordered by row, then column; `upper` leaves out the diagonal and what is below it.
         """
         size = len(rows) * len(columns)
-        flat = _possible(_product(self.screen, rows, columns), limits, self.error, size // MANY)
-        if flat is None and self.screen.dtype != torch.float32:
-            flat = _possible(_product(self.single, rows, columns), limits, self.single_error, size)
+        small = self.screen.matrix.dtype != torch.float32
+        most = size // MANY + (len(rows) if upper else 0)
+        flat = self.screen.possible(rows, columns, most if small else size)
+        if flat is None and small:
+            flat = self.single.possible(rows, columns, size)
         if flat is None:
             flat = torch.arange(size, device=rows.device)
         r = flat.div(len(columns), rounding_mode="floor")
@@ -139,83 +140,41 @@ class Vectors:
         if upper:
             keep = r < c
             r, c = r[keep], c[keep]
-        if len(r) * MANY < len(rows) * len(columns):
+        if len(r) * MANY < size:
             value = self.pairs(rows[r], columns[c])
         else:
             value = self.tile(rows, columns)[r, c]
-        keep = limits.exactly(value).nonzero().flatten()
+        keep = self.limits.exactly(value).nonzero().flatten()
         return r[keep], c[keep], value[keep]
-
-
-def _product(vectors: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Products of all of `rows` with all of `columns`, in the type of the vectors."""
-    return _select(vectors, rows) @ _select(vectors, columns).T
-
-
-def _select(vectors: Tensor, rows: Tensor) -> Tensor:
-    """Rows of a matrix, as a view when they follow each other."""
-    first, last = int(rows[0]), int(rows[-1])
-    if last - first == len(rows) - 1 and bool((rows[1:] > rows[:-1]).all()):
-        return vectors[first : last + 1]
-    return vectors.index_select(0, rows)
-
-
-def _possible(cosine: Tensor, limits: Thresholds, error: float, most: int) -> Tensor | None:
-    """Flat positions of all cosines that may be beyond the limits when off by at most `error`.
-
-    None when there are more than `most`.
-    """
-    above = None if limits.above is None else limits.above - error
-    below = None if limits.below is None else limits.below + error
-    lowest, highest = torch.aminmax(cosine)
-    # Rounded to the tile's type, as the tile was.
-    bounds = torch.tensor([above or 0.0, below or 0.0], dtype=torch.float64).to(cosine.dtype)
-    similar = above is not None and bool(highest.cpu() >= bounds[0])
-    opposite = below is not None and bool(lowest.cpu() <= bounds[1])
-    if not similar and not opposite:
-        return torch.empty(0, dtype=torch.int64, device=cosine.device)
-    low, high = bounds.tolist()
-    if cosine.device.type == "cpu" and cosine.dtype == torch.bfloat16 and similar and low > 0:
-        # Positive bfloat16 are ordered as their bits, and NumPy compares those far faster.
-        bits = int(bounds[:1].view(torch.int16))
-        mask = torch.from_numpy(cosine.view(torch.int16).numpy() >= bits)
-        if opposite:
-            mask.logical_or_(cosine <= high)
-    elif not opposite:
-        mask = cosine >= low
-    elif not similar:
-        mask = cosine <= high
-    else:
-        mask = (cosine >= low).logical_or_(cosine <= high)
-    if int(mask.count_nonzero()) > most:
-        return None
-    if mask.device.type == "cpu":
-        return torch.from_numpy(mask.numpy().ravel().nonzero()[0])
-    return mask.flatten().nonzero().flatten()
 
 
 def vectors(
     source: Directions, units: Tensor, limits: Thresholds, *, screen: torch.dtype | None = None
 ) -> Vectors:
-    """Prepare the units given; `screen` is bfloat16 or float32, by default what is faster here."""
+    """Prepare the units given; `screen` is bfloat16 or float32, by default what is faster here.
+
+    There is to be at least one unit and one threshold.
+    """
+    assert limits.any and len(units)
     dtype = screen or screening_type(units.device.type)
     shape = (len(units), source.num_samples)
-    rounded = torch.empty(shape, dtype=dtype, device=units.device)
     held = None
     if shape[0] * shape[1] * 8 <= HELD_BYTES:
         held = torch.empty(shape, dtype=torch.float64, device=units.device)
-    residual = 0.0
-    for part, exact in source.pieces(units):
-        rounded[part] = exact
-        if held is not None:
-            held[part] = exact
-        lost = torch.linalg.vector_norm(exact.sub_(rounded[part]), dim=1)
-        residual = max(residual, float(lost.amax()))
-    rho = residual + 1e-12
-    summed = (source.num_samples + 8) * 2.0**-22
-    prepared = Vectors(source, units, rounded, held, 2 * rho + rho * rho + summed)
-    if screen is None and dtype != torch.float32 and not prepared.is_enough(limits):
-        return replace(prepared, screen=prepared.single, error=prepared.single_error)
+    common = common_vector(source, units, SAMPLE)
+    rounded = make_screen(
+        source,
+        units,
+        above=limits.above,
+        below=limits.below,
+        dtype=dtype,
+        common=common,
+        held=held,
+        fill=True,
+    )
+    prepared = Vectors(source, units, limits, rounded, common, held)
+    if screen is None and dtype != torch.float32 and not prepared.is_enough():
+        return replace(prepared, screen=prepared.single)
     return prepared
 
 
