@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -110,6 +112,37 @@ def test_parameters_stay_within_the_policy():
     assert 0.45 < drawn.flip.mean() < 0.55
 
 
+def test_a_ratio_to_the_image_is_that_of_the_squashed_square():
+    # Drawing in the image's own shape is drawing on a square and stretching the box.
+    num = 600
+    sizes = np.tile(np.array([[400, 533], [300, 200], [100, 900]]), (num // 3, 1))
+    squares = np.full((num, 2), 100)
+    policy = Augmentation(scale=(0.5, 1.0))
+    relative = replace(policy, ratio_to="image")
+    drawn = view_parameters(_ids(num), sizes, seed=0, epoch=0, augmentation=relative)
+    expected = view_parameters(_ids(num), squares, seed=0, epoch=0, augmentation=policy)
+    for name, side in (("left", 1), ("width", 1), ("top", 0), ("height", 0)):
+        share = getattr(drawn, name) / sizes[:, side]
+        assert np.allclose(share, getattr(expected, name) / 100, atol=1e-12), name
+    same = view_parameters(_ids(num), squares, seed=0, epoch=0, augmentation=relative)
+    assert np.array_equal(same.width, expected.width)
+
+
+def test_a_whole_view_of_an_oblong_image_is_the_squashed_image():
+    # No rotation and no crop leave the evaluation picture or its mirror, whatever the shape.
+    policy = Augmentation(rotation_deg=0, scale=(1.0, 1.0), ratio_to="image")
+    sizes = np.array([[400, 533], [300, 200], [100, 900]])
+    drawn = view_parameters(_ids(3), sizes, seed=0, epoch=0, augmentation=policy)
+    assert np.allclose(drawn.width, sizes[:, 1])
+    assert np.allclose(drawn.height, sizes[:, 0])
+    pixels = _smooth(3, 64)
+    rendered = _render(pixels, drawn, sizes, 64)
+    upright = pixels.permute(0, 3, 1, 2) / 255
+    flipped = torch.from_numpy(drawn.flip)[:, None, None, None]
+    expected = torch.where(flipped, upright.flip(3), upright)
+    assert torch.allclose(rendered, expected, atol=1e-5)
+
+
 def _box(side_h: int, side_w: int, **changes: float) -> ViewParameters:
     values = {"angle_deg": 0.0, "left": 0.0, "top": 0.0, "width": side_w, "height": side_h}
     values |= changes
@@ -202,6 +235,7 @@ def test_normalise_is_torchvisions():
         ({"scale": (0.0, 1.0)}, r"scale must be a range within \(0, 1\]"),
         ({"ratio": (2.0, 1.0)}, "ratio must be a range of positive numbers"),
         ({"flip": 1.5}, r"flip must be a probability in 0\.\.1, got 1.5"),
+        ({"ratio_to": "sender"}, "ratio_to must be square or image, got 'sender'"),
     ],
 )
 def test_bad_policies(options: dict, text: str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,13 +27,16 @@ class Augmentation:
     """The paper's augmentation: rotation, then a random resized crop, then a flip.
 
     `rotation_deg` is the largest angle either way; `scale` the range of the crop's share of the
-    image's area; `ratio` the range of its width over height; `flip` a probability.
+    image's area; `ratio` the range of its width over height, with `ratio_to` "image" divided by
+    the image's own (so that a view is squashed as an evaluation resized straight to a square is);
+    `flip` a probability.
     """
 
     rotation_deg: float = 30.0
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = 0.5
+    ratio_to: Literal["square", "image"] = "square"
 
     def __post_init__(self) -> None:
         if not 0 <= self.rotation_deg <= 180:
@@ -43,6 +47,8 @@ class Augmentation:
             raise InputError(f"ratio must be a range of positive numbers, got {self.ratio}")
         if not 0 <= self.flip <= 1:
             raise InputError(f"flip must be a probability in 0..1, got {self.flip}")
+        if self.ratio_to not in ("square", "image"):
+            raise InputError(f"ratio_to must be square or image, got {self.ratio_to!r}")
 
 
 @dataclass(frozen=True)
@@ -109,16 +115,18 @@ def view_parameters(
     low_area, high_area = augmentation.scale
     low_ratio, high_ratio = augmentation.ratio
     area = low_area + (high_area - low_area) * draws[:, 1 : 1 + 2 * CROP_TRIES : 2]
+    own = width / height if augmentation.ratio_to == "image" else np.ones(len(ids))
     log_low, log_high = np.log(low_ratio), np.log(high_ratio)
     shape = np.exp(log_low + (log_high - log_low) * draws[:, 2 : 2 + 2 * CROP_TRIES : 2])
+    shape = shape * own[:, None]
     target = area * (height * width)[:, None]
     widths, heights = np.sqrt(target * shape), np.sqrt(target / shape)  # (n, tries)
     fits = (widths <= width[:, None]) & (heights <= height[:, None])
     first = fits.argmax(axis=1)
     rows = np.arange(len(ids))
     # The central fallback: the whole image, cut where its shape is outside the range.
-    fallback_width = np.minimum(width, height * high_ratio)
-    fallback_height = np.minimum(height, width / low_ratio)
+    fallback_width = np.minimum(width, height * high_ratio * own)
+    fallback_height = np.minimum(height, width / (low_ratio * own))
     found = fits.any(axis=1)
     crop_width = np.where(found, widths[rows, first], fallback_width)
     crop_height = np.where(found, heights[rows, first], fallback_height)
