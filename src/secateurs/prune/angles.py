@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,11 @@ from torch import Tensor
 
 from secateurs.errors import InputError
 from secateurs.prune.normalise import Directions, Normalise, directions, outside_norms
-from secateurs.prune.tiles import Thresholds, full_precision, thresholds, vectors
+from secateurs.prune.tiles import Thresholds, Vectors, full_precision, thresholds, vectors
+from secateurs.prune.workers import in_order
+
+TILE = 1024  # units, on a CPU: the product of two tiles stays in its cache
+DEVICE_TILE = 8192  # enough work for an accelerator between two looks at the result
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,11 @@ def similar_pairs(
     *,
     normalise: Normalise = "minmax",
     norm_std: float | None = None,
-    tile: int = 1024,
+    tile: int | None = None,
     max_pairs: int = 20_000_000,
     screen: torch.dtype | None = None,
+    workers: int | None = None,
+    devices: Sequence[str | torch.device] | None = None,
 ) -> SimilarPairs:
     """Every pair of units at an angle below `low_deg` or above `high_deg` degrees, exactly.
 
@@ -61,9 +67,11 @@ def similar_pairs(
     outside mean +- that many deviations (the paper's filter). Work is done in tiles of `tile` units
     over half of the matrix, so the memory added is that of the normalised vectors, a few tiles and
     the result. `screen` is the type in which tiles are first computed, bfloat16 or float32 (by
-    default the faster here); the result is the same. Raises InputError on bad thresholds, fewer
-    than two samples, NaN or infinity (with the unit), and when there are more than `max_pairs`
-    pairs (saying how many).
+    default the faster here); the result is the same. Blocks of rows are shared out among `workers`
+    threads (by default as many as PyTorch uses), or one for each of `devices`, to which the
+    activations are copied. Raises InputError on bad options, fewer than two samples, NaN or
+    infinity (with the unit), and when there are more than `max_pairs` pairs (saying how many);
+    RuntimeError when a worker fails.
 
     >>> x = torch.tensor([[1.0, 2.0, 0.0, 0.0], [0.0, 0.1, 3.0, 0.0]])
     >>> pairs = similar_pairs(x, 15, 165, normalise="none")
@@ -71,8 +79,9 @@ def similar_pairs(
     ([0], [1], [False, False, False, True])
     """
     limits = thresholds(low_deg, high_deg)
-    if tile < 1:
-        raise InputError(f"tile: expected at least 1, got {tile}")
+    for name, value in (("tile", tile), ("workers", workers)):
+        if value is not None and value < 1:
+            raise InputError(f"{name}: expected at least 1, got {value}")
     if screen not in (None, torch.bfloat16, torch.float32):
         raise InputError(f"screen: expected bfloat16 or float32, got {screen}")
     source = directions(activations, normalise=normalise)
@@ -80,7 +89,8 @@ def similar_pairs(
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     num_pairs = 0
     units = candidates.nonzero().flatten()
-    for i, j, cosine in scan(source, units, limits, tile=tile, screen=screen):
+    places = _places(source, devices, workers)
+    for i, j, cosine in scan(source, units, limits, tile=tile, screen=screen, places=places):
         num_pairs += len(i)
         if num_pairs <= max_pairs:
             found.append((i, j, cosine.acos_().rad2deg_()))
@@ -109,33 +119,71 @@ def scan(
     units: Tensor,
     limits: Thresholds,
     *,
-    tile: int,
+    tile: int | None = None,
     screen: torch.dtype | None = None,
+    places: Sequence[torch.device] | None = None,
 ) -> Generator[tuple[Tensor, Tensor, Tensor]]:
     """Yield the pairs of `units` beyond the limits as (i, j, float64 cosine), ordered by i, j.
 
-    `units` is sorted; one result holds all the pairs of a block of rows.
+    `units` is sorted; one result holds all the pairs of a block of rows, on the device of `units`.
+    There is a thread for each of `places`.
     """
     if not limits.any or len(units) < 2:
         return
-    rows = torch.arange(len(units), device=units.device)
+    places = places or (units.device,)
+    step = tile or (TILE if units.device.type == "cpu" else DEVICE_TILE)
     with full_precision():
-        prepared = vectors(source, units, limits, screen=screen)
-        for top in range(0, len(units), tile):
-            row: list[tuple[Tensor, Tensor, Tensor]] = []
-            for left in range(top, len(units), tile):
-                r, c, cosine = prepared.beyond(
-                    rows[top : top + tile], rows[left : left + tile], upper=left == top
-                )
-                if len(r):
-                    row.append((r, c + left, cosine))
-            if not row:
-                continue
-            r, c, cosine = (torch.cat(part) for part in zip(*row, strict=True))
-            if len(row) > 1:
-                order = torch.argsort(r, stable=True)
-                r, c, cosine = r[order], c[order], cosine[order]
-            yield units[r + top], units[c], cosine
+        there = {
+            place: vectors(source.to(place), units.to(place), limits, screen=screen)
+            for place in dict.fromkeys(places)
+        }
+        blocks = range(0, len(units), step)
+
+        def block(prepared: Vectors, top: int) -> tuple[Tensor, Tensor, Tensor] | None:
+            return _row_block(prepared, top, step)
+
+        for found in in_order(block, [there[place] for place in places], blocks):
+            if found is not None:
+                i, j, cosine = (part.to(units.device) for part in found)
+                yield units[i], units[j], cosine
+
+
+def _row_block(prepared: Vectors, top: int, tile: int) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Pairs of the rows from `top` on with those after them, as rows and cosine; None if none."""
+    rows = torch.arange(len(prepared.units), device=prepared.units.device)
+    row: list[tuple[Tensor, Tensor, Tensor]] = []
+    for left in range(top, len(rows), tile):
+        r, c, cosine = prepared.beyond(
+            rows[top : top + tile], rows[left : left + tile], upper=left == top
+        )
+        if len(r):
+            row.append((r + top, c + left, cosine))
+    if len(row) < 2:
+        return row[0] if row else None
+    r, c, cosine = (torch.cat(part) for part in zip(*row, strict=True))
+    order = torch.argsort(r, stable=True)
+    return r[order], c[order], cosine[order]
+
+
+def _places(
+    source: Directions, devices: Sequence[str | torch.device] | None, workers: int | None
+) -> list[torch.device]:
+    """The device of each worker; raises InputError on both options and on unknown devices."""
+    here = source.activations.device
+    if devices is None:
+        own = torch.get_num_threads() if here.type == "cpu" else 1
+        return [here] * (own if workers is None else workers)
+    if workers is not None or not devices:
+        raise InputError("devices: expected at least one, and no workers, which are for one device")
+    places: list[torch.device] = []
+    for name in devices:
+        try:
+            # A tensor knows its index: cuda is cuda:0.
+            places.append(torch.empty(0, device=name).device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"devices: {name} cannot be used here ({reason})") from error
+    return places
 
 
 def angle_histogram(

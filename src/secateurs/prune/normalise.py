@@ -7,7 +7,7 @@ two taken out first so that neither huge nor tiny scales overflow or vanish.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
 import torch
@@ -46,6 +46,17 @@ class Directions:
     def live(self) -> Tensor:
         """(units,) bool: neither dead nor constant."""
         return ~(self.dead | self.constant)
+
+    def to(self, device: torch.device) -> Directions:
+        """The same on another device; itself where it is there already."""
+        if device == self.activations.device:
+            return self
+        moved = {
+            field.name: value.to(device)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **moved)
 
     def exact(self, units: Tensor) -> Tensor:
         """Float64 unit vectors of the units given, (len(units), samples); zero if undefined."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -79,11 +80,16 @@ class Vectors:
     common: Tensor | None  # (samples,) float64, what the screen takes out
     held: Tensor | None  # (rows, samples) float64, None when it would be too large
 
-    @functools.cached_property
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
     def single(self) -> Screen:
-        """A float32 screen, for tiles of which a bfloat16 screen leaves too much."""
-        if self.screen.matrix.dtype == torch.float32:
-            return self.screen
+        """A float32 screen, for tiles of which a bfloat16 screen leaves too much; made once."""
+        with self.lock:
+            return self._single
+
+    @functools.cached_property
+    def _single(self) -> Screen:
         return make_screen(
             self.source,
             self.units,

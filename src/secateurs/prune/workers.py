@@ -1,0 +1,79 @@
+"""Pieces of work shared out among threads, one for each place where the data lie.
+
+Threads are enough: PyTorch and NumPy let go of the interpreter while they compute, nothing is
+copied, and no program has to be written so that processes can import it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import TypeVar
+
+import torch
+
+from secateurs.errors import InputError
+
+Place = TypeVar("Place")
+Result = TypeVar("Result")
+AHEAD = 2  # pieces begun for each place before the first is asked for
+
+
+def in_order(
+    work: Callable[[Place, int], Result], places: Sequence[Place], pieces: Sequence[int]
+) -> Generator[Result]:
+    """Yield `work(place, piece)` for every piece in order, each at whichever place is free.
+
+    PyTorch's threads are shared out among the places and given back. Raises RuntimeError from the
+    first piece that fails, naming it; what is not begun by then never is.
+
+    >>> list(in_order(lambda place, piece: place * piece, [2.0, 2.0], [1, 2, 3]))
+    [2.0, 4.0, 6.0]
+    """
+    places = places[: len(pieces)]
+    if len(places) <= 1:
+        for piece in pieces:
+            yield work(places[0], piece)
+        return
+    threads = torch.get_num_threads()
+    free: SimpleQueue[Place] = SimpleQueue()
+    for place in places:
+        free.put(place)
+
+    def run(piece: int) -> Result:
+        place = free.get()
+        try:
+            return work(place, piece)
+        finally:
+            free.put(place)
+
+    pool = ThreadPoolExecutor(
+        len(places),
+        thread_name_prefix="secateurs",
+        initializer=torch.set_num_threads,
+        initargs=(max(1, threads // len(places)),),
+    )
+    begun: deque[tuple[int, Future[Result]]] = deque()
+    try:
+        for piece in pieces:
+            begun.append((piece, pool.submit(run, piece)))
+            if len(begun) > AHEAD * len(places):
+                yield _result(*begun.popleft())
+        while begun:
+            yield _result(*begun.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+def _result(piece: int, future: Future[Result]) -> Result:
+    try:
+        return future.result()
+    except InputError:
+        raise
+    except Exception as error:
+        raise RuntimeError(
+            f"worker: the piece from row {piece} failed with {type(error).__name__}: {error}"
+        ) from error
