@@ -7,18 +7,19 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from secateurs.report.canvas import FAINT, INK, MUTED, SCALE, SURFACE, base
+from secateurs.report.canvas import INK, MUTED, SCALE, SURFACE, base
 from secateurs.report.figures import fraction_range
 from secateurs.report.outcome import Record
 from secateurs.report.words import degrees, integer, percent, percent_interval
 
 # Above this share of the colour scale a cell's text is written in the light colour.
-DARK_CELL = 0.55
+DARK_CELL = 0.6
 # From the smallest angle to the largest: teal, blue, purple; told apart by symbol as well.
 RAMP = ((0x1B, 0x8A, 0x8A), (0x2F, 0x6D, 0xB5), (0x5B, 0x2A, 0x86))
 DARK_RAMP = ((0x7F, 0xE0, 0xD8), (0x7F, 0xB2, 0xF0), (0xD0, 0xA5, 0xF5))
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "hexagon", "cross")
+SYMBOLS = ("circle", "square", "diamond", "cross", "x", "star", "hexagon", "triangle-up")
 SMALL_TEXT = 9  # columns beyond which a cell's text does not fit
+LEAST_SPAN = 0.1  # of accuracy: a narrower scale would make noise look like a pattern
 
 
 def angle_colours(number: int) -> list[tuple[str, str]]:
@@ -49,10 +50,9 @@ def rows_of(grid: Record) -> list[list[Record]]:
 def accuracy_map(grid: Record) -> go.Figure:
     """Accuracy of each cell; the scale runs from the lowest to the highest, unpruned included."""
     known = [cell["accuracy"] for cell in grid["cells"] if cell["accuracy"] is not None]
-    known.append(grid["unpruned"]["accuracy"])
-    return _heat_map(
-        grid, "accuracy", min(known), max(known), lambda cell: percent(cell["accuracy"])
-    )
+    highest = max([*known, grid["unpruned"]["accuracy"]])
+    lowest = min([*known, highest - LEAST_SPAN])
+    return _heat_map(grid, "accuracy", lowest, highest, lambda cell: percent(cell["accuracy"]))
 
 
 def removed_map(grid: Record) -> go.Figure:
@@ -130,7 +130,7 @@ def _detail(cell: Record) -> str:
         bounds = (cell["accuracy"], cell["accuracy_low"], cell["accuracy_high"])
         answer = f"accuracy {percent_interval(*bounds)}"
     return (
-        f"{degrees(cell['low_deg'])}, {cell['norm_std']:g} deviations<br>{answer}<br>"
+        f"{degrees(cell['low_deg'])}, norm threshold {cell['norm_std']:g}<br>{answer}<br>"
         f"{integer(cell['num_removed'])} units removed, {integer(cell['num_kept'])} kept"
     )
 
@@ -144,19 +144,20 @@ def trade_off(grid: Record) -> go.Figure:
         figure.add_scatter(
             name=degrees(angle),
             mode="markers",
+            cliponaxis=False,
             x=[cell["num_removed"] for cell in mine],
             y=[cell["accuracy"] for cell in mine],
             customdata=[_detail(cell) for cell in mine],
             hovertemplate="%{customdata}<extra></extra>",
             marker={
-                "size": 10,
+                "size": 11,
                 "color": colour,
                 "symbol": SYMBOLS[k % len(SYMBOLS)],
                 "line": {"color": SURFACE, "width": 1},
             },
         )
     values = [cell["accuracy"] for cell in grid["cells"] if cell["accuracy"] is not None]
-    _unpruned(figure, grid)
+    _unpruned(figure, grid, [0, *(cell["num_removed"] for cell in grid["cells"])])
     figure.update_xaxes(rangemode="tozero", tickformat=",d", showgrid=False)
     figure.update_yaxes(
         range=fraction_range([*values, grid["unpruned"]["accuracy"]]), tickformat=".0%"
@@ -164,14 +165,17 @@ def trade_off(grid: Record) -> go.Figure:
     return figure
 
 
-def _unpruned(figure: go.Figure, grid: Record) -> None:
-    """A line at the accuracy before pruning, named at its right end."""
+def _unpruned(figure: go.Figure, grid: Record, x: Sequence[float]) -> None:
+    """A dashed line at the accuracy before pruning, named in the legend."""
     level = grid["unpruned"]["accuracy"]
-    figure.add_hline(y=level, line={"color": MUTED, "width": 1.3, "dash": "dash"})
-    figure.add_annotation(
-        x=1, xref="paper", xanchor="right", y=level, yanchor="bottom", showarrow=False,
-        text=f"before pruning {percent(level)}", font={"size": 11.5, "color": MUTED},
-    )  # fmt: skip
+    figure.add_scatter(
+        name="unpruned",
+        mode="lines",
+        x=[min(x, default=0), max(x, default=1)],
+        y=[level, level],
+        line={"color": MUTED, "width": 1.6, "dash": "dash"},
+        hovertemplate=f"before pruning {percent(level)}<extra></extra>",
+    )
 
 
 def means(grid: Record, key: str, mean: str, *, fraction: bool) -> go.Figure:
@@ -180,7 +184,8 @@ def means(grid: Record, key: str, mean: str, *, fraction: bool) -> go.Figure:
     `key` is a cell's value and `mean` its mean's name.
     """
     angles: list[float] = grid["settings"]["angles_deg"]
-    figure = base(320, x_title="angle, degrees", y_title="accuracy" if fraction else "units")
+    y_title = "accuracy" if fraction else "units"
+    figure = base(340, x_title="angle", y_title=y_title, legend=True)
     form = ".1%" if fraction else ",.0f"
     known = [cell for cell in grid["cells"] if cell[key] is not None]
     figure.add_scatter(
@@ -205,10 +210,9 @@ def means(grid: Record, key: str, mean: str, *, fraction: bool) -> go.Figure:
     )
     figure.update_xaxes(tickvals=angles, ticktext=[degrees(a) for a in angles], showgrid=False)
     if fraction:
-        _unpruned(figure, grid)
+        _unpruned(figure, grid, angles)
         values = [cell[key] for cell in known] + [grid["unpruned"]["accuracy"]]
         figure.update_yaxes(range=fraction_range(values), tickformat=".0%")
     else:
         figure.update_yaxes(rangemode="tozero", tickformat=",d")
-    figure.update_layout(xaxis_linecolor=FAINT)
     return figure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from secateurs.report.outcome import Record
-from secateurs.report.words import degrees, integer, percent, percent_interval, plural
+from secateurs.report.words import degrees, integer, interval, percent, plural
 
 
 def lossless(grid: Record) -> Record | None:
@@ -37,7 +37,7 @@ def standfirst(grid: Record) -> str:
     )
     return (
         f"{plural(numbers[0], 'angle')} by {plural(numbers[1], 'norm threshold')}, "
-        f"{numbers[0] * numbers[1]} cells, each evaluated on the same "
+        f"{plural(numbers[0] * numbers[1], 'cell')}, each evaluated on the same "
         f"{plural(side['num_images'], side['side'] + ' image')}. {what}."
     )
 
@@ -45,36 +45,29 @@ def standfirst(grid: Record) -> str:
 def tiles(grid: Record) -> list[tuple[str, str, str]]:
     """The numbers of the first screen as (title, value, note)."""
     before, best, layer = grid["unpruned"], lossless(grid), grid["layer"]
-    bounds = (before["accuracy"], before["accuracy_low"], before["accuracy_high"])
     found = [
         (
             "Before pruning",
-            percent_interval(*bounds),
-            f"{before['num_correct']} of {grid['evaluated']['num_images']} right; "
-            "in brackets the 95% interval",
+            percent(before["accuracy"]),
+            f"{before['num_correct']} of {grid['evaluated']['num_images']} right; 95% interval "
+            f"{interval(before['accuracy_low'], before['accuracy_high'])}",
         )
     ]
     if best is not None:
-        found.append(
-            (
-                "Most units at no loss",
-                integer(best["num_removed"]),
-                f"At {_place(best)}: {percent(best['accuracy'])}",
-            )
-        )
+        note = f"At {_place(best)}, with {percent(best['accuracy'])}"
+        if grid["settings"]["rule"] == "pairwise" and layer["num_dead"]:
+            note += f"; {integer(layer['num_dead'])} of them never fire and go in every cell"
+        found.append(("Most units at no loss", integer(best["num_removed"]), note))
     known = [cell for cell in grid["cells"] if cell["accuracy"] is not None]
     if known:
         worst = min(known, key=lambda cell: cell["accuracy"])
         note = f"{integer(worst['num_removed'])} units removed at {_place(worst)}"
         found.append(("Lowest accuracy", percent(worst["accuracy"]), note))
-    if grid["settings"]["rule"] == "pairwise":
-        note = "They go first in every cell, and are counted as removed"
-        found.append(("Units that never fire", integer(layer["num_dead"]), note))
     return found
 
 
 def _place(cell: Record) -> str:
-    return f"{degrees(cell['low_deg'])}, {cell['norm_std']:g} deviations"
+    return f"{degrees(cell['low_deg'])}, threshold {cell['norm_std']:g}"
 
 
 def cautions(grid: Record) -> list[str]:
@@ -87,11 +80,16 @@ def cautions(grid: Record) -> list[str]:
             "These are test images. A cell chosen by what it scores here has no honest test "
             "accuracy any more: choose on validation."
         )
-    found.append(
+    text = (
         f"One image is {100 / number:.1f} points and the interval of an accuracy about "
-        f"{100 * half:.0f} points either way, so most differences between cells are noise, and "
-        f"the best of {len(grid['cells'])} cells looks better than it is."
+        f"{100 * half:.0f} points either way"
     )
+    if len(grid["cells"]) > 1:
+        text += (
+            ", so small differences between cells are noise, and the best of "
+            f"{len(grid['cells'])} cells looks better than it is"
+        )
+    found.append(f"{text}.")
     empty = sum(1 for cell in grid["cells"] if cell["accuracy"] is None)
     if empty:
         found.append(f"{plural(empty, 'cell')} would remove every unit and could not be evaluated.")
