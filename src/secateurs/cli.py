@@ -28,6 +28,8 @@ from secateurs.cli_options import (
     Epochs,
     GroupBy,
     High,
+    Keep,
+    KeepFraction,
     LabelSmoothing,
     Layers,
     LearningRate,
@@ -43,6 +45,7 @@ from secateurs.cli_options import (
     Quiet,
     Resize,
     Rotation,
+    Rule,
     Schedule,
     Seed,
     SplitRule,
@@ -90,10 +93,12 @@ def _session(cache: Path | None, *, as_json: bool = False, quiet: bool = False) 
 
 
 def _config(preset: str = "quick", **words: Any) -> StudyConfig:
-    from secateurs.study.config import from_preset, parse_depths
+    from secateurs.study.config import from_preset, parse_depths, parse_keep
 
     if words.get("depths") is not None:
         words["depths"] = parse_depths(words["depths"])
+    if words.get("keep") is not None:
+        words["keep"] = parse_keep(words["keep"])
     if words.get("layers") is not None:
         words["layers"] = tuple(part.strip() for part in words["layers"].split(","))
     return from_preset(preset, **words)
@@ -135,7 +140,10 @@ def study(
     high: High = 165.0,
     std: Std = None,
     max_loss: MaxLoss = 2.0,
-    compensation: Compensation = "least_squares",
+    rule: Rule = "pairwise",
+    keep: Keep = None,
+    keep_fraction: KeepFraction = None,
+    compensation: Compensation = "merge",
     device: Device = "auto",
     seed: Seed = 0,
     strict: Strict = False,
@@ -179,6 +187,9 @@ def study(
         high_deg=high,
         norm_std=std,
         max_loss=max_loss,
+        rule=rule,
+        keep=keep,
+        keep_fraction=keep_fraction,
         compensation=compensation,
         device=device,
         seed=seed,
@@ -357,7 +368,10 @@ def prune(
     high: High = 165.0,
     std: Std = None,
     max_loss: MaxLoss = 2.0,
-    compensation: Compensation = "least_squares",
+    rule: Rule = "pairwise",
+    keep: Keep = None,
+    keep_fraction: KeepFraction = None,
+    compensation: Compensation = "merge",
     split: OwnSplit = None,
     group_by: GroupBy = None,
     seed: OwnSeed = None,
@@ -366,6 +380,7 @@ def prune(
     quiet: Quiet = False,
 ) -> None:
     """Remove units whose activations point the same way; measured on DATA's training images."""
+    from secateurs.study.config import parse_keep
     from secateurs.study.single import prune_saved, prune_words
 
     session = _session(cache, as_json=as_json, quiet=quiet)
@@ -379,6 +394,9 @@ def prune(
             "high_deg": high,
             "norm_std": std,
             "max_loss": max_loss,
+            "rule": rule,
+            "keep": None if keep is None else parse_keep(keep),
+            "keep_fraction": keep_fraction,
             "compensation": compensation,
             "split": split,
             "group_by": group_by,

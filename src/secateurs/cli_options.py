@@ -69,7 +69,8 @@ MaxLoss = Annotated[
     float,
     typer.Option(
         help="Points of validation accuracy that pruning may cost: the largest angle up to --low "
-        "within it is taken; a negative number takes --low as it is."
+        "within it is taken, or the fewest units by a rule that goes by number; a negative number "
+        "takes --low as it is. Not used with --keep."
     ),
 ]
 Rotation = Annotated[float | None, typer.Option(help="Views rotate so many degrees. [default: 10]")]
@@ -84,7 +85,29 @@ Std = Annotated[
     float | None,
     typer.Option(help="Only units whose norm is so many deviations from the mean. [default: all]"),
 ]
-Compensation = Annotated[str, typer.Option(help="least_squares, add or drop.")]
+Compensation = Annotated[
+    str,
+    typer.Option(
+        help="What the survivors' weights become: merge (mean incoming weights of a group, "
+        "outgoing ones refitted), least_squares (outgoing ones refitted), affine, add or drop."
+    ),
+]
+Rule = Annotated[
+    str,
+    typer.Option(
+        help="Which units survive: pairwise or subspace (by angle), cluster (groups by angle), "
+        "complementary, dead, random, l1, l2, variance, geometric_median or taylor."
+    ),
+]
+Keep = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|N,N", help="Units that survive in each layer, or one number a layer as they run."
+    ),
+]
+KeepFraction = Annotated[
+    float | None, typer.Option(help="Share of each layer's units that survive, 0..1.")
+]
 CacheBudget = Annotated[
     float,
     typer.Option(help="Memory in GiB for outputs of frozen layers; beyond it, computed anew."),

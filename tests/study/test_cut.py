@@ -1,39 +1,78 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
+import numpy as np
 import pytest
 import torch
 
 from secateurs.errors import InputError
+from secateurs.fit.inputs import Images
 from secateurs.study.bench import seeded_model
 from secateurs.study.config import StudyConfig
-from secateurs.study.cut import layers_to_cut, search_angle
-
-
-def fake(low_deg: float):
-    """A cut that keeps fewer units the larger the angle, and whose model is that angle."""
-    survivors = range(1000 - int(10 * low_deg))
-    return (SimpleNamespace(model=low_deg, selection=SimpleNamespace(survivors=survivors)),)
+from secateurs.study.cut import layers_to_cut, prune_network, search_angle, search_fraction
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "expected", "num_tried"),
+    ("good", "expected", "num_tried"),
     [
-        (lambda angle: 0.9, 15.0, 1),
+        (lambda angle: True, 15.0, 1),
         # Good, bad, good, bad from below: the largest good one counts.
-        (lambda angle: 0.9 if angle <= 4 or 11 <= angle <= 12 else 0.5, 12.0, 7),
-        (lambda angle: 0.9 if angle == 0 else 0.5, 0.0, 31),
-        (lambda angle: 0.5, 0.0, 31),
+        (lambda angle: angle <= 4 or 11 <= angle <= 12, 12.0, 7),
+        (lambda angle: angle == 0, 0.0, 31),
+        (lambda angle: False, 0.0, 31),
     ],
 )
-def test_the_largest_angle_within_the_loss_is_taken(accuracy, expected: float, num_tried: int):
-    cuts, angle, tried = search_angle(fake, accuracy, 0.8, 15.0)
-    assert angle == expected
-    assert cuts[-1].model == expected
-    assert len(tried) == num_tried
-    assert [row["low_deg"] for row in tried] == sorted(row["low_deg"] for row in tried)
-    assert tried[0]["num_kept"] == 1000 - int(10 * expected)
+def test_the_largest_angle_within_the_loss_is_taken(good, expected: float, num_tried: int):
+    tried: list[float] = []
+    assert search_angle(lambda angle: tried.append(angle) or good(angle), 15.0) == expected
+    assert len(tried) == num_tried and tried == sorted(tried, reverse=True)
+
+
+@pytest.mark.parametrize("limit", [0.9, 0.4, 0.03, 0.0011])
+def test_the_smallest_fraction_within_the_loss_is_found(limit: float):
+    tried: list[float] = []
+    found = search_fraction(lambda part: tried.append(part) or part >= limit)
+    assert limit <= found < 1.1 * limit or (limit > 0.5 and found == 1.0)
+    assert found in tried or found == 1.0
+    assert len(tried) <= 16
+
+
+def test_a_fraction_goes_no_further_than_two_of_4096():
+    assert search_fraction(lambda part: True) == pytest.approx(1 / 2048)
+
+
+def data(num: int, seed: int):
+    generator = np.random.default_rng(seed)
+    pixels = generator.integers(0, 256, (num, 64, 64, 3), dtype=np.uint8)
+    return Images(
+        pixels=pixels,
+        eval_pixels=pixels,
+        ids=np.arange(num, dtype=np.uint64),
+        sizes=np.full((num, 2), 64),
+        labels=np.arange(num) % 3,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.2, 0.2, 0.2),
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept", "searched"),
+    [
+        ({"rule": "cluster", "keep": (24, 12), "layers": ("fc6", "fc7")}, [24, 12], None),
+        ({"rule": "random", "keep_fraction": 0.01}, [41], None),
+        ({"rule": "cluster", "max_loss": 100.0}, [2], "keep_fraction"),
+        ({"rule": "taylor", "keep": (7,), "compensation": "drop"}, [7], None),
+        ({"rule": "subspace", "keep": (5,), "compensation": "least_squares"}, [5], None),
+    ],
+)
+def test_pruning_by_number_and_by_loss(changes, kept: list[int], searched: str | None):
+    model = seeded_model("alexnet", 3, 0)
+    config = StudyConfig(**changes)
+    cut = prune_network(model, data(9, 0), data(6, 1), config, device=torch.device("cpu"))
+    assert [layer["num_kept"] for layer in cut.layers] == kept
+    assert cut.parity <= 1e-5
+    assert cut.low_deg is None
+    assert bool(cut.tried) == (searched is not None)
+    assert all(searched in row and "check_parity" not in row for row in cut.tried)
 
 
 def test_layers_are_cut_in_the_order_they_run():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ COLUMNS = (
     "survivor",
     "angle_deg",
     "span_deg",
+    "weight_to",
 )
 
 
@@ -38,13 +40,15 @@ class Ledger:
     survivor: np.ndarray  # int64: the unit that stands for it, itself when kept, -1 for none
     angle_deg: np.ndarray  # float64: angle to that unit in degrees, NaN for none
     span_deg: np.ndarray  # float64: angle to the span of the survivors, NaN where not measured
+    # str, where its outgoing weight went: itself, nowhere, survivor, bias, or all survivors.
+    weight_to: np.ndarray
 
     def __len__(self) -> int:
         return len(self.unit)
 
 
-def ledger(layer: str, selection: Selection) -> Ledger:
-    """The ledger of one layer's selection."""
+def ledger(layer: str, selection: Selection, compensation: str) -> Ledger:
+    """The ledger of one layer's selection, and of the step that changed the weights."""
     units = torch.arange(selection.num_units)
     survivor = units.clone()
     angle = torch.zeros(len(units), dtype=torch.float64)
@@ -69,7 +73,36 @@ def ledger(layer: str, selection: Selection) -> Ledger:
         survivor=survivor.numpy(),
         angle_deg=angle.numpy(),
         span_deg=span.numpy(),
+        weight_to=_weight_to(action, survivor.numpy(), compensation),
     )
+
+
+def _weight_to(action: np.ndarray, survivor: np.ndarray, compensation: str) -> np.ndarray:
+    """Where each unit's outgoing weight went."""
+    alone = {"drop": "nowhere", "add": "nowhere", "affine": "bias"}.get(compensation, "survivors")
+    parent = {"drop": "nowhere", "least_squares": "survivors"}.get(compensation, "survivor")
+    result = np.full(len(action), alone, dtype="<U9")
+    result[survivor >= 0] = parent
+    result[action == "constant"] = "nowhere" if compensation == "drop" else "bias"
+    result[action == "dead"] = "nowhere"
+    result[action == "kept"] = "itself"
+    return result
+
+
+def write_parquet(path: Path, *ledgers: Ledger) -> None:
+    """Write the ledgers of one or more layers to one Parquet file, whole or not at all.
+
+    Columns as in the CSV file, with types; angles are in degrees, null where there is none.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {
+        name: pa.concat_arrays([_column(getattr(rows, name), len(rows)) for rows in ledgers])
+        for name in COLUMNS
+    }
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)
 
 
 def write_csv(path: Path, *ledgers: Ledger) -> None:
@@ -96,9 +129,20 @@ def write_csv(path: Path, *ledgers: Ledger) -> None:
                         rows.survivor[k],
                         _degrees(rows.angle_deg[k]),
                         _degrees(rows.span_deg[k]),
+                        rows.weight_to[k],
                     )
                 )
 
 
 def _degrees(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.6f}"
+
+
+def _column(values: np.ndarray | str, length: int) -> Any:
+    """An Arrow array; NaN becomes null, one word is repeated."""
+    import pyarrow as pa
+
+    if isinstance(values, str):
+        return pa.array([values] * length, pa.string())
+    mask = np.isnan(values) if values.dtype.kind == "f" else None
+    return pa.array(values, mask=mask)

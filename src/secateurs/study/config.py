@@ -8,8 +8,23 @@ from typing import Any, Literal
 from secateurs.data.views import Augmentation
 from secateurs.errors import InputError
 from secateurs.fit.train import FitConfig
+from secateurs.prune.pipeline import Compensation, PruneOptions
+from secateurs.prune.rules import BY_NUMBER, Rule
 
 Dropout = Literal["on", "off", "first-epoch"]
+
+
+def per_layer(keep: tuple[int, ...] | None, num_layers: int) -> list[int | None]:
+    """Units to keep of each layer; InputError unless there is one number or one a layer.
+
+    >>> per_layer((64,), 2), per_layer(None, 1)
+    ([64, 64], [None])
+    """
+    if keep is None:
+        return [None] * num_layers
+    if len(keep) not in (1, num_layers):
+        raise InputError(f"keep: expected one number or {num_layers}, got {len(keep)}")
+    return [*keep] * (num_layers // len(keep))
 
 
 @dataclass(frozen=True)
@@ -19,8 +34,13 @@ class StudyConfig:
     `depths` empty means every depth of the backbone; `batch_size` None means the whole training
     set; `views` views of each image shared by all epochs, None a new one in every epoch;
     `scratch_runs` runs of the baseline with random weights. `rotation_deg` and `min_scale` bound
-    the views' rotation and the crop's share of the image; `max_loss` is what pruning may cost, in
-    points of validation accuracy, None to take the angle `low_deg` as it is. Angles in degrees.
+    the views' rotation and the crop's share of the image; `rule` selects
+    the units that survive pruning and `compensation` is what is done with their weights; `keep` or
+    `keep_fraction` says how many survive in
+    each layer (`keep`: one number for all, or one a
+    layer in the order in which they run). Without either, `max_loss` is what pruning
+    may cost in points of validation accuracy, None to take the angle `low_deg` as it is. Angles in
+    degrees.
     """
 
     preset: str = "quick"
@@ -48,15 +68,20 @@ class StudyConfig:
     device: str = "auto"
     seed: int = 0
     layers: tuple[str, ...] = ("fc7",)
+    rule: Rule = "pairwise"
     low_deg: float = 15.0
     high_deg: float = 165.0
     norm_std: float | None = None
+    keep: tuple[int, ...] | None = None
+    keep_fraction: float | None = None
     max_loss: float | None = 2.0
-    compensation: Literal["drop", "add", "least_squares"] = "least_squares"
+    compensation: Compensation = "merge"
 
     def __post_init__(self) -> None:
         self.fit_config(run=0)  # checks the values that training shares
         self.augmentation()
+        for options in self.prune_options(len(self.layers)):
+            options.check()
         checks = {
             "runs": self.runs >= 1,
             "scratch_runs": self.scratch_runs >= 0,
@@ -66,7 +91,6 @@ class StudyConfig:
             "depths": all(depth >= 0 for depth in self.depths),
             "max_loss": self.max_loss is None or self.max_loss >= 0,
             "layers": len(self.layers) >= 1,
-            "compensation": self.compensation in ("drop", "add", "least_squares"),
         }
         for name, good in checks.items():
             if not good:
@@ -77,6 +101,26 @@ class StudyConfig:
         if not self.augment:
             return None
         return Augmentation(rotation_deg=self.rotation_deg, scale=(self.min_scale, 1.0))
+
+    def prune_options(self, num_layers: int) -> list[PruneOptions]:
+        """How each of the layers is pruned, before an angle or a number is searched."""
+        fraction = self.keep_fraction
+        asked = self.keep is not None or fraction is not None
+        if self.rule in BY_NUMBER and not asked and self.max_loss is not None:
+            fraction = 1.0  # the search decides
+        return [
+            PruneOptions(
+                rule=self.rule,
+                compensation=self.compensation,
+                low_deg=self.low_deg,
+                high_deg=self.high_deg,
+                norm_std=self.norm_std,
+                keep=keep,
+                keep_fraction=fraction,
+                seed=self.seed,
+            )
+            for keep in per_layer(self.keep, num_layers)
+        ]
 
     def fit_config(self, *, run: int) -> FitConfig:
         """How one run is trained; its seed is the study's plus the run's number."""
@@ -96,6 +140,7 @@ class StudyConfig:
         """Plain data: what `results.json` keeps, and what makes two studies the same."""
         plain = asdict(self)
         plain["depths"], plain["layers"] = list(self.depths), list(self.layers)
+        plain["keep"] = None if self.keep is None else list(self.keep)
         return plain
 
 
@@ -130,13 +175,18 @@ def from_preset(name: str, **changes: Any) -> StudyConfig:
 
 
 def from_json(plain: dict[str, Any]) -> StudyConfig:
-    """The configuration that `to_json` made plain; InputError for fields that do not belong."""
+    """The configuration that `to_json` made plain; InputError for fields that do not belong.
+
+    A field that an older version did not have takes its default.
+    """
     known = {field.name for field in fields(StudyConfig)}
-    odd = sorted(known ^ plain.keys())
+    odd = sorted(plain.keys() - known)
     if odd:
         raise InputError(f"configuration of another version: it differs in {', '.join(odd)}")
     given: dict[str, Any] = dict(plain)
     given["depths"], given["layers"] = tuple(plain["depths"]), tuple(plain["layers"])
+    keep = plain.get("keep")
+    given["keep"] = None if keep is None else tuple(keep)
     return StudyConfig(**given)
 
 
@@ -156,6 +206,18 @@ def parse_depths(text: str) -> tuple[int, ...]:
             raise InputError(f"depths {part.strip()!r} run backwards; write {high}-{low}")
         depths.update(range(low, high + 1))
     return tuple(sorted(depths))
+
+
+def parse_keep(text: str) -> tuple[int, ...]:
+    """Units to keep from words such as `64` or `128,64`.
+
+    >>> parse_keep("128, 64")
+    (128, 64)
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and int(part) >= 1 for part in parts):
+        raise InputError(f"keep must look like 64, or 128,64 with one a layer, got {text!r}")
+    return tuple(int(part) for part in parts)
 
 
 def parse_batch_size(text: str) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,20 +17,32 @@ from secateurs.nets.backbones import find_layer, layers
 from secateurs.nets.depth import split_at, tail_path
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.ledger import Ledger
-from secateurs.prune.pipeline import PrunedLayer, PruneOptions, apply_cut, prune_layers
+from secateurs.prune.pipeline import PrunedLayer, apply_cut, prune_layers
 from secateurs.prune.removal import find_consumer
+from secateurs.prune.rules import BY_NUMBER
 from secateurs.study.config import StudyConfig
 
 ANGLE_STEP_DEG = 0.5
 
+SMALLEST = 1 / 2048  # two units of 4096
+
 Cuts = tuple[PrunedLayer, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search changes in the options of a cut, and what it saw."""
+
+    options: dict[str, float]
+    tried: tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True)
 class Cut:
     """A pruned network, what was done to each layer, and the surviving units by layer path.
 
-    `low_deg` is the angle that was used; `tried` what the search for it saw, one record an angle.
+    `low_deg` is the angle that was used, None when a number of units decided; `tried` what the
+    search saw, one record a cut.
     """
 
     model: nn.Module
@@ -38,7 +50,7 @@ class Cut:
     kept: dict[str, list[int]]
     ledgers: tuple[Ledger, ...]
     parity: float
-    low_deg: float
+    low_deg: float | None
     tried: tuple[dict[str, Any], ...]
     seconds: float
 
@@ -55,10 +67,10 @@ def prune_network(
     """Remove similar units of `config.layers`, measured and refitted on the training images.
 
     The layers before the first one cut run once; all that follows works on their output. With
-    `config.max_loss` (points of validation accuracy) the angle is the largest, up to
-    `config.low_deg`, whose cut costs no more; otherwise it is `low_deg`. The
-    model given is not changed. Raises InputError for a layer that is unknown or cannot be pruned,
-    before anything is done.
+    `config.max_loss` (points of validation accuracy) the cut is the largest that costs no more: at
+    an angle up to `config.low_deg`, or by rules that go by number at the smallest number of units.
+    The model given is not changed. Raises InputError for a layer that is unknown or cannot be
+    pruned, before anything is done.
     """
     started = time.perf_counter()
     paths, aliases = layers_to_cut(model, config)
@@ -67,28 +79,21 @@ def prune_network(
     with progress.task("layers before the cut", len(train) + len(val)) as advance:
         inputs = prefix_outputs(train, prefix, device=device, advance=advance)
         val_inputs = prefix_outputs(val, prefix, device=device, advance=advance)
-    labels = torch.from_numpy(val.labels)
+    answers, labels = torch.from_numpy(train.labels), torch.from_numpy(val.labels)
     where = [tail_path(tail, path) for path in paths]
 
-    def cut_at(low_deg: float) -> Cuts:
-        options = PruneOptions(
-            compensation=config.compensation,
-            low_deg=low_deg,
-            high_deg=config.high_deg,
-            norm_std=config.norm_std,
-        )
-        return prune_layers(tail, where, inputs, options=options)
+    base = config.prune_options(len(paths))
+
+    def cut_with(**changes: Any) -> Cuts:
+        options = [replace(own, **changes) for own in base]
+        return prune_layers(tail, where, inputs, options=options, labels=answers)
 
     def accuracy(module: nn.Module) -> float:
-        answers = predict_logits(module, val_inputs).argmax(1)
-        return float((answers == labels).double().mean())
+        return float((predict_logits(module, val_inputs).argmax(1) == labels).double().mean())
 
     with progress.task("pruning", 1) as advance:
-        if config.max_loss is None:
-            cuts, low_deg, tried = cut_at(config.low_deg), config.low_deg, ()
-        else:
-            floor = accuracy(tail) - config.max_loss / 100
-            cuts, low_deg, tried = search_angle(cut_at, accuracy, floor, config.low_deg)
+        found = _find(cut_with, lambda: accuracy(tail), accuracy, config)
+        cuts = cut_with(**found.options)
         advance(1)
     pruned = model
     for path, cut in zip(paths, cuts, strict=True):
@@ -98,9 +103,9 @@ def prune_network(
         layers=tuple(_record(*row) for row in zip(aliases, paths, cuts, strict=True)),
         kept={p: cut.selection.survivors.tolist() for p, cut in zip(paths, cuts, strict=True)},
         ledgers=tuple(cut.ledger for cut in cuts),
-        parity=max(cut.parity for cut in cuts),
-        low_deg=low_deg,
-        tried=tried,
+        parity=max(cut.parity or 0.0 for cut in cuts),
+        low_deg=found.options.get("low_deg", config.low_deg if by_angle(config) else None),
+        tried=found.tried,
         seconds=time.perf_counter() - started,
     )
 
@@ -118,27 +123,76 @@ def layers_to_cut(model: nn.Module, config: StudyConfig) -> tuple[list[str], lis
     return [layer.path for layer in rows], [layer.alias for layer in rows]
 
 
-def search_angle(
-    cut_at: Callable[[float], Cuts],
-    accuracy: Callable[[nn.Module], float],
-    floor: float,
-    highest_deg: float,
-) -> tuple[Cuts, float, tuple[dict[str, Any], ...]]:
-    """The cut at the largest angle, in steps of half a degree, whose accuracy is at least `floor`.
+def by_angle(config: StudyConfig) -> bool:
+    """Whether an angle, and no number of units, decides which units go."""
+    asked = config.keep is not None or config.keep_fraction is not None
+    return not asked and config.rule not in BY_NUMBER
 
-    Angles are tried from `highest_deg` downwards, since accuracy does not fall evenly with the
-    angle; angle 0, which removes dead units alone, is taken when none is good. Returns the cut,
-    its angle, and what was seen at each angle tried, in ascending order.
-    """
+
+def _find(
+    cut_with: Callable[..., Cuts],
+    before: Callable[[], float],
+    accuracy: Callable[[nn.Module], float],
+    config: StudyConfig,
+) -> Found:
+    """The options of the largest cut within the loss allowed; none to change without a search."""
+    asked = config.keep is not None or config.keep_fraction is not None
+    if asked or config.max_loss is None or config.rule == "dead":
+        return Found({}, ())
+    floor = before() - config.max_loss / 100
     tried: list[dict[str, Any]] = []
-    for low_deg in [*np.arange(highest_deg, 0, -ANGLE_STEP_DEG).tolist(), 0.0]:
-        cuts = cut_at(low_deg)
+
+    def good(**changes: float) -> bool:
+        cuts = cut_with(**changes, check_parity=False)
         reached = accuracy(cuts[-1].model)
         kept = sum(len(cut.selection.survivors) for cut in cuts)
-        tried.append({"low_deg": low_deg, "num_kept": kept, "val_accuracy": reached})
-        if low_deg == 0 or reached >= floor - 1e-12:
-            return cuts, low_deg, tuple(reversed(tried))
+        tried.append({**changes, "num_kept": kept, "val_accuracy": reached})
+        return reached >= floor - 1e-12
+
+    if by_angle(config):
+        options = {"low_deg": search_angle(lambda deg: good(low_deg=deg), config.low_deg)}
+    else:
+        options = {"keep_fraction": search_fraction(lambda part: good(keep_fraction=part))}
+    return Found(options, tuple(sorted(tried, key=lambda row: row[next(iter(options))])))
+
+
+def search_angle(good: Callable[[float], bool], highest_deg: float) -> float:
+    """The largest angle, in steps of half a degree, at which the cut is `good`.
+
+    Angles are tried from `highest_deg` downwards, since accuracy does not fall evenly with the
+    angle; angle 0, which removes dead units alone, is taken when none is good.
+
+    >>> search_angle(lambda deg: deg < 13.2, 15.0)
+    13.0
+    """
+    for low_deg in [*np.arange(highest_deg, 0, -ANGLE_STEP_DEG).tolist(), 0.0]:
+        if good(low_deg) or low_deg == 0:
+            return low_deg
     raise AssertionError("angle 0 is always taken")
+
+
+def search_fraction(good: Callable[[float], bool]) -> float:
+    """The smallest fraction of units, within a tenth, to which the cut is `good`.
+
+    Halved until a cut is not good, then bisected between that and the last good one; all units are
+    kept when already half is too few, and never fewer than one in `1 / SMALLEST`.
+
+    >>> round(search_fraction(lambda part: part > 0.01), 4)
+    0.0101
+    """
+    low, high = 0.0, 1.0
+    while high > SMALLEST:
+        if not good(high / 2):
+            low = high / 2
+            break
+        high /= 2
+    while low and high / low > 1.1:
+        middle = float(np.sqrt(low * high))
+        if good(middle):
+            high = middle
+        else:
+            low = middle
+    return high
 
 
 def _record(alias: str, path: str, cut: PrunedLayer) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from secateurs.fit.inputs import Images
 from secateurs.fit.metrics import predict_logits
 from secateurs.fit.precision import resolve_device
 from secateurs.progress import SILENT, Progress
-from secateurs.prune.ledger import write_csv
+from secateurs.prune.ledger import write_csv, write_parquet
 from secateurs.ship.checkpoint import Loaded, load, save
 from secateurs.ship.export import export_onnx
 from secateurs.ship.spec import ModelSpec, describe
@@ -89,6 +89,8 @@ def own_config(spec: ModelSpec, changes: Record) -> StudyConfig:
     if "config" not in spec.extra:
         raise InputError("the model does not say how it was trained; give --split")
     given: Record = {key: value for key, value in changes.items() if value is not None}
+    # How many are kept is asked anew each time: the study's own number would rule out a fraction.
+    given |= {key: changes.get(key) for key in ("keep", "keep_fraction")}
     if "split" in given or "group_by" in given:
         own: Record = {"split": "random", "group_by": None}
         given = own | given
@@ -177,6 +179,7 @@ def prune_saved(
     )
     save(cut.model, spec, out)
     write_csv(out / "ledger.csv", *cut.ledgers)
+    write_parquet(out / "ledger.parquet", *cut.ledgers)
     answer: Record = {
         "layers": list(cut.layers),
         "low_deg": cut.low_deg,

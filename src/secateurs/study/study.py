@@ -17,7 +17,7 @@ import secateurs
 from secateurs.errors import InputError
 from secateurs.files import fingerprint, read_json, write_json
 from secateurs.progress import SILENT, Progress
-from secateurs.prune.ledger import write_csv
+from secateurs.prune.ledger import write_csv, write_parquet
 from secateurs.ship.checkpoint import Loaded, load, save
 from secateurs.ship.export import export_onnx
 from secateurs.stopping import StopFlag
@@ -117,7 +117,10 @@ def run_study(
     stop.check()
     rule = {
         name: config.to_json()[name]
-        for name in ("layers", "low_deg", "high_deg", "norm_std", "max_loss", "compensation")
+        for name in (
+            *("layers", "rule", "keep", "keep_fraction", "low_deg", "high_deg", "norm_std"),
+            *("max_loss", "compensation"),
+        )
     }
     pruned_key = {"chosen": choice.record["key"], "rule": rule, "version": secateurs.__version__}
     pruned = stages.run(
@@ -228,6 +231,7 @@ def _prune_and_export(bench: Bench, out: Path, progress: Progress) -> Record:
     spec = model_spec(cut.model, bench, depth=before.spec.extra["depth"], kept=cut.kept)
     save(cut.model, spec, out / "model")
     write_csv(out / FILES["ledger"], *cut.ledgers)
+    write_parquet((out / FILES["ledger"]).with_suffix(".parquet"), *cut.ledgers)
     example = _example(bench)
     with progress.task("export", 2) as advance:
         check = export_onnx(cut.model.cpu(), spec, out / FILES["onnx"], example)
@@ -238,7 +242,7 @@ def _prune_and_export(bench: Bench, out: Path, progress: Progress) -> Record:
     pruned = cut.model.to(bench.device)
     samples = sample_predictions(original, pruned, bench.dataset, out, device=bench.device)
     return {
-        "rule": "pairwise",
+        "rule": config.rule,
         "compensation": config.compensation,
         "low_deg": cut.low_deg,
         "max_loss": config.max_loss,
