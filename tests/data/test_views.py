@@ -15,6 +15,7 @@ from secateurs.data.views import (
     ViewParameters,
     affine_maps,
     counter_uniforms,
+    mirrored,
     normalise,
     render_views,
     view_parameters,
@@ -141,6 +142,24 @@ def test_a_whole_view_of_an_oblong_image_is_the_squashed_image():
     flipped = torch.from_numpy(drawn.flip)[:, None, None, None]
     expected = torch.where(flipped, upright.flip(3), upright)
     assert torch.allclose(rendered, expected, atol=1e-5)
+
+
+def test_both_ways_in_two_epochs_and_independent_of_the_next_two():
+    flips = [mirrored(_ids(4000), seed=3, epoch=epoch, chance=0.5) for epoch in range(4)]
+    assert np.array_equal(flips[0], ~flips[1])
+    assert np.array_equal(flips[2], ~flips[3])
+    assert abs(np.corrcoef(flips[0], flips[2])[0, 1]) < 0.05
+    drawn = view_parameters(
+        _ids(4000), np.full((4000, 2), 9), seed=3, epoch=1, augmentation=Augmentation()
+    )
+    assert np.array_equal(drawn.flip, flips[1])
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+@pytest.mark.parametrize("chance", [0.0, 0.2, 1.0])
+def test_the_chance_of_a_mirror_image(chance: float, epoch: int):
+    share = mirrored(_ids(4000), seed=0, epoch=epoch, chance=chance).mean()
+    assert share == pytest.approx(chance, abs=0.0 if chance in (0.0, 1.0) else 0.02)
 
 
 def _box(side_h: int, side_w: int, **changes: float) -> ViewParameters:

@@ -236,6 +236,24 @@ def test_dropout_switches():
     assert off[0] != on[0]
 
 
+def test_whole_views_are_evaluation_views_and_their_mirror_images():
+    images, rows = make_images(22), np.arange(5, 15)
+    policy = Augmentation(rotation_deg=0, scale=(1.0, 1.0))
+    straight = images.eval_views(rows, CPU)
+    pair = [
+        images.train_views(rows, seed=0, epoch=epoch, augmentation=policy, device=CPU)
+        for epoch in (0, 1)
+    ]
+    for image in range(len(rows)):
+        both = (straight[image], straight[image].flip(2))
+        seen = [view[image] for view in pair]
+        assert any(
+            torch.equal(seen[0], a) and torch.equal(seen[1], b) for a, b in (both, both[::-1])
+        )
+    assert not torch.equal(pair[0], straight)
+    assert not torch.equal(pair[1], straight)
+
+
 def test_every_image_once_in_an_epoch():
     order = epoch_order(17, seed=0, epoch=4)
     assert sorted(order) == list(range(17))

@@ -29,7 +29,7 @@ class Augmentation:
     `rotation_deg` is the largest angle either way; `scale` the range of the crop's share of the
     image's area; `ratio` the range of its width over height, with `ratio_to` "image" divided by
     the image's own (so that a view is squashed as an evaluation resized straight to a square is);
-    `flip` a probability.
+    `flip` a probability (see `mirrored`).
     """
 
     rotation_deg: float = 30.0
@@ -49,6 +49,11 @@ class Augmentation:
             raise InputError(f"flip must be a probability in 0..1, got {self.flip}")
         if self.ratio_to not in ("square", "image"):
             raise InputError(f"ratio_to must be square or image, got {self.ratio_to!r}")
+
+    @property
+    def whole(self) -> bool:
+        """Whether views are whole images, mirrored or not: neither turned nor cropped."""
+        return self.rotation_deg == 0 and self.scale[0] == 1
 
 
 @dataclass(frozen=True)
@@ -137,8 +142,23 @@ def view_parameters(
         top=spare_height * np.where(found, draws[:, -3], 0.5),
         width=crop_width,
         height=crop_height,
-        flip=draws[:, -1] < augmentation.flip,
+        flip=mirrored(ids, seed=seed, epoch=epoch, chance=augmentation.flip),
     )
+
+
+def mirrored(ids: NDArray[np.uint64], *, seed: int, epoch: int, chance: float) -> NDArray[np.bool_]:
+    """Which images (n,) are mirrored in an epoch, each with this chance.
+
+    An odd epoch uses the complement of the even one's draw (antithetic variates), so that at one
+    half every image is seen both ways in two epochs.
+
+    >>> ids = np.arange(5, dtype=np.uint64)
+    >>> even, odd = (mirrored(ids, seed=0, epoch=epoch, chance=0.5) for epoch in (6, 7))
+    >>> bool((even != odd).all())
+    True
+    """
+    draws = counter_uniforms(seed, epoch - epoch % 2, ids, NUM_DRAWS)[:, -1]
+    return (1 - draws if epoch % 2 else draws) < chance
 
 
 def affine_maps(parameters: ViewParameters, sizes: NDArray[np.int64]) -> NDArray[np.float64]:

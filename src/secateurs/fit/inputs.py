@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from secateurs.data.views import Augmentation, normalise, views
+from secateurs.data.views import Augmentation, mirrored, normalise, views
 from secateurs.fit.precision import Precision, arithmetic
 from secateurs.nets.trace import eval_mode
 from secateurs.progress import SILENT, Progress
@@ -71,9 +71,17 @@ class Images:
         augmentation: Augmentation | None,
         device: torch.device,
     ) -> Tensor:
-        """Augmented views (m, 3, size, size) of one epoch; evaluation views when not augmented."""
+        """Augmented views (m, 3, size, size) of one epoch; evaluation views when not augmented.
+
+        Views that are neither turned nor cropped are evaluation views, mirrored or not.
+        """
         if augmentation is None:
             return self.eval_views(rows, device)
+        if augmentation.whole:
+            flip = mirrored(self.ids[rows], seed=seed, epoch=epoch, chance=augmentation.flip)
+            upright = self.eval_views(rows, device)
+            turned = torch.from_numpy(flip).to(device).view(-1, 1, 1, 1)
+            return torch.where(turned, upright.flip(3), upright)
         return views(
             torch.from_numpy(np.ascontiguousarray(self.pixels[rows])).to(device),
             self.ids[rows],
