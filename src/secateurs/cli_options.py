@@ -53,7 +53,7 @@ Views = Annotated[
     int | None,
     typer.Option(
         help="Augmented views of each image, shared by epochs; 0 draws a new one in every epoch. "
-        "[default: 4; 0 in full]"
+        "[default: 2; 0 in full]"
     ),
 ]
 Resize = Annotated[
@@ -73,9 +73,12 @@ MaxLoss = Annotated[
         "takes --low as it is. Not used with --keep."
     ),
 ]
-Rotation = Annotated[float | None, typer.Option(help="Views rotate so many degrees. [default: 10]")]
+Rotation = Annotated[
+    float | None, typer.Option(help="Views rotate so many degrees. [default: 0; 10 in full]")
+]
 MinScale = Annotated[
-    float | None, typer.Option(help="Smallest share of an image in a view, 0..1. [default: 0.5]")
+    float | None,
+    typer.Option(help="Smallest share of an image in a view, 0..1. [default: 1; 0.5 in full]"),
 ]
 Schedule = Annotated[
     str | None, typer.Option(help="Learning rate: constant or cosine. [default: cosine]")

@@ -31,6 +31,14 @@ def test_every_run_has_its_own_seed():
     assert [config.fit_config(run=run).seed for run in range(3)] == [5, 6, 7]
 
 
+def test_views_have_the_shape_of_the_evaluation_picture():
+    straight, crop = (StudyConfig(resize=way).augmentation() for way in ("straight", "crop"))
+    assert straight is not None
+    assert crop is not None
+    assert (straight.ratio_to, crop.ratio_to) == ("image", "square")
+    assert StudyConfig(augment=False).augmentation() is None
+
+
 @pytest.mark.parametrize(
     ("text", "depths"),
     [("0-7", tuple(range(8))), ("5,6", (5, 6)), ("6, 5,5", (5, 6)), ("1-2,4", (1, 2, 4))],

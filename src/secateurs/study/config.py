@@ -34,7 +34,8 @@ class StudyConfig:
     `depths` empty means every depth of the backbone; `batch_size` None means the whole training
     set; `views` views of each image shared by all epochs, None a new one in every epoch;
     `scratch_runs` runs of the baseline with random weights. `rotation_deg` and `min_scale` bound
-    the views' rotation and the crop's share of the image; `rule` selects
+    the views' rotation and the crop's share of the image, whose shape follows `resize`: squashed
+    as the evaluation picture is, or in true proportions; `rule` selects
     the units that survive pruning and `compensation` is what is done with their weights; `keep` or
     `keep_fraction` says how many survive in
     each layer (`keep`: one number for all, or one a
@@ -59,9 +60,9 @@ class StudyConfig:
     label_smoothing: float = 0.0
     dropout: Dropout = "on"
     patience: int | None = None
-    views: int | None = 4
-    rotation_deg: float = 10.0
-    min_scale: float = 0.5
+    views: int | None = 2
+    rotation_deg: float = 0.0
+    min_scale: float = 1.0
     augment: bool = True
     schedule: Literal["constant", "cosine"] = "cosine"
     precision: str = "auto"
@@ -100,7 +101,11 @@ class StudyConfig:
         """How views differ from the image; None when training sees the evaluation view."""
         if not self.augment:
             return None
-        return Augmentation(rotation_deg=self.rotation_deg, scale=(self.min_scale, 1.0))
+        return Augmentation(
+            rotation_deg=self.rotation_deg,
+            scale=(self.min_scale, 1.0),
+            ratio_to="image" if self.resize == "straight" else "square",
+        )
 
     def prune_options(self, num_layers: int) -> list[PruneOptions]:
         """How each of the layers is pruned, before an angle or a number is searched."""
@@ -147,7 +152,15 @@ class StudyConfig:
 PRESETS: dict[str, StudyConfig] = {
     "quick": StudyConfig(),
     "full": StudyConfig(
-        preset="full", depths=(), runs=5, scratch_runs=5, epochs=30, views=None, precision="float32"
+        preset="full",
+        depths=(),
+        runs=5,
+        scratch_runs=5,
+        epochs=30,
+        views=None,
+        rotation_deg=10.0,
+        min_scale=0.5,
+        precision="float32",
     ),
 }
 
