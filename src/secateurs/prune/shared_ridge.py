@@ -95,13 +95,12 @@ def dual_ridge(
     scale = float(squares.sum()) / min(samples, num_inputs)
     # An error is a sum of squared rows, which a rotation of the outputs leaves as it is.
     rows = y if y.shape[1] <= samples else torch.linalg.qr(y.T, mode="r").R.T
-    turned = u.T @ rows
-    leverage = u.square()
-    errors: list[float] = []
-    for ridge in ridges:
-        shrink = squares / (squares + ridge * scale)
-        residual = rows - u @ (shrink[:, None] * turned)
-        left = 1 - 1 / samples - leverage @ shrink
-        errors.append(float((residual / left.clamp(min=1e-12)[:, None]).square().sum()))
-    ridge = ridges[errors.index(min(errors))]
+    turned = u.T @ rows  # (rank, outputs)
+    penalties = scale * torch.tensor(ridges, dtype=gram.dtype, device=gram.device)
+    shrink = squares[:, None] / (squares[:, None] + penalties)  # (rank, ridges)
+    fitted = u @ (shrink[:, :, None] * turned[:, None]).flatten(1)
+    residual = rows[:, None] - fitted.view(samples, len(ridges), -1)
+    left = 1 - 1 / samples - u.square() @ shrink  # 1 less the diagonal of the hat matrix
+    errors = (residual.square().sum(2) / left.clamp(min=1e-12).square()).sum(0)
+    ridge = ridges[int(errors.argmin())]
     return u @ ((u.T @ y) / (squares + ridge * scale)[:, None]), ridge
