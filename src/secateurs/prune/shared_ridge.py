@@ -24,7 +24,7 @@ class SharedRidge:
     train: Tensor  # (units, samples) activations less the unit's mean over the samples
     images: Tensor  # (units, images) activations less the same mean
     answers: Tensor  # (images, outputs) what the next layer gives before any cut
-    weight: Tensor  # (outputs, units) of the next layer
+    weight: Tensor  # (units, outputs) of the next layer, a unit's in one piece
     kept: Tensor  # (units,) bool: kept by every cut
     gram: Tensor  # (samples, samples) over `kept`
     cross: Tensor  # (images, samples) over `kept`
@@ -40,7 +40,7 @@ class SharedRidge:
         train = self.train[own]
         gram = self.gram + train.T @ train
         cross = self.cross + self.images[own].T @ train
-        lost = self.weight[:, gone].T  # (gone, outputs)
+        lost = self.weight[gone]  # (gone, outputs)
         missing = self.train[gone].T @ lost
         coefficients, ridge = dual_ridge(gram, missing, int(alive.sum()), ridges)
         answers = self.answers - self.images[gone].T @ lost + cross @ coefficients
@@ -65,7 +65,7 @@ def share(
         train=samples,
         images=others,
         answers=answers.double(),
-        weight=weight.double(),
+        weight=weight.T.double().contiguous(),
         kept=kept,
         gram=mine.T @ mine,
         cross=others[common].T @ mine,
