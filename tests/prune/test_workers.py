@@ -54,7 +54,7 @@ def test_a_worker_that_dies_is_named_and_the_threads_come_back(monkeypatch):
         return beyond(self, rows, columns, upper=upper)
 
     monkeypatch.setattr(Vectors, "beyond", fail)
-    with pytest.raises(RuntimeError, match="piece from row 64 failed with MemoryError: no room"):
+    with pytest.raises(RuntimeError, match="piece from unit 64 failed with MemoryError: no room"):
         similar_pairs(activations(), 40, 110, tile=16, workers=2)
     assert torch.get_num_threads() == before
     assert not [t for t in threading.enumerate() if t.name.startswith("secateurs")]

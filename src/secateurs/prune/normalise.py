@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from secateurs.errors import InputError
+from secateurs.prune.workers import each
 
 Normalise = Literal["minmax", "centre", "none"]
 CHUNK = 65_536  # activations converted to float64 at a time: 512 KiB, within the cache
+DEVICE_CHUNK = 2**24  # on an accelerator, where many small steps would wait for each other
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Directions:
 
     def pieces(self, units: Tensor) -> Generator[tuple[slice, Tensor]]:
         """Yield the same piece by piece, with the place of each piece, row after row in memory."""
-        step = max(1, CHUNK // self.num_samples)
+        step = piece_size(self.activations)
         for start in range(0, len(units), step):
             part = slice(start, start + step)
             yield part, self.exact(units[part]).contiguous()
@@ -141,13 +143,16 @@ def directions(activations: Tensor, *, normalise: Normalise = "minmax") -> Direc
         offset = (least + span / 2).expand_as(size).clone()
         to_norm = (1 / span if bool(span > 0) else torch.zeros_like(span)).expand_as(size)
     squares = torch.zeros_like(size)
-    step = max(1, CHUNK // activations.shape[0])
-    for start in range(0, activations.shape[1], step):
+    step = piece_size(activations)
+
+    def measure(start: int) -> None:
         part = slice(start, start + step)
         vectors = activations[:, part].double() * scale[part]
         if normalise == "centre":
             offset[part] = vectors.mean(0)
         squares[part] = vectors.sub_(offset[part]).square_().sum(0)
+
+    each(measure, range(0, activations.shape[1], step), device=activations.device)
     length = squares.sqrt()
     if normalise == "centre":
         length[same] = 0.0  # the rounding of the mean is no direction
@@ -161,6 +166,12 @@ def directions(activations: Tensor, *, normalise: Normalise = "minmax") -> Direc
         dead=dead,
         constant=same & ~dead,
     )
+
+
+def piece_size(activations: Tensor) -> int:
+    """Units (columns) to convert at a time."""
+    chunk = CHUNK if activations.device.type == "cpu" else DEVICE_CHUNK
+    return max(1, chunk // activations.shape[0])
 
 
 def outside_norms(norm: Tensor, norm_std: float | None) -> Tensor:

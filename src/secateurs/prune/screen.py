@@ -29,7 +29,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateurs.prune.normalise import Directions
+from secateurs.prune.normalise import Directions, piece_size
+from secateurs.prune.workers import each
 
 ALIGN = 32  # columns that matrix units take at a time
 SLACK = 1e-9  # far above what float32 flushes to zero, far below any rounding here
@@ -110,9 +111,16 @@ def make_screen(
     matrix = torch.zeros((len(units), width), dtype=dtype, device=units.device)
     towards = torch.zeros(len(units), dtype=torch.float64, device=units.device)
     lost = torch.zeros(len(units), dtype=torch.float32, device=units.device)
-    for part, exact in source.pieces(units) if held is None or fill else _parts(held):
-        if held is not None and fill:
-            held[part] = exact
+    step = piece_size(source.activations)
+
+    def fill_in(start: int) -> None:
+        part = slice(start, start + step)
+        if held is not None and not fill:
+            exact = held[part]
+        else:
+            exact = source.exact(units[part]).contiguous()
+            if held is not None:
+                held[part] = exact
         residual = exact
         if common is not None:
             torch.mv(exact, common, out=towards[part])
@@ -122,6 +130,8 @@ def make_screen(
         rounded.copy_(single)
         if dtype != torch.float32:
             torch.linalg.vector_norm(single.sub_(rounded), dim=1, out=lost[part])
+
+    each(fill_in, range(0, len(units), step), device=units.device)
     square = 0.0 if common is None else float(common @ common)
     n_squared = ((1 - 2 * towards + square).clamp_(min=0).sqrt_() + SMALL) ** 2
     # 2^-23: float64 to float32, and the rounding of `lost` itself.
@@ -158,9 +168,3 @@ def select(vectors: Tensor, rows: Tensor) -> Tensor:
     if last - first == len(rows) - 1 and bool((rows[1:] > rows[:-1]).all()):
         return vectors[first : last + 1]
     return vectors.index_select(0, rows)
-
-
-def _parts(held: Tensor) -> list[tuple[slice, Tensor]]:
-    step = max(1, 65_536 // held.shape[1])
-    starts = range(0, len(held), step)
-    return [(slice(start, start + step), held[start : start + step]) for start in starts]

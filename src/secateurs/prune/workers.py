@@ -68,6 +68,16 @@ def in_order(
         torch.set_num_threads(threads)
 
 
+def each(work: Callable[[int], None], pieces: Sequence[int], *, device: torch.device) -> None:
+    """Do `work` for every piece, on a CPU in as many threads as PyTorch uses.
+
+    Many small operations by one thread each are far faster than each of them by all threads.
+    """
+    own = torch.get_num_threads() if device.type == "cpu" else 1
+    for _ in in_order(lambda _, piece: work(piece), [None] * own, pieces):
+        pass
+
+
 def _result(piece: int, future: Future[Result]) -> Result:
     try:
         return future.result()
@@ -75,5 +85,5 @@ def _result(piece: int, future: Future[Result]) -> Result:
         raise
     except Exception as error:
         raise RuntimeError(
-            f"worker: the piece from row {piece} failed with {type(error).__name__}: {error}"
+            f"worker: the piece from unit {piece} failed with {type(error).__name__}: {error}"
         ) from error
