@@ -161,6 +161,30 @@ def test_dead_and_constant_units_are_reported_apart_and_in_no_pair():
         assert pairs.constant.tolist() == [False, True, False, False]
 
 
+@pytest.mark.parametrize("screen", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("samples", [2, 100])
+def test_copies_and_opposites_of_one_vector(screen, samples):
+    one = torch.randn(samples, generator=torch.Generator().manual_seed(0)).double()
+    x = one[:, None] * torch.tensor([1.0, -1.0, 2.0, -0.1] * 30).double()
+    pairs = similar_pairs(x, 1e-3, 179.999, normalise="none", screen=screen, tile=32)
+    assert len(pairs) == 120 * 119 // 2
+    opposite = (pairs.i + pairs.j) % 2 == 1
+    assert float((pairs.angle_deg - 180.0 * opposite).abs().max()) < 3e-6
+
+
+@pytest.mark.parametrize("screen", [torch.bfloat16, torch.float32])
+def test_a_few_units_far_from_all_others_are_judged_as_well_as_these(screen):
+    generator = torch.Generator().manual_seed(0)
+    x = 1 + 0.02 * torch.randn(50, 120, generator=generator)
+    x[0, ::10] = 300
+    x[1, ::20] = -300
+    x[:, 5] = 1e-38  # hardly there, and all of the common direction
+    x[:, 5] += 1e-39 * torch.arange(50)
+    for low, high in ((1.5, 130), (0, 89), (0.01, None)):
+        pairs = similar_pairs(x, low, high, normalise="none", screen=screen, tile=50)
+        assert_same(pairs, reference(x, low, high, "none"))
+
+
 def test_a_layer_of_nothing_but_zeros_has_no_pair():
     pairs = similar_pairs(torch.zeros(5, 9), 15, 165)
     assert len(pairs) == 0 and pairs.i.dtype == torch.int64 and bool(pairs.dead.all())

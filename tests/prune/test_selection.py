@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secateurs.errors import InputError
+from secateurs.prune.angles import angle_histogram, similar_pairs
 from secateurs.prune.selection import pairwise
+from secateurs.prune.tiles import Vectors
 
 
 def reference(x, low, high, order):
@@ -108,3 +113,85 @@ def test_bad_words_and_thresholds():
         pairwise(activations(0), survivor="best")  # pyright: ignore
     with pytest.raises(InputError, match="low_deg"):
         pairwise(activations(0), low_deg=170)
+
+
+def alike(units, samples=12):
+    """Non-negative sparse activations of which more than half of all pairs are below 15 degrees."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(samples, units, generator=generator).mul_(0.15).add_(1)
+    x[0, ::5] = 40
+    x[:, ::50] = 0
+    return x
+
+
+@pytest.mark.parametrize("block", [64, 512])
+def test_no_list_of_pairs_is_made_where_half_of_all_are_similar(monkeypatch, block):
+    x = alike(2000)
+    counts = angle_histogram(x, normalise="none", bins=12, max_units=2000).counts
+    assert counts[0] > counts.sum() / 2
+    largest = []
+    beyond = Vectors.beyond
+
+    def watch(self, rows, columns, *, upper=False):
+        result = beyond(self, rows, columns, upper=upper)
+        largest.append(len(result[0]))
+        return result
+
+    monkeypatch.setattr(Vectors, "beyond", watch)
+    chosen = pairwise(x, low_deg=15, normalise="none", block=block)
+    assert 0 < max(largest) <= block * block
+    assert sum(largest) < int(counts[0]) / 2
+    with pytest.raises(InputError, match="select survivors without the list"):
+        similar_pairs(x, 15, 165, normalise="none", max_pairs=10**6)
+    assert 0 < len(chosen.survivors) < 200
+
+
+def peak_mib():
+    status = Path("/proc/self/status").read_text()
+    return int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) / 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no resettable peak here")
+def test_memory_of_a_selection_does_not_hold_its_pairs():
+    x = alike(6000)
+    pairwise(x[:, :600], low_deg=15, normalise="none")
+    Path("/proc/self/clear_refs").write_text("5")
+    before = peak_mib()
+    chosen = pairwise(x, low_deg=15, normalise="none")
+    added = peak_mib() - before
+    # More than 9 million pairs, each with two int64 and a float64, would take 200 MiB.
+    assert added < 60
+    assert len(chosen.survivors) < 200
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), low=st.sampled_from([5, 30, 60]))
+def test_the_order_of_samples_changes_nothing(seed, low):
+    x = torch.relu(activations(seed))
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(seed))
+    plain, moved = pairwise(x, low_deg=low), pairwise(x[order], low_deg=low)
+    assert torch.equal(plain.survivors, moved.survivors)
+    assert torch.equal(plain.parent, moved.parent)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e300])
+def test_huge_and_tiny_scales_change_no_selection(scale):
+    x = activations(5).double()
+    plain = pairwise(x, low_deg=50, normalise="centre")
+    moved = pairwise(x * scale, low_deg=50, normalise="centre")
+    assert torch.equal(plain.survivors, moved.survivors)
+    assert torch.equal(plain.parent, moved.parent)
+
+
+def test_values_that_are_not_finite_are_refused():
+    x = activations(6)
+    x[4, 17] = float("nan")
+    with pytest.raises(InputError, match="unit 17 is nan at sample 4"):
+        pairwise(x)
+
+
+def test_without_a_threshold_every_live_unit_stays():
+    x = activations(7)
+    x[:, 3] = 0
+    chosen = pairwise(x, low_deg=0, high_deg=None)
+    assert chosen.removed.tolist() == [3]
