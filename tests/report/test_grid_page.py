@@ -44,6 +44,7 @@ def test_the_page_answers_and_holds_every_number(grid, tmp_path: Path) -> None:
     assert "400 of 4,096 units of fc7 can go without losing validation accuracy." in text
     assert "92 of 135 right; 95% interval 60–75" in text
     assert "20 of them never fire" in text
+    assert "secateurs prune MODEL DATA --layers fc7 --low 10 --high 170 --std 1 " in text
     assert "small differences between cells are noise" in text
     for one in grid["cells"]:
         assert f"{one['num_parameters']:,}" in text
@@ -62,6 +63,7 @@ def test_test_images_and_the_published_rule_are_labelled(grid) -> None:
     assert "Test accuracy" in text
     assert "the number of parameters does not change" in text
     assert "never fire" not in text
+    assert "secateurs prune" not in text
 
 
 def test_the_lossless_cell_is_the_largest_with_no_fewer_right_answers(grid) -> None:

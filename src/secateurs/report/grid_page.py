@@ -66,6 +66,7 @@ def render_grid(grid: Record) -> str:
         standfirst=grid_words.standfirst(grid),
         tiles=grid_words.tiles(grid),
         cautions=grid_words.cautions(grid),
+        command=grid_words.command(grid),
         blocks=blocks,
         record=_record(grid),
         words=words,

@@ -127,6 +127,19 @@ def trade_caption(grid: Record) -> str:
     )
 
 
+def command(grid: Record) -> str | None:
+    """The words that make the lossless cell; None under the published rule or without one."""
+    best, settings = lossless(grid), grid["settings"]
+    if best is None or settings["rule"] != "pairwise":
+        return None
+    angle = best["low_deg"]
+    return (
+        f"secateurs prune MODEL DATA --layers {settings['layer']} --low {angle:g} "
+        f"--high {180 - angle:g} --std {best['norm_std']:g} "
+        f"--compensation {settings['compensation']} --max-loss -1 --out DIR"
+    )
+
+
 def means_caption(grid: Record) -> str:
     """How the means move with the angle, as the paper reports them."""
     order = sorted(grid["by_angle"], key=lambda row: row["low_deg"])
