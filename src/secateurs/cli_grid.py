@@ -62,7 +62,8 @@ def grid(
     from secateurs.files import cache_dir
     from secateurs.prune.grid import PAPER_ANGLES, PAPER_STDS, GridOptions
     from secateurs.report.grid_page import write_grid_page
-    from secateurs.study.grid import GridPlan, grid_saved, grid_words, parse_numbers
+    from secateurs.study.grid import GridPlan, grid_saved, parse_numbers
+    from secateurs.study.grid_rows import grid_words
 
     if rule == "published" and compensation is not None:
         raise InputError(

@@ -94,6 +94,34 @@ def test_pairwise_cells_equal_direct_calls(model, view: LayerView, step, budget:
     assert len(counts) > 8  # the cells do differ
 
 
+@pytest.mark.parametrize("step", ["add", "affine"])
+def test_equal_survivors_with_other_parents_are_other_cells(step):
+    generator = torch.Generator().manual_seed(0)
+    train = torch.randn(12, 4, generator=generator) @ torch.randn(4, 30, generator=generator)
+    train = train.clamp(min=0)
+    weight = torch.randn(3, 30, generator=generator)
+    view = LayerView(
+        train=train,
+        outputs=train,
+        bias=None,
+        between=nn.Sequential(),
+        weight=weight,
+        offset=None,
+        rest=nn.Sequential(),
+    )
+    stds = tuple(k / 10 for k in range(20))
+    parents: dict[tuple[int, ...], set[tuple[int, ...]]] = {}
+    for cell in grid_cells(view, GridOptions((10.0, 14.0), stds, "pairwise", step)):
+        angle = cell.low_deg
+        chosen = pairwise(train, low_deg=angle, high_deg=180 - angle, norm_std=cell.norm_std)
+        new = compensate(step, train, weight, None, chosen)
+        expected = train[:, chosen.survivors] @ new.weight.T + new.bias
+        assert torch.allclose(cell.logits, expected, atol=1e-5)
+        found = parents.setdefault(tuple(chosen.survivors.tolist()), set())
+        found.add(tuple(chosen.parent.tolist()))
+    assert any(len(found) > 1 for found in parents.values())
+
+
 @pytest.mark.parametrize("budget", [BUDGET_BYTES, 0])
 @pytest.mark.parametrize("bias", [True, False])
 def test_published_cells_equal_direct_calls(bias: bool, budget: int):

@@ -20,7 +20,8 @@ from secateurs.ship.checkpoint import load, save
 from secateurs.ship.spec import ImageInput, describe
 from secateurs.study.bench import open_dataset, seeded_model
 from secateurs.study.config import StudyConfig
-from secateurs.study.grid import GridPlan, grid_saved, grid_words, parse_numbers
+from secateurs.study.grid import GridPlan, grid_saved, parse_numbers
+from secateurs.study.grid_rows import grid_words
 from secateurs.study.models import side_logits
 
 BACKBONE = "mobilenet_v3_small"

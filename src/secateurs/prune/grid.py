@@ -241,7 +241,7 @@ def _answers(
     cuts: dict[tuple[float, float], Cut],
     advance: Callable[[int], None],
 ) -> dict[tuple[float, float], tuple[Tensor | None, float | None]]:
-    """Logits and ridge of each cell; those of equal survivors are computed once."""
+    """Logits and ridge of each cell; those of equal survivors and parents are computed once."""
     received = view.receive(view.outputs)
     shared = None
     if step == "least_squares":
@@ -251,6 +251,9 @@ def _answers(
     found: dict[tuple[float, float], tuple[Tensor | None, float | None]] = {}
     for place, cut in cuts.items():
         key = cut.alive.cpu().numpy().tobytes()
+        if cut.selection is not None:
+            # A parent is a candidate: equal survivors may stand for others under another filter.
+            key += cut.selection.parent.cpu().numpy().tobytes()
         if key not in known:
             if not bool(cut.alive.any()):
                 known[key] = None, None

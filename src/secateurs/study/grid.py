@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import platform
 import time
 from dataclasses import dataclass, field
@@ -11,32 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 import secateurs
 from secateurs.errors import InputError
 from secateurs.files import read_json, write_json, write_text
 from secateurs.fit.inputs import prefix_outputs
-from secateurs.fit.metrics import wilson_interval
 from secateurs.fit.precision import resolve_device
 from secateurs.nets.backbones import Layer, find_layer, layers
 from secateurs.nets.depth import split_at, tail_path
 from secateurs.progress import SILENT, Progress
-from secateurs.prune.grid import Cell, GridOptions, LayerView, grid_cells, view_layer
+from secateurs.prune.grid import GridOptions, LayerView, grid_cells, view_layer
 from secateurs.prune.removal import find_consumer
 from secateurs.ship.checkpoint import Loaded, load
 from secateurs.study.bench import Dataset, open_dataset
 from secateurs.study.config import StudyConfig, difference
+from secateurs.study.grid_rows import LayerSizes, accuracy, cell_row, csv_text, mean_row
 from secateurs.study.single import own_config
 
 SCHEMA = 1
 SIDES = {"val": "validation", "test": "test"}
 FILES = {"grid": "grid.json", "csv": "grid.csv", "page": "grid.html"}
-COLUMNS = (
-    *("low_deg", "norm_std", "num_candidates", "num_removed", "num_kept", "num_parameters"),
-    *("num_correct", "accuracy", "accuracy_low", "accuracy_high", "ridge", "note"),
-)
-
 Record = dict[str, Any]
 
 
@@ -123,8 +115,8 @@ def grid_saved(
     cells = grid_cells(view, plan.options, progress=progress)
     done = time.perf_counter()
     labels = torch.from_numpy(dataset.sides[plan.on].labels)
-    sizes = _Sizes.of(loaded.model, layer.path, plan.options.rule)
-    rows = [_row(cell, labels, sizes) for cell in cells]
+    sizes = LayerSizes.of(loaded.model, layer.path, plan.options.rule)
+    rows = [cell_row(cell, labels, sizes) for cell in cells]
     answer: Record = {
         "schema": SCHEMA,
         "settings": settings,
@@ -144,9 +136,9 @@ def grid_saved(
             "num_dead": int((view.train == 0).all(0).sum()),
         },
         "evaluated": {"on": plan.on, "side": SIDES[plan.on], "num_images": len(labels)},
-        "unpruned": _accuracy(view.logits(view.answer(view.receive(view.outputs))), labels),
+        "unpruned": accuracy(view.logits(view.answer(view.receive(view.outputs))), labels),
         "cells": rows,
-        "by_angle": [_mean(rows, angle) for angle in plan.options.angles_deg],
+        "by_angle": [mean_row(rows, angle) for angle in plan.options.angles_deg],
         "files": FILES,
         "versions": _versions(),
         "timing": {
@@ -156,7 +148,7 @@ def grid_saved(
             "total": done - started,
         },
     }
-    write_text(out / FILES["csv"], _csv(rows))
+    write_text(out / FILES["csv"], csv_text(rows))
     write_json(out / FILES["grid"], answer)
     return answer
 
@@ -195,7 +187,7 @@ def _stored(out: Path, identity: Record) -> Record | None:
     if odd:
         raise InputError(f"{out}: holds a grid of other {' and '.join(odd)}; choose another")
     if not (out / FILES["csv"]).exists():
-        write_text(out / FILES["csv"], _csv(found["cells"]))
+        write_text(out / FILES["csv"], csv_text(found["cells"]))
     return found
 
 
@@ -219,81 +211,6 @@ def _look(
     return view_layer(tail, tail_path(tail, layer.path), inputs, others)
 
 
-@dataclass(frozen=True)
-class _Sizes:
-    """Parameters of the network, of one unit, and of the bias that compensation may add."""
-
-    whole: int
-    units: int
-    unit: int
-    added: int
-
-    @classmethod
-    def of(cls, model: nn.Module, path: str, rule: str) -> _Sizes:
-        layer, consumer = model.get_submodule(path), find_consumer(model, path).layer
-        assert isinstance(layer, nn.Linear)
-        biases = [dict(one.named_parameters()).get("bias") for one in (layer, consumer)]
-        inner = layer.in_features + (biases[0] is not None) + consumer.out_features
-        # Under the published rule rows become zero and none goes.
-        kept = rule == "published"
-        return cls(
-            whole=sum(parameter.numel() for parameter in model.parameters()),
-            units=layer.out_features,
-            unit=0 if kept else inner,
-            added=0 if kept or biases[1] is not None else consumer.out_features,
-        )
-
-
-def _accuracy(logits: torch.Tensor, labels: torch.Tensor) -> Record:
-    num_correct = int((logits.argmax(1) == labels).sum())
-    low, high = wilson_interval(num_correct, len(labels))
-    return {
-        "num_correct": num_correct,
-        "accuracy": num_correct / len(labels),
-        "accuracy_low": low,
-        "accuracy_high": high,
-    }
-
-
-def _row(cell: Cell, labels: torch.Tensor, sizes: _Sizes) -> Record:
-    empty = cell.logits is None
-    answered: Record = dict.fromkeys(("num_correct", "accuracy", "accuracy_low", "accuracy_high"))
-    if cell.logits is not None:
-        answered = _accuracy(cell.logits, labels)
-    return {
-        "low_deg": cell.low_deg,
-        "norm_std": cell.norm_std,
-        "num_candidates": cell.num_candidates,
-        "num_removed": cell.num_removed,
-        "num_kept": sizes.units - cell.num_removed,
-        "num_parameters": (
-            None if empty else sizes.whole - cell.num_removed * sizes.unit + sizes.added
-        ),
-        **answered,
-        "ridge": cell.ridge,
-        "note": "every unit would be removed" if empty else None,
-    }
-
-
-def _mean(rows: list[Record], angle: float) -> Record:
-    """The paper's Table 3: means over the norm thresholds, where there is an accuracy."""
-    mine = [row for row in rows if row["low_deg"] == angle]
-    known = [row["accuracy"] for row in mine if row["accuracy"] is not None]
-    return {
-        "low_deg": angle,
-        "accuracy_mean": sum(known) / len(known) if known else None,
-        "num_removed_mean": sum(row["num_removed"] for row in mine) / len(mine),
-    }
-
-
-def _csv(rows: list[Record]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 def _versions() -> dict[str, str]:
     return {
         "secateurs": secateurs.__version__,
@@ -301,27 +218,3 @@ def _versions() -> dict[str, str]:
         "torch": str(torch.__version__),
         "machine": f"{torch.get_num_threads()} threads, {platform.machine()}",
     }
-
-
-def grid_words(answer: Record) -> str:
-    """The grid for people: what was there before, and accuracy and removed units of each cell."""
-    settings, layer, unpruned = answer["settings"], answer["layer"], answer["unpruned"]
-    lines = [
-        f"{layer['layer']} of {answer['model']['name']}: {layer['num_units']} units, "
-        f"{layer['num_dead']} never fire; {answer['evaluated']['side']} accuracy before pruning "
-        f"{unpruned['accuracy']:.1%} ({unpruned['accuracy_low']:.1%} to "
-        f"{unpruned['accuracy_high']:.1%}) on {answer['evaluated']['num_images']} images",
-        "accuracy and units removed, by norm threshold (rows) and angle (columns):",
-        "  std" + "".join(f"{f'{angle:g}°':>14}" for angle in settings["angles_deg"]),
-    ]
-    width = len(settings["angles_deg"])
-    for at, std in enumerate(settings["norm_stds"]):
-        row = answer["cells"][at * width : (at + 1) * width]
-        cells = [
-            "all gone" if cell["accuracy"] is None else f"{cell['accuracy']:.1%} {removed:>5}"
-            for cell, removed in ((cell, cell["num_removed"]) for cell in row)
-        ]
-        lines.append(f"{std:>5g}" + "".join(f"{cell:>14}" for cell in cells))
-    if settings["on"] == "test":
-        lines.append("these are test images: a cell chosen by them has no honest test accuracy")
-    return "\n".join(lines)
