@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from secateurs.errors import InputError
 from secateurs.prune.angles import angle_histogram, similar_pairs
 from secateurs.prune.normalise import directions
+from secateurs.prune.screen import at_least, at_least_numpy
 from secateurs.prune.tiles import thresholds, vectors
 
 
@@ -241,6 +242,21 @@ def test_a_fan_of_directions_is_cut_where_the_thresholds_are(screen, gap):
     for low, high in ((15, 165), (0, 165), (15, None), (40, 140)):
         pairs = similar_pairs(x, low, high, normalise="none", screen=screen, tile=100)
         assert_same(pairs, reference(x, low, high, "none"))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    least=st.integers(-40, 40),
+)
+def test_positions_of_large_integers_are_the_same_on_every_device(seed, shape, least):
+    generator = torch.Generator().manual_seed(seed)
+    bits = torch.randint(-40, 40, shape, generator=generator).to(torch.int16)
+    expected = [k for k, value in enumerate(bits.flatten().tolist()) if value >= least]
+    for find in (at_least, at_least_numpy):
+        assert find(bits, least, len(expected)).tolist() == expected
+        assert not expected or find(bits, least, len(expected) - 1) is None
 
 
 def test_units_that_point_nearly_one_way_are_told_apart_in_bfloat16():

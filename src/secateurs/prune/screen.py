@@ -72,20 +72,7 @@ class Screen:
         if self.least is None:
             return None
         bits = self.value(rows, columns).view(BITS[self.matrix.dtype])
-        if bits.device.type != "cpu":
-            mask = bits.ge_(self.least).flatten()
-            return None if int(mask.count_nonzero()) > most else mask.nonzero().flatten()
-        # NumPy goes over small integers far faster than PyTorch, most rows have nothing to offer.
-        array = bits.numpy()
-        hot = (array.max(1) >= self.least).nonzero()[0]
-        mask = (array if len(hot) == len(array) else array[hot]) >= self.least
-        flat = mask.ravel().nonzero()[0]
-        if len(flat) > most:
-            return None
-        if len(hot) != len(array):
-            row = flat // array.shape[1]
-            flat += (hot[row] - row) * array.shape[1]
-        return torch.from_numpy(flat)
+        return (at_least_numpy if bits.device.type == "cpu" else at_least)(bits, self.least, most)
 
 
 def make_screen(
@@ -153,6 +140,27 @@ def make_screen(
         low = torch.tensor([below - above + slack], dtype=torch.float64).to(dtype)
         least = int(low.view(BITS[dtype])) if float(low) < 0 else None
     return Screen(matrix, samples, shift, sign, slack, least)
+
+
+def at_least(bits: Tensor, least: int, most: int) -> Tensor | None:
+    """Flat positions of all integers from `least` up, in order; None if there are > `most`."""
+    mask = (bits >= least).flatten()
+    return None if int(mask.count_nonzero()) > most else mask.nonzero().flatten()
+
+
+def at_least_numpy(bits: Tensor, least: int, most: int) -> Tensor | None:
+    """The same by NumPy, which goes over small integers on a CPU far faster than PyTorch."""
+    array = bits.numpy()
+    # Most rows have nothing to offer, and a row's largest is found fastest.
+    hot = (array.max(1) >= least).nonzero()[0]
+    mask = (array if len(hot) == len(array) else array[hot]) >= least
+    flat = mask.ravel().nonzero()[0]
+    if len(flat) > most:
+        return None
+    if len(hot) != len(array):
+        row = flat // array.shape[1]
+        flat += (hot[row] - row) * array.shape[1]
+    return torch.from_numpy(flat)
 
 
 def common_vector(source: Directions, units: Tensor, sample: int) -> Tensor | None:
