@@ -103,15 +103,23 @@ def depth_sweep(results: Record) -> go.Figure | None:
         hoverinfo="skip",
         visible=bool(bounded),
     )
-    figure.add_scatter(
-        name="mean",
-        mode="markers",
-        x=[place(row) for row in known],
-        y=[row["val_accuracy_mean"] for row in known],
-        customdata=[row["num_runs"] for row in known],
-        marker={"size": 11, "color": BEFORE, "line": {"color": SURFACE, "width": 1.5}},
-        hovertemplate="mean %{y:.1%}<br>runs: %{customdata}<extra></extra>",
-    )
+    worse = [row for row in known if not (row.get("to_best") or {}).get("indistinguishable", True)]
+    level = [row for row in known if row not in worse]
+    marks = {
+        "mean": (level, {"symbol": "circle", "color": BEFORE, "line": {"color": SURFACE}}),
+        "mean, worse than the best": (worse, {"symbol": "square-open", "color": BEFORE}),
+    }
+    for name, (group, mark) in marks.items():
+        figure.add_scatter(
+            name=name,
+            mode="markers",
+            x=[place(row) for row in group],
+            y=[row["val_accuracy_mean"] for row in group],
+            customdata=[row["num_runs"] for row in group],
+            marker={"size": 11} | mark,
+            hovertemplate="mean %{y:.1%}<br>runs: %{customdata}<extra></extra>",
+            visible=bool(group),
+        )
     runs = [
         trial
         for trial in results["trials"]

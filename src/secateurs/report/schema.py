@@ -100,8 +100,14 @@ _RESULTS: dict[str, Any] = {
             "val_accuracy_std": _NUMBER,
             "val_accuracy_low": _NUMBER,
             "val_accuracy_high": _NUMBER,
+            "to_best": Maybe(
+                {"difference": float, "low": _NUMBER, "high": _NUMBER, "p_value": _NUMBER}
+                | {"indistinguishable": bool, "is_best": bool},
+                absent=True,
+            ),
         }
     ],
+    "recommendation": Maybe({"depth": int, "best": int, "sentences": [str]}, absent=True),
     "chosen": Maybe(
         {"key": str, "depth": int, "run": int, "reason": str}
         | {"val": Maybe(_EVALUATION), "test": Maybe(_EVALUATION)}

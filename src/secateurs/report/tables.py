@@ -64,14 +64,27 @@ def sweep_table(results: Record) -> Table:
             percent(row["val_accuracy_mean"]),
             percent(row["val_accuracy_std"]),
             interval(row["val_accuracy_low"], row["val_accuracy_high"]) or "not known",
+            _to_best(row.get("to_best")),
         ]
         for row in [*depth_rows(results), *([scratch] if scratch else [])]
     ]
     return _table(
         "Validation accuracy per depth",
-        ["frozen layers", "runs", "mean", "std over runs", "95% interval, %"],
+        ["frozen layers", "runs", "mean", "std over runs", "95% interval, %", "against the best"],
         rows,
     )
+
+
+def _to_best(row: Record | None) -> str:
+    """A depth's difference to the best one in points, and whether the two can be told apart."""
+    if row is None:
+        return "not compared"
+    if row["is_best"]:
+        return "the best"
+    text = f"{100 * row['difference']:+.1f} points"
+    if row["low"] is not None:
+        text += f" ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
+    return text + (", not to be told apart" if row["indistinguishable"] else ", worse")
 
 
 def trials_table(results: Record) -> Table:

@@ -53,6 +53,7 @@ class Recommendation:
     best: int
     comparisons: tuple[Comparison, ...]
     sentences: tuple[str, ...]
+    cost: str  # what a training takes in time, apart since it differs from run to run
 
 
 def compare_depths(
@@ -130,8 +131,8 @@ def recommend(
         floor = max(floor, interval.low)
     good = [row for row in rows if row.indistinguishable and row.mean >= floor]
     chosen = max([*good, best], key=lambda row: row.depth)
-    sentences = _sentences(rows, best, chosen, accuracies, seconds, num_images)
-    return Recommendation(chosen.depth, best.depth, rows, sentences)
+    sentences = _sentences(rows, best, chosen, accuracies, num_images)
+    return Recommendation(chosen.depth, best.depth, rows, sentences, _cost(seconds, chosen.depth))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -191,7 +192,6 @@ def _sentences(
     best: Comparison,
     chosen: Comparison,
     accuracies: Mapping[int, Mapping[int, float]],
-    seconds: Mapping[int, float],
     num_images: int,
 ) -> tuple[str, ...]:
     runs = len(accuracies[chosen.depth])
@@ -202,14 +202,13 @@ def _sentences(
     else:
         spread = f"95% {summary.low:.1%} to {summary.high:.1%} over {runs} runs"
     lines = [
-        f"Freeze {chosen.depth} layers: {chosen.mean:.1%} mean validation accuracy ({spread}), "
-        f"{seconds[chosen.depth]:.0f} s a training."
+        f"Freeze {chosen.depth} layers: {chosen.mean:.1%} mean validation accuracy ({spread})."
     ]
     if chosen.depth != best.depth:
         lines.append(
-            f"Depth {best.depth} has the best mean, {best.mean:.1%} "
-            f"({seconds[best.depth]:.0f} s a training); the {_points(chosen.difference)} between "
-            "them cannot be told from chance, and the deeper one trains less."
+            f"Depth {best.depth} has the best mean, {best.mean:.1%}; the "
+            f"{_points(chosen.difference)} between them cannot be told from chance, and the deeper "
+            "one trains less."
         )
     others = [row.depth for row in rows if row.indistinguishable and row.depth != chosen.depth]
     worse = [row.depth for row in rows if not row.indistinguishable]
@@ -221,6 +220,12 @@ def _sentences(
         lines.append(f"Worse than the best beyond chance: depth {_list(worse)}.")
     lines.append(_what_would_change(rows, best, chosen))
     return tuple(lines)
+
+
+def _cost(seconds: Mapping[int, float], depth: int) -> str:
+    others = ", ".join(f"{seconds[d]:.0f} s at {d}" for d in sorted(seconds) if d != depth)
+    text = f"A training at depth {depth} takes {seconds[depth]:.0f} s"
+    return f"{text}; {others}." if others else f"{text}."
 
 
 def _list(depths: Sequence[int]) -> str:

@@ -99,8 +99,10 @@ def run_study(
     _claim(out, config, bench)
     stages, store = Stages(out), Store(out)
     trials = run_sweep(bench, store, budget_bytes=budget_bytes, stop=stop, progress=progress)
-    choice = choose(trials)
-    progress.note(choice.reason)
+    num_val = len(bench.dataset.sides["val"])
+    choice = choose(trials, num_images=num_val)
+    for sentence in (*choice.advice.sentences, choice.advice.cost):
+        progress.note(sentence)
 
     def network() -> torch.nn.Module:
         return chosen_model(
@@ -157,7 +159,13 @@ def run_study(
         "split": bench.dataset.split_json(),
         "weights": bench.weights.to_json(),
         "trials": trials,
-        "sweep": summarise_sweep(trials),
+        "sweep": summarise_sweep(trials, num_images=num_val),
+        "recommendation": {
+            "depth": choice.advice.depth,
+            "best": choice.advice.best,
+            "sentences": list(choice.advice.sentences),
+            "timing": {"sentence": choice.advice.cost},
+        },
         "chosen": chosen,
         "pruned": pruned,
         "cost": cost | {"onnx_max_abs_difference": onnx_difference},

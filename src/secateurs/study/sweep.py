@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from secateurs.errors import InputError
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Bench
+from secateurs.study.compare import Comparison, Recommendation, compare_depths, recommend
 from secateurs.study.stats import summarise
 from secateurs.study.trials import (
     SharedInputs,
@@ -29,10 +29,11 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen trial's record and why it was chosen."""
+    """The chosen trial's record, why it was chosen, and the recommendation it follows."""
 
     record: Record
     reason: str
+    advice: Recommendation
 
     @property
     def trial(self) -> Trial:
@@ -86,8 +87,15 @@ def run_sweep(
     return [records[trial] for trial in plan]
 
 
-def summarise_sweep(records: list[Record]) -> list[Record]:
-    """One row a depth (and one for scratch): mean, spread and interval of validation accuracy."""
+def summarise_sweep(records: list[Record], *, num_images: int) -> list[Record]:
+    """One row a depth (and one for scratch): mean, spread and interval of validation accuracy.
+
+    Depths carry their difference to the best one as well, see `compare`; `num_images` is the number
+    of validation images.
+    """
+    accuracies = _accuracies(records)
+    compared = compare_depths(accuracies, num_images=num_images) if accuracies else ()
+    against = {row.depth: row for row in compared}
     rows: list[Record] = []
     kinds = {(record["pretrained"], record["depth"]) for record in records}
     for pretrained, depth in sorted(kinds, key=lambda kind: (not kind[0], kind[1])):
@@ -98,37 +106,54 @@ def summarise_sweep(records: list[Record]) -> list[Record]:
         names = ("mean", "std", "low", "high")
         summary = asdict(summarise(good)) if good else dict.fromkeys(names)
         row |= {f"val_accuracy_{name}": summary[name] for name in names}
-        seconds = sum(r["timing"]["seconds"] for r in group) / len(group)
-        row["timing"] = {"seconds_per_trial": seconds}
+        other = against.get(depth) if pretrained else None
+        row["to_best"] = None if other is None else _to_best(other)
+        row["timing"] = {"seconds_per_trial": _seconds(group)}
         rows.append(row)
     return rows
 
 
-def choose(records: list[Record]) -> Choice:
-    """Choose the depth with the best mean validation accuracy, and its best run on validation.
+def _accuracies(records: list[Record]) -> dict[int, dict[int, float]]:
+    """Validation accuracy by depth and run, of pretrained trials that ended well."""
+    found: dict[int, dict[int, float]] = {}
+    for record in records:
+        if record["pretrained"] and record["val_accuracy"] is not None:
+            found.setdefault(record["depth"], {})[record["run"]] = record["val_accuracy"]
+    return found
 
-    Among equal depths the deeper one, which trains fewer parameters. The test images have no say.
-    Raises InputError when no pretrained trial ended well.
+
+def _seconds(group: list[Record]) -> float:
+    return sum(record["timing"]["seconds"] for record in group) / len(group)
+
+
+def _to_best(row: Comparison) -> Record:
+    plain = asdict(row)
+    names = ("difference", "low", "high", "p_value", "indistinguishable", "is_best")
+    return {name: plain[name] for name in names}
+
+
+def choose(records: list[Record], *, num_images: int) -> Choice:
+    """Choose a depth by the rules of `compare`, and its best run on validation.
+
+    The test images have no say. Raises InputError when no pretrained trial ended well.
     """
-    good = [r for r in records if r["pretrained"] and r["val_accuracy"] is not None]
-    if not good:
-        raise InputError("no trial ended with a finite loss; try a smaller --lr")
-    rows = [
-        row
-        for row in summarise_sweep(records)
-        if row["pretrained"] and row["val_accuracy_mean"] is not None
+    accuracies = _accuracies(records)
+    seconds = {
+        depth: _seconds([r for r in records if r["pretrained"] and r["depth"] == depth])
+        for depth in accuracies
+    }
+    advice = recommend(accuracies, seconds, num_images=num_images)
+    runs = [
+        r
+        for r in records
+        if r["pretrained"] and r["depth"] == advice.depth and r["val_accuracy"] is not None
     ]
-    best = max(rows, key=lambda row: (row["val_accuracy_mean"], row["depth"]))
-    runs = [r for r in good if r["depth"] == best["depth"]]
     record = max(runs, key=_score)
     reason = (
-        f"Depth {best['depth']} has the best mean validation accuracy "
-        f"({best['val_accuracy_mean']:.1%} over {best['num_runs']} "
-        f"{'run' if best['num_runs'] == 1 else 'runs'}); "
-        f"run {record['run'] + 1} is its best on validation ({record['val_accuracy']:.1%}). "
-        "The test images had no part in the choice."
+        f"{advice.sentences[0]} Run {record['run'] + 1} is its best on validation "
+        f"({record['val_accuracy']:.1%}). The test images had no part in the choice."
     )
-    return Choice(record, reason)
+    return Choice(record, reason, advice)
 
 
 def chosen_model(
