@@ -130,14 +130,20 @@ def torch_blocked(kind: str, x: torch.Tensor, low_deg: float) -> int:
     above, below = _cosines(low_deg)
     u = unit_vectors(kind, x)
     parts: list[tuple[torch.Tensor, ...]] = []
-    # One block of memory for all products: without it the heap grew to 4 GiB at 32768 neurons.
-    space = torch.empty(BLOCK * BLOCK)
+    # The same memory for every block: else small results between large ones keep 2 to 4 GiB of
+    # the heap from being used again at 32768 neurons.
+    cosine = torch.empty(BLOCK, BLOCK)
+    similar, opposite = (torch.empty(BLOCK, BLOCK, dtype=torch.bool) for _ in range(2))
     for top in range(0, len(u), BLOCK):
         for left in range(0, len(u), BLOCK):
             rows, columns = u[top : top + BLOCK], u[left : left + BLOCK]
-            cosine = space[: len(rows) * len(columns)].view(len(rows), len(columns))
+            if (len(rows), len(columns)) != cosine.shape:
+                cosine = torch.empty(len(rows), len(columns))
+                similar, opposite = (torch.empty_like(cosine, dtype=torch.bool) for _ in range(2))
             torch.mm(rows, columns.T, out=cosine)
-            i, j = ((cosine > above) | (cosine < below)).nonzero(as_tuple=True)
+            torch.gt(cosine, above, out=similar)
+            torch.lt(cosine, below, out=opposite)
+            i, j = similar.logical_or_(opposite).nonzero(as_tuple=True)
             keep = i + top < j + left
             i, j = i[keep], j[keep]
             parts.append((i + top, j + left, cosine[i, j].clamp_(-1, 1).acos_().rad2deg_()))
