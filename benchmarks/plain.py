@@ -2,7 +2,8 @@
 
 Both see the same train, validation and test images of each split, freeze the same layers of
 AlexNet and take the epoch that is best on validation. The plain loop is what one writes by hand:
-torchvision transforms (and a mirror half of the time with `--flip`), Adam at 1e-4, batches of 64.
+torchvision transforms, Adam at 1e-4, batches of 64; once without augmentation and once with each
+image mirrored half of the time.
 
     python benchmarks/plain.py DATA --group-by REGEX --weights FILE --depth 5 --splits 5 --runs 2
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -50,15 +52,15 @@ class Score:
 
 @dataclass(frozen=True)
 class Side:
-    """The frozen layers' outputs for a side's images and, where wanted, their mirror images."""
+    """The frozen layers' outputs for a side's images and, of training images, their mirrors."""
 
     upright: Tensor
     mirrored: Tensor | None
     labels: Tensor
 
-    def drawn(self, rows: Tensor) -> Tensor:
-        """What the tail sees of these rows in one step: each upright or mirrored."""
-        if self.mirrored is None:
+    def drawn(self, rows: Tensor, *, flip: bool) -> Tensor:
+        """What the tail sees of these rows in one step: each upright or, with `flip`, mirrored."""
+        if not flip or self.mirrored is None:
             return self.upright[rows]
         coin = torch.rand(len(rows), *([1] * (self.upright.dim() - 1))) < 0.5
         return torch.where(coin, self.mirrored[rows], self.upright[rows])
@@ -75,7 +77,7 @@ def cut(model: nn.Module, depth: int) -> tuple[nn.Sequential, nn.Sequential]:
 
 
 @torch.inference_mode()
-def side(bench: Bench, folder: Path, name: str, frozen: nn.Module, *, flip: bool) -> Side:
+def side(bench: Bench, folder: Path, name: str, frozen: nn.Module) -> Side:
     names = bench.dataset.names(name)
 
     def outputs(mirror: bool) -> Tensor:
@@ -88,7 +90,8 @@ def side(bench: Bench, folder: Path, name: str, frozen: nn.Module, *, flip: bool
 
     labels = torch.from_numpy(bench.dataset.sides[name].labels)
     # Clones are ordinary tensors again, which training may use.
-    return Side(outputs(False).clone(), outputs(True).clone() if flip else None, labels)
+    mirrored = outputs(True).clone() if name == "train" else None
+    return Side(outputs(False).clone(), mirrored, labels)
 
 
 def accuracy(tail: nn.Module, given: Side) -> tuple[float, float]:
@@ -99,38 +102,39 @@ def accuracy(tail: nn.Module, given: Side) -> tuple[float, float]:
     return float(hits), -float(nn.functional.cross_entropy(logits, given.labels))
 
 
+def frozen_sides(bench: Bench, folder: Path, depth: int) -> dict[str, Side]:
+    frozen = cut(network(bench), depth)[0].eval()
+    return {name: side(bench, folder, name, frozen) for name in ("train", "val", "test")}
+
+
+def network(bench: Bench) -> nn.Module:
+    model = alexnet(num_classes=len(bench.dataset.classes))
+    load_pretrained(model, "alexnet", bench.weights_file, cache=bench.cache)
+    return model
+
+
 def plain(
-    bench: Bench, folder: Path, depth: int, runs: int, epochs: int, *, flip: bool
-) -> list[Score]:
-    """The loop by hand, `runs` times on one split."""
-    scores: list[Score] = []
-    sides: dict[str, Side] = {}
-    for run in range(runs):
-        torch.manual_seed(run)
-        model = alexnet(num_classes=len(bench.dataset.classes))
-        load_pretrained(model, "alexnet", bench.weights_file, cache=bench.cache)
-        frozen, tail = cut(model, depth)
-        if not sides:
-            frozen.eval()
-            for name in ("train", "val", "test"):
-                mirror = flip and name == "train"
-                sides[name] = side(bench, folder, name, frozen, flip=mirror)
-        train = sides["train"]
-        optimizer = torch.optim.Adam(tail.parameters(), lr=1e-4)
-        best, chosen = (-1.0, 0.0), Score(0.0, 0.0)
-        for _ in range(epochs):
-            tail.train()
-            for rows in torch.randperm(len(train.labels)).split(64):
-                loss = nn.functional.cross_entropy(tail(train.drawn(rows)), train.labels[rows])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-            reached = accuracy(tail, sides["val"])
-            if reached > best:
-                best = reached
-                chosen = Score(reached[0], accuracy(tail, sides["test"])[0])
-        scores.append(chosen)
-    return scores
+    bench: Bench, sides: dict[str, Side], depth: int, *, run: int, epochs: int, flip: bool
+) -> Score:
+    """The loop by hand."""
+    torch.manual_seed(run)
+    tail = cut(network(bench), depth)[1]
+    train = sides["train"]
+    optimizer = torch.optim.Adam(tail.parameters(), lr=1e-4)
+    best, chosen = (-1.0, 0.0), Score(0.0, 0.0)
+    for _ in range(epochs):
+        tail.train()
+        for rows in torch.randperm(len(train.labels)).split(64):
+            logits = tail(train.drawn(rows, flip=flip))
+            loss = nn.functional.cross_entropy(logits, train.labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        reached = accuracy(tail, sides["val"])
+        if reached > best:
+            best = reached
+            chosen = Score(reached[0], accuracy(tail, sides["test"])[0])
+    return chosen
 
 
 def ours(bench: Bench, depth: int, runs: int) -> list[Score]:
@@ -168,12 +172,12 @@ def main() -> None:
     words.add_argument("--runs", type=int, default=2, help="trainings on each split")
     words.add_argument("--epochs", type=int, default=12)
     words.add_argument("--precision", choices=("auto", "float32", "bfloat16"), help="of ours")
-    words.add_argument("--flip", action="store_true", help="mirror half of the plain loop's images")
     given = words.parse_args()
     folder = data_folder(given.data, cache=cache_dir())
-    gaps: dict[str, list[float]] = {"val": [], "test": []}
-    everything: dict[str, list[float]] = {"ov": [], "ot": [], "pv": [], "pt": []}
-    print("| split | ours, validation | plain | ours, test | plain |\n|---|---|---|---|---|")
+    ways = ("ours", "plain", "plain, mirrored")
+    table: dict[tuple[str, str], list[float]] = {}
+    print("| split |" + "".join(f" {way}: val | test |" for way in ways))
+    print("|---" * 7 + "|")
     for seed in range(given.splits):
         config: StudyConfig = from_preset(
             "quick",
@@ -187,18 +191,20 @@ def main() -> None:
             seed=seed,
         )
         bench = open_bench(given.data, config, cache=cache_dir(), progress=Console())
-        a = ours(bench, given.depth, given.runs)
-        b = plain(bench, folder, given.depth, given.runs, given.epochs, flip=given.flip)
-        row = [mean(a, "val"), mean(b, "val"), mean(a, "test"), mean(b, "test")]
-        for key, value in zip(("ov", "pv", "ot", "pt"), row, strict=True):
-            everything[key].append(value)
-        gaps["val"].append(row[0] - row[1])
-        gaps["test"].append(row[2] - row[3])
-        print(f"| {seed} | " + " | ".join(f"{value:.1%}" for value in row) + " |", flush=True)
-    means = " | ".join(f"{np.mean(everything[key]):.1%}" for key in ("ov", "pv", "ot", "pt"))
-    print(f"| mean | {means} |\n")
-    for name, differences in gaps.items():
-        print(f"Ours minus plain on {name}, paired by split: {interval(differences)} points.")
+        sides = frozen_sides(bench, folder, given.depth)
+        scores = {"ours": ours(bench, given.depth, given.runs)}
+        for way, flip in (("plain", False), ("plain, mirrored", True)):
+            scores[way] = [
+                plain(bench, sides, given.depth, run=run, epochs=given.epochs, flip=flip)
+                for run in range(given.runs)
+            ]
+        for way, of in product(ways, ("val", "test")):
+            table.setdefault((way, of), []).append(mean(scores[way], of))
+        print(f"| {seed} |" + "".join(f" {v[-1]:.1%} |" for v in table.values()), flush=True)
+    print("| mean |" + "".join(f" {np.mean(v):.1%} |" for v in table.values()) + "\n")
+    for way, of in product(ways[1:], ("val", "test")):
+        pairs = zip(table["ours", of], table[way, of], strict=True)
+        print(f"Ours minus {way}, {of}, by split: {interval([a - b for a, b in pairs])} points.")
 
 
 if __name__ == "__main__":
