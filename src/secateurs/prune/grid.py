@@ -17,7 +17,7 @@ from secateurs.prune.normalise import Directions, directions
 from secateurs.prune.pipeline import compensate, parameters
 from secateurs.prune.removal import find_consumer
 from secateurs.prune.selection import make_selection
-from secateurs.prune.shared_ridge import share
+from secateurs.prune.shared_ridge import one_thread, share
 
 GridRule = Literal["pairwise", "published"]
 GridCompensation = Literal["drop", "add", "affine", "least_squares"]
@@ -167,6 +167,13 @@ def grid_cells(
     [(0.0, 5.0), (0.0, 15.0), (1.0, 5.0), (1.0, 15.0)]
     """
     options.check()
+    with one_thread(), torch.no_grad():
+        return _cells(view, options, budget_bytes, progress)
+
+
+def _cells(
+    view: LayerView, options: GridOptions, budget_bytes: int, progress: Progress
+) -> tuple[Cell, ...]:
     source = directions(view.train)
     angles = tuple(sorted(options.angles_deg))
     wants_parents = options.rule == "pairwise" and options.compensation in ("add", "affine")
@@ -181,20 +188,19 @@ def grid_cells(
     published = _Published(view) if options.rule == "published" else None
     cuts: dict[tuple[float, float], Cut] = {}
     found: dict[tuple[float, float], tuple[Tensor | None, float | None]] = {}
-    with torch.no_grad():
-        with progress.task("survivors", len(options.norm_stds) * len(angles)) as advance:
-            for std in options.norm_stds:
-                mine = widest.narrowed(std)
-                for k, angle in enumerate(angles):
-                    if published is None:
-                        cuts[std, angle] = mine.pairwise(k, parents=wants_parents)
-                    else:
-                        cuts[std, angle], logits = published.cut(mine, k)
-                        found[std, angle] = logits, None
-                    advance(1)
-        if published is None:
-            with progress.task("refits", len(cuts)) as advance:
-                found = _answers(view, source, options.compensation, cuts, advance)
+    with progress.task("survivors", len(options.norm_stds) * len(angles)) as advance:
+        for std in options.norm_stds:
+            mine = widest.narrowed(std)
+            for k, angle in enumerate(angles):
+                if published is None:
+                    cuts[std, angle] = mine.pairwise(k, parents=wants_parents)
+                else:
+                    cuts[std, angle], logits = published.cut(mine, k)
+                    found[std, angle] = logits, None
+                advance(1)
+    if published is None:
+        with progress.task("refits", len(cuts)) as advance:
+            found = _answers(view, source, options.compensation, cuts, advance)
     return tuple(
         Cell(
             angle, std, cuts[std, angle].num_candidates, cuts[std, angle].alive, *found[std, angle]

@@ -8,7 +8,8 @@ next layer may have any number of outputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -104,3 +105,18 @@ def dual_ridge(
     errors = (residual.square().sum(2) / left.clamp(min=1e-12).square()).sum(0)
     ridge = ridges[int(errors.argmin())]
     return u @ ((u.T @ y) / (squares + ridge * scale)[:, None]), ridge
+
+
+@contextmanager
+def one_thread() -> Generator[None]:
+    """Compute on one thread meanwhile; how many there were is restored after, also on an error.
+
+    Decompositions of a few hundred rows are thousands of short parallel steps: two threads are
+    little faster than one on an idle machine, and several times slower on a busy one.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
