@@ -18,6 +18,7 @@ from secateurs.prune.workers import each
 
 Normalise = Literal["minmax", "centre", "none"]
 CHUNK = 65_536  # activations converted to float64 at a time: 512 KiB, within the cache
+LINE = 32  # neighbouring units lie side by side in memory: fewer would read it over and over
 DEVICE_CHUNK = 2**24  # on an accelerator, where many small steps would wait for each other
 
 
@@ -171,7 +172,7 @@ def directions(activations: Tensor, *, normalise: Normalise = "minmax") -> Direc
 def piece_size(activations: Tensor) -> int:
     """Units (columns) to convert at a time."""
     chunk = CHUNK if activations.device.type == "cpu" else DEVICE_CHUNK
-    return max(1, chunk // activations.shape[0])
+    return max(LINE, chunk // activations.shape[0])
 
 
 def outside_norms(norm: Tensor, norm_std: float | None) -> Tensor:

@@ -25,6 +25,7 @@ from secateurs.prune.screen import Screen, common_vector, make_screen
 
 TIE = 4e-15  # float64 rounding of a cosine from unit vectors
 PAIRS_AT_A_TIME = 64  # their float64 vectors stay in the cache
+PAIR_NUMBERS = 2**22  # where vectors are made for a pair, so many numbers at a time
 MANY = 50  # one pair by itself costs as much as so many in a matrix product
 SAMPLE = 256  # units on which the screen is tried
 HELD_BYTES = 512 * 2**20  # float64 vectors are held up to this size, else made when needed
@@ -116,7 +117,9 @@ class Vectors:
     def pairs(self, i: Tensor, j: Tensor) -> Tensor:
         """Float64 cosines of the rows i with the rows j, (pairs,)."""
         result = torch.empty(len(i), dtype=torch.float64, device=i.device)
-        step = PAIRS_AT_A_TIME if i.device.type == "cpu" and self.held is not None else 4096
+        step = PAIRS_AT_A_TIME
+        if i.device.type != "cpu" or self.held is None:
+            step = max(step, min(4096, PAIR_NUMBERS // self.source.num_samples))
         for start in range(0, len(i), step):
             part = slice(start, start + step)
             result[part] = torch.linalg.vecdot(self.exact(i[part]), self.exact(j[part]))
