@@ -176,6 +176,48 @@ def test_killed_and_run_again_equals_one_that_was_not(
     assert (out / "report.html").exists()
 
 
+@pytest.mark.slow
+def test_two_processes_and_a_killed_one_share_a_directory(
+    finished: tuple[Path, dict], flags: Path, cache: Path, tmp_path: Path
+):
+    """Three start at once, one is killed: no trial is done twice but the one it was at."""
+    out = tmp_path / "shared"
+    # Each process notes the trials that it ran.
+    code = (
+        "import sys, secateurs.study.sweep as sweep\n"
+        "from secateurs.cli import main\n"
+        "run, log = sweep.run_trial, open(sys.argv.pop(), 'a', buffering=1)\n"
+        "def noted(bench, trial, *rest, **options):\n"
+        "    answer = run(bench, trial, *rest, **options)\n"
+        "    log.write(answer[0]['key'] + chr(10))\n"
+        "    return answer\n"
+        "sweep.run_trial = noted\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", code, "study", str(flags), "--out", str(out)]
+    command += ["--cache", str(cache), "--quiet", *WORDS]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    logs = [tmp_path / f"{name}.log" for name in ("killed", "one", "two")]
+    processes = [
+        subprocess.Popen([*command, str(log)], env=environment, stdout=subprocess.DEVNULL)
+        for log in logs
+    ]
+    deadline = time.monotonic() + 240
+    while not list(out.glob("trials/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    processes[0].kill()
+    assert [process.wait() for process in processes[1:]] == [0, 0]
+    processes[0].wait()
+    done = [key for log in logs[1:] for key in log.read_text().split()]
+    assert len(done) == len(set(done))
+    before = set(logs[0].read_text().split())
+    assert set(done).isdisjoint(before)
+    assert {path.stem for path in out.glob("trials/*.json")} >= {*done, *before}
+    shared = json.loads((out / "results.json").read_text())
+    assert without_clock(shared)["sweep"] == without_clock(finished[1])["sweep"]
+    assert without_clock(shared)["chosen"] == without_clock(finished[1])["chosen"]
+
+
 def test_another_configuration_in_the_same_directory_is_refused(
     finished: tuple[Path, dict], flags: Path, cache: Path
 ):

@@ -104,47 +104,56 @@ def run_study(
     for sentence in (*choice.advice.sentences, choice.advice.cost):
         progress.note(sentence)
 
-    def network() -> torch.nn.Module:
-        return chosen_model(
-            bench, store, choice, budget_bytes=budget_bytes, stop=stop, progress=progress
+    # One process at a time: what another one has done meanwhile is found done.
+    with store.wait_for("stages", stop):
+        chosen = stages.run(
+            "chosen",
+            {"trial": choice.record["key"], "reason": choice.reason},
+            lambda: _keep_chosen(
+                bench,
+                choice,
+                chosen_model(
+                    bench, store, choice, budget_bytes=budget_bytes, stop=stop, progress=progress
+                ),
+                out,
+            ),
+            makes=(out / FILES["unpruned"],),
         )
-
-    chosen = stages.run(
-        "chosen",
-        {"trial": choice.record["key"], "reason": choice.reason},
-        lambda: _keep_chosen(bench, choice, network(), out),
-        makes=(out / FILES["unpruned"],),
-    )
-    discard_weights(store)
-    stop.check()
-    rule = {
-        name: config.to_json()[name]
-        for name in (
-            *("layers", "rule", "keep", "keep_fraction", "low_deg", "high_deg", "norm_std"),
-            *("max_loss", "compensation"),
+        discard_weights(store)
+        stop.check()
+        rule = {
+            name: config.to_json()[name]
+            for name in (
+                *("layers", "rule", "keep", "keep_fraction", "low_deg", "high_deg", "norm_std"),
+                *("max_loss", "compensation"),
+            )
+        }
+        pruned_key = {
+            "chosen": choice.record["key"],
+            "rule": rule,
+            "version": secateurs.__version__,
+        }
+        pruned = stages.run(
+            "pruned",
+            pruned_key,
+            lambda: _prune_and_export(bench, out, progress),
+            makes=tuple(
+                out / FILES[name]
+                for name in ("model", "tensors", "onnx", "unpruned_onnx", "ledger")
+            ),
         )
-    }
-    pruned_key = {"chosen": choice.record["key"], "rule": rule, "version": secateurs.__version__}
-    pruned = stages.run(
-        "pruned",
-        pruned_key,
-        lambda: _prune_and_export(bench, out, progress),
-        makes=tuple(
-            out / FILES[name] for name in ("model", "tensors", "onnx", "unpruned_onnx", "ledger")
-        ),
-    )
-    stop.check()
-    cost = stages.run(
-        "cost",
-        {"pruned": pruned_key, "machine": _machine(bench), "torch": torch.__version__},
-        lambda: price(
-            out / "unpruned",
-            out / "model",
-            _example(bench),
-            device=bench.device,
-            progress=progress,
-        ),
-    )
+        stop.check()
+        cost = stages.run(
+            "cost",
+            {"pruned": pruned_key, "machine": _machine(bench), "torch": torch.__version__},
+            lambda: price(
+                out / "unpruned",
+                out / "model",
+                _example(bench),
+                device=bench.device,
+                progress=progress,
+            ),
+        )
     samples, onnx_difference = pruned.pop("samples"), pruned.pop("onnx_max_abs_difference")
     seconds = {
         "sweep": sum(record["timing"]["seconds"] for record in trials),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from secateurs.study.bench import Bench
 from secateurs.study.compare import Comparison, Recommendation, compare_depths, recommend
 from secateurs.study.stats import summarise
 from secateurs.study.trials import (
+    WAIT_S,
     SharedInputs,
     Store,
     Trial,
@@ -59,31 +61,45 @@ def run_sweep(
 ) -> list[Record]:
     """Run the trials that have no file yet; return the records of all, in the planned order.
 
-    The network that leads its depth on validation is kept beside its record until the choice is
-    made. Raises StopRequested between two steps when asked to; what was done is kept.
+    Several processes may do so in one directory: each takes trials that no other is at, and waits
+    for those in the end. The network that leads its depth on validation is kept beside its record
+    until the choice is made. Raises StopRequested between two steps when asked to; what was done is
+    kept.
     """
     plan = plan_trials(bench)
     shared = SharedInputs(bench, budget_bytes=budget_bytes, progress=progress)
     records: dict[Trial, Record] = {}
     leaders: dict[int, Record] = {}
     with progress.task("trials", len(plan)) as advance:
-        for trial in plan:
-            stop.check()
-            key = trial_key(bench, trial)
-            record = store.read(key)
-            model: torch.nn.Module | None = None
-            if record is None:
-                record, model = run_trial(bench, trial, shared, store, stop=stop, progress=progress)
-                on_trial(record)
-            records[trial] = record
-            advance(1)
-            leader = leaders.get(trial.depth)
-            if trial.pretrained and (leader is None or _score(record) > _score(leader)):
-                leaders[trial.depth] = record
-                if leader is not None:
-                    store.weights(leader["key"]).unlink(missing_ok=True)
-                if model is not None:
-                    save_weights(model, store.weights(key))
+        while missing := [trial for trial in plan if trial not in records]:
+            before = len(records)
+            for trial in missing:
+                stop.check()
+                key = trial_key(bench, trial)
+                record = store.read(key)
+                model: torch.nn.Module | None = None
+                if record is None:
+                    with store.claim(key) as mine:
+                        # Another process may have ended it between the look and the claim.
+                        record = store.read(key) if mine else None
+                        if mine and record is None:
+                            record, model = run_trial(
+                                bench, trial, shared, store, stop=stop, progress=progress
+                            )
+                            on_trial(record)
+                if record is None:
+                    continue
+                records[trial] = record
+                advance(1)
+                leader = leaders.get(trial.depth)
+                if trial.pretrained and (leader is None or _score(record) > _score(leader)):
+                    leaders[trial.depth] = record
+                    if leader is not None:
+                        store.weights(leader["key"]).unlink(missing_ok=True)
+                    if model is not None:
+                        save_weights(model, store.weights(key))
+            if len(records) == before:
+                time.sleep(WAIT_S)
     return [records[trial] for trial in plan]
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -22,6 +25,7 @@ from secateurs.stopping import StopFlag
 from secateurs.study.bench import Bench
 
 TRIAL_FORMAT = 1
+WAIT_S = 0.5  # between looks at what another process holds
 
 
 @dataclass(frozen=True, order=True)
@@ -167,6 +171,35 @@ class Store:
     def weights(self, key: str) -> Path:
         """The trained network of a trial that leads its depth."""
         return self.root / "trials" / f"{key}.weights.safetensors"
+
+    @contextmanager
+    def claim(self, name: str) -> Generator[bool]:
+        """Hold `name` (a trial's key) for this process; gives False when another one has it.
+
+        The system frees it when its holder ends in whatever way, so that nothing stays claimed.
+        """
+        lock = FileLock(self.root / "trials" / f"{name}.lock")
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    @contextmanager
+    def wait_for(self, name: str, stop: StopFlag) -> Generator[None]:
+        """Hold `name` for this process as soon as no other does; StopRequested when asked to."""
+        while True:
+            with self.claim(name) as mine:
+                if mine:
+                    yield
+                    return
+            stop.check()
+            time.sleep(WAIT_S)
 
     def read(self, key: str) -> dict[str, Any] | None:
         """A finished trial's record, or None."""
