@@ -33,7 +33,7 @@ from secateurs.prune.gradients import loss_gradients
 from secateurs.prune.merging import Incoming, merge
 from secateurs.prune.pipeline import PruneOptions, prune_layers
 from secateurs.prune.rules import SelectOptions, select
-from secateurs.prune.scores import highest
+from secateurs.prune.scores import geometric_median, highest
 from secateurs.prune.selection import Selection
 from secateurs.study.bench import open_bench
 from secateurs.study.config import from_preset
@@ -62,7 +62,10 @@ RULES = (
     "torch-pruning random",
 )
 STEPS = ("drop", "add", "affine", "least_squares", "merge")
-SIZES = ((16, 32), (32, 64), (64, 128), (128, 64), (128, 256), (256, 512), (512, 1024))
+SIZES = ((32, 64), (64, 128), (128, 256), (512, 1024))
+
+
+SCORES: dict[tuple[Any, ...], Tensor] = {}  # of fc6, the same for every size and step
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,11 @@ class Subject:
     layers: tuple[nn.Linear, nn.Linear, nn.Linear]
 
 
-def subjects(arguments: argparse.Namespace, progress: Progress) -> Iterator[Subject]:
-    """Train, or read again, one network a seed."""
-    for seed in range(arguments.seeds):
+def subjects(
+    arguments: argparse.Namespace, done: set[int], progress: Progress
+) -> Iterator[Subject]:
+    """Train, or read again, one network a seed, but for the seeds done before."""
+    for seed in sorted(set(range(arguments.seeds)) - done):
         config = from_preset(
             "quick",
             seed=seed,
@@ -141,9 +146,15 @@ def choose(
     rule: str, activations: Tensor, own: Incoming, outgoing: Tensor, keep: int, **extra: Any
 ) -> Selection:
     """Survivors of one layer."""
-    if rule.startswith("torch-pruning"):
-        scores = torch_pruning_scores(rule, own, outgoing, extra["seed"])
-        return highest(rule, activations, scores, keep=keep)
+    if rule.startswith("torch-pruning") or rule == "geometric_median":
+        key = (rule, extra["seed"], own.weight.shape, float(own.weight.sum()))
+        if key not in SCORES:
+            SCORES[key] = (
+                geometric_median(own.weight)
+                if rule == "geometric_median"
+                else torch_pruning_scores(rule, own, outgoing, extra["seed"])
+            )
+        return highest(rule, activations, SCORES[key], keep=keep)
     options = SelectOptions(rule=rule, keep=keep, seed=extra["seed"])  # pyright: ignore
     return select(activations, own.weight, outgoing, options, gradients=extra["gradients"])
 
@@ -292,7 +303,10 @@ def main() -> None:
     words.add_argument("--json", type=Path)
     arguments = words.parse_args()
     rows: list[dict[str, Any]] = []
-    for subject in subjects(arguments, Console()):
+    if arguments.json and arguments.json.exists():
+        rows = json.loads(arguments.json.read_text())
+    done = {row["seed"] for row in rows}
+    for subject in subjects(arguments, done, Console()):
         started = time.perf_counter()
         rows += cells(subject, arguments.rules, arguments.steps)
         rows += [through_the_library(subject, size) for size in ((32, 64), (64, 128), (128, 64))]
