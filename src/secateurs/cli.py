@@ -136,11 +136,11 @@ def study(
     resize: Resize = "straight",
     precision: Precision = None,
     layers: Layers = "fc7",
-    low: Low = 15.0,
-    high: High = 165.0,
+    low: Low = None,
+    high: High = None,
     std: Std = None,
     max_loss: MaxLoss = 2.0,
-    rule: Rule = "pairwise",
+    rule: Rule = None,
     keep: Keep = None,
     keep_fraction: KeepFraction = None,
     compensation: Compensation = "merge",
@@ -157,6 +157,7 @@ def study(
     Run again with the same words, it does only what is missing.
     """
     from secateurs.report.page import write_report
+    from secateurs.study.config import rule_of
     from secateurs.study.study import headline, run_study
 
     config = _config(
@@ -187,7 +188,7 @@ def study(
         high_deg=high,
         norm_std=std,
         max_loss=max_loss,
-        rule=rule,
+        rule=rule_of(rule, low=low, high=high, std=std),
         keep=keep,
         keep_fraction=keep_fraction,
         compensation=compensation,
@@ -364,11 +365,11 @@ def prune(
     data: Data,
     out: Out,
     layers: Layers = "fc7",
-    low: Low = 15.0,
-    high: High = 165.0,
+    low: Low = None,
+    high: High = None,
     std: Std = None,
     max_loss: MaxLoss = 2.0,
-    rule: Rule = "pairwise",
+    rule: Rule = None,
     keep: Keep = None,
     keep_fraction: KeepFraction = None,
     compensation: Compensation = "merge",
@@ -380,7 +381,7 @@ def prune(
     quiet: Quiet = False,
 ) -> None:
     """Remove units whose activations point the same way; measured on DATA's training images."""
-    from secateurs.study.config import parse_keep
+    from secateurs.study.config import parse_keep, rule_of
     from secateurs.study.single import prune_saved, prune_words
 
     session = _session(cache, as_json=as_json, quiet=quiet)
@@ -390,11 +391,11 @@ def prune(
         out,
         changes={
             "layers": tuple(part.strip() for part in layers.split(",")),
-            "low_deg": low,
-            "high_deg": high,
+            "low_deg": 15.0 if low is None else low,
+            "high_deg": 165.0 if high is None else high,
             "norm_std": std,
             "max_loss": max_loss,
-            "rule": rule,
+            "rule": rule_of(rule, low=low, high=high, std=std),
             "keep": None if keep is None else parse_keep(keep),
             "keep_fraction": keep_fraction,
             "compensation": compensation,
@@ -467,7 +468,8 @@ def report(
 def main() -> None:
     """Run the command line: one line and exit code 2 for bad input, 130 when stopped."""
     try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        words = sys.argv[1:] or ["--help"]
+        code = app(words, prog_name="secateurs", standalone_mode=False)
     except (InputError, typer.TyperException) as error:
         text = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
         print(f"error: {' '.join(text.split())}", file=sys.stderr)

@@ -63,13 +63,19 @@ Precision = Annotated[
     str | None, typer.Option(help="auto, float32 or bfloat16. [default: auto; float32 in full]")
 ]
 Layers = Annotated[str, typer.Option(help="Linear layers to prune, by name, with commas.")]
-Low = Annotated[float, typer.Option(help="Angle in degrees below which two units are one.")]
-High = Annotated[float, typer.Option(help="Angle in degrees above which two units are opposite.")]
+Low = Annotated[
+    float | None,
+    typer.Option(help="Angle in degrees below which two units are one. [default: 15]"),
+]
+High = Annotated[
+    float | None,
+    typer.Option(help="Angle in degrees above which two units are opposite. [default: 165]"),
+]
 MaxLoss = Annotated[
     float,
     typer.Option(
-        help="Points of validation accuracy that pruning may cost: the largest angle up to --low "
-        "within it is taken, or the fewest units by a rule that goes by number; a negative number "
+        help="Points of validation accuracy that pruning may cost: the fewest units within it are "
+        "kept, or with rules by angle those of the largest angle up to --low; a negative number "
         "takes --low as it is. Not used with --keep."
     ),
 ]
@@ -96,10 +102,11 @@ Compensation = Annotated[
     ),
 ]
 Rule = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="Which units survive: pairwise or subspace (by angle), cluster (groups by angle), "
-        "complementary, dead, random, l1, l2, variance, geometric_median or taylor."
+        help="Which units survive: cluster (groups by angle), pairwise or subspace (by an angle), "
+        "complementary, dead, random, l1, l2, variance, geometric_median or taylor. "
+        "[default: cluster; pairwise with --low, --high or --std]"
     ),
 ]
 Keep = Annotated[

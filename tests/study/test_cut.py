@@ -8,7 +8,13 @@ from secateurs.errors import InputError
 from secateurs.fit.inputs import Images
 from secateurs.study.bench import seeded_model
 from secateurs.study.config import StudyConfig
-from secateurs.study.cut import layers_to_cut, prune_network, search_angle, search_fraction
+from secateurs.study.cut import (
+    SMALLEST,
+    layers_to_cut,
+    prune_network,
+    search_angle,
+    search_fraction,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,17 +33,18 @@ def test_the_largest_angle_within_the_loss_is_taken(good, expected: float, num_t
     assert len(tried) == num_tried and tried == sorted(tried, reverse=True)
 
 
-@pytest.mark.parametrize("limit", [0.9, 0.4, 0.03, 0.0011])
+@pytest.mark.parametrize("limit", [0.9, 0.4, 0.03, 0.0021])
 def test_the_smallest_fraction_within_the_loss_is_found(limit: float):
     tried: list[float] = []
     found = search_fraction(lambda part: tried.append(part) or part >= limit)
-    assert limit <= found < 1.1 * limit or (limit > 0.5 and found == 1.0)
-    assert found in tried or found == 1.0
+    assert limit <= found < 1.1 * limit
+    assert found in tried
     assert len(tried) <= 16
 
 
-def test_a_fraction_goes_no_further_than_two_of_4096():
-    assert search_fraction(lambda part: True) == pytest.approx(1 / 2048)
+def test_the_ends_of_the_search_for_a_fraction():
+    assert search_fraction(lambda part: True) == SMALLEST
+    assert search_fraction(lambda part: False) == 1.0
 
 
 def data(num: int, seed: int):
@@ -59,7 +66,7 @@ def data(num: int, seed: int):
     [
         ({"rule": "cluster", "keep": (24, 12), "layers": ("fc6", "fc7")}, [24, 12], None),
         ({"rule": "random", "keep_fraction": 0.01}, [41], None),
-        ({"rule": "cluster", "max_loss": 100.0}, [2], "keep_fraction"),
+        ({"rule": "cluster", "max_loss": 100.0}, [8], "keep_fraction"),
         ({"rule": "taylor", "keep": (7,), "compensation": "drop"}, [7], None),
         ({"rule": "subspace", "keep": (5,), "compensation": "least_squares"}, [5], None),
     ],

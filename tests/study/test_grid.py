@@ -78,7 +78,12 @@ def test_cells_are_those_of_pruning_once_a_cell(finished, model: Path, flags: Pa
     removed = set()
     for cell in answer["cells"]:
         angle = cell["low_deg"]
-        options = PruneOptions(low_deg=angle, high_deg=180 - angle, norm_std=cell["norm_std"])
+        options = PruneOptions(
+            low_deg=angle,
+            high_deg=180 - angle,
+            norm_std=cell["norm_std"],
+            check_parity=False,
+        )
         cut = prune_layer(network, LAYER, train, options=options)
         after = side_logits(cut.model, dataset, "val", torch.device("cpu"))
         correct = int((after.argmax(1) == labels).sum())

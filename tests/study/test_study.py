@@ -16,9 +16,12 @@ import torch
 
 import secateurs.study.sweep
 from secateurs.errors import InputError
+from secateurs.files import fingerprint
 from secateurs.fit.inputs import Inputs
 from secateurs.report.schema import check_results
 from secateurs.ship.checkpoint import load
+from secateurs.ship.export import OnnxCheck, export_onnx
+from secateurs.ship.spec import ModelSpec
 from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.bench import open_dataset
 from secateurs.study.config import StudyConfig
@@ -40,6 +43,7 @@ CONFIG = StudyConfig(
     lr=1e-3,
     precision="float32",
     layers=("classifier.0",),
+    rule="pairwise",
     low_deg=8.0,
 )
 WORDS = [
@@ -61,6 +65,29 @@ def without_clock(results: Any) -> Any:
     if isinstance(results, list):
         return [without_clock(value) for value in results]
     return results
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exports(tmp_path_factory: pytest.TempPathFactory):
+    """Export a network to ONNX once: the same one again gets a copy of the same file."""
+    made: dict[str, tuple[Path, OnnxCheck]] = {}
+    folder = tmp_path_factory.mktemp("exports")
+
+    def once(
+        model: torch.nn.Module, spec: ModelSpec, path: Path, example: torch.Tensor
+    ) -> OnnxCheck:
+        key = fingerprint(
+            [spec.to_json(), [value.tolist() for value in model.state_dict().values()]]
+        )
+        if key not in made:
+            check = export_onnx(model, spec, folder / f"{key}.onnx", example)
+            made[key] = (folder / f"{key}.onnx", check)
+        shutil.copy(made[key][0], path)
+        return made[key][1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("secateurs.study.study.export_onnx", once)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -182,26 +209,26 @@ def test_two_processes_and_a_killed_one_share_a_directory(
 ):
     """Three start at once, one is killed: no trial is done twice but the one it was at."""
     out = tmp_path / "shared"
-    # Each process notes the trials that it ran.
     code = (
-        "import sys, secateurs.study.sweep as sweep\n"
-        "from secateurs.cli import main\n"
-        "run, log = sweep.run_trial, open(sys.argv.pop(), 'a', buffering=1)\n"
-        "def noted(bench, trial, *rest, **options):\n"
-        "    answer = run(bench, trial, *rest, **options)\n"
-        "    log.write(answer[0]['key'] + chr(10))\n"
-        "    return answer\n"
-        "sweep.run_trial = noted\n"
-        "main()\n"
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from secateurs.stopping import StopFlag\n"
+        "from secateurs.study.bench import open_bench\n"
+        "from secateurs.study.config import from_json\n"
+        "from secateurs.study.sweep import run_sweep\n"
+        "from secateurs.study.trials import Store\n"
+        "import json\n"
+        "data, config, out, cache, log = sys.argv[1:]\n"
+        "bench = open_bench(data, from_json(json.loads(config)), cache=Path(cache))\n"
+        "with open(log, 'w', buffering=1) as log:\n"
+        "    run_sweep(bench, Store(Path(out)), budget_bytes=2**30, stop=StopFlag(),\n"
+        "              on_trial=lambda record: print(record['key'], file=log))\n"
     )
-    command = [sys.executable, "-c", code, "study", str(flags), "--out", str(out)]
-    command += ["--cache", str(cache), "--quiet", *WORDS]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code, str(flags), json.dumps(CONFIG.to_json())]
+    command += [str(out), str(cache)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     logs = [tmp_path / f"{name}.log" for name in ("killed", "one", "two")]
-    processes = [
-        subprocess.Popen([*command, str(log)], env=environment, stdout=subprocess.DEVNULL)
-        for log in logs
-    ]
+    processes = [subprocess.Popen([*command, str(log)], env=environment) for log in logs]
     deadline = time.monotonic() + 240
     while not list(out.glob("trials/*.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -212,10 +239,10 @@ def test_two_processes_and_a_killed_one_share_a_directory(
     assert len(done) == len(set(done))
     before = set(logs[0].read_text().split())
     assert set(done).isdisjoint(before)
-    assert {path.stem for path in out.glob("trials/*.json")} >= {*done, *before}
-    shared = json.loads((out / "results.json").read_text())
-    assert without_clock(shared)["sweep"] == without_clock(finished[1])["sweep"]
-    assert without_clock(shared)["chosen"] == without_clock(finished[1])["chosen"]
+    records = {path.stem: json.loads(path.read_text()) for path in out.glob("trials/*.json")}
+    expected = {record["key"]: record for record in finished[1]["trials"]}
+    assert {*done, *before} <= records.keys() == expected.keys()
+    assert without_clock(records) == without_clock(expected)
 
 
 def test_another_configuration_in_the_same_directory_is_refused(

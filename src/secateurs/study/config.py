@@ -69,7 +69,7 @@ class StudyConfig:
     device: str = "auto"
     seed: int = 0
     layers: tuple[str, ...] = ("fc7",)
-    rule: Rule = "pairwise"
+    rule: Rule = "cluster"
     low_deg: float = 15.0
     high_deg: float = 165.0
     norm_std: float | None = None
@@ -219,6 +219,20 @@ def parse_depths(text: str) -> tuple[int, ...]:
             raise InputError(f"depths {part.strip()!r} run backwards; write {high}-{low}")
         depths.update(range(low, high + 1))
     return tuple(sorted(depths))
+
+
+def rule_of(rule: str | None, **angles: float | None) -> str:
+    """The rule asked for: `cluster` unless named, or `pairwise` when an option of angles is given.
+
+    >>> rule_of(None, low=None), rule_of(None, low=10.0), rule_of("l2", low=None)
+    ('cluster', 'pairwise', 'l2')
+    """
+    given = [name for name, value in angles.items() if value is not None]
+    if rule is None:
+        return "pairwise" if given else "cluster"
+    if given and rule in BY_NUMBER:
+        raise InputError(f"{given[0]}: rule {rule} goes by number, not by angle; leave one out")
+    return rule
 
 
 def parse_keep(text: str) -> tuple[int, ...]:

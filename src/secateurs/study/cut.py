@@ -24,7 +24,7 @@ from secateurs.study.config import StudyConfig
 
 ANGLE_STEP_DEG = 0.5
 
-SMALLEST = 1 / 2048  # two units of 4096
+SMALLEST = 1 / 512  # eight units of 4096
 
 Cuts = tuple[PrunedLayer, ...]
 
@@ -174,18 +174,15 @@ def search_angle(good: Callable[[float], bool], highest_deg: float) -> float:
 def search_fraction(good: Callable[[float], bool]) -> float:
     """The smallest fraction of units, within a tenth, to which the cut is `good`.
 
-    Halved until a cut is not good, then bisected between that and the last good one; all units are
-    kept when already half is too few, and never fewer than one in `1 / SMALLEST`.
+    Doubled from `SMALLEST` until a cut is good, then bisected between that and the last that was
+    not; all units are kept when no smaller cut is good. Few units are quick to try.
 
     >>> round(search_fraction(lambda part: part > 0.01), 4)
     0.0101
     """
-    low, high = 0.0, 1.0
-    while high > SMALLEST:
-        if not good(high / 2):
-            low = high / 2
-            break
-        high /= 2
+    low, high = 0.0, SMALLEST
+    while high < 1 and not good(high):
+        low, high = high, min(1.0, 2 * high)
     while low and high / low > 1.1:
         middle = float(np.sqrt(low * high))
         if good(middle):
