@@ -23,6 +23,12 @@ def percent(evaluation: dict[str, Any]) -> str:
     return f"{evaluation['accuracy']:.1%} ({low:.1%} to {high:.1%})"
 
 
+def how(pruned: dict[str, Any]) -> str:
+    """The rule and, where one decided, the angle."""
+    angle = "" if pruned["low_deg"] is None else f" at {pruned['low_deg']:.1f} degrees"
+    return f"pruned by {pruned['rule']}{angle}, {pruned['compensation']}"
+
+
 def markdown(results: dict[str, Any], seconds: float) -> str:
     versions, counts = results["versions"], results["split"]["counts"]
     lines = [
@@ -50,7 +56,7 @@ def markdown(results: dict[str, Any], seconds: float) -> str:
     before, after = cost["before"], cost["after"]
     lines += [
         "",
-        f"| depth {chosen['depth']} | unpruned | pruned at {pruned['low_deg']:.1f} degrees |",
+        f"| depth {chosen['depth']} | unpruned | {how(pruned)} |",
         "|---|---|---|",
         f"| validation | {percent(chosen['val'])} | {percent(pruned['val'])} |",
         f"| test | {percent(chosen['test'])} | {percent(pruned['test'])} |",
@@ -86,6 +92,7 @@ def main() -> None:
     words.add_argument("--depths", type=parse_depths)
     words.add_argument("--runs", type=int)
     words.add_argument("--seed", type=int)
+    words.add_argument("--layers", type=lambda text: tuple(text.split(",")))
     given = vars(words.parse_args())
     data, out, preset = given.pop("data"), given.pop("out"), given.pop("preset")
     started = time.perf_counter()
