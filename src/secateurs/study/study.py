@@ -264,7 +264,7 @@ def _prune_and_export(bench: Bench, out: Path, progress: Progress) -> Record:
         "low_deg": cut.low_deg,
         "max_loss": config.max_loss,
         "tried": list(cut.tried),
-        "high_deg": config.high_deg,
+        "high_deg": None if cut.low_deg is None else config.high_deg,
         "norm_std": config.norm_std,
         "layers": list(cut.layers),
         "parity": cut.parity,
