@@ -109,10 +109,16 @@ def subjects(
         fc6, fc7, fc8 = (model.get_submodule(path) for path in named)
         assert isinstance(fc6, nn.Linear) and isinstance(fc7, nn.Linear)
         assert isinstance(fc8, nn.Linear)
+        inputs = {side: prefix_outputs(sides[side], prefix, device=bench.device) for side in sides}
+        labels = {side: torch.from_numpy(sides[side].labels.copy()) for side in sides}
+        # Units are measured and refitted on mirror images as well, as a study does it.
+        mirror = prefix_outputs(sides["train"], prefix, device=bench.device, mirrored=True)
+        inputs["train"] = torch.cat([inputs["train"], mirror])
+        labels["train"] = labels["train"].repeat(2)
         yield Subject(
             seed,
-            {side: prefix_outputs(sides[side], prefix, device=bench.device) for side in sides},
-            {side: torch.from_numpy(sides[side].labels.copy()) for side in sides},
+            inputs,
+            labels,
             tail,
             (fc6, fc7, fc8),
         )

@@ -188,12 +188,17 @@ def prefix_outputs(
     prefix: nn.Module,
     *,
     device: torch.device,
+    mirrored: bool = False,
     advance: Callable[[int], None] = lambda steps: None,
 ) -> Tensor:
-    """The prefix's output (n, ...) for the evaluation views of all `images`, in float32."""
+    """The prefix's output (n, ...) for the evaluation views of all `images`, in float32.
+
+    With `mirrored` for their mirror images.
+    """
 
     def compute(view: int, rows: slice) -> Tensor:
-        return run_frozen(prefix, images.eval_views(rows, device))
+        batch = images.eval_views(rows, device)
+        return run_frozen(prefix, batch.flip(-1) if mirrored else batch)
 
     return _fill((1, len(images)), compute, advance)[0]
 

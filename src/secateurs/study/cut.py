@@ -66,6 +66,7 @@ def prune_network(
 ) -> Cut:
     """Remove similar units of `config.layers`, measured and refitted on the training images.
 
+    And on their mirror images, unless the network was trained without augmentation.
     The layers before the first one cut run once; all that follows works on their output. With
     `config.max_loss` (points of validation accuracy) the cut is the largest that costs no more: at
     an angle up to `config.low_deg`, or by rules that go by number at the smallest number of units.
@@ -76,10 +77,17 @@ def prune_network(
     paths, aliases = layers_to_cut(model, config)
     order = [layer.path for layer in layers(model, config.backbone)]
     prefix, tail = split_at(model.eval(), config.backbone, order.index(paths[0]))
-    with progress.task("layers before the cut", len(train) + len(val)) as advance:
-        inputs = prefix_outputs(train, prefix, device=device, advance=advance)
+    sides = (False, True) if config.augment else (False,)
+    with progress.task("layers before the cut", len(sides) * len(train) + len(val)) as advance:
+        inputs = torch.cat(
+            [
+                prefix_outputs(train, prefix, device=device, mirrored=mirrored, advance=advance)
+                for mirrored in sides
+            ]
+        )
         val_inputs = prefix_outputs(val, prefix, device=device, advance=advance)
-    answers, labels = torch.from_numpy(train.labels), torch.from_numpy(val.labels)
+    labels = torch.from_numpy(val.labels)
+    answers = torch.from_numpy(train.labels).repeat(2 if config.augment else 1)
     where = [tail_path(tail, path) for path in paths]
 
     base = config.prune_options(len(paths))
