@@ -129,7 +129,10 @@ def test_saved_networks_give_the_accuracies_in_the_results(
     for where, key in (("unpruned", "chosen"), ("model", "pruned")):
         loaded = load(out / where)
         again = evaluate_model(loaded.model, dataset, "test", torch.device("cpu"))
-        assert again.to_json() == results[key]["test"]
+        found, kept = again.to_json(), dict(results[key]["test"])
+        # The mean of float32 losses: memory laid out in another way may round the last bits.
+        assert found.pop("loss") == pytest.approx(kept.pop("loss"), rel=1e-6)
+        assert found == kept
 
 
 def test_a_second_run_trains_decodes_and_measures_nothing(
