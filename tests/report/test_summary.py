@@ -80,6 +80,17 @@ def test_silent_classes_and_slow_pruning_are_said(results: dict[str, Any]) -> No
     assert "Pruning did not make it faster: PyTorch, cpu, batch 1 (14.2 ms before" in texts
 
 
+def test_a_gain_on_which_the_rounds_do_not_agree_is_none(results: dict[str, Any]) -> None:
+    row = results["cost"]["latency"][0]
+    row["after_ms"] = {key: 0.7 * value for key, value in row["before_ms"].items()}
+    row["ratio_p75"] = 0.8
+    others = len(cautions.warnings(check_results(results)))
+    row["ratio_p75"] = 1.07
+    texts = cautions.warnings(check_results(results))
+    assert len(texts) >= others
+    assert any("PyTorch, cpu, batch 1 (14.2 ms before, 9.9" in text for text in texts)
+
+
 def test_a_diverged_trial_and_missing_weights_are_said(results: dict[str, Any]) -> None:
     results["trials"][0] |= {"stopped": "loss not finite", "val_accuracy": None}
     results["weights"]["loaded"] = []
