@@ -196,11 +196,10 @@ def cells(subject: Subject, rules: list[str], steps: list[str]) -> Iterator[dict
         z6 = fc6(x["train"])
         logits = fc8(fc7(z6.relu()).relu())
         z7 = fc7(z6.relu())
-    sizes = SIZES
     yield record(subject, "none", "none", (4096, 4096), subject.layers)
     whole = Incoming(fc6.weight.detach(), fc6.bias.detach())
     gradients = gradient(subject, subject.layers, 1)
-    for rule, size in itertools.product(rules, sizes):
+    for rule, size in itertools.product(rules, SIZES):
         first = choose(
             rule, z6.relu(), whole, fc7.weight.detach(), size[0],
             seed=subject.seed, gradients=gradients,

@@ -15,8 +15,9 @@ from secateurs.prune.normalise import outside_norms
 from secateurs.prune.pipeline import compensate
 from secateurs.prune.published import published
 from secateurs.prune.removal import remove_units
+from secateurs.prune.ridge import dual_ridge
 from secateurs.prune.selection import pairwise
-from secateurs.prune.shared_ridge import dual_ridge, share
+from secateurs.prune.shared_ridge import share
 
 ANGLES = (5.0, 12.0, 30.0, 20.0)
 STDS = (1.0, 0.0, 0.5, 2.0)

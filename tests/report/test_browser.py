@@ -2,56 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import opened
 
 from secateurs.report.page import write_report
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    path = shutil.which("chromium")
-    if path is None and os.environ.get("SECATEURS_REQUIRE_BROWSER"):
-        pytest.fail("chromium is not installed, and SECATEURS_REQUIRE_BROWSER asks for it")
-    if path is None:
-        pytest.skip("chromium is not installed")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=path,
-            args=["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        yield opened
-        opened.close()
-
-
-@contextmanager
-def opened(
-    browser: Any, path: Path, *, width: int = 1280, scheme: str = "light"
-) -> Generator[tuple[Any, list[str], list[str]]]:
-    """The drawn page, with the addresses it asked for and what it complained of."""
-    context = browser.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
-    )
-    page = context.new_page()
-    requests: list[str] = []
-    complaints: list[str] = []
-    page.on("request", lambda request: requests.append(request.url))
-    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    # Generous: parsing Plotly takes seconds of processor time, and much longer on a busy machine.
-    page.goto(path.as_uri(), timeout=90_000)
-    page.wait_for_selector("html[data-drawn]", timeout=90_000)
-    yield page, requests, complaints
-    context.close()
 
 
 def until(page: Any, condition: str) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from secateurs.errors import InputError
@@ -11,7 +13,9 @@ from secateurs.study.config import (
     from_preset,
     parse_batch_size,
     parse_depths,
+    rule_of,
 )
+from secateurs.study.single import own_config
 
 
 def test_plain_data_and_back():
@@ -95,3 +99,26 @@ def test_unknown_preset_and_foreign_fields():
 def test_difference_is_in_words():
     a, b = StudyConfig().to_json(), StudyConfig(lr=0.5, depths=(1,)).to_json()
     assert difference(a, b) == "depths ([3, 5, 7] there, [1] now), lr (0.0001 there, 0.5 now)"
+
+
+def test_a_configuration_from_before_there_were_rules_goes_by_angle():
+    plain = from_preset("quick", rule="pairwise", max_loss=-1.0).to_json()
+    del plain["rule"]
+    assert from_json(plain).rule == "pairwise"
+
+
+def test_the_rule_that_words_ask_for():
+    assert rule_of(None, low=None, std=None) == "cluster"
+    assert rule_of(None, low=None, std=1.0) == "pairwise"
+    assert rule_of(None, search=False, low=None) == "pairwise"
+    assert rule_of("subspace", low=12.0) == "subspace"
+    with pytest.raises(InputError, match="low: rule cluster goes by number, not by angle"):
+        rule_of("cluster", low=12.0)
+
+
+def test_a_network_keeps_its_own_number_of_units_until_it_is_pruned_again():
+    own = from_preset("quick", rule="l2", keep=(64,), max_loss=-1.0)
+    spec = SimpleNamespace(extra={"config": own.to_json()})
+    assert own_config(spec, {"split": None, "seed": 3}).keep == (64,)
+    pruned = own_config(spec, {"rule": "cluster", "keep": None, "keep_fraction": 0.1})
+    assert (pruned.keep, pruned.keep_fraction, pruned.rule) == (None, 0.1, "cluster")

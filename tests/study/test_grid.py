@@ -69,6 +69,7 @@ def test_cells_are_those_of_pruning_once_a_cell(finished, model: Path, flags: Pa
     network = load(model).model.eval()
     dataset = open_dataset(str(flags), CONFIG, cache=cache)
     train = dataset.sides["train"].eval_views(slice(None), torch.device("cpu"))
+    train = torch.cat([train, train.flip(-1)])
     labels = torch.from_numpy(dataset.sides["val"].labels)
     before = side_logits(network, dataset, "val", torch.device("cpu"))
     assert answer["unpruned"]["num_correct"] == int((before.argmax(1) == labels).sum())

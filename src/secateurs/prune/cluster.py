@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from secateurs.errors import InputError
-from secateurs.prune.normalise import Directions, Normalise, directions
+from secateurs.prune.normalise import Directions, Normalise, contribution, directions
 from secateurs.prune.selection import Selection, make_selection
 
 ROUNDS = 30
@@ -42,13 +42,7 @@ def cluster(
     if rounds < 1:
         raise InputError(f"rounds: expected at least 1, got {rounds}")
     source = directions(activations, normalise=normalise)
-    size = source.norm.clone()
-    if weight is not None:
-        if weight.ndim != 2 or weight.shape[1] != source.num_units:
-            raise InputError(
-                f"weight: expected (outputs, {source.num_units}), got {tuple(weight.shape)}"
-            )
-        size *= torch.linalg.vector_norm(weight.detach().double(), dim=0)
+    size = contribution(source, weight)
     units = (source.live & (source.norm > 0)).nonzero().flatten()
     alive, parents = source.live.clone(), torch.full_like(source.dead, -1, dtype=torch.int64)
     if len(units) <= keep:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,10 +13,9 @@ from torch import Tensor
 from secateurs.prune.angles import scan
 from secateurs.prune.levels import Levels, pair_levels
 from secateurs.prune.normalise import Directions, outside_norms
+from secateurs.prune.published import Pairs
 from secateurs.prune.selection import Selection, make_selection, pairwise
 from secateurs.prune.tiles import thresholds
-
-Pairs = Iterable[tuple[int, NDArray[np.int64]]]
 
 
 @dataclass(frozen=True)
@@ -126,36 +125,3 @@ def candidates(
         limits = [thresholds(angle, 180 - angle) for angle in angles_deg]
         levels = pair_levels(source, units, limits, with_cosine=with_cosine)
     return Candidates(source, angles_deg, chosen, norm_std, levels)
-
-
-def add_rows(
-    sums: NDArray[np.float64], pairs: Pairs
-) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Do to `sums` (units, n) what the published program does to the rows of a layer's weights.
-
-    For each pair (i, j) row i += row j and row j = 0. Since a layer's outputs less its bias are
-    linear in its weights, the rows may be those outputs. Returns new sums, the units that were the
-    second of a pair, and those whose row is another now.
-
-    >>> rows = np.array([[1.0], [2.0], [4.0]])
-    >>> sums, removed, _ = add_rows(rows, [(0, np.array([1])), (1, np.array([2]))])
-    >>> sums[:, 0].tolist(), removed.tolist()
-    ([3.0, 4.0, 0.0], [False, True, True])
-    """
-    sums = sums.copy()
-    removed = np.zeros(len(sums), dtype=np.bool_)
-    changed = np.zeros(len(sums), dtype=np.bool_)
-    filled = np.ones(len(sums), dtype=np.bool_)
-    # The pairs of one i do not touch each other: they are taken together, zero rows left out.
-    for i, js in pairs:
-        removed[js] = True
-        full = js[filled[js]]
-        if len(full) == 0:
-            continue
-        sums[i] += sums[full].sum(0)
-        sums[full] = 0
-        filled[full] = False
-        filled[i] = True
-        changed[i] = True
-        changed[full] = True
-    return sums, removed, changed

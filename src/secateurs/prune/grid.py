@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from secateurs.errors import InputError
 from secateurs.nets.trace import eval_mode
 from secateurs.progress import SILENT, Progress
-from secateurs.prune.cuts import Candidates, Cut, add_rows, candidates
+from secateurs.prune.cuts import Candidates, Cut, candidates
 from secateurs.prune.normalise import Directions, directions
 from secateurs.prune.pipeline import compensate, parameters
+from secateurs.prune.published import add_rows
 from secateurs.prune.removal import find_consumer
 from secateurs.prune.selection import make_selection
 from secateurs.prune.shared_ridge import one_thread, share

@@ -175,6 +175,21 @@ def piece_size(activations: Tensor) -> int:
     return max(LINE, chunk // activations.shape[0])
 
 
+def contribution(source: Directions, weight: Tensor | None) -> Tensor:
+    """What each unit gives to the next layer, (units,) float64: the length of its vector.
+
+    Times the length of its column in the outgoing `weight` (outputs, units) when one is given.
+    Raises InputError for a weight of another size.
+    """
+    if weight is None:
+        return source.norm.clone()
+    if weight.ndim != 2 or weight.shape[1] != source.num_units:
+        raise InputError(
+            f"weight: expected (outputs, {source.num_units}), got {tuple(weight.shape)}"
+        )
+    return source.norm * torch.linalg.vector_norm(weight.detach().double(), dim=0)
+
+
 def outside_norms(norm: Tensor, norm_std: float | None) -> Tensor:
     """The paper's candidates, (units,) bool: norm outside mean +- `norm_std` * std of all norms.
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from secateurs.errors import InputError
 from secateurs.prune.angles import scan
 from secateurs.prune.normalise import directions, outside_norms
 from secateurs.prune.tiles import thresholds
+
+Pairs = Iterable[tuple[int, NDArray[np.int64]]]  # each i with the j > i that it is paired with
 
 
 @dataclass(frozen=True)
@@ -61,27 +66,54 @@ def published(
     parts = [(i, j) for i, j, _ in listed]
     if len(undefined):
         parts.append(_with_undefined(undefined, defined))
-    removed = torch.zeros_like(candidates)
-    result = weight.detach().clone()
     if not parts:
-        return Published(result, removed, 0)
-    first, second = (torch.cat(part) for part in zip(*parts, strict=True))
+        return Published(weight.detach().clone(), torch.zeros_like(candidates), 0)
+    first, second = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
     if len(undefined):
         order = torch.argsort(first * source.num_units + second)
         first, second = first[order], second[order]
-    removed[second] = True
-    # The pairs of one i do not touch each other: they are taken together, zero rows left out.
-    filled = torch.ones_like(removed)
     starts, counts = torch.unique_consecutive(first, return_counts=True)
-    for i, js in zip(starts.tolist(), second.split(counts.tolist()), strict=True):
+    later = (js.numpy() for js in second.split(counts.tolist()))
+    rows = weight.detach().cpu().double().numpy()
+    sums, removed, _ = add_rows(rows, zip(starts.tolist(), later, strict=True))
+    return Published(
+        torch.from_numpy(sums).to(weight),
+        torch.from_numpy(removed).to(candidates.device),
+        len(first),
+    )
+
+
+def add_rows(
+    sums: NDArray[np.float64], pairs: Pairs
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Do to `sums` (units, n) what the published program does to the rows of a layer's weights.
+
+    For each pair (i, j) row i += row j and row j = 0. Since a layer's outputs less its bias are
+    linear in its weights, the rows may be those outputs. Returns new sums, the units that were the
+    second of a pair, and those whose row is another now.
+
+    >>> rows = np.array([[1.0], [2.0], [4.0]])
+    >>> sums, removed, _ = add_rows(rows, [(0, np.array([1])), (1, np.array([2]))])
+    >>> sums[:, 0].tolist(), removed.tolist()
+    ([3.0, 4.0, 0.0], [False, True, True])
+    """
+    sums = sums.copy()
+    removed = np.zeros(len(sums), dtype=np.bool_)
+    changed = np.zeros(len(sums), dtype=np.bool_)
+    filled = np.ones(len(sums), dtype=np.bool_)
+    # The pairs of one i do not touch each other: they are taken together, zero rows left out.
+    for i, js in pairs:
+        removed[js] = True
         full = js[filled[js]]
         if len(full) == 0:
             continue
-        result[i] += result[full].sum(0)
-        result[full] = 0
+        sums[i] += sums[full].sum(0)
+        sums[full] = 0
         filled[full] = False
         filled[i] = True
-    return Published(result, removed, len(first))
+        changed[i] = True
+        changed[full] = True
+    return sums, removed, changed
 
 
 def _with_undefined(undefined: Tensor, defined: Tensor) -> tuple[Tensor, Tensor]:

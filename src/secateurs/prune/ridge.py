@@ -31,22 +31,38 @@ def fit_ridge(
         return fit_ridge_stream(
             lambda: zip(x.split(ROWS), y.split(ROWS), strict=True), ridges=ridges
         )
-    _check(ridges)
-    samples, inputs = x.shape
+    inputs = x.shape[1]
     x, y = x.double(), y.double()
     x_mean, y_mean = x.mean(0), y.mean(0)
     x, y = x - x_mean, y - y_mean
-    squares, u = torch.linalg.eigh(x @ x.T)
-    squares, u = _significant(squares, u)
+    c, ridge = dual_ridge(x @ x.T, y, inputs, ridges)
+    change = (x.T @ c).T
+    return change, y_mean - change @ x_mean, ridge
+
+
+def dual_ridge(
+    gram: Tensor, y: Tensor, num_inputs: int, ridges: Sequence[float] = RIDGES
+) -> tuple[Tensor, float]:
+    """The same from the Gram matrix (samples, samples) of centred x alone, and centred y.
+
+    Returns c (samples, outputs), such that c' x are the coefficients, and the ridge chosen; all
+    float64. Raises InputError unless the ridges are positive.
+
+    >>> x = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    >>> c, _ = dual_ridge(x @ x.T, 3 * x, 1, [1e-12])
+    >>> round(float((x.T @ c).item()), 6)
+    3.0
+    """
+    _check(ridges)
+    samples = len(gram)
+    squares, u = _significant(*torch.linalg.eigh(gram))
     if len(squares) == 0:
-        return _constant(y_mean, inputs, ridges)
-    scale = float(squares.sum()) / samples
+        return torch.zeros_like(y), min(ridges)
+    scale = float(squares.sum()) / min(samples, num_inputs)
     projected = u.T @ y  # (rank, outputs)
     errors = _errors(u, y, projected, squares, ridges, scale, samples)
     ridge = ridges[int(errors.argmin())]
-    factor = 1 / (squares + ridge * scale)
-    change = (x.T @ (u @ (factor[:, None] * projected))).T
-    return change, y_mean - change @ x_mean, ridge
+    return u @ (projected / (squares + ridge * scale)[:, None]), ridge
 
 
 def fit_ridge_stream(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateurs.prune.compensation import RIDGES
+from secateurs.prune.ridge import RIDGES, dual_ridge
 
 
 @dataclass(frozen=True)
@@ -71,40 +71,6 @@ def share(
         gram=mine.T @ mine,
         cross=others[common].T @ mine,
     )
-
-
-def dual_ridge(
-    gram: Tensor, y: Tensor, num_inputs: int, ridges: Sequence[float]
-) -> tuple[Tensor, float]:
-    """Ridge regression of centred y (samples, outputs) from the Gram matrix of centred inputs.
-
-    Returns c (samples, outputs), such that x' c are the coefficients of x (samples, inputs), and
-    the ridge with the least leave-one-out error, as `fit_ridge` chooses it.
-
-    >>> x = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
-    >>> c, _ = dual_ridge(x @ x.T, 3 * x, 1, [1e-12])
-    >>> round(float((x.T @ c).item()), 6)
-    3.0
-    """
-    samples = len(gram)
-    squares, u = torch.linalg.eigh(gram)
-    squares = squares.clamp_(min=0)
-    significant = squares > squares.amax() * samples * torch.finfo(torch.float64).eps
-    squares, u = squares[significant], u[:, significant]
-    if len(squares) == 0:
-        return torch.zeros_like(y), min(ridges)
-    scale = float(squares.sum()) / min(samples, num_inputs)
-    # An error is a sum of squared rows, which a rotation of the outputs leaves as it is.
-    rows = y if y.shape[1] <= samples else torch.linalg.qr(y.T, mode="r").R.T
-    turned = u.T @ rows  # (rank, outputs)
-    penalties = scale * torch.tensor(ridges, dtype=gram.dtype, device=gram.device)
-    shrink = squares[:, None] / (squares[:, None] + penalties)  # (rank, ridges)
-    fitted = u @ (shrink[:, :, None] * turned[:, None]).flatten(1)
-    residual = rows[:, None] - fitted.view(samples, len(ridges), -1)
-    left = 1 - 1 / samples - u.square() @ shrink  # 1 less the diagonal of the hat matrix
-    errors = (residual.square().sum(2) / left.clamp(min=1e-12).square()).sum(0)
-    ridge = ridges[int(errors.argmin())]
-    return u @ ((u.T @ y) / (squares + ridge * scale)[:, None]), ridge
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from secateurs.errors import InputError
-from secateurs.prune.normalise import Directions, Normalise, directions
+from secateurs.prune.normalise import Directions, Normalise, contribution, directions
 from secateurs.prune.selection import Selection, make_selection
 
 RANK = 1e-13  # squared sine below which float64 cannot tell a vector from the span
@@ -44,13 +44,7 @@ def subspace(
     if keep is not None and keep < 1:
         raise InputError(f"keep: expected at least 1 unit, got {keep}")
     source = directions(activations, normalise=normalise)
-    size = source.norm.clone()
-    if weight is not None:
-        if weight.ndim != 2 or weight.shape[1] != source.num_units:
-            raise InputError(
-                f"weight: expected (outputs, {source.num_units}), got {tuple(weight.shape)}"
-            )
-        size *= torch.linalg.vector_norm(weight.detach().double(), dim=0)
+    size = contribution(source, weight)
     units = (source.live & (source.norm > 0)).nonzero().flatten()
     order, outside = _pivots(source, units, size[units], angle_deg, keep)
     alive = torch.zeros_like(source.dead)

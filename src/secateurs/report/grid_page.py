@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from secateurs.report import grid_figures as figures
 from secateurs.report import grid_words, words
 from secateurs.report.canvas import DARK, Plot
 from secateurs.report.outcome import Record
-from secateurs.report.page import TEMPLATES, embedded_json
+from secateurs.report.page import TEMPLATES, embedded_json, policy
 from secateurs.report.panels import Panel
 from secateurs.report.tables import Table
 from secateurs.report.words import degrees, integer, percent, percent_interval
@@ -72,19 +70,9 @@ def render_grid(grid: Record) -> str:
         words=words,
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         scripts=[Markup(text) for text in scripts],
-        policy=_policy(scripts),
+        policy=policy(scripts),
         plots=embedded_json(plots),
         dark=embedded_json(DARK | dict(colours)),
-    )
-
-
-def _policy(scripts: tuple[str, ...]) -> str:
-    """A content security policy: the two scripts by their hashes, nothing else."""
-    digests = [hashlib.sha256(text.encode()).digest() for text in scripts]
-    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
-        "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
 
 

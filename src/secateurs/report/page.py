@@ -94,7 +94,7 @@ def render(results: Record, study_dir: Path) -> str:
         words=words,
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         scripts=[Markup(text) for text in scripts],
-        policy=_policy(scripts),
+        policy=policy(scripts),
         plots=embedded_json(plots),
         dark=embedded_json(DARK),
     )
@@ -112,7 +112,7 @@ def embedded_json(value: Any) -> Markup:
     return Markup(text)
 
 
-def _policy(scripts: tuple[str, ...]) -> str:
+def policy(scripts: tuple[str, ...]) -> str:
     """A content security policy: the two scripts by their hashes, own pictures, nothing else."""
     digests = [hashlib.sha256(text.encode()).digest() for text in scripts]
     allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)

@@ -190,13 +190,13 @@ def from_preset(name: str, **changes: Any) -> StudyConfig:
 def from_json(plain: dict[str, Any]) -> StudyConfig:
     """The configuration that `to_json` made plain; InputError for fields that do not belong.
 
-    A field that an older version did not have takes its default.
+    A field that an older version did not have takes its default, the rule what was the only one.
     """
     known = {field.name for field in fields(StudyConfig)}
     odd = sorted(plain.keys() - known)
     if odd:
         raise InputError(f"configuration of another version: it differs in {', '.join(odd)}")
-    given: dict[str, Any] = dict(plain)
+    given: dict[str, Any] = {"rule": "pairwise", **plain}
     given["depths"], given["layers"] = tuple(plain["depths"]), tuple(plain["layers"])
     keep = plain.get("keep")
     given["keep"] = None if keep is None else tuple(keep)
@@ -221,15 +221,18 @@ def parse_depths(text: str) -> tuple[int, ...]:
     return tuple(sorted(depths))
 
 
-def rule_of(rule: str | None, **angles: float | None) -> str:
-    """The rule asked for: `cluster` unless named, or `pairwise` when an option of angles is given.
+def rule_of(rule: str | None, *, search: bool = True, **angles: float | None) -> str:
+    """The rule asked for: `cluster` unless named.
+
+    `pairwise` when an option of `angles` is given, and without a `search` or a number of units,
+    which leaves only an angle to decide.
 
     >>> rule_of(None, low=None), rule_of(None, low=10.0), rule_of("l2", low=None)
     ('cluster', 'pairwise', 'l2')
     """
     given = [name for name, value in angles.items() if value is not None]
     if rule is None:
-        return "pairwise" if given else "cluster"
+        return "pairwise" if given or not search else "cluster"
     if given and rule in BY_NUMBER:
         raise InputError(f"{given[0]}: rule {rule} goes by number, not by angle; leave one out")
     return rule

@@ -64,9 +64,8 @@ def prune_network(
     device: torch.device,
     progress: Progress = SILENT,
 ) -> Cut:
-    """Remove similar units of `config.layers`, measured and refitted on the training images.
+    """Remove similar units of `config.layers`, measured and refitted on `training_inputs`.
 
-    And on their mirror images, unless the network was trained without augmentation.
     The layers before the first one cut run once; all that follows works on their output. With
     `config.max_loss` (points of validation accuracy) the cut is the largest that costs no more: at
     an angle up to `config.low_deg`, or by rules that go by number at the smallest number of units.
@@ -77,17 +76,13 @@ def prune_network(
     paths, aliases = layers_to_cut(model, config)
     order = [layer.path for layer in layers(model, config.backbone)]
     prefix, tail = split_at(model.eval(), config.backbone, order.index(paths[0]))
-    sides = (False, True) if config.augment else (False,)
-    with progress.task("layers before the cut", len(sides) * len(train) + len(val)) as advance:
-        inputs = torch.cat(
-            [
-                prefix_outputs(train, prefix, device=device, mirrored=mirrored, advance=advance)
-                for mirrored in sides
-            ]
-        )
+    with progress.task(
+        "layers before the cut", (1 + config.augment) * len(train) + len(val)
+    ) as advance:
+        inputs = training_inputs(train, prefix, config, device=device, advance=advance)
         val_inputs = prefix_outputs(val, prefix, device=device, advance=advance)
     labels = torch.from_numpy(val.labels)
-    answers = torch.from_numpy(train.labels).repeat(2 if config.augment else 1)
+    answers = torch.from_numpy(train.labels).repeat(len(inputs) // len(train))
     where = [tail_path(tail, path) for path in paths]
 
     base = config.prune_options(len(paths))
@@ -115,6 +110,27 @@ def prune_network(
         low_deg=found.options.get("low_deg", config.low_deg if by_angle(config) else None),
         tried=found.tried,
         seconds=time.perf_counter() - started,
+    )
+
+
+def training_inputs(
+    train: Images,
+    prefix: nn.Module,
+    config: StudyConfig,
+    *,
+    device: torch.device,
+    advance: Callable[[int], None] = lambda steps: None,
+) -> torch.Tensor:
+    """What units are measured and refitted on: the prefix's outputs (n, ...) for training images.
+
+    Followed by those for their mirror images, unless training saw no augmentation.
+    """
+    sides = (False, True) if config.augment else (False,)
+    return torch.cat(
+        [
+            prefix_outputs(train, prefix, device=device, mirrored=mirrored, advance=advance)
+            for mirrored in sides
+        ]
     )
 
 

@@ -23,6 +23,7 @@ from secateurs.prune.removal import find_consumer
 from secateurs.ship.checkpoint import Loaded, load
 from secateurs.study.bench import Dataset, open_dataset
 from secateurs.study.config import StudyConfig, difference
+from secateurs.study.cut import training_inputs
 from secateurs.study.grid_rows import LayerSizes, accuracy, cell_row, csv_text, mean_row
 from secateurs.study.single import own_config
 
@@ -199,14 +200,15 @@ def _look(
     side: str,
     progress: Progress,
 ) -> LayerView:
-    """The one pass over the training images and those of the side that is evaluated."""
+    """The one pass over the training images, as pruning takes them, and those evaluated."""
     device = resolve_device(config.device)
     model = loaded.model.to(device).eval()
     order = [one.path for one in layers(model, config.backbone)]
     prefix, tail = split_at(model, config.backbone, order.index(layer.path))
     train, images = dataset.sides["train"], dataset.sides[side]
-    with progress.task("images", len(train) + len(images)) as advance:
-        inputs = prefix_outputs(train, prefix, device=device, advance=advance)
+    num_sides = 1 + config.augment
+    with progress.task("images", num_sides * len(train) + len(images)) as advance:
+        inputs = training_inputs(train, prefix, config, device=device, advance=advance)
         others = prefix_outputs(images, prefix, device=device, advance=advance)
     return view_layer(tail, tail_path(tail, layer.path), inputs, others)
 

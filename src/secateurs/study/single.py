@@ -89,8 +89,9 @@ def own_config(spec: ModelSpec, changes: Record) -> StudyConfig:
     if "config" not in spec.extra:
         raise InputError("the model does not say how it was trained; give --split")
     given: Record = {key: value for key, value in changes.items() if value is not None}
-    # How many are kept is asked anew each time: the study's own number would rule out a fraction.
-    given |= {key: changes.get(key) for key in ("keep", "keep_fraction")}
+    if "rule" in changes:
+        # A pruning says anew how many are kept: the network's own number would rule out a fraction.
+        given |= {key: changes.get(key) for key in ("keep", "keep_fraction")}
     if "split" in given or "group_by" in given:
         own: Record = {"split": "random", "group_by": None}
         given = own | given
