@@ -99,7 +99,7 @@ def subjects(
             model = bench.new_model(seed=0, pretrained=False)
             load_weights(model, store.weights(key))
         else:
-            shared = SharedInputs(bench, budget_bytes=2 * 2**30, progress=progress)
+            shared = SharedInputs(progress=progress)
             _, model = run_trial(bench, trial, shared, store, progress=progress)
             save_weights(model, store.weights(key))
         model.eval()

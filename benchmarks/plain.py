@@ -140,7 +140,7 @@ def plain(
 def ours(bench: Bench, depth: int, runs: int) -> list[Score]:
     """Trials as a study runs them."""
     scores: list[Score] = []
-    shared = SharedInputs(bench, budget_bytes=2 * 2**30)
+    shared = SharedInputs()
     with tempfile.TemporaryDirectory() as folder:
         for run in range(runs):
             record, model = run_trial(bench, Trial(depth, run), shared, Store(Path(folder)))

@@ -21,8 +21,10 @@ from secateurs.cli_options import (
     BatchSize,
     Cache,
     CacheBudget,
+    CacheIn,
     Compensation,
     Data,
+    Depths,
     Device,
     Dropout,
     Epochs,
@@ -42,11 +44,14 @@ from secateurs.cli_options import (
     OwnSplit,
     Patience,
     Precision,
+    Preset,
     Quiet,
     Resize,
     Rotation,
     Rule,
+    Runs,
     Schedule,
+    ScratchRuns,
     Seed,
     SplitRule,
     Std,
@@ -55,6 +60,7 @@ from secateurs.cli_options import (
     WeightDecay,
     Weights,
 )
+from secateurs.cli_sweep import sweep
 from secateurs.errors import InputError
 from secateurs.progress import SILENT, Console, Progress
 from secateurs.stopping import StopRequested, stop_on_interrupt
@@ -108,19 +114,14 @@ def _config(preset: str = "quick", **words: Any) -> StudyConfig:
 def study(
     data: Data,
     out: Out,
-    preset: Annotated[str, typer.Option(help="quick (minutes) or full (hours).")] = "quick",
+    preset: Preset = "quick",
     backbone: Backbone = "alexnet",
     weights: Weights = "auto",
     split: SplitRule = "random",
     group_by: GroupBy = None,
-    depths: Annotated[
-        str | None,
-        typer.Option(metavar="0-7|5,6", help="Frozen layers to try. [default: 3,5,7; all in full]"),
-    ] = None,
-    runs: Annotated[int | None, typer.Option(help="Runs a depth. [default: 2; 5 in full]")] = None,
-    scratch_runs: Annotated[
-        int | None, typer.Option(help="Runs with random weights. [default: 1; 5 in full]")
-    ] = None,
+    depths: Depths = None,
+    runs: Runs = None,
+    scratch_runs: ScratchRuns = None,
     epochs: Epochs = None,
     lr: LearningRate = None,
     batch_size: BatchSize = None,
@@ -148,6 +149,7 @@ def study(
     seed: Seed = 0,
     strict: Strict = False,
     cache_budget: CacheBudget = 2.0,
+    cache_in: CacheIn = "memory",
     cache: Cache = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -159,6 +161,7 @@ def study(
     from secateurs.report.page import write_report
     from secateurs.study.config import rule_of
     from secateurs.study.study import headline, run_study
+    from secateurs.study.trials import prefix_cache
 
     config = _config(
         preset,
@@ -209,7 +212,7 @@ def study(
             out,
             cache=session.cache,
             strict=strict,
-            budget_bytes=int(cache_budget * 2**30),
+            prefix_cache=prefix_cache(out, cache_budget, cache_in),
             stop=stop,
             progress=session.progress,
         )
@@ -221,7 +224,7 @@ def study(
 def audit(
     data: Data,
     split: Annotated[
-        str | None, typer.Option("--split", help="Also split: random, paper or folders.")
+        str | None, typer.Option("--split", help="Also split: random, ungrouped, paper or folders.")
     ] = None,
     group_by: GroupBy = None,
     seed: Seed = 0,
@@ -286,12 +289,14 @@ def train(
     seed: Seed = 0,
     strict: Strict = False,
     cache_budget: CacheBudget = 2.0,
+    cache_in: CacheIn = "memory",
     cache: Cache = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune one network with DEPTH frozen layers and save it in DIR."""
     from secateurs.study.single import evaluation_words, train_model
+    from secateurs.study.trials import prefix_cache
 
     config = _config(
         depths=str(depth),
@@ -326,7 +331,7 @@ def train(
             out,
             cache=session.cache,
             strict=strict,
-            budget_bytes=int(cache_budget * 2**30),
+            prefix_cache=prefix_cache(out, cache_budget, cache_in),
             stop=stop,
             progress=session.progress,
         )
@@ -421,6 +426,7 @@ def prune(
     session.answer(answer, f"{prune_words(answer)}\nmodel: {out}")
 
 
+app.command()(sweep)
 app.command()(grid)
 
 

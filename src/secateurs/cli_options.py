@@ -24,7 +24,14 @@ Cache = Annotated[
 Strict = Annotated[bool, typer.Option("--strict", help="Audit findings are an error.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option(help="Seed of split, views, weights and order.")]
-SplitRule = Annotated[str, typer.Option("--split", help="random (60/20/20), paper or folders.")]
+SplitRule = Annotated[
+    str,
+    typer.Option(
+        "--split",
+        help="random (60/20/20, groups kept whole), ungrouped (random, groups only counted), paper "
+        "or folders.",
+    ),
+]
 GroupBy = Annotated[
     str | None,
     typer.Option(
@@ -32,6 +39,15 @@ GroupBy = Annotated[
         help="Keep groups on one side: a regular expression on the file name, whose first group "
         "names the group, or a CSV file with columns name and group.",
     ),
+]
+Preset = Annotated[str, typer.Option(help="quick (minutes) or full (hours).")]
+Depths = Annotated[
+    str | None,
+    typer.Option(metavar="0-7|5,6", help="Frozen layers to try. [default: 3,5,7; all in full]"),
+]
+Runs = Annotated[int | None, typer.Option(help="Runs a depth. [default: 2; 5 in full]")]
+ScratchRuns = Annotated[
+    int | None, typer.Option(help="Runs with random weights. [default: 1; 5 in full]")
 ]
 Backbone = Annotated[str, typer.Option(help="A torchvision classifier.")]
 Weights = Annotated[
@@ -120,13 +136,22 @@ KeepFraction = Annotated[
 ]
 CacheBudget = Annotated[
     float,
-    typer.Option(help="Memory in GiB for outputs of frozen layers; beyond it, computed anew."),
+    typer.Option(help="GiB for outputs of frozen layers; beyond it they are computed anew."),
+]
+CacheIn = Annotated[
+    str,
+    typer.Option(
+        help="Where those are kept: memory, disk (files in DIR that several processes share, "
+        "removed in the end) or keep (files that are left)."
+    ),
 ]
 
 
 OwnSplit = Annotated[
     str | None,
-    typer.Option("--split", help="random, paper or folders. [default: as the model was trained]"),
+    typer.Option(
+        "--split", help="random, ungrouped, paper or folders. [default: as the model was trained]"
+    ),
 ]
 OwnSeed = Annotated[
     int | None, typer.Option("--seed", help="Seed of the split. [default: as the model's]")

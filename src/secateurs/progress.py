@@ -7,6 +7,17 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
+def duration(seconds: float) -> str:
+    """A time to wait, in words.
+
+    >>> duration(42), duration(400), duration(9000)
+    ('42 s', '7 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 class Progress(Protocol):
     """What long-running functions report to. Library functions default to `SILENT`."""
 

@@ -165,7 +165,7 @@ def test_rules_by_name():
     groups = [f"g{i % 7}" for i in range(20)]
     assert make_split(listing, rule="random", groups=groups).rule == "random by group"
     assert make_split(listing, rule="paper").rule == "paper"
-    with pytest.raises(InputError, match="must be random, paper or folders, got 'half'"):
+    with pytest.raises(InputError, match="must be random, ungrouped, paper or folders, got 'half'"):
         make_split(listing, rule="half")
     with pytest.raises(InputError, match="--group-by goes with --split random, not with paper"):
         make_split(listing, rule="paper", groups=groups)

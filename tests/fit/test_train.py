@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from torch import nn
 
 from secateurs.data.views import Augmentation
 from secateurs.errors import InputError
-from secateurs.fit.inputs import Images, Inputs, ViewPlan, extend_inputs, prepare_inputs
+from secateurs.fit.cache import PrefixCache
+from secateurs.fit.images import Images, ViewPlan
+from secateurs.fit.inputs import Inputs, extend_inputs, prepare_inputs
 from secateurs.fit.state import load_state
 from secateurs.fit.train import Epoch, Fit, FitConfig, epoch_order, fit
 from secateurs.stopping import StopFlag, StopRequested
@@ -61,7 +64,7 @@ class Net(nn.Module):
 def run(
     config: FitConfig,
     *,
-    budget: int = 10**9,
+    cache: PrefixCache | None = None,
     plan: ViewPlan | None = None,
     state_file: Path | None = None,
     stop_after: int | None = None,
@@ -71,7 +74,14 @@ def run(
     train, val = images or make_images(22), make_images(10, seed=1)
     plan = plan or ViewPlan(seed=3, num_views=2, augmentation=Augmentation(rotation_deg=5))
     inputs = prepare_inputs(
-        train, val, net.prefix, plan, num_epochs=config.epochs, device=CPU, budget_bytes=budget
+        train,
+        val,
+        net.prefix,
+        plan,
+        num_epochs=config.epochs,
+        device=CPU,
+        cache=cache,
+        key="net",
     )
     stop = StopFlag()
     steps = 0
@@ -142,11 +152,18 @@ def test_same_seed_same_numbers_and_another_seed_others():
     assert a.curve != c.curve
 
 
-def test_kept_and_computed_inputs_give_the_same_curve():
-    _, kept = run(CONFIG)
-    _, computed = run(CONFIG, budget=0)
-    rows = [[(r.train_loss, r.val_loss) for r in x.curve] for x in (kept, computed)]
-    assert np.allclose(rows[0], rows[1], atol=1e-4)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_inputs_in_memory_on_disk_and_computed_give_the_same_curve(tmp_path: Path, precision: Any):
+    config = replace(CONFIG, precision=precision)
+    _, kept = run(config)
+    files = PrefixCache(10**9, tmp_path / "frozen")
+    for others in (files, files, PrefixCache(0)):  # written, then found, then not kept
+        _, other = run(config, cache=others)
+        rows = [[(r.train_loss, r.val_loss) for r in x.curve] for x in (kept, other)]
+        assert np.allclose(rows[0], rows[1], atol=1e-6)
+    assert len(list((tmp_path / "frozen").glob("*.bin"))) == 2
+    files.close()
+    assert not (tmp_path / "frozen").exists()
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 4, 11, 18])
@@ -260,19 +277,25 @@ def test_every_image_once_in_an_epoch():
     assert not np.array_equal(order, epoch_order(17, seed=0, epoch=5))
 
 
-def test_extending_a_prefix_equals_computing_the_deeper_one():
+@pytest.mark.parametrize("too_large", [False, True])
+@pytest.mark.parametrize("consume", [False, True])
+def test_extending_a_prefix_equals_computing_the_deeper_one(consume: bool, too_large: bool):
     net = Net()
     train, val = make_images(9), make_images(4, seed=1)
     plan = ViewPlan(seed=0, num_views=3)
     shallow = nn.Sequential(net.prefix[0])
     rest = nn.Sequential(net.prefix[1], net.prefix[2])
     base = prepare_inputs(train, val, shallow, plan, num_epochs=5, device=CPU)
-    extended = extend_inputs(base, rest, prefix=net.prefix)
+    within = PrefixCache(0 if too_large else 10**9)
+    extended = extend_inputs(base, rest, cache=within, consume=consume)
+    assert (len(extended.rest) == 2) == too_large
     direct = prepare_inputs(train, val, net.prefix, plan, num_epochs=5, device=CPU)
     assert direct.stored is not None
-    assert extended.stored is not None
-    assert direct.stored.shape[:2] == (3, 9)
-    assert torch.allclose(extended.stored, direct.stored, atol=1e-6)
+    assert len(direct.stored) == direct.num_views == 3
+    for epoch in range(5):
+        a, b = (x.batch(epoch, np.array([8, 0, 3])) for x in (extended, direct))
+        assert len(a) == 3
+        assert torch.allclose(a, b, atol=1e-6)
     assert torch.allclose(extended.val, direct.val, atol=1e-6)
 
 

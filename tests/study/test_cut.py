@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from secateurs.errors import InputError
-from secateurs.fit.inputs import Images
+from secateurs.fit.images import Images
 from secateurs.study.bench import seeded_model
 from secateurs.study.config import StudyConfig
 from secateurs.study.cut import (

@@ -86,7 +86,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory):
         return made[key][1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("secateurs.study.study.export_onnx", once)
+        patch.setattr("secateurs.study.stages.export_onnx", once)
         yield
 
 
@@ -145,8 +145,8 @@ def test_a_second_run_trains_decodes_and_measures_nothing(
     monkeypatch.setattr(secateurs.study.sweep, "run_trial", never)
     monkeypatch.setattr("secateurs.data.audit.decode", never)
     monkeypatch.setattr("secateurs.data.store.decode", never)
-    monkeypatch.setattr("secateurs.study.study.prune_network", never)
-    monkeypatch.setattr("secateurs.study.study.price", never)
+    monkeypatch.setattr("secateurs.study.stages.prune_network", never)
+    monkeypatch.setattr("secateurs.study.stages.price", never)
     again = run_study(str(flags), CONFIG, out, cache=cache)
     assert again == results
 
@@ -215,6 +215,7 @@ def test_two_processes_and_a_killed_one_share_a_directory(
     code = (
         "import sys\n"
         "from pathlib import Path\n"
+        "from secateurs.fit.cache import PrefixCache\n"
         "from secateurs.stopping import StopFlag\n"
         "from secateurs.study.bench import open_bench\n"
         "from secateurs.study.config import from_json\n"
@@ -224,7 +225,7 @@ def test_two_processes_and_a_killed_one_share_a_directory(
         "data, config, out, cache, log = sys.argv[1:]\n"
         "bench = open_bench(data, from_json(json.loads(config)), cache=Path(cache))\n"
         "with open(log, 'w', buffering=1) as log:\n"
-        "    run_sweep(bench, Store(Path(out)), budget_bytes=2**30, stop=StopFlag(),\n"
+        "    run_sweep(bench, Store(Path(out)), prefix_cache=PrefixCache(), stop=StopFlag(),\n"
         "              on_trial=lambda record: print(record['key'], file=log))\n"
     )
     command = [sys.executable, "-c", code, str(flags), json.dumps(CONFIG.to_json())]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from secateurs.fit.cache import PrefixCache
 from secateurs.nets.backbones import layers
 from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.bench import open_bench
@@ -26,12 +27,12 @@ def test_outputs_too_large_at_one_depth_are_kept_at_a_deeper_one(flags: Path, tm
     model = bench.new_model(seed=0, pretrained=False)
     known = tuple(layer.alias for layer in layers(model, config.backbone))
     bench = replace(bench, weights=replace(bench.weights, loaded=known))
-    shared = SharedInputs(bench, budget_bytes=10**6)
-    shallow, _ = shared.get(Trial(0, 0), model)
-    deep, _ = shared.get(Trial(53, 0), model)
+    shared = SharedInputs(PrefixCache(10**6))
+    shallow, _ = shared.get(bench, Trial(0, 0), model)
+    deep, _ = shared.get(bench, Trial(53, 0), model)
     assert shallow.stored is None  # 28 pictures of 224 x 224 take 17 MB
     assert deep.stored is not None
-    assert deep.stored.shape[:2] == (1, len(bench.dataset.sides["train"]))
+    assert [len(view) for view in deep.stored] == [len(bench.dataset.sides["train"])]
 
 
 def test_a_claim_is_held_by_one_and_freed_in_the_end(tmp_path: Path):

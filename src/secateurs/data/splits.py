@@ -64,7 +64,7 @@ def make_split(
         return paper_split(listing.labels)
     if rule == "folders":
         return folder_split(listing, seed=seed)
-    raise InputError(f"--split must be random, paper or folders, got {rule!r}")
+    raise InputError(f"--split must be random, ungrouped, paper or folders, got {rule!r}")
 
 
 def random_split(

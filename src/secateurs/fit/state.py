@@ -54,7 +54,11 @@ def load_adam(
     for key, value in flat.items():
         name, entry = key.rsplit(":", 1)
         parameter = trained[name]
-        optimizer.state[parameter][entry] = value.to(parameter.device)
+        moved = value.to(parameter.device)
+        if value.shape == parameter.shape:
+            # The fused step walks moments and parameter side by side: both in the same layout.
+            moved = torch.empty_like(parameter).copy_(moved)
+        optimizer.state[parameter][entry] = moved
 
 
 def save_state(path: Path, state: TrainState, identity: dict[str, Any]) -> None:

@@ -74,6 +74,8 @@ def render(results: Record, study_dir: Path) -> str:
         accuracy_note=summary.accuracy_note(found) if found else "",
         spans=summary.accuracy_spans(found) if found else [],
         chosen=results["chosen"],
+        advice=summary.advice(results),
+        ends_with_choice=summary.ends_with_choice(results),
         warnings=cautions.warnings(results),
         reassurance=cautions.reassurance(results),
         leakage=cautions.leakage_lines(results),
@@ -126,6 +128,7 @@ def _blocks(results: Record) -> dict[str, panels.Panel]:
     """Every figure that these results have, by key."""
     made = [
         panels.sweep_panel(results),
+        panels.splits_panel(results),
         panels.curves_panel(results),
         panels.confusion_panel(results),
         panels.scores_panel(results),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secateurs.report import captions, figures, tables
+from secateurs.report import captions, figures, splits, tables
 from secateurs.report import figures_reduction as reduction
 from secateurs.report.canvas import Plot
 from secateurs.report.outcome import Record, chosen_trial, depth_rows, outcome
@@ -41,8 +41,23 @@ def sweep_panel(results: Record) -> Panel | None:
     caption = captions.sweep_caption(results)
     title = "How many layers to freeze" if len(depth_rows(results)) > 1 else "The depth tried"
     plot = Plot(figure, "", f"Validation accuracy for each depth. {caption}")
-    numbers = (tables.sweep_table(results), tables.trials_table(results))
+    numbers = (
+        tables.sweep_table(results),
+        tables.runs_table(results),
+        tables.trials_table(results),
+    )
     return Panel("sweep", title, caption, (plot,), numbers)
+
+
+def splits_panel(results: Record) -> Panel | None:
+    """The same sweep with images dealt at random."""
+    if not results["ungrouped"]:
+        return None
+    caption = splits.splits_caption(results)
+    label = f"Mean validation accuracy for each depth under two splits. {caption}"
+    plot = Plot(splits.splits_figure(results), "", label)
+    title = "What dealing images at random would have promised"
+    return Panel("splits", title, caption, (plot,), (splits.splits_table(results),))
 
 
 def curves_panel(results: Record) -> Panel | None:

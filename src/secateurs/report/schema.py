@@ -45,21 +45,7 @@ _COST: dict[str, Any] = {
 }
 _QUARTILES: dict[str, Any] = {"median": _NUMBER, "p25": _NUMBER, "p75": _NUMBER}
 _ANSWER: dict[str, Any] = {"label": str, "probability": _NUMBER}
-_RESULTS: dict[str, Any] = {
-    "config": dict,
-    "data": {
-        "name": str,
-        "num_images": int,
-        "classes": [str],
-        "per_class": [int],
-        "height_px": Maybe(_SPREAD, absent=True),
-        "width_px": Maybe(_SPREAD, absent=True),
-        "bad": [{"name": str, "reason": str, "detail": _TEXT}],
-        "exact": [[str]],
-        "near": [[str]],
-        "conflicts": [[str]],
-        "findings": [str],
-    },
+_SPLIT: dict[str, Any] = {
     "split": {
         "rule": str,
         "seed": Maybe(int),
@@ -73,7 +59,8 @@ _RESULTS: dict[str, Any] = {
             "near_duplicate": int,
         },
     },
-    "weights": {"source": str, "sentence": str, "loaded": [str], "fresh": [str]},
+}
+_SWEEP: dict[str, Any] = {
     "trials": [
         {
             "key": str,
@@ -100,6 +87,7 @@ _RESULTS: dict[str, Any] = {
             "val_accuracy_std": _NUMBER,
             "val_accuracy_low": _NUMBER,
             "val_accuracy_high": _NUMBER,
+            "timing": Maybe({"seconds_per_trial": _NUMBER}, absent=True),
             "to_best": Maybe(
                 {"difference": float, "low": _NUMBER, "high": _NUMBER, "p_value": _NUMBER}
                 | {"indistinguishable": bool, "is_best": bool},
@@ -108,6 +96,26 @@ _RESULTS: dict[str, Any] = {
         }
     ],
     "recommendation": Maybe({"depth": int, "best": int, "sentences": [str]}, absent=True),
+}
+_RESULTS: dict[str, Any] = {
+    "config": dict,
+    "data": {
+        "name": str,
+        "num_images": int,
+        "classes": [str],
+        "per_class": [int],
+        "height_px": Maybe(_SPREAD, absent=True),
+        "width_px": Maybe(_SPREAD, absent=True),
+        "bad": [{"name": str, "reason": str, "detail": _TEXT}],
+        "exact": [[str]],
+        "near": [[str]],
+        "conflicts": [[str]],
+        "findings": [str],
+    },
+    **_SPLIT,
+    "weights": {"source": str, "sentence": str, "loaded": [str], "fresh": [str]},
+    **_SWEEP,
+    "ungrouped": Maybe(_SPLIT | _SWEEP, absent=True),
     "chosen": Maybe(
         {"key": str, "depth": int, "run": int, "reason": str}
         | {"val": Maybe(_EVALUATION), "test": Maybe(_EVALUATION)}

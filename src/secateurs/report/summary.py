@@ -59,6 +59,8 @@ def headline(results: Record) -> str:
         return f"{name}: no model was chosen yet"
     right, total = num_right(found.before), found.before["num_images"]
     text = f"{integer(right)} of {integer(total)} {found.side} images right"
+    if ends_with_choice(results):
+        return f"Freeze {plural(results['recommendation']['depth'], 'layer')}: {text}"
     if found.after is None:
         return f"{text}; nothing was pruned" if not results["pruned"] else text
     cut = listed([_cut(layer) for layer in results["pruned"]["layers"] if layer["num_units"]])
@@ -70,6 +72,20 @@ def headline(results: Record) -> str:
 def _cut(layer: Record) -> str:
     cut = 1 - layer["num_kept"] / layer["num_units"]
     return f"{share(cut)} of {layer['layer']}"
+
+
+def advice(results: Record) -> list[str]:
+    """What is to be said of the recommended depth beside the reason for the choice."""
+    found = results["recommendation"]
+    if not found:
+        return []
+    cost = (found.get("timing") or {}).get("sentence")
+    return [*found["sentences"][1:], *([cost] if cost else [])]
+
+
+def ends_with_choice(results: Record) -> bool:
+    """Whether this is a sweep: a depth is recommended and nothing further was asked for."""
+    return bool(results["recommendation"]) and not results["pruned"] and not results["cost"]
 
 
 def standfirst(results: Record) -> str:

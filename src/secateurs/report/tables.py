@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from secateurs.progress import duration
 from secateurs.report.outcome import (
     Outcome,
     Record,
@@ -65,14 +66,42 @@ def sweep_table(results: Record) -> Table:
             percent(row["val_accuracy_std"]),
             interval(row["val_accuracy_low"], row["val_accuracy_high"]) or "not known",
             _to_best(row.get("to_best")),
+            _seconds(row),
         ]
         for row in [*depth_rows(results), *([scratch] if scratch else [])]
     ]
     return _table(
         "Validation accuracy per depth",
-        ["frozen layers", "runs", "mean", "std over runs", "95% interval, %", "against the best"],
+        [
+            *("frozen layers", "runs", "mean", "std over runs", "95% interval, %"),
+            *("against the best", "time a run"),
+        ],
         rows,
     )
+
+
+def runs_table(results: Record) -> Table:
+    """Validation accuracy of each run and depth, as in the paper's table 1."""
+    scratch = scratch_row(results)
+    shown = [*depth_rows(results), *([scratch] if scratch else [])]
+    runs = sorted({trial["run"] for trial in results["trials"]})
+    rows: list[list[str]] = []
+    for row in shown:
+        found = {
+            trial["run"]: trial["val_accuracy"]
+            for trial in results["trials"]
+            if (trial["depth"], trial["pretrained"]) == (row["depth"], row["pretrained"])
+        }
+        cells = [percent(found[run]) if run in found else "" for run in runs]
+        name = "scratch" if is_scratch(row) else str(row["depth"])
+        rows.append([name, *cells, percent(row["val_accuracy_mean"])])
+    columns = ["frozen layers", *(f"run {run + 1}" for run in runs), "mean"]
+    return _table("Validation accuracy of every run", columns, rows)
+
+
+def _seconds(row: Record) -> str:
+    taken = (row.get("timing") or {}).get("seconds_per_trial")
+    return "not known" if taken is None else duration(taken)
 
 
 def _to_best(row: Record | None) -> str:

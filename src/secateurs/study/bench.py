@@ -18,7 +18,7 @@ from secateurs.data.splits import Leakage, Split, leakage, make_split, split_jso
 from secateurs.data.store import audit_and_store
 from secateurs.errors import InputError
 from secateurs.files import fingerprint
-from secateurs.fit.inputs import Images
+from secateurs.fit.images import Images
 from secateurs.fit.precision import Precision, resolve_device, resolve_precision
 from secateurs.nets.backbones import build, check_name, preprocessing
 from secateurs.nets.depth import check_depth, num_depths
@@ -100,8 +100,14 @@ def data_folder(data: str, *, cache: Path, progress: Progress = SILENT) -> Path:
 def split_listing(
     listing: Listing, *, rule: str, group_by: str | None, seed: int
 ) -> tuple[Split, tuple[str, ...] | None]:
-    """The split by `rule`, and the groups; those decide a random split and count leakage in all."""
+    """The split by `rule`, and the groups; those decide a random split and count leakage in all.
+
+    Under the rule `ungrouped` images are dealt at random although their groups are known.
+    """
     groups = None if group_by is None else parse_group_by(listing.names, group_by)
+    if rule == "ungrouped":
+        made = make_split(listing, rule="random", seed=seed)
+        return replace(made, rule="random, groups ignored"), groups
     dealt = groups if rule == "random" else None
     return make_split(listing, rule=rule, groups=dealt, seed=seed), groups
 
@@ -131,7 +137,7 @@ def open_dataset(
     if strict and checked.findings:
         raise InputError(f"{folder}: the audit found: {'; '.join(checked.findings)}")
     group_by = config.group_by
-    if data == FACES and group_by is None and config.split == "random":
+    if data == FACES and group_by is None and config.split in ("random", "ungrouped"):
         group_by = FACES_GROUPS
     split, groups = split_listing(
         checked.listing, rule=config.split, group_by=group_by, seed=config.seed

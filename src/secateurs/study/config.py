@@ -87,7 +87,7 @@ class StudyConfig:
             "runs": self.runs >= 1,
             "scratch_runs": self.scratch_runs >= 0,
             "views": self.views is None or self.views >= 1,
-            "split": self.split in ("random", "paper", "folders"),
+            "split": self.split in ("random", "ungrouped", "paper", "folders"),
             "resize": self.resize in ("straight", "crop"),
             "depths": all(depth >= 0 for depth in self.depths),
             "max_loss": self.max_loss is None or self.max_loss >= 0,

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from secateurs.fit.inputs import Images, prefix_outputs
+from secateurs.fit.images import Images
+from secateurs.fit.inputs import prefix_outputs
 from secateurs.fit.metrics import predict_logits
 from secateurs.nets.backbones import find_layer, layers
 from secateurs.nets.depth import split_at, tail_path

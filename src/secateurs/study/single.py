@@ -16,7 +16,8 @@ from secateurs.data.store import eval_pixels
 from secateurs.data.views import normalise
 from secateurs.errors import InputError
 from secateurs.files import write_json
-from secateurs.fit.inputs import Images
+from secateurs.fit.cache import PrefixCache
+from secateurs.fit.images import Images
 from secateurs.fit.metrics import predict_logits
 from secateurs.fit.precision import resolve_device
 from secateurs.progress import SILENT, Progress
@@ -52,7 +53,7 @@ def train_model(
     *,
     cache: Path,
     strict: bool = False,
-    budget_bytes: int = 2 * 2**30,
+    prefix_cache: PrefixCache | None = None,
     stop: StopFlag | None = None,
     progress: Progress = SILENT,
 ) -> Record:
@@ -71,8 +72,9 @@ def train_model(
         load_weights(model, store.weights(key))
         model.eval()
     else:
-        shared = SharedInputs(bench, budget_bytes=budget_bytes, progress=progress)
+        shared = SharedInputs(prefix_cache, progress=progress)
         record, model = run_trial(bench, trial, shared, store, stop=stop, progress=progress)
+        shared.cache.close()
         save_weights(model, store.weights(key))
     save(model, model_spec(model, bench, depth=trial.depth, kept={}), out)
     answer = record | {"val": evaluate_model(model, bench.dataset, "val", bench.device).to_json()}

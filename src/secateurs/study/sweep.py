@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from secateurs.progress import SILENT, Progress
+from secateurs.fit.cache import PrefixCache
+from secateurs.progress import SILENT, Progress, duration
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Bench
 from secateurs.study.compare import Comparison, Recommendation, compare_depths, recommend
@@ -54,7 +55,7 @@ def run_sweep(
     bench: Bench,
     store: Store,
     *,
-    budget_bytes: int,
+    prefix_cache: PrefixCache,
     stop: StopFlag,
     progress: Progress = SILENT,
     on_trial: Callable[[Record], None] = lambda record: None,
@@ -67,7 +68,7 @@ def run_sweep(
     kept.
     """
     plan = plan_trials(bench)
-    shared = SharedInputs(bench, budget_bytes=budget_bytes, progress=progress)
+    shared = SharedInputs(prefix_cache, progress=progress)
     records: dict[Trial, Record] = {}
     leaders: dict[int, Record] = {}
     with progress.task("trials", len(plan)) as advance:
@@ -87,6 +88,7 @@ def run_sweep(
                                 bench, trial, shared, store, stop=stop, progress=progress
                             )
                             on_trial(record)
+                            progress.note(_done_words(trial, record, plan, records))
                 if record is None:
                     continue
                 records[trial] = record
@@ -101,6 +103,26 @@ def run_sweep(
             if len(records) == before:
                 time.sleep(WAIT_S)
     return [records[trial] for trial in plan]
+
+
+def _done_words(
+    trial: Trial, record: Record, plan: list[Trial], records: dict[Trial, Record]
+) -> str:
+    """A trial in one line, with the time that those left will take if they are like those done."""
+    done = {**records, trial: record}
+    seconds: dict[tuple[bool, int], list[float]] = {}
+    for other, found in done.items():
+        kind = (other.pretrained, other.depth)
+        seconds.setdefault(kind, []).append(found["timing"]["seconds"])
+    means = {kind: sum(values) / len(values) for kind, values in seconds.items()}
+    usual = sum(means.values()) / len(means)
+    left = sum(
+        means.get((other.pretrained, other.depth), usual) for other in plan if other not in done
+    )
+    accuracy = record["val_accuracy"]
+    reached = "diverged" if accuracy is None else f"{accuracy:.1%} on validation"
+    text = f"{trial.name}: {reached}, {record['timing']['seconds']:.0f} s"
+    return f"{text}; about {duration(left)} left" if left else text
 
 
 def summarise_sweep(records: list[Record], *, num_images: int) -> list[Record]:
@@ -177,7 +199,7 @@ def chosen_model(
     store: Store,
     choice: Choice,
     *,
-    budget_bytes: int,
+    prefix_cache: PrefixCache,
     stop: StopFlag,
     progress: Progress = SILENT,
 ) -> torch.nn.Module:
@@ -188,7 +210,7 @@ def chosen_model(
         load_weights(model, store.weights(key))
         return model.eval()
     progress.note("the chosen network's weights are gone: training it once more")
-    shared = SharedInputs(bench, budget_bytes=budget_bytes, progress=progress)
+    shared = SharedInputs(prefix_cache, progress=progress)
     _, model = run_trial(bench, choice.trial, shared, store, stop=stop, progress=progress)
     return model
 

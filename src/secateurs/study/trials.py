@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -16,7 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from secateurs.errors import InputError
 from secateurs.files import atomic_path, fingerprint, read_json, write_json
-from secateurs.fit.inputs import Inputs, ViewPlan, extend_inputs, prepare_inputs
+from secateurs.fit.cache import PrefixCache
+from secateurs.fit.images import ViewPlan
+from secateurs.fit.inputs import Inputs, extend_inputs, prepare_inputs
+from secateurs.fit.memory import memory_kept
 from secateurs.fit.train import Epoch, Fit, fit
 from secateurs.nets.backbones import layers
 from secateurs.nets.depth import freeze, split_at, train_mode
@@ -24,7 +28,7 @@ from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Bench
 
-TRIAL_FORMAT = 1
+TRIAL_FORMAT = 2
 WAIT_S = 0.5  # between looks at what another process holds
 
 
@@ -54,9 +58,10 @@ def plan_trials(bench: Bench) -> list[Trial]:
     """Every trial of a study, in the order that shares the most frozen prefixes."""
     config = bench.config
     sweep = [Trial(depth, run) for depth in bench.depths for run in range(config.runs)]
-    if config.views is None:
-        sweep.sort(key=lambda trial: (trial.run, trial.depth))
     scratch = [Trial(0, run, pretrained=False) for run in range(config.scratch_runs)]
+    if config.views is None:
+        # Each run has views of its own: all its trials in a row.
+        return sorted(scratch + sweep, key=lambda trial: (trial.run, trial.depth))
     return scratch + sweep
 
 
@@ -108,50 +113,98 @@ def cached_depth(bench: Bench, trial: Trial, model: torch.nn.Module) -> int:
     return shared
 
 
+def prefix_cache(out: Path, budget_gib: float, where: str) -> PrefixCache:
+    """Room for frozen layers' outputs: `where` is memory, disk or keep (files in `out`).
+
+    >>> prefix_cache(Path("study"), 2.0, "disk").folder
+    PosixPath('study/frozen')
+    """
+    if where not in ("memory", "disk", "keep"):
+        raise InputError(f"cache-in must be memory, disk or keep, got {where!r}")
+    if not 0 <= budget_gib < math.inf:
+        raise InputError(f"cache-budget must be a number of GiB from 0 on, got {budget_gib}")
+    folder = None if where == "memory" else out / "frozen"
+    return PrefixCache(int(budget_gib * 2**30), folder, keep_files=where == "keep")
+
+
 class SharedInputs:
-    """The frozen prefix's outputs held between trials, extended when the next one is deeper."""
+    """The frozen prefix's outputs held between trials, extended when the next one is deeper.
 
-    def __init__(self, bench: Bench, *, budget_bytes: int, progress: Progress = SILENT) -> None:
-        self.bench, self.progress, self.budget_bytes = bench, progress, budget_bytes
-        self._held: tuple[ViewPlan, int, Inputs] | None = None
+    They serve every trial, of whatever bench, that has the same images, views and prefix.
+    """
 
-    def get(self, trial: Trial, model: torch.nn.Module) -> tuple[Inputs, torch.nn.Module]:
-        """Inputs for a trial's tail, and that tail of its `model`."""
-        bench, name = self.bench, self.bench.config.backbone
-        depth, plan = cached_depth(bench, trial, model), view_plan(bench, trial)
-        prefix, tail = split_at(model, name, depth)
-        if not trial.pretrained:
-            return self._prepare(plan, prefix), tail
-        if self._held is not None and self._held[0] == plan and self._held[1] <= depth:
-            _, held_depth, inputs = self._held
-            if held_depth < depth and inputs.stored is None:
-                # What did not fit at this depth may at a deeper one, whose outputs are smaller.
-                inputs = self._prepare(plan, prefix)
-            elif held_depth < depth:
-                self._held = None
-                num_done = len(split_at(model, name, held_depth)[0])
-                inputs = extend_inputs(
-                    inputs, prefix[num_done:], prefix=prefix, progress=self.progress
-                )
+    def __init__(self, cache: PrefixCache | None = None, *, progress: Progress = SILENT) -> None:
+        self.cache, self.progress = cache or PrefixCache(), progress
+        self._held: tuple[str, int, Inputs] | None = None
+
+    def get(
+        self, bench: Bench, trial: Trial, model: torch.nn.Module
+    ) -> tuple[Inputs, torch.nn.Module]:
+        """Inputs for a trial's tail, and that tail of its `model`.
+
+        What precedes the tail is all that the trial does not change.
+        """
+        name = bench.config.backbone
+        depth, key = cached_depth(bench, trial, model), _views_key(bench, trial)
+        prefix, _ = split_at(model, name, depth)
+        if self._held is not None and self._held[:2] == (key, depth):
+            inputs = self._held[2]
+        elif self._held is not None and self._held[0] == key and self._held[1] < depth:
+            _, held_depth, held = self._held
+            self._held = None
+            inputs = extend_inputs(
+                held,
+                prefix[len(split_at(model, name, held_depth)[0]) :],
+                cache=self.cache,
+                key=_prefix_key(bench, key, depth),
+                consume=True,
+                progress=self.progress,
+            )
         else:
             self._held = None
-            inputs = self._prepare(plan, prefix)
-        self._held = (plan, depth, inputs)
-        return inputs, tail
+            inputs = prepare_inputs(
+                bench.dataset.sides["train"],
+                bench.dataset.sides["val"],
+                prefix,
+                view_plan(bench, trial),
+                num_epochs=bench.config.epochs,
+                device=bench.device,
+                precision=bench.precision,
+                cache=self.cache,
+                key=_prefix_key(bench, key, depth),
+                progress=self.progress,
+            )
+        self._held = (key, depth, inputs)
+        frozen, tail = split_at(model, name, trial.depth)
+        if len(frozen) > len(prefix) and inputs.stored is not None:
+            # Frozen layers with random weights: this trial's own, in memory.
+            inputs = extend_inputs(inputs, frozen[len(prefix) :])
+            return inputs, tail
+        return inputs, split_at(model, name, depth)[1]
 
-    def _prepare(self, plan: ViewPlan, prefix: torch.nn.Module) -> Inputs:
-        sides = self.bench.dataset.sides
-        return prepare_inputs(
-            sides["train"],
-            sides["val"],
-            prefix,
-            plan,
-            num_epochs=self.bench.config.epochs,
-            device=self.bench.device,
-            precision=self.bench.precision,
-            budget_bytes=self.budget_bytes,
-            progress=self.progress,
-        )
+
+def _views_key(bench: Bench, trial: Trial) -> str:
+    # All that decides the views and the numbers in which a prefix answers, but its depth.
+    plan = view_plan(bench, trial)
+    return fingerprint(
+        {
+            "format": TRIAL_FORMAT,
+            **bench.dataset.identity(),
+            "backbone": bench.config.backbone,
+            "resize": bench.config.resize,
+            "plan": asdict(plan),
+            "num_views": plan.num_distinct(bench.config.epochs),
+            "precision": bench.precision,
+            "device": bench.device.type,
+        }
+    )
+
+
+def _prefix_key(bench: Bench, views_key: str, depth: int) -> str:
+    weights = {"loaded": list(bench.weights.loaded), "sha256": bench.weights.sha256}
+    return fingerprint(
+        {"views": views_key, "depth": depth, "weights": weights if depth > 0 else None}
+    )
 
 
 @dataclass(frozen=True)
@@ -224,7 +277,9 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
         raise InputError(f"{path}: not this network's weights ({error}); delete it") from None
 
 
-def _record(bench: Bench, trial: Trial, key: str, result: Fit, seconds: float) -> dict[str, Any]:
+def _record(
+    bench: Bench, trial: Trial, key: str, result: Fit, seconds: dict[str, float]
+) -> dict[str, Any]:
     best: Epoch | None = None if result.best_epoch < 0 else result.curve[result.best_epoch]
     return {
         "key": key,
@@ -239,7 +294,7 @@ def _record(bench: Bench, trial: Trial, key: str, result: Fit, seconds: float) -
         "val_loss": None if best is None else best.val_loss,
         "curve": [asdict(row) for row in result.curve],
         "precision": bench.precision,
-        "timing": {"seconds": seconds},
+        "timing": seconds,
     }
 
 
@@ -256,11 +311,26 @@ def run_trial(
 
     Goes on from the state that an interrupted run left. Raises StopRequested after saving one.
     """
+    with memory_kept():
+        return _run_trial(bench, trial, shared, store, stop=stop, progress=progress)
+
+
+def _run_trial(
+    bench: Bench,
+    trial: Trial,
+    shared: SharedInputs,
+    store: Store,
+    *,
+    stop: StopFlag | None,
+    progress: Progress,
+) -> tuple[dict[str, Any], torch.nn.Module]:
     started = time.perf_counter()
     config, key, name = bench.config, trial_key(bench, trial), bench.config.backbone
     model = bench.new_model(seed=config.seed + trial.run, pretrained=trial.pretrained)
     freeze(model, name, trial.depth)
-    inputs, tail = shared.get(trial, model)
+    model.to(memory_format=torch.channels_last)
+    inputs, tail = shared.get(bench, trial, model)
+    prepared = time.perf_counter()
     fit_config = replace(config.fit_config(run=trial.run), precision=bench.precision)
     with progress.task(trial.name, config.epochs) as advance:
         result = fit(
@@ -275,8 +345,9 @@ def run_trial(
         )
     if result.message:
         progress.note(f"{trial.name}: {result.message}")
-    record = _record(bench, trial, key, result, time.perf_counter() - started)
+    seconds = {"seconds": time.perf_counter() - started, "frozen_seconds": prepared - started}
+    record = _record(bench, trial, key, result, seconds)
     record["num_trained_parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
     write_json(store.record(key), record)
     store.state(key).unlink(missing_ok=True)
-    return record, model.eval()
+    return record, model.to(memory_format=torch.contiguous_format).eval()

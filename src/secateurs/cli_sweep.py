@@ -1,0 +1,147 @@
+"""The command `sweep`; registered in `cli`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from secateurs.cli_options import (
+    AsJson,
+    Augment,
+    Backbone,
+    BatchSize,
+    Cache,
+    CacheBudget,
+    CacheIn,
+    Data,
+    Depths,
+    Device,
+    Dropout,
+    Epochs,
+    GroupBy,
+    LabelSmoothing,
+    LearningRate,
+    MinScale,
+    Out,
+    Patience,
+    Precision,
+    Preset,
+    Quiet,
+    Resize,
+    Rotation,
+    Runs,
+    Schedule,
+    ScratchRuns,
+    Seed,
+    SplitRule,
+    Strict,
+    Views,
+    WeightDecay,
+    Weights,
+)
+from secateurs.progress import SILENT, Console
+from secateurs.stopping import stop_on_interrupt
+
+
+def sweep(
+    data: Data,
+    out: Out,
+    preset: Preset = "quick",
+    depths: Depths = None,
+    runs: Runs = None,
+    scratch_runs: ScratchRuns = None,
+    both_splits: Annotated[
+        bool,
+        typer.Option(
+            "--both-splits",
+            help="Sweep once more with images dealt at random, groups ignored, to see what that "
+            "would have promised; needs groups.",
+        ),
+    ] = False,
+    backbone: Backbone = "alexnet",
+    weights: Weights = "auto",
+    split: SplitRule = "random",
+    group_by: GroupBy = None,
+    epochs: Epochs = None,
+    lr: LearningRate = None,
+    batch_size: BatchSize = None,
+    weight_decay: WeightDecay = 0.0,
+    label_smoothing: LabelSmoothing = 0.0,
+    dropout: Dropout = "on",
+    patience: Patience = None,
+    views: Views = None,
+    augment: Augment = True,
+    rotation: Rotation = None,
+    min_scale: MinScale = None,
+    schedule: Schedule = None,
+    resize: Resize = "straight",
+    precision: Precision = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    strict: Strict = False,
+    cache_budget: CacheBudget = 2.0,
+    cache_in: CacheIn = "memory",
+    cache: Cache = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Try depths over several runs and say how many layers to freeze, with a table and a figure.
+
+    Writes results.json and report.html; the network chosen on validation is kept under unpruned.
+    `secateurs study` in the same DIR with the same words goes on with pruning. Several processes
+    may run the same command at once and share the trials.
+    """
+    import json
+
+    from secateurs.files import cache_dir
+    from secateurs.report.page import write_report
+    from secateurs.study.config import from_preset, parse_depths
+    from secateurs.study.study import headline, run_study
+    from secateurs.study.trials import prefix_cache
+
+    config = from_preset(
+        preset,
+        backbone=backbone,
+        weights=weights,
+        split=split,
+        group_by=group_by,
+        depths=None if depths is None else parse_depths(depths),
+        runs=runs,
+        scratch_runs=scratch_runs,
+        epochs=epochs,
+        lr=lr,
+        batch_size=batch_size,
+        weight_decay=weight_decay,
+        label_smoothing=label_smoothing,
+        dropout=dropout,
+        patience=patience,
+        views=views,
+        augment=augment,
+        rotation_deg=rotation,
+        min_scale=min_scale,
+        schedule=schedule,
+        resize=resize,
+        precision=precision,
+        device=device,
+        seed=seed,
+    )
+    with stop_on_interrupt() as stop:
+        results = run_study(
+            data,
+            config,
+            out,
+            cache=cache or cache_dir(),
+            prune=False,
+            both_splits=both_splits,
+            strict=strict,
+            prefix_cache=prefix_cache(out, cache_budget, cache_in),
+            stop=stop,
+            progress=SILENT if quiet else Console(),
+        )
+    page = write_report(results, out)
+    print(
+        json.dumps(results, ensure_ascii=False, allow_nan=False)
+        if as_json
+        else f"{headline(results)}\nreport: {page}"
+    )

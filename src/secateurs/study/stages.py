@@ -1,0 +1,176 @@
+"""The stages after the sweep: the chosen network kept, pruned, exported and priced."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+
+import secateurs
+from secateurs.files import fingerprint, read_json, write_json
+from secateurs.progress import Progress
+from secateurs.prune.ledger import write_csv, write_parquet
+from secateurs.ship.checkpoint import Loaded, load, save
+from secateurs.ship.export import export_onnx
+from secateurs.stopping import StopFlag
+from secateurs.study.bench import Bench
+from secateurs.study.cut import prune_network
+from secateurs.study.models import evaluate_model, model_spec
+from secateurs.study.price import price
+from secateurs.study.samples import sample_predictions
+from secateurs.study.sweep import Choice, Record
+
+NUM_EXPORT_IMAGES = 16
+FILES = {
+    "model": "model/model.json",
+    "tensors": "model/model.safetensors",
+    "onnx": "model/model.onnx",
+    "unpruned": "unpruned/model.json",
+    "unpruned_onnx": "unpruned/model.onnx",
+    "ledger": "ledger.csv",
+    "report": "report.html",
+}
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Results of finished stages, one file each, kept as long as what they rest on is the same."""
+
+    root: Path
+
+    def run(
+        self, name: str, key: Any, compute: Callable[[], Record], *, makes: tuple[Path, ...] = ()
+    ) -> Record:
+        """The stage's stored result, or a new one when the key differs or a file is gone."""
+        path = self.root / "stages" / f"{name}.json"
+        identity = fingerprint(key)
+        if path.exists() and all(file.exists() for file in makes):
+            stored = read_json(path)
+            if stored["key"] == identity:
+                return stored["value"]
+        started = time.perf_counter()
+        value = compute()
+        value.setdefault("timing", {"seconds": time.perf_counter() - started})
+        write_json(path, {"key": identity, "value": value})
+        return value
+
+
+def prune_stages(
+    bench: Bench, stages: Stages, chosen_key: str, *, stop: StopFlag, progress: Progress
+) -> tuple[Record, Record]:
+    """The stages `pruned` and `cost` of a study whose chosen network is kept already."""
+    config, out = bench.config, stages.root
+    rule = {
+        name: config.to_json()[name]
+        for name in (
+            *("layers", "rule", "keep", "keep_fraction", "low_deg", "high_deg", "norm_std"),
+            *("max_loss", "compensation"),
+        )
+    }
+    key = {"chosen": chosen_key, "rule": rule, "version": secateurs.__version__}
+    pruned = stages.run(
+        "pruned",
+        key,
+        lambda: _prune_and_export(bench, out, progress),
+        makes=tuple(
+            out / FILES[name] for name in ("model", "tensors", "onnx", "unpruned_onnx", "ledger")
+        ),
+    )
+    stop.check()
+    cost = stages.run(
+        "cost",
+        {"pruned": key, "machine": machine_words(bench), "torch": torch.__version__},
+        lambda: price(
+            out / "unpruned",
+            out / "model",
+            _example(bench),
+            device=bench.device,
+            progress=progress,
+        ),
+    )
+    return pruned, cost
+
+
+def keep_chosen(bench: Bench, choice: Choice, model: torch.nn.Module, out: Path) -> Record:
+    """Save the unpruned network; evaluate it on validation and, this once, on test."""
+    spec = model_spec(model, bench, depth=choice.record["depth"], kept={})
+    save(model, spec, out / "unpruned")
+    return {
+        "key": choice.record["key"],
+        "depth": choice.record["depth"],
+        "run": choice.record["run"],
+        "reason": choice.reason,
+        "val": evaluate_model(model, bench.dataset, "val", bench.device).to_json(),
+        "test": evaluate_model(model, bench.dataset, "test", bench.device).to_json(),
+    }
+
+
+def _prune_and_export(bench: Bench, out: Path, progress: Progress) -> Record:
+    config, sides = bench.config, bench.dataset.sides
+    before: Loaded = load(out / "unpruned")
+    original = before.model.to(bench.device)
+    cut = prune_network(
+        original, sides["train"], sides["val"], config, device=bench.device, progress=progress
+    )
+    spec = model_spec(cut.model, bench, depth=before.spec.extra["depth"], kept=cut.kept)
+    save(cut.model, spec, out / "model")
+    write_csv(out / FILES["ledger"], *cut.ledgers)
+    write_parquet((out / FILES["ledger"]).with_suffix(".parquet"), *cut.ledgers)
+    example = _example(bench)
+    with progress.task("export", 2) as advance:
+        check = export_onnx(cut.model.cpu(), spec, out / FILES["onnx"], example)
+        advance(1)
+        export_onnx(original.cpu(), before.spec, out / FILES["unpruned_onnx"], example)
+        advance(1)
+    original = original.to(bench.device)
+    pruned = cut.model.to(bench.device)
+    samples = sample_predictions(original, pruned, bench.dataset, out, device=bench.device)
+    return {
+        "rule": config.rule,
+        "compensation": config.compensation,
+        "low_deg": cut.low_deg,
+        "max_loss": config.max_loss,
+        "tried": list(cut.tried),
+        "high_deg": None if cut.low_deg is None else config.high_deg,
+        "norm_std": config.norm_std,
+        "layers": list(cut.layers),
+        "parity": cut.parity,
+        "val": evaluate_model(pruned, bench.dataset, "val", bench.device).to_json(),
+        "test": evaluate_model(pruned, bench.dataset, "test", bench.device).to_json(),
+        "onnx_max_abs_difference": check.max_abs_difference,
+        "samples": samples,
+        "timing": {"seconds": cut.seconds},
+    }
+
+
+def _example(bench: Bench) -> torch.Tensor:
+    """Some test images for checking exports and timing; no label of theirs is looked at."""
+    test = bench.dataset.sides["test"]
+    return test.eval_views(slice(0, NUM_EXPORT_IMAGES), torch.device("cpu"))
+
+
+def machine_words(bench: Bench) -> str:
+    """The machine in a few words."""
+    kind = platform.machine()
+    if bench.device.type == "cuda":
+        return f"{torch.cuda.get_device_name(bench.device)}, {kind}"
+    return f"{torch.get_num_threads()} threads, {kind}"
+
+
+def versions(bench: Bench) -> dict[str, str]:
+    """Versions of what made the numbers, and the machine."""
+    return {
+        "secateurs": secateurs.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
+        "numpy": np.__version__,
+        "machine": machine_words(bench),
+    }
