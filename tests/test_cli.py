@@ -10,7 +10,10 @@ import pytest
 from secateurs.cli import main
 
 BACKBONE = ["--backbone", "mobilenet_v3_small", "--weights", "none"]
-COMMANDS = ("study", "audit", "faces", "train", "evaluate", "prune", "export", "predict", "report")
+COMMANDS = (
+    *("study", "audit", "faces", "train", "sweep", "evaluate", "prune", "grid", "export"),
+    *("predict", "report"),
+)
 STUDY_WORDS = (
     *("--out", "--weights", "--split", "--group-by", "--depths", "--runs", "--epochs", "--lr"),
     *("--batch-size", "--preset", "--device", "--seed", "--json", "--low", "--high", "--std"),
@@ -140,6 +143,8 @@ def test_one_step_at_a_time(flags: Path, tmp_path: Path, cache: str, capsys, mon
         (["study", "faces", "--out", "x", "--preset", "slow"], "unknown preset 'slow'"),
         (["study", "faces", "--out", "x", "--device", "tpu"], "device must be auto, cpu or cuda"),
         (["study", "faces", "--out", "x", "--lr", "-1"], "lr is out of range: -1.0"),
+        (["sweep", "faces", "--out", "x", "--cache-in", "ram"], "must be memory, disk or keep"),
+        (["sweep", "faces", "--out", "x", "--cache-budget", "-1"], "number of GiB from 0 on"),
         (["evaluate", "nowhere", "faces"], "nowhere"),
         (["predict", "nowhere", "x.png"], "nowhere"),
         (["report", "nowhere"], "nowhere"),

@@ -195,6 +195,7 @@ def example_results(study_dir: Path, *, seed: int = 0) -> dict[str, Any]:
     trials += [
         _trial(rng, depth=0, run=run, pretrained=False, top=0.24, epochs=12) for run in (0, 1)
     ]
+    mixed = [dict(trial, val_accuracy=min(1.0, trial["val_accuracy"] + 0.06)) for trial in trials]
     chosen = max(trials, key=lambda trial: trial["val_accuracy"])
     confusion = {side: _confusion(rng, SIDES[side]) for side in ("val", "test")}
     confusion["val"] = _with_right(confusion["val"], round(135 * chosen["val_accuracy"]))
@@ -252,6 +253,20 @@ def example_results(study_dir: Path, *, seed: int = 0) -> dict[str, Any]:
         },
         "trials": trials,
         "sweep": [_sweep_row(trials[start : start + 2]) for start in (0, 2, 4, 6)],
+        "ungrouped": {
+            "split": {
+                "rule": "random, groups ignored", "seed": 0,
+                "counts": {side: sum(counts) for side, counts in SIDES.items()},
+                "per_class": {side: list(counts) for side, counts in SIDES.items()},
+                "num_groups": 75,
+                "leakage": {
+                    "num_test": 135, "same_group": 108, "duplicate": 0, "near_duplicate": 4
+                },
+            },
+            "trials": mixed,
+            "sweep": [_sweep_row(mixed[start : start + 2]) for start in (0, 2, 4, 6)],
+            "recommendation": None,
+        },
         "chosen": {
             "key": chosen["key"], "depth": chosen["depth"], "run": chosen["run"],
             "reason": "Depth 5 has the highest mean validation accuracy",
@@ -298,3 +313,21 @@ def example_results(study_dir: Path, *, seed: int = 0) -> dict[str, Any]:
         },
         "timing": {"audit": 3.0, "sweep": 100.0, "total": 120.0},
     }  # fmt: skip
+
+
+def example_sweep(results: dict[str, Any]) -> dict[str, Any]:
+    """The same results as a sweep leaves them: it ends with the choice."""
+    return results | {
+        "recommendation": {
+            "depth": 5,
+            "best": 4,
+            "sentences": [
+                "Freeze 5 layers: 71.5% mean validation accuracy.",
+                "Depth 4 has the best mean; the 0.4 points between them may be chance.",
+            ],
+            "timing": {"sentence": "A training at depth 5 takes 14 s; 22 s at 3."},
+        },
+        "pruned": None,
+        "cost": None,
+        "samples": None,
+    }

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from browsing import opened
+from example_results import example_sweep
 
 from secateurs.report.page import write_report
 
@@ -35,7 +36,7 @@ def test_the_page_draws_everything_and_loads_nothing(
 ) -> None:
     path = write_report(results, study_dir)
     with opened(browser, path, width=width, scheme=scheme) as (page, requests, complaints):
-        assert drawn(page) == (13, 13)
+        assert drawn(page) == (14, 14)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -96,6 +97,20 @@ def test_hostile_names_run_nothing(browser: Any, results: dict[str, Any], study_
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         label = page.text_content("#plot-counts-0 .ytick text")
         assert label.startswith("<img src=x")
+
+
+def test_a_sweep_draws_both_splits_and_no_pruning(
+    browser: Any, results: dict[str, Any], study_dir: Path
+) -> None:
+    path = write_report(example_sweep(results), study_dir)
+    with opened(browser, path) as (page, requests, complaints):
+        assert page.query_selector("#plot-splits-0 .main-svg")
+        assert page.query_selector("#plot-sweep-0 .main-svg")
+        assert page.query_selector("#pruning") is None
+        for link in page.query_selector_all("nav a"):
+            assert page.query_selector(link.get_attribute("href")), link.text_content()
+        assert complaints == []
+        assert requests == [path.as_uri()]
 
 
 def test_a_study_with_little_in_it_draws_without_complaint(

@@ -111,7 +111,7 @@ def test_the_policy_names_exactly_the_two_scripts(results: dict[str, Any], study
 def test_every_figure_has_words_and_numbers(results: dict[str, Any], study_dir: Path) -> None:
     page = Page(write_report(results, study_dir))
     plots = [div for div in page.all("div") if div.get("class") == "plot"]
-    assert len(plots) == 13
+    assert len(plots) == 14
     assert {plot["id"] for plot in plots} == set(data_of(page, "plots"))
     assert all(plot["role"] == "img" and len(plot["aria-label"]) > 20 for plot in plots)
     panels = [a["id"] for a in page.all("article")]

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import secateurs.study.sweep
 from secateurs.errors import InputError
 from secateurs.files import fingerprint
 from secateurs.fit.inputs import Inputs
+from secateurs.progress import Silent
 from secateurs.report.schema import check_results
 from secateurs.ship.checkpoint import load
 from secateurs.ship.export import OnnxCheck, export_onnx
@@ -28,6 +31,7 @@ from secateurs.study.config import StudyConfig
 from secateurs.study.models import evaluate_model
 from secateurs.study.study import headline, run_study
 from secateurs.study.sweep import choose, summarise_sweep
+from secateurs.study.trials import prefix_cache
 
 # A small network with a linear layer to prune; random weights, for tests have no others.
 BACKBONE = "mobilenet_v3_small"
@@ -149,6 +153,65 @@ def test_a_second_run_trains_decodes_and_measures_nothing(
     monkeypatch.setattr("secateurs.study.stages.price", never)
     again = run_study(str(flags), CONFIG, out, cache=cache)
     assert again == results
+
+
+def test_a_sweep_ends_with_the_choice_and_a_study_goes_on_from_it(
+    finished: tuple[Path, dict],
+    flags: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    out = tmp_path / "out"
+    both = run_study(
+        str(flags),
+        CONFIG,
+        out,
+        cache=cache,
+        prune=False,
+        both_splits=True,
+        prefix_cache=prefix_cache(out, 1.0, "disk"),
+    )
+    assert both["pruned"] is None
+    assert both["trials"] == json.loads((out / "results.json").read_text())["trials"]
+    assert not (out / "frozen").exists()  # the shared files of frozen layers are gone
+    assert not list((out / "trials").glob("*.weights.safetensors"))
+    other = both["ungrouped"]
+    assert other["split"]["rule"] == "random, groups ignored"
+    assert other["split"]["leakage"]["same_group"] > 0
+    assert both["split"]["leakage"]["same_group"] == 0
+    assert {t["key"] for t in other["trials"]}.isdisjoint(t["key"] for t in both["trials"])
+    assert "unpruned" in headline(both)
+    check_results(both)
+
+    def never(*args: object, **options: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(secateurs.study.sweep, "run_trial", never)
+    results = run_study(str(flags), CONFIG, out, cache=cache)
+    assert without_clock(results) == without_clock(finished[1])
+
+
+def test_both_splits_need_groups(flags: Path, cache: Path, tmp_path: Path):
+    config = replace(CONFIG, group_by=None)
+    with pytest.raises(InputError, match="groups must be known; give --group-by"):
+        run_study(str(flags), config, tmp_path, cache=cache, prune=False, both_splits=True)
+
+
+def test_progress_says_how_long_is_left(flags: Path, cache: Path, tmp_path: Path):
+    class Notes(Silent):
+        def __init__(self) -> None:
+            self.lines: list[str] = []
+
+        def note(self, text: str) -> None:
+            self.lines.append(text)
+
+    progress = Notes()
+    config = replace(CONFIG, depths=(53,), scratch_runs=0, epochs=1)
+    run_study(str(flags), config, tmp_path, cache=cache, prune=False, progress=progress)
+    first, last = [line for line in progress.lines if line.startswith("depth 53 run")]
+    assert re.fullmatch(r"depth 53 run 1: \d+\.\d% on validation, \d+ s; about \d+ s left", first)
+    assert re.fullmatch(r"depth 53 run 2: \d+\.\d% on validation, \d+ s", last)
 
 
 def test_stopped_and_resumed_equals_unstopped(

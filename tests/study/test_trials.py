@@ -3,14 +3,25 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from safetensors import safe_open
 
+from secateurs.errors import InputError
 from secateurs.fit.cache import PrefixCache
-from secateurs.nets.backbones import layers
+from secateurs.nets.backbones import layers, trace_of
 from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.bench import open_bench
 from secateurs.study.config import StudyConfig
-from secateurs.study.trials import SharedInputs, Store, Trial
+from secateurs.study.trials import (
+    SharedInputs,
+    Store,
+    Trial,
+    prefix_cache,
+    run_trial,
+    trial_key,
+)
 
 
 def test_outputs_too_large_at_one_depth_are_kept_at_a_deeper_one(flags: Path, tmp_path: Path):
@@ -55,3 +66,109 @@ def test_waiting_for_a_claim_can_be_stopped(tmp_path: Path):
         raise AssertionError("held by two")
     with store.wait_for("key", stop):
         assert True
+
+
+class StopAfter(StopFlag):
+    """Asks to stop when it has been looked at so many times."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    @property
+    def requested(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+
+FROZEN = [("alexnet", 6), ("resnet18", 12), ("mobilenet_v2", 40)]
+
+
+@pytest.mark.parametrize(("backbone", "depth"), FROZEN)
+def test_what_is_frozen_stays_as_it_was_also_after_a_resume(
+    flags: Path, tmp_path: Path, backbone: str, depth: int
+):
+    config = StudyConfig(
+        backbone=backbone,
+        weights="none",
+        depths=(depth,),
+        epochs=2,
+        views=1,
+        batch_size=14,
+        precision="float32",
+    )
+    bench = open_bench(str(flags), config, cache=tmp_path / "cache")
+    trial, store = Trial(depth, 0), Store(tmp_path / "trials")
+    before = {
+        n: t.clone() for n, t in bench.new_model(seed=0, pretrained=True).state_dict().items()
+    }
+    with pytest.raises(StopRequested):
+        run_trial(bench, trial, SharedInputs(), store, stop=StopAfter(2))
+    with safe_open(store.state(trial_key(bench, trial)), framework="pt") as file:
+        saved = {key.split("/", 1)[1].rsplit(":", 1)[0] for key in file.keys() if "adam/" in key}  # noqa: SIM118
+    _, model = run_trial(bench, trial, SharedInputs(), store)
+    after = model.state_dict()
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    seen = trace_of(model, backbone)
+    frozen = [
+        name
+        for name in before
+        if seen.state_layer[name.rsplit(".", 1)[0]] < depth and "num_batches" not in name
+    ]
+    assert len(frozen) > 5
+    assert not trained & set(frozen)
+    for name in frozen:  # parameters, and running means and variances
+        assert torch.equal(before[name], after[name]), name
+    assert {name.replace("/", ".") for name in saved} == trained
+    assert all(not torch.equal(before[name], after[name]) for name in trained)
+
+
+def test_frozen_layers_with_random_weights_are_computed_once_with_the_same_curve(
+    flags: Path, tmp_path: Path
+):
+    config = StudyConfig(
+        backbone="mobilenet_v3_small",
+        weights="none",
+        depths=(51,),
+        epochs=3,
+        views=2,
+        batch_size=8,
+        precision="float32",
+    )
+    bench = open_bench(str(flags), config, cache=tmp_path / "cache")
+    curves = []
+    for at, cache in enumerate((PrefixCache(), PrefixCache(0))):
+        shared = SharedInputs(cache)
+        model = bench.new_model(seed=0, pretrained=True)
+        inputs, tail = shared.get(bench, Trial(51, 0), model)
+        assert (inputs.stored is None) == (at == 1)
+        assert (len(tail) < 12) == (at == 0)  # the tail holds the frozen layers when not kept
+        record, _ = run_trial(bench, Trial(51, 0), shared, Store(tmp_path / f"trials{at}"))
+        curves.append([(row["train_loss"], row["val_loss"]) for row in record["curve"]])
+    assert np.allclose(curves[0], curves[1], rtol=1e-4)
+
+
+def test_one_shared_input_serves_benches_that_agree_on_views_and_prefix(
+    flags: Path, tmp_path: Path
+):
+    config = StudyConfig(
+        backbone="mobilenet_v3_small", weights="none", depths=(0,), views=1, precision="float32"
+    )
+    bench = open_bench(str(flags), replace(config, batch_size=8), cache=tmp_path / "cache")
+    shared, model = SharedInputs(), bench.new_model(seed=0, pretrained=False)
+    first, _ = shared.get(bench, Trial(0, 0), model)
+    other_lr = replace(bench, config=replace(bench.config, lr=0.1))
+    assert shared.get(other_lr, Trial(0, 1, pretrained=False), model)[0] is first
+    other_views = replace(bench, config=replace(bench.config, rotation_deg=5.0))
+    assert shared.get(other_views, Trial(0, 0), model)[0] is not first
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ((2.0, "ram"), "cache-in must be memory, disk or keep, got 'ram'"),
+        ((-1.0, "disk"), "cache-budget must be a number of GiB from 0 on, got -1.0"),
+    ],
+)
+def test_a_cache_that_cannot_be(words: tuple[float, str], text: str):
+    with pytest.raises(InputError, match=text):
+        prefix_cache(Path("out"), *words)

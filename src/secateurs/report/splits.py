@@ -81,28 +81,23 @@ def splits_caption(results: Record) -> str:
     rows = [(name, a, b) for name, a, b in paired_rows(results) if name != "scratch"]
     if not rows:
         return "No depth has a result under both splits."
-    gaps = [b["val_accuracy_mean"] - a["val_accuracy_mean"] for _, a, b in rows]
-    means = [a["val_accuracy_mean"] for _, a, _ in rows]
-    gap, spread = sum(gaps) / len(gaps), max(means) - min(means)
+    wanted = str((results["recommendation"] or {}).get("depth"))
+    name, apart, mixed = next((row for row in rows if row[0] == wanted), rows[-1])
+    gap = mixed["val_accuracy_mean"] - apart["val_accuracy_mean"]
     leak = results["ungrouped"]["split"]["leakage"]
-    shared = leak["same_group"] or 0
+    shared = (leak["same_group"] or 0) / max(leak["num_test"], 1)
     than = "higher" if gap >= 0 else "lower"
     text = (
-        f"With images dealt at random validation accuracy is {100 * abs(gap):.1f} points {than} "
-        "on average over the depths"
-    )
-    if len(rows) > 1:
-        text += f"; the depths themselves differ by {100 * spread:.1f} points"
-    text += (
-        f". {share(shared / leak['num_test'])} of its test images share a group with a training "
+        f"At depth {name} validation accuracy is {100 * abs(gap):.1f} points {than} with images "
+        f"dealt at random; {share(shared)} of its test images share a group with a training "
         "image. "
     )
     counts = results["split"]["counts"]["val"], results["ungrouped"]["split"]["counts"]["val"]
     error = 100 * sum(0.25 / num for num in counts if num) ** 0.5
     return (
         f"{text}The two validation sides hold different images ({integer(counts[0])} and "
-        f"{integer(counts[1])}), which alone lets such a difference stray by up to "
-        f"{error:.1f} points (one standard error); intervals are over runs."
+        f"{integer(counts[1])}), which alone gives such a difference a standard error of up to "
+        f"{error:.1f} points; the intervals drawn are over runs."
     )
 
 
