@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -163,3 +164,15 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert err.count("\n") == 1
     assert text in err
     assert list(tmp_path.glob("x*")) == []
+
+
+def test_a_full_disk_is_one_line_and_exit_code_2(tmp_path: Path, capsys, monkeypatch):
+    def full(*words: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "trials/x.json")
+
+    monkeypatch.setattr("secateurs.study.study.run_study", full)
+    words = ["sweep", "faces", "--out", str(tmp_path / "out"), "--quiet"]
+    code, out, err = run(capsys, monkeypatch, *words)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: the disk is full (trials/x.json); what was finished is kept")
+    assert err.count("\n") == 1

@@ -5,6 +5,7 @@ Long because typer reads a command's options off its signature: each stands ther
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from dataclasses import dataclass
@@ -491,6 +492,16 @@ def main() -> None:
     except (InputError, typer.TyperException) as error:
         text = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
         print(f"error: {' '.join(text.split())}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(
+            f"error: the disk is full{where}; what was finished is kept: make room and run the "
+            "same command again",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except StopRequested:
         print("stopped; run the same command again to go on", file=sys.stderr)

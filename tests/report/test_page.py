@@ -115,7 +115,7 @@ def test_every_figure_has_words_and_numbers(results: dict[str, Any], study_dir: 
     assert {plot["id"] for plot in plots} == set(data_of(page, "plots"))
     assert all(plot["role"] == "img" and len(plot["aria-label"]) > 20 for plot in plots)
     panels = [a["id"] for a in page.all("article")]
-    assert len(page.all("figcaption")) == len(panels) == 8
+    assert len(page.all("figcaption")) == len(panels) == 9
     assert len(page.all("table")) >= len(panels)
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))

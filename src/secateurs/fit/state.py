@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
 from secateurs.files import atomic_path, fingerprint
+from secateurs.fit.tensors import write_tensors
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def save_state(path: Path, state: TrainState, identity: dict[str, Any]) -> None:
         "sums": state.sums,
     }
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"secateurs": json.dumps(record)})
+        write_tensors(tensors, temporary, {"secateurs": json.dumps(record)})
 
 
 def load_state(path: Path, identity: dict[str, Any]) -> TrainState:

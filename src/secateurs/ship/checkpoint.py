@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
 from secateurs.files import atomic_path, read_json, sha256_file, to_json, write_json
+from secateurs.fit.tensors import write_tensors
 from secateurs.nets.backbones import build
 from secateurs.ship.spec import FORMAT, VERSION, ModelSpec, bare, parse_spec, widths_of
 
@@ -49,7 +50,7 @@ def save(model: nn.Module, spec: ModelSpec, folder: Path) -> Path:
     _check_tensors(_planned(spec, where=where), shapes, where="the model given")
     path, tensors_path = folder / JSON_NAME, folder / TENSORS_NAME
     with atomic_path(tensors_path) as temporary:
-        save_file(tensors, temporary)
+        write_tensors(tensors, temporary)
         digest, num_bytes = sha256_file(temporary), temporary.stat().st_size
         # Stopped between the two files, there is no model, rather than one with another's tensors.
         path.unlink(missing_ok=True)

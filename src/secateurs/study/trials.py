@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from secateurs.errors import InputError
 from secateurs.files import atomic_path, fingerprint, read_json, write_json
@@ -21,6 +21,7 @@ from secateurs.fit.cache import PrefixCache
 from secateurs.fit.images import ViewPlan
 from secateurs.fit.inputs import Inputs, extend_inputs, prepare_inputs
 from secateurs.fit.memory import memory_kept
+from secateurs.fit.tensors import write_tensors
 from secateurs.fit.train import Epoch, Fit, fit
 from secateurs.nets.backbones import layers
 from secateurs.nets.depth import freeze, split_at, train_mode
@@ -266,7 +267,7 @@ def save_weights(model: torch.nn.Module, path: Path) -> None:
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
     with atomic_path(path) as temporary:
-        save_file(state, temporary)
+        write_tensors(state, temporary)
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:
