@@ -437,10 +437,12 @@ def export(
     images: Annotated[
         Path, typer.Argument(metavar="IMAGES", help="Image or folder; the export is checked on it.")
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The ONNX file to write.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="The file to write, .onnx or .pt2.")
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Export a saved model to ONNX and compare its answers with PyTorch's on real images."""
+    """Export a saved model to ONNX or as a PyTorch program, checked on real images."""
     from secateurs.study.single import export_saved
 
     answer = export_saved(model, images, out)

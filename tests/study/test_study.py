@@ -91,6 +91,10 @@ def exports(tmp_path_factory: pytest.TempPathFactory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("secateurs.study.stages.export_onnx", once)
+        patch.setattr(
+            "secateurs.study.stages.export_program",
+            lambda model, spec, path, example: path.write_bytes(b"program"),
+        )
         yield
 
 
@@ -118,7 +122,7 @@ def test_results_are_whole(finished: tuple[Path, dict]):
         (53, True),
         (0, False),
     }
-    for name in ("model", "tensors", "onnx", "unpruned", "ledger"):
+    for name in ("model", "tensors", "onnx", "program", "unpruned", "ledger"):
         assert (out / written["files"][name]).stat().st_size > 0
     assert all((out / sample["thumbnail"]).exists() for sample in written["samples"])
     assert written["split"]["leakage"]["same_group"] == 0

@@ -46,11 +46,7 @@ def export_onnx(
     JSON in the file's metadata ("classes", "preprocessing", "backbone"). The model is not changed.
     Raises InputError for an example of another shape, RuntimeError when the check fails.
     """
-    size = spec.preprocessing.size
-    if example.ndim != 4 or tuple(example.shape[1:]) != (3, size, size) or len(example) < 1:
-        raise InputError(
-            f"example images: expected (n, 3, {size}, {size}), got {tuple(example.shape)}"
-        )
+    size = check_example(spec, example)
     network = copy.deepcopy(model).cpu().eval()
     images = example.detach().cpu().float()
     with atomic_path(path) as temporary:
@@ -63,6 +59,16 @@ def export_onnx(
                 f"{tolerance:.3g} is allowed; not written"
             )
     return OnnxCheck(path, difference, OPSET, path.stat().st_size)
+
+
+def check_example(spec: ModelSpec, example: Tensor) -> int:
+    """The model's input size in pixels; InputError unless `example` is (n, 3, size, size)."""
+    size = spec.preprocessing.size
+    if example.ndim != 4 or tuple(example.shape[1:]) != (3, size, size) or len(example) < 1:
+        raise InputError(
+            f"example images: expected (n, 3, {size}, {size}), got {tuple(example.shape)}"
+        )
+    return size
 
 
 def onnx_difference(model: nn.Module, path: Path, images: Tensor) -> float:

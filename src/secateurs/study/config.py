@@ -160,7 +160,6 @@ PRESETS: dict[str, StudyConfig] = {
         views=None,
         rotation_deg=10.0,
         min_scale=0.5,
-        precision="float32",
     ),
 }
 

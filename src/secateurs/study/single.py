@@ -24,6 +24,7 @@ from secateurs.progress import SILENT, Progress
 from secateurs.prune.ledger import write_csv, write_parquet
 from secateurs.ship.checkpoint import Loaded, load, save
 from secateurs.ship.export import export_onnx
+from secateurs.ship.program import export_program
 from secateurs.ship.spec import ModelSpec, describe
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Dataset, open_bench, open_dataset
@@ -216,15 +217,17 @@ def _inputs(spec: ModelSpec, paths: Sequence[Path]) -> torch.Tensor:
 
 
 def export_saved(model: Path, images: Path, out: Path) -> Record:
-    """Export a saved network to ONNX, checked against PyTorch on an image or a folder's first 16.
+    """Export a saved network to ONNX or, as `.pt2`, to a PyTorch program.
 
-    Raises InputError when an image cannot be read or the answers differ by more than 1e-4.
+    Checked against the network on an image or a folder's first 16. Raises InputError when an image
+    cannot be read, RuntimeError when the answers differ by more than 1e-4.
     """
-    if out.suffix != ".onnx":
-        raise InputError(f"{out}: the file to write must end in .onnx")
+    if out.suffix not in (".onnx", ".pt2"):
+        raise InputError(f"{out}: the file to write must end in .onnx or .pt2")
     loaded = load(model)
     example = _inputs(loaded.spec, _pictures(images))
-    check = export_onnx(loaded.model, loaded.spec, out, example)
+    write = export_onnx if out.suffix == ".onnx" else export_program
+    check = write(loaded.model, loaded.spec, out, example)
     return {
         "path": str(out),
         "max_abs_difference": check.max_abs_difference,

@@ -19,6 +19,7 @@ from secateurs.progress import Progress
 from secateurs.prune.ledger import write_csv, write_parquet
 from secateurs.ship.checkpoint import Loaded, load, save
 from secateurs.ship.export import export_onnx
+from secateurs.ship.program import export_program
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Bench
 from secateurs.study.cut import prune_network
@@ -32,6 +33,7 @@ FILES = {
     "model": "model/model.json",
     "tensors": "model/model.safetensors",
     "onnx": "model/model.onnx",
+    "program": "model/model.pt2",
     "unpruned": "unpruned/model.json",
     "unpruned_onnx": "unpruned/model.onnx",
     "ledger": "ledger.csv",
@@ -80,7 +82,8 @@ def prune_stages(
         key,
         lambda: _prune_and_export(bench, out, progress),
         makes=tuple(
-            out / FILES[name] for name in ("model", "tensors", "onnx", "unpruned_onnx", "ledger")
+            out / FILES[name]
+            for name in ("model", "tensors", "onnx", "program", "unpruned_onnx", "ledger")
         ),
     )
     stop.check()
@@ -124,10 +127,12 @@ def _prune_and_export(bench: Bench, out: Path, progress: Progress) -> Record:
     write_csv(out / FILES["ledger"], *cut.ledgers)
     write_parquet((out / FILES["ledger"]).with_suffix(".parquet"), *cut.ledgers)
     example = _example(bench)
-    with progress.task("export", 2) as advance:
+    with progress.task("export", 3) as advance:
         check = export_onnx(cut.model.cpu(), spec, out / FILES["onnx"], example)
         advance(1)
         export_onnx(original.cpu(), before.spec, out / FILES["unpruned_onnx"], example)
+        advance(1)
+        export_program(cut.model, spec, out / FILES["program"], example)
         advance(1)
     original = original.to(bench.device)
     pruned = cut.model.to(bench.device)

@@ -1,0 +1,74 @@
+"""A model as one `torch.export` program that carries its classes and preprocessing, checked."""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.files import atomic_path
+from secateurs.ship.export import TOLERANCE, check_example
+from secateurs.ship.spec import ModelSpec
+
+EXTRA = "secateurs.json"
+
+
+@dataclass(frozen=True)
+class ProgramCheck:
+    """A program's file and the largest difference of a logit from the model's on given images."""
+
+    path: Path
+    max_abs_difference: float
+    num_bytes: int
+
+
+def export_program(
+    model: nn.Module, spec: ModelSpec, path: Path, example: Tensor, *, tolerance: float = TOLERANCE
+) -> ProgramCheck:
+    """Write a model as a `.pt2` file with a dynamic batch, whole or not at all, and check it.
+
+    `example` (n, 3, size, size) holds real, preprocessed images: the file, read back, must give
+    the model's logits on them within `tolerance`, at batch sizes 1 and n. Class names,
+    preprocessing and backbone are JSON in its extra file "secateurs.json". The model is not
+    changed. Raises InputError for an example of another shape, RuntimeError when the check fails.
+    """
+    check_example(spec, example)
+    network = copy.deepcopy(model).cpu().eval()
+    images = example.detach().cpu().float()
+    described = spec.to_json()
+    extra = {key: described[key] for key in ("classes", "preprocessing", "backbone")}
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's remarks on itself
+        # Two images: a batch of one would be taken for a constant.
+        program = torch.export.export(
+            network,
+            (torch.zeros(2, *images.shape[1:]),),
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )
+        with temporary.open("wb") as file:
+            torch.export.save(program, file, extra_files={EXTRA: json.dumps(extra)})
+        difference = _difference(network, temporary, images)
+        # Written so that NaN fails, too.
+        if not difference <= tolerance:
+            raise RuntimeError(
+                f"{path}: the exported program differs from the model by {difference:.3g}, at most "
+                f"{tolerance:.3g} is allowed; not written"
+            )
+    return ProgramCheck(path, difference, path.stat().st_size)
+
+
+def _difference(model: nn.Module, path: Path, images: Tensor) -> float:
+    with path.open("rb") as file:
+        read = torch.export.load(file).module()
+    largest = torch.zeros(())
+    with torch.no_grad():
+        for batch in dict.fromkeys((len(images), 1)):
+            for part in images.split(batch):
+                # torch.maximum, unlike max, keeps NaN.
+                largest = torch.maximum(largest, (read(part) - model(part)).abs().max())
+    return float(largest)
