@@ -159,7 +159,9 @@ def study(
 
     Run again with the same words, it does only what is missing.
     """
+    from secateurs.report.card import write_card
     from secateurs.report.page import write_report
+    from secateurs.report.schema import check_results
     from secateurs.study.config import rule_of
     from secateurs.study.study import headline, run_study
     from secateurs.study.trials import prefix_cache
@@ -218,6 +220,7 @@ def study(
             progress=session.progress,
         )
     page = write_report(results, out)
+    write_card(check_results(results), out)
     session.answer(results, f"{headline(results)}\nreport: {page}")
 
 
@@ -479,11 +482,15 @@ def report(
         Path | None, typer.Option("--out", metavar="FILE", help="[default: DIR/report.html]")
     ] = None,
 ) -> None:
-    """Write a study's report again from its results.json."""
+    """Write a study's report, and its model's card, again from its results.json."""
+    from secateurs.report.card import write_card
     from secateurs.report.page import write_report
     from secateurs.report.schema import load_results
 
-    print(write_report(load_results(directory), directory, out))
+    results = load_results(directory)
+    if results["pruned"]:
+        write_card(results, directory)
+    print(write_report(results, directory, out))
 
 
 def main() -> None:

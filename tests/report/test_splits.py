@@ -46,7 +46,7 @@ def test_tables_of_runs_and_times(results: dict[str, Any]):
     assert table.columns == ("frozen layers", "run 1", "run 2", "mean")
     assert table.rows[0][0:2] == ("3", "")
     assert table.rows[0][2] == f"{100 * results['trials'][0]['val_accuracy']:.1f}%"
-    assert [row[-1] for row in sweep_table(results).rows] == ["21 s"] * 4
+    assert [row[-1] for row in sweep_table(results).rows] == ["21.0 s"] * 4
 
 
 def test_a_sweep_ends_with_the_choice(results: dict[str, Any], study_dir: Any):

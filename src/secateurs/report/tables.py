@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from secateurs.progress import duration
 from secateurs.report.outcome import (
     Outcome,
     Record,
@@ -25,6 +24,7 @@ from secateurs.report.words import (
     milliseconds,
     number,
     percent,
+    seconds,
     share,
     size,
 )
@@ -101,7 +101,7 @@ def runs_table(results: Record) -> Table:
 
 def _seconds(row: Record) -> str:
     taken = (row.get("timing") or {}).get("seconds_per_trial")
-    return "not known" if taken is None else duration(taken)
+    return seconds(taken)
 
 
 def _to_best(row: Record | None) -> str:
