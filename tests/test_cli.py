@@ -12,7 +12,7 @@ from secateurs.cli import main
 
 BACKBONE = ["--backbone", "mobilenet_v3_small", "--weights", "none"]
 COMMANDS = (
-    *("study", "audit", "faces", "train", "sweep", "evaluate", "prune", "grid", "export"),
+    *("study", "audit", "faces", "train", "sweep", "search", "evaluate", "prune", "grid", "export"),
     *("predict", "report"),
 )
 STUDY_WORDS = (

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from secateurs.cli_options import AsJson, Cache, Data, GroupBy, Model, Out, OwnSeed, OwnSplit, Quiet
-from secateurs.progress import SILENT, Console
+from secateurs.cli_session import session_of
 
 
 def grid(
@@ -56,10 +56,7 @@ def grid(
 
     The paper's 5 x 9 cells by default. Writes grid.json, grid.csv and grid.html.
     """
-    import json
-
     from secateurs.errors import InputError
-    from secateurs.files import cache_dir
     from secateurs.prune.grid import PAPER_ANGLES, PAPER_STDS, GridOptions
     from secateurs.report.grid_page import write_grid_page
     from secateurs.study.grid import GridPlan, grid_saved, parse_numbers
@@ -75,18 +72,15 @@ def grid(
         norm_stds=PAPER_STDS if stds is None else parse_numbers(stds, "stds"),
         **words,
     )
+    session = session_of(cache, as_json=as_json, quiet=quiet)
     answer = grid_saved(
         model,
         data,
         GridPlan(options, layer=layer, on=on),
         out,
         changes={"split": split, "group_by": group_by, "seed": seed, "device": device},
-        cache=cache or cache_dir(),
-        progress=SILENT if quiet else Console(),
+        cache=session.cache,
+        progress=session.progress,
     )
     page = write_grid_page(answer, out)
-    print(
-        json.dumps(answer, ensure_ascii=False, allow_nan=False)
-        if as_json
-        else f"{grid_words(answer)}\npage: {page}"
-    )
+    session.answer(answer, f"{grid_words(answer)}\npage: {page}")

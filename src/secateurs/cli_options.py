@@ -75,9 +75,7 @@ Views = Annotated[
 Resize = Annotated[
     str, typer.Option(help="Evaluation: straight to size, or crop (short side, then centre).")
 ]
-Precision = Annotated[
-    str | None, typer.Option(help="auto, float32 or bfloat16. [default: auto]")
-]
+Precision = Annotated[str | None, typer.Option(help="auto, float32 or bfloat16. [default: auto]")]
 Layers = Annotated[str, typer.Option(help="Linear layers to prune, by name, with commas.")]
 Low = Annotated[
     float | None,

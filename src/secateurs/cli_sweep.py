@@ -40,7 +40,7 @@ from secateurs.cli_options import (
     WeightDecay,
     Weights,
 )
-from secateurs.progress import SILENT, Console
+from secateurs.cli_session import config_of, session_of
 from secateurs.stopping import stop_on_interrupt
 
 
@@ -92,21 +92,17 @@ def sweep(
     `secateurs study` in the same DIR with the same words goes on with pruning. Several processes
     may run the same command at once and share the trials.
     """
-    import json
-
-    from secateurs.files import cache_dir
     from secateurs.report.page import write_report
-    from secateurs.study.config import from_preset, parse_depths
     from secateurs.study.study import headline, run_study
     from secateurs.study.trials import prefix_cache
 
-    config = from_preset(
+    config = config_of(
         preset,
         backbone=backbone,
         weights=weights,
         split=split,
         group_by=group_by,
-        depths=None if depths is None else parse_depths(depths),
+        depths=depths,
         runs=runs,
         scratch_runs=scratch_runs,
         epochs=epochs,
@@ -126,22 +122,19 @@ def sweep(
         device=device,
         seed=seed,
     )
+    session = session_of(cache, as_json=as_json, quiet=quiet)
     with stop_on_interrupt() as stop:
         results = run_study(
             data,
             config,
             out,
-            cache=cache or cache_dir(),
+            cache=session.cache,
             prune=False,
             both_splits=both_splits,
             strict=strict,
             prefix_cache=prefix_cache(out, cache_budget, cache_in),
             stop=stop,
-            progress=SILENT if quiet else Console(),
+            progress=session.progress,
         )
     page = write_report(results, out)
-    print(
-        json.dumps(results, ensure_ascii=False, allow_nan=False)
-        if as_json
-        else f"{headline(results)}\nreport: {page}"
-    )
+    session.answer(results, f"{headline(results)}\nreport: {page}")

@@ -1,0 +1,46 @@
+"""What every command needs beside its own words: progress, cache, how to answer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secateurs.progress import SILENT, Console, Progress
+
+if TYPE_CHECKING:
+    from secateurs.study.config import StudyConfig
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a command needs beside its own words."""
+
+    progress: Progress
+    cache: Path
+    as_json: bool
+
+    def answer(self, value: dict[str, Any], text: str) -> None:
+        """Print the answer on stdout, for machines or for people."""
+        print(json.dumps(value, ensure_ascii=False, allow_nan=False) if self.as_json else text)
+
+
+def session_of(cache: Path | None, *, as_json: bool = False, quiet: bool = False) -> Session:
+    """The session that a command's options ask for."""
+    from secateurs.files import cache_dir
+
+    return Session(SILENT if quiet else Console(), cache or cache_dir(), as_json)
+
+
+def config_of(preset: str = "quick", **words: Any) -> StudyConfig:
+    """A preset's configuration with a command's options; lists are still words."""
+    from secateurs.study.config import from_preset, parse_depths, parse_keep
+
+    if words.get("depths") is not None:
+        words["depths"] = parse_depths(words["depths"])
+    if words.get("keep") is not None:
+        words["keep"] = parse_keep(words["keep"])
+    if words.get("layers") is not None:
+        words["layers"] = tuple(part.strip() for part in words["layers"].split(","))
+    return from_preset(preset, **words)
