@@ -65,6 +65,7 @@ STEPS = ("drop", "add", "affine", "least_squares", "merge")
 SIZES = ((32, 64), (64, 128), (128, 256), (512, 1024))
 
 
+COPIES = 2  # each training image and its mirror image
 SCORES: dict[tuple[Any, ...], Tensor] = {}  # of fc6, the same for every size and step
 
 
@@ -173,11 +174,11 @@ def refit(
     weight, bias = following.weight.detach(), following.bias.detach()
     activations = before.relu()
     if step == "merge":
-        return merge(before, torch.relu, own, weight, bias, chosen, target=target)
+        return merge(before, torch.relu, own, weight, bias, chosen, target=target, copies=COPIES)
     assert own.bias is not None
     kept = Incoming(own.weight[chosen.survivors], own.bias[chosen.survivors])
     if step == "least_squares":
-        return kept, least_squares(activations, weight, bias, chosen, target=target)
+        return kept, least_squares(activations, weight, bias, chosen, target=target, copies=COPIES)
     plain = {"drop": drop, "add": add, "affine": affine}[step]
     return kept, plain(activations, weight, bias, chosen)
 
@@ -249,7 +250,7 @@ def through_the_library(subject: Subject, size: tuple[int, int]) -> dict[str, An
     """The same cut by `prune_layers`, one layer after the other, with its time."""
     paths = [name for name, module in subject.tail.named_modules() if isinstance(module, nn.Linear)]
     started = time.perf_counter()
-    options = PruneOptions(rule="cluster", compensation="merge", seed=subject.seed)
+    options = PruneOptions(rule="cluster", compensation="merge", seed=subject.seed, copies=COPIES)
     cuts = prune_layers(
         subject.tail,
         paths[:2],

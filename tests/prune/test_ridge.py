@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge
-from sklearn.model_selection import LeaveOneOut, cross_val_predict
+from sklearn.model_selection import LeaveOneGroupOut, LeaveOneOut, cross_val_predict
 
 from secateurs.errors import InputError
 from secateurs.prune.ridge import fit_ridge, fit_ridge_stream
@@ -42,6 +42,46 @@ def test_the_ridge_is_the_one_of_the_least_leave_one_out_error(samples, inputs):
         model = Ridge(alpha=ridge * scale(x), solver="svd")
         errors.append(np.square(cross_val_predict(model, x, y, cv=LeaveOneOut()) - y).sum())
     assert chosen == ridges[int(np.argmin(errors))]
+
+
+def views(images, inputs, copies, seed=3):
+    """Samples that are so many views of the same images, view by view, nearly alike."""
+    x, y = problem(images, inputs, seed=seed)
+    rng = np.random.default_rng(seed)
+    near = [x + rng.normal(scale=0.05, size=x.shape) for _ in range(copies)]
+    return np.concatenate(near), np.tile(y, (copies, 1))
+
+
+@pytest.mark.parametrize(("images", "inputs", "copies"), [(30, 25, 2), (25, 90, 2), (16, 12, 3)])
+def test_views_of_an_image_are_left_out_together(images, inputs, copies):
+    x, y = views(images, inputs, copies)
+    ridges = [float(r) for r in np.logspace(-4, 2, 25)]
+    _, _, chosen = fit_ridge(torch.tensor(x), torch.tensor(y), ridges, copies=copies)
+    groups = np.tile(np.arange(images), copies)
+    errors = []
+    for ridge in ridges:
+        model = Ridge(alpha=ridge * scale(x), solver="svd")
+        left = cross_val_predict(model, x, y, groups=groups, cv=LeaveOneGroupOut())
+        errors.append(np.square(left - y).sum())
+    assert chosen == ridges[int(np.argmin(errors))]
+    # One view left out alone is told by the others: less regularisation would seem enough.
+    assert fit_ridge(torch.tensor(x), torch.tensor(y), ridges)[2] < chosen
+
+
+def test_a_stream_of_views_equals_the_whole():
+    x, y = (torch.tensor(a) for a in views(40, 12, 2))
+    ridges = [float(r) for r in np.logspace(-4, 2, 25)]
+
+    def batches():
+        for part in torch.arange(80).view(2, 40).split(9, dim=1):
+            yield x[part.flatten()], y[part.flatten()]
+
+    whole = fit_ridge(x, y, ridges, copies=2)
+    parts = fit_ridge_stream(batches, ridges=ridges, copies=2)
+    assert whole[2] == parts[2]
+    torch.testing.assert_close(whole[0], parts[0])
+    with pytest.raises(InputError, match="ridge: 80 samples are not 3 views of the same images"):
+        fit_ridge(x, y, ridges, copies=3)
 
 
 @pytest.mark.parametrize("pieces", [1, 7, 40])

@@ -83,6 +83,7 @@ def least_squares(
     *,
     target: Tensor | None = None,
     ridges: Sequence[float] = RIDGES,
+    copies: int = 1,
 ) -> Outgoing:
     """Refit the survivors' outgoing weights and the bias to what the next layer received before.
 
@@ -90,7 +91,8 @@ def least_squares(
     survivors' activations, W_s their present weights (the anchor), s the singular values of A_s
     less its column means, and T the `target` (samples, outputs), by default A W' + bias. The ridge
     is the one of `ridges` with the least leave-one-out error, in closed form from the hat matrix
-    (Allen's PRESS). Uses the smaller of the two Gram matrices, samples or survivors. Raises
+    (Allen's PRESS); with `copies` the samples are so many views of the same images, view by view,
+    left out together. Uses the smaller of the two Gram matrices, samples or survivors. Raises
     InputError when a shape does not fit or a ridge is not positive.
     """
     _check(activations, weight, bias, selection)
@@ -100,14 +102,21 @@ def least_squares(
         gone = selection.removed
         missing = activations[:, gone].double() @ weight[:, gone].double().T
         missing += _bias(weight, bias)
-        change, offset, ridge = fit_ridge(kept, missing, ridges)
+        change, offset, ridge = fit_ridge(kept, missing, ridges, copies=copies)
         new = Outgoing(old + change, offset, ridge)
     else:
-        new = refit(kept, old, target, ridges)
+        new = refit(kept, old, target, ridges, copies=copies)
     return Outgoing(new.weight.to(weight.dtype), new.bias.to(weight.dtype), new.ridge)
 
 
-def refit(activations: Tensor, anchor: Tensor, target: Tensor, ridges: Sequence[float]) -> Outgoing:
+def refit(
+    activations: Tensor,
+    anchor: Tensor,
+    target: Tensor,
+    ridges: Sequence[float],
+    *,
+    copies: int = 1,
+) -> Outgoing:
     """Weights and bias, float64, that give `target` (samples, outputs) from (samples, kept).
 
     The ridge pulls towards the `anchor` (outputs, kept). Raises InputError when the shapes do not
@@ -118,7 +127,7 @@ def refit(activations: Tensor, anchor: Tensor, target: Tensor, ridges: Sequence[
             f"target: expected shape {(len(activations), len(anchor))}, got {tuple(target.shape)}"
         )
     missing = target.double() - activations.double() @ anchor.double().T
-    change, offset, ridge = fit_ridge(activations, missing, ridges)
+    change, offset, ridge = fit_ridge(activations, missing, ridges, copies=copies)
     return Outgoing(anchor.double() + change, offset, ridge)
 
 

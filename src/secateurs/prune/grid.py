@@ -40,6 +40,7 @@ class LayerView:
     weight: Tensor  # (outputs, units) of the layer that reads the units
     offset: Tensor | None  # (outputs,) its bias
     rest: nn.Sequential  # from its output to the logits
+    copies: int = 1  # the samples are so many views of the same images, view by view
 
     @torch.no_grad()
     def logits(self, answers: Tensor) -> Tensor:
@@ -265,7 +266,7 @@ def _answers(
             if not bool(cut.alive.any()):
                 known[key] = None, None
             elif shared is not None:
-                answers, ridge = shared.refit(cut.alive)
+                answers, ridge = shared.refit(cut.alive, copies=view.copies)
                 known[key] = view.logits(answers), ridge
             else:
                 known[key] = view.logits(_compensated(view, source, step, received, cut)), None
@@ -281,5 +282,5 @@ def _compensated(
     if selection is None:
         nobody = torch.full_like(cut.alive, -1, dtype=torch.int64)
         selection = make_selection("pairwise", source, cut.alive, nobody)
-    new = compensate(step, view.train, view.weight, view.offset, selection)
+    new = compensate(step, view.train, view.weight, view.offset, selection, copies=view.copies)
     return nn.functional.linear(received[:, selection.survivors], new.weight, new.bias)

@@ -70,6 +70,7 @@ def merge(
     *,
     target: Tensor | None = None,
     ridges: Sequence[float] = RIDGES,
+    copies: int = 1,
 ) -> tuple[Incoming, Outgoing]:
     """One unit for each group of `selection`: mean incoming weights, outgoing ones refitted.
 
@@ -102,7 +103,7 @@ def merge(
         target += 0 if bias is None else bias.double()
     merged = after(_means(before.T, place, kept).T.to(before.dtype))
     anchor = _sums(weight.double().T, place, kept).T  # (outputs, kept)
-    new = refit(merged.double(), anchor, target, ridges)
+    new = refit(merged.double(), anchor, target, ridges, copies=copies)
     outgoing = Outgoing(new.weight.to(weight.dtype), new.bias.to(weight.dtype), new.ridge)
     return merge_incoming(incoming.weight, incoming.bias, selection), outgoing
 

@@ -35,6 +35,7 @@ class PruneOptions(SelectOptions):
 
     compensation: Compensation = "least_squares"
     batch_size: int = 256  # inputs sent through the network at a time
+    copies: int = 1  # the inputs are so many views of the same images, view by view
     check_parity: bool = True  # removed against zeroed in float64; a search checks its result only
 
     def check(self) -> None:
@@ -45,6 +46,8 @@ class PruneOptions(SelectOptions):
                 f"compensation: expected one of {', '.join(get_args(Compensation))}, "
                 f"got {self.compensation!r}"
             )
+        if self.copies < 1:
+            raise InputError(f"copies: expected at least 1, got {self.copies}")
         if self.batch_size < 1:
             raise InputError(f"batch_size: expected at least 1, got {self.batch_size}")
 
@@ -134,6 +137,7 @@ def prune_layer(
                     outgoing_bias,
                     selection,
                     target=target,
+                    copies=options.copies,
                 )
         else:
             outgoing = compensate(
@@ -143,6 +147,7 @@ def prune_layer(
                 outgoing_bias,
                 selection,
                 target=target,
+                copies=options.copies,
             )
         pruned = _remove(model, path, selection, outgoing, incoming)
         step(1)
@@ -252,10 +257,11 @@ def compensate(
     selection: Selection,
     *,
     target: Tensor | None = None,
+    copies: int = 1,
 ) -> Outgoing:
-    """Apply a step that leaves the incoming weights alone; `target` is for least squares."""
+    """Apply a step that leaves the incoming weights alone; the options are for least squares."""
     if step == "least_squares":
-        return least_squares(activations, weight, bias, selection, target=target)
+        return least_squares(activations, weight, bias, selection, target=target, copies=copies)
     assert step != "merge"
     plain = {"drop": drop, "add": add, "affine": affine}[step]
     return plain(activations, weight, bias, selection)

@@ -17,31 +17,39 @@ Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 
 
 def fit_ridge(
-    x: Tensor, y: Tensor, ridges: Sequence[float] = RIDGES
+    x: Tensor, y: Tensor, ridges: Sequence[float] = RIDGES, *, copies: int = 1
 ) -> tuple[Tensor, Tensor, float]:
     """Ridge regression of y (samples, outputs) on x (samples, inputs), in float64.
 
     Returns the coefficients (outputs, inputs), the unpenalised intercept (outputs,) and the one of
     `ridges` with the least leave-one-out error, relative to the mean squared singular value of
-    centred x. Works on the smaller of the two Gram matrices: with fewer samples than inputs on
-    theirs, otherwise on normal equations summed over pieces of the samples. Raises InputError
-    unless the ridges are positive.
+    centred x. With `copies` the samples are so many views of the same images, all images in the
+    first view, then all in the second; an image is left out in all its views at once, since its
+    mirror image says nearly the same. Works on the smaller of the two Gram matrices: with fewer
+    samples than inputs on theirs, otherwise on normal equations summed over pieces of the samples. Raises InputError
+    unless the ridges are positive and the samples whole views.
     """
     if len(x) >= x.shape[1]:
+        pieces = _pieces(len(x), copies)
         return fit_ridge_stream(
-            lambda: zip(x.split(ROWS), y.split(ROWS), strict=True), ridges=ridges
+            lambda: ((x[rows], y[rows]) for rows in pieces), ridges=ridges, copies=copies
         )
     inputs = x.shape[1]
     x, y = x.double(), y.double()
     x_mean, y_mean = x.mean(0), y.mean(0)
     x, y = x - x_mean, y - y_mean
-    c, ridge = dual_ridge(x @ x.T, y, inputs, ridges)
+    c, ridge = dual_ridge(x @ x.T, y, inputs, ridges, copies=copies)
     change = (x.T @ c).T
     return change, y_mean - change @ x_mean, ridge
 
 
 def dual_ridge(
-    gram: Tensor, y: Tensor, num_inputs: int, ridges: Sequence[float] = RIDGES
+    gram: Tensor,
+    y: Tensor,
+    num_inputs: int,
+    ridges: Sequence[float] = RIDGES,
+    *,
+    copies: int = 1,
 ) -> tuple[Tensor, float]:
     """The same from the Gram matrix (samples, samples) of centred x alone, and centred y.
 
@@ -60,19 +68,20 @@ def dual_ridge(
         return torch.zeros_like(y), min(ridges)
     scale = float(squares.sum()) / min(samples, num_inputs)
     projected = u.T @ y  # (rank, outputs)
-    errors = _errors(u, y, projected, squares, ridges, scale, samples)
+    errors = _errors(u, y, projected, squares, ridges, scale, samples, copies)
     ridge = ridges[int(errors.argmin())]
     return u @ (projected / (squares + ridge * scale)[:, None]), ridge
 
 
 def fit_ridge_stream(
-    batches: Batches, *, ridges: Sequence[float] = RIDGES
+    batches: Batches, *, ridges: Sequence[float] = RIDGES, copies: int = 1
 ) -> tuple[Tensor, Tensor, float]:
     """The same from normal equations, for more samples than fit in memory at once.
 
     `batches()` gives the samples as pairs (rows, inputs) and (rows, outputs), and is called twice:
     for the sums, and for the leave-one-out errors (Allen's PRESS) of every ridge. Holds (inputs,
-    inputs) and (inputs, outputs) float64 and one batch. Raises InputError when there is no sample.
+    inputs) and (inputs, outputs) float64 and one batch. With `copies` a batch has all views of its
+    images, view by view. Raises InputError when there is no sample.
     """
     _check(ridges)
     shift: tuple[Tensor, Tensor] | None = None
@@ -103,7 +112,8 @@ def fit_ridge_stream(
     errors = torch.zeros(len(ridges), dtype=torch.float64, device=gram.device)
     for x, y in batches():
         u = ((x.double() - x_mean) @ v) / root
-        errors += _errors(u, y.double() - y_mean, projected, squares, ridges, scale, samples)
+        rest = y.double() - y_mean
+        errors += _errors(u, rest, projected, squares, ridges, scale, samples, copies)
     ridge = ridges[int(errors.argmin())]
     factor = root / (squares + ridge * scale)
     change = (v @ (factor[:, None] * projected)).T
@@ -118,25 +128,52 @@ def _errors(
     ridges: Sequence[float],
     scale: float,
     samples: int,
+    copies: int,
 ) -> Tensor:
     """Summed squared leave-one-out errors of these rows, (ridges,).
 
     `u` (rows, rank) are left singular vectors, `projected` (rank, outputs) is u'y over all samples.
-    A residual is the part of y outside the span plus u (1 - shrink) projected: its squares cost
-    rank products a row and ridge, whatever the number of outputs, and nothing cancels.
+    A residual is the part of y outside the span plus u (1 - shrink) projected: inner products of
+    residuals cost rank products a row and ridge, whatever the number of outputs, and nothing
+    cancels. An image's residuals r (copies, outputs), with its block H of the hat matrix, are
+    (1 - H)^-1 r when it is left out.
     """
+    if len(u) % copies:
+        raise InputError(f"ridge: {len(u)} samples are not {copies} views of the same images")
+
+    def by_image(rows: Tensor) -> Tensor:
+        return rows.view(copies, -1, rows.shape[1]).transpose(0, 1)  # (images, copies, columns)
+
     outside = y - u @ projected
-    floor = outside.square().sum(1)
-    mixed = outside @ projected.T  # (rows, rank)
+    mixed = by_image(outside @ projected.T)  # (images, copies, rank)
     inner = projected @ projected.T
+    outside, u = by_image(outside), by_image(u)
+    floor = outside @ outside.mT  # (images, copies, copies)
+    one = torch.eye(copies, dtype=torch.float64, device=u.device) - 1 / samples
     errors = torch.empty(len(ridges), dtype=torch.float64, device=u.device)
     for k, ridge in enumerate(ridges):
         shrink = squares / (squares + ridge * scale)
         part = u * (ridge * scale / (squares + ridge * scale))
-        square = floor + 2 * (mixed * part).sum(1) + ((part @ inner) * part).sum(1)
-        left = 1 - 1 / samples - u.square() @ shrink  # 1 less the diagonal of the hat matrix
-        errors[k] = (square.clamp(min=0) / left.clamp(min=1e-12).square()).sum()
+        cross = mixed @ part.mT
+        square = floor + cross + cross.mT + (part @ inner) @ part.mT
+        left = one - (u * shrink) @ u.mT  # 1 less the image's block of the hat matrix
+        if copies > 1:
+            # On the axes of its eigenvectors the block is diagonal.
+            left, axes = torch.linalg.eigh(left)
+            square = axes.mT @ square @ axes
+        else:
+            left = left[:, 0]
+        error = square.diagonal(dim1=1, dim2=2).clamp(min=0)
+        errors[k] = (error / left.clamp(min=1e-12).square()).sum()
     return errors
+
+
+def _pieces(num: int, copies: int) -> list[Tensor]:
+    """Rows of whole images, at most some `ROWS` at a time, view by view."""
+    if num % copies:
+        raise InputError(f"ridge: {num} samples are not {copies} views of the same images")
+    rows = torch.arange(num).view(copies, -1)  # (copies, images)
+    return [part.flatten() for part in rows.split(max(1, ROWS // copies), dim=1)]
 
 
 def _significant(squares: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,9 @@ class SharedRidge:
     gram: Tensor  # (samples, samples) over `kept`
     cross: Tensor  # (images, samples) over `kept`
 
-    def refit(self, alive: Tensor, *, ridges: Sequence[float] = RIDGES) -> tuple[Tensor, float]:
+    def refit(
+        self, alive: Tensor, *, ridges: Sequence[float] = RIDGES, copies: int = 1
+    ) -> tuple[Tensor, float]:
         """What the next layer gives (images, outputs) when refitted to the units in `alive`.
 
         The same as `least_squares` on the samples; also the ridge chosen. `alive` (units,) bool
@@ -43,7 +45,7 @@ class SharedRidge:
         cross = self.cross + self.images[own].T @ train
         lost = self.weight[gone]  # (gone, outputs)
         missing = self.train[gone].T @ lost
-        coefficients, ridge = dual_ridge(gram, missing, int(alive.sum()), ridges)
+        coefficients, ridge = dual_ridge(gram, missing, int(alive.sum()), ridges, copies=copies)
         answers = self.answers - self.images[gone].T @ lost + cross @ coefficients
         return answers, ridge
 

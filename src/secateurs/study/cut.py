@@ -83,10 +83,11 @@ def prune_network(
         inputs = training_inputs(train, prefix, config, device=device, advance=advance)
         val_inputs = prefix_outputs(val, prefix, device=device, advance=advance)
     labels = torch.from_numpy(val.labels)
-    answers = torch.from_numpy(train.labels).repeat(len(inputs) // len(train))
+    copies = len(inputs) // len(train)
+    answers = torch.from_numpy(train.labels).repeat(copies)
     where = [tail_path(tail, path) for path in paths]
 
-    base = config.prune_options(len(paths))
+    base = [replace(own, copies=copies) for own in config.prune_options(len(paths))]
 
     def cut_with(**changes: Any) -> Cuts:
         options = [replace(own, **changes) for own in base]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +210,8 @@ def _look(
     with progress.task("images", num_sides * len(train) + len(images)) as advance:
         inputs = training_inputs(train, prefix, config, device=device, advance=advance)
         others = prefix_outputs(images, prefix, device=device, advance=advance)
-    return view_layer(tail, tail_path(tail, layer.path), inputs, others)
+    view = view_layer(tail, tail_path(tail, layer.path), inputs, others)
+    return replace(view, copies=num_sides)
 
 
 def _versions() -> dict[str, str]:
