@@ -26,8 +26,8 @@ def fit_ridge(
     centred x. With `copies` the samples are so many views of the same images, all images in the
     first view, then all in the second; an image is left out in all its views at once, since its
     mirror image says nearly the same. Works on the smaller of the two Gram matrices: with fewer
-    samples than inputs on theirs, otherwise on normal equations summed over pieces of the samples. Raises InputError
-    unless the ridges are positive and the samples whole views.
+    samples than inputs on theirs, otherwise on normal equations summed over pieces of the samples.
+    Raises InputError unless the ridges are positive and the samples whole views.
     """
     if len(x) >= x.shape[1]:
         pieces = _pieces(len(x), copies)
