@@ -249,8 +249,8 @@ def parity(
     True
     """
     run = run or _call
-    whole = _double(model)
-    cut = remove_units(whole, path, survivors) if pruned is None else _double(pruned)
+    whole = double(model)
+    cut = remove_units(whole, path, survivors) if pruned is None else double(pruned)
     consumer = find_consumer(whole, path)
     mask = torch.zeros(consumer.layer.in_features, dtype=torch.bool)
     mask[check_survivors(survivors, len(mask)).cpu()] = True
@@ -269,7 +269,7 @@ def _call(model: nn.Module, batch: Tensor) -> Tensor:
     return model(batch)
 
 
-def _double(model: nn.Module) -> nn.Module:
+def double(model: nn.Module) -> nn.Module:
     """A float64 copy, without a float32 copy on the way."""
     memo: dict[int, object] = {
         id(old): nn.Parameter(old.detach().double(), requires_grad=False)

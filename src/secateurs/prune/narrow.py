@@ -1,0 +1,178 @@
+"""Cutting units out of groups: a narrower copy of the network, and removed against zeroed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.nets.trace import eval_mode
+from secateurs.prune.groups import Group, Groups, Whole
+from secateurs.prune.removal import check_survivors, double
+
+PARITY_LIMIT = 1e-5
+
+Survivors = Mapping[str, Tensor]  # unit indices by the name of their group
+Channels = dict[str, Tensor]  # channel indices by the path of their layer
+
+
+def narrow(model: nn.Module, groups: Sequence[Group], survivors: Survivors) -> nn.Module:
+    """A copy of the network in which each group has only its `survivors`; others stay whole.
+
+    Surviving channels keep their order and their weights. Nothing is shared with the model given,
+    which is not changed. Raises InputError for survivors that are empty, repeated or outside their
+    group.
+
+    >>> from secateurs.prune.groups import find_groups
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten())
+    >>> narrow(net, find_groups(net, size=8).found, {"0": torch.tensor([1, 5])})[2].in_channels
+    2
+    """
+    gone = {side: gone_channels(groups, survivors, reads=side == "in") for side in ("out", "in")}
+    touched = gone["out"].keys() | gone["in"].keys()
+    memo: dict[int, object] = {}
+    for path in touched:
+        module = model.get_submodule(path)
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            cut = tensor.detach()
+            for dim, channels in enumerate((gone["out"].get(path), gone["in"].get(path))):
+                if channels is not None and cut.ndim > dim:
+                    cut = cut.index_select(dim, _rest(cut.shape[dim], channels, cut.device))
+            if cut is not tensor:
+                cut = cut.clone() if cut.data_ptr() == tensor.data_ptr() else cut
+            memo[id(tensor)] = (
+                nn.Parameter(cut, requires_grad=tensor.requires_grad)
+                if isinstance(tensor, nn.Parameter)
+                else cut
+            )
+    result = copy.deepcopy(model, memo)
+    for path in touched:
+        _set_widths(result.get_submodule(path))
+    return result
+
+
+def gone_channels(groups: Sequence[Group], survivors: Survivors, *, reads: bool) -> Channels:
+    """Channels that go, ascending: those that layers read, or those that they make or pass on."""
+    parts: dict[str, list[Tensor]] = {}
+    for group in groups:
+        if group.name not in survivors:
+            continue
+        stays = torch.zeros(group.num_units, dtype=torch.bool)
+        stays[check_survivors(survivors[group.name].cpu(), group.num_units)] = True
+        for member in group.members:
+            if (member.side == "in") == reads:
+                parts.setdefault(member.path, []).append(member.index[~stays[member.unit]])
+    return {path: torch.cat(found).unique() for path, found in parts.items()}
+
+
+def _rest(width: int, gone: Tensor, device: torch.device) -> Tensor:
+    stays = torch.ones(width, dtype=torch.bool)
+    stays[gone] = False
+    return stays.nonzero().flatten().to(device)
+
+
+def _set_widths(layer: nn.Module) -> None:
+    """Tell a layer the widths that its tensors have."""
+    if isinstance(layer, nn.Linear):
+        layer.out_features, layer.in_features = layer.weight.shape
+    elif isinstance(layer, nn.Conv2d):
+        if layer.groups > 1:  # whole groups go, so that each keeps its number of outputs
+            layer.groups = len(layer.weight) * layer.groups // layer.out_channels
+        layer.out_channels = len(layer.weight)
+        layer.in_channels = layer.weight.shape[1] * layer.groups
+    else:
+        assert isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
+        width = layer.weight if layer.affine else layer.running_mean
+        assert width is not None
+        layer.num_features = len(width)
+
+
+@contextmanager
+def zeroing(
+    model: nn.Module, groups: Sequence[Group], survivors: Survivors
+) -> Generator[nn.Module]:
+    """Every layer that reads a unit not among the survivors receives zero for it meanwhile."""
+    handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    def mute(layer: nn.Module, gone: Tensor) -> None:
+        axis = 1 if isinstance(layer, nn.Conv2d) else -1
+
+        def hook(_: nn.Module, received: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return (received[0].index_fill(axis, gone.to(received[0].device), 0.0), *received[1:])
+
+        handles.append(layer.register_forward_pre_hook(hook))
+
+    try:
+        for path, gone in gone_channels(groups, survivors, reads=True).items():
+            mute(model.get_submodule(path), gone)
+        yield model
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def difference(
+    model: nn.Module,
+    groups: Sequence[Group],
+    survivors: Survivors,
+    images: Tensor,
+    *,
+    run: Callable[[nn.Module, Tensor], Tensor] = lambda model, batch: model(batch),
+) -> float:
+    """Largest difference of outputs between removing units and zeroing them where they are read.
+
+    Relative to the largest output. Both networks run in float64, so that anything above 1e-5 is a
+    wrong cut and no rounding. An exception while the narrowed network runs counts as infinite.
+    """
+    whole = double(model)
+    cut = narrow(whole, groups, survivors)
+    with torch.no_grad(), eval_mode(whole), eval_mode(cut):
+        batch = images.double()
+        with zeroing(whole, groups, survivors):
+            expected = run(whole, batch)
+        try:
+            got = run(cut, batch)
+        except RuntimeError:
+            return float("inf")
+    if got.shape != expected.shape:
+        return float("inf")
+    scale = max(1.0, float(expected.abs().max()))
+    return float((got - expected).abs().max()) / scale
+
+
+def checked(model: nn.Module, groups: Groups, images: Tensor, *, seed: int = 0) -> Groups:
+    """The groups that can be cut: of each some units are removed and compared with zeroing them.
+
+    All groups at once first; where that fails, halves, until the groups that fail are known. They
+    are left whole, with the difference as the reason. `images` are real ones (n, 3, size, size).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    survivors = {
+        group.name: torch.randperm(group.num_units, generator=generator)[
+            : max(1, group.num_units * 2 // 3)
+        ]
+        for group in groups.found
+    }
+    failed: dict[str, float] = {}
+
+    def look(part: Sequence[Group]) -> None:
+        seen = difference(model, part, {g.name: survivors[g.name] for g in part}, images)
+        if seen <= PARITY_LIMIT:
+            return
+        if len(part) == 1:
+            failed[part[0].name] = seen
+            return
+        look(part[: len(part) // 2])
+        look(part[len(part) // 2 :])
+
+    if groups.found:
+        look(groups.found)
+    reasons = tuple(
+        Whole(name, f"removing its units is not the same as zeroing them (differs by {seen:.1e})")
+        for name, seen in failed.items()
+    )
+    found = tuple(group for group in groups.found if group.name not in failed)
+    return Groups(found, groups.whole + reasons, groups.note)

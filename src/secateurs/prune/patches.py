@@ -1,0 +1,137 @@
+"""What a layer multiplies its weights with: patches of its input at some positions, as rows."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from secateurs.errors import InputError
+from secateurs.nets.trace import eval_mode
+
+Run = Callable[[nn.Module, Tensor], object]
+Visit = Callable[[str, Tensor, Tensor, int], None]
+
+
+class _Reached(Exception):
+    """Every layer asked for has run: the rest of the network is not needed."""
+
+
+def rows_of(layer: nn.Module, received: Tensor, output: Tensor, position: Tensor) -> Tensor:
+    """The rows (positions * images, inputs) that `layer` multiplied with its flattened weights.
+
+    `position` (images, positions) are places in the flattened space of the output. Rows are ordered
+    position by position, all images at each, so that they are `positions` copies of the images.
+    Inputs are channels by kernel height by kernel width, as in the weight flattened from its second
+    axis. Grouped convolutions are not known here.
+
+    >>> conv, x = nn.Conv2d(2, 3, 3, padding=1), torch.rand(4, 2, 5, 5)
+    >>> rows = rows_of(conv, x, conv(x), torch.tensor([[0, 24]] * 4))
+    >>> torch.allclose(rows[4] @ conv.weight[1].flatten() + conv.bias[1], conv(x)[0, 1, 4, 4])
+    True
+    """
+    if isinstance(layer, nn.Linear):
+        flat = received.reshape(len(received), -1, received.shape[-1])
+        index = position[:, :, None].expand(-1, -1, flat.shape[-1])
+        return flat.gather(1, index).transpose(0, 1).flatten(0, 1)
+    assert isinstance(layer, nn.Conv2d) and layer.groups == 1
+    assert not isinstance(layer.padding, str)
+    padded = F.pad(received, (layer.padding[1],) * 2 + (layer.padding[0],) * 2)
+    width, across = padded.shape[-1], output.shape[-1]
+    top = (position // across) * layer.stride[0]
+    left = (position % across) * layer.stride[1]
+    down = torch.arange(layer.kernel_size[0], device=position.device) * layer.dilation[0]
+    right = torch.arange(layer.kernel_size[1], device=position.device) * layer.dilation[1]
+    within = (down[:, None] * width + right[None, :]).flatten()
+    place = (top * width + left)[:, :, None] + within  # (images, positions, kernel)
+    images, positions, kernel = place.shape
+    flat = padded.flatten(2)
+    index = place.flatten(1)[:, None].expand(-1, flat.shape[1], -1)
+    found = flat.gather(2, index).view(images, -1, positions, kernel)
+    return found.permute(2, 0, 1, 3).reshape(positions * images, -1)
+
+
+def outputs_at(layer: nn.Module, output: Tensor, position: Tensor) -> Tensor:
+    """The outputs (positions * images, outputs) at the same places, rows in the same order."""
+    if isinstance(layer, nn.Conv2d):
+        flat = output.flatten(2).transpose(1, 2)
+    else:
+        flat = output.reshape(len(output), -1, output.shape[-1])
+    index = position[:, :, None].expand(-1, -1, flat.shape[-1])
+    return flat.gather(1, index).transpose(0, 1).flatten(0, 1)
+
+
+def visit_rows(
+    model: nn.Module,
+    layers: Mapping[str, int],
+    batches: Sequence[Tensor],
+    visit: Visit,
+    *,
+    run: Run = lambda model, batch: model(batch),
+    seed: int = 0,
+    drawn_as: Mapping[str, str] | None = None,
+    advance: Callable[[int], None] = lambda images: None,
+) -> None:
+    """Run the batches and call `visit(path, rows, outputs, images)` for each layer and batch.
+
+    `layers` says at how many positions of an image each is looked at (all when it has fewer). The
+    positions depend on the seed, the layer's path, the size of its output and the batch's number
+    alone, so that another network of the same layers is looked at in the same places; `drawn_as`
+    looks at a layer in the places of another. No batch runs further than the last of the layers. Raises InputError when one of them does not run
+    exactly once.
+    """
+    seen: dict[str, int] = {}
+    number = 0
+
+    def watch(path: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def hook(_: nn.Module, received: tuple[Tensor, ...], output: Tensor) -> None:
+            if path in seen:
+                raise InputError(f"layer {path} runs more than once: shared layers are not pruned")
+            seen[path] = number
+            place = (drawn_as or {}).get(path, path)
+            position = _positions(layer, output, layers[path], seed, place, number)
+            visit(
+                path,
+                rows_of(layer, received[0], output, position),
+                outputs_at(layer, output, position),
+                len(output),
+            )
+            if len(seen) == len(layers):
+                raise _Reached
+
+        return layer.register_forward_hook(hook)
+
+    handles = [watch(path, model.get_submodule(path)) for path in layers]
+    try:
+        with torch.no_grad(), eval_mode(model):
+            for number, batch in enumerate(batches):  # noqa: B007 (read by the hooks)
+                seen.clear()
+                try:
+                    run(model, batch)
+                except _Reached:
+                    advance(len(batch))
+                    continue
+                missing = next(path for path in layers if path not in seen)
+                raise InputError(f"layer {missing} does not run")
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _positions(
+    layer: nn.Module, output: Tensor, wanted: int, seed: int, path: str, number: int
+) -> Tensor:
+    images = len(output)
+    if isinstance(layer, nn.Conv2d):
+        total = output.shape[-1] * output.shape[-2]
+    else:
+        total = output[0].numel() // output.shape[-1]
+    if total <= wanted:
+        every = torch.arange(total).expand(images, -1)
+        return every.to(output.device)
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {path} {number}".encode()))
+    drawn = torch.rand(images, total, generator=generator).topk(wanted, dim=1).indices
+    return drawn.sort(1).values.to(output.device)
