@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from secateurs.errors import InputError
 from secateurs.files import fingerprint
 from secateurs.fit.cache import PrefixCache
 from secateurs.fit.images import Images, ViewPlan
@@ -39,6 +40,7 @@ class Inputs:
     `val` holds the prefix's output for the validation images, always in float32 arithmetic.
     `stored` has one tensor (n, ...) a view, the outputs of the prefix or of its first steps, and
     `rest` the steps that are left to do; without `stored` they start from the views themselves.
+    `teacher` holds the logits (n, classes) of another network for every view, where there is one.
     """
 
     images: Images
@@ -49,6 +51,13 @@ class Inputs:
     val: Tensor
     stored: list[Tensor] | None
     rest: nn.Sequential
+    teacher: list[Tensor] | None = None
+
+    def taught(self, epoch: int, rows: NDArray[np.int64]) -> Tensor:
+        """The teacher's logits (m, classes) for the epoch's views of the images in `rows`."""
+        if self.teacher is None:
+            raise InputError("distil: there is no teacher to learn from")
+        return self.teacher[self.plan.view_of(epoch)][torch.from_numpy(rows)].to(self.device)
 
     def batch(self, epoch: int, rows: NDArray[np.int64]) -> Tensor:
         """The tail's inputs (m, ...) for the epoch's views of the training images in `rows`.
@@ -150,6 +159,27 @@ def prepare_inputs(
         rest=prefix,
     )
     return _kept(inputs, cache or PrefixCache(), key, progress)
+
+
+def with_teacher(inputs: Inputs, teacher: nn.Module, *, progress: Progress = SILENT) -> Inputs:
+    """The inputs with a teacher's answers to every view, computed once."""
+    answers: list[Tensor] = []
+    num = len(inputs.images)
+    with progress.task("the teacher's answers", inputs.num_views * num) as advance:
+        for view in range(inputs.num_views):
+
+            def ask(rows: slice, view: int = view) -> Tensor:
+                batch = inputs.images.train_views(
+                    np.arange(rows.start, rows.stop),
+                    seed=inputs.plan.seed,
+                    epoch=view,
+                    augmentation=inputs.plan.augmentation,
+                    device=inputs.device,
+                )
+                return run_frozen(teacher, batch)
+
+            answers.append(_in_batches(ask, num, inputs.device, advance))
+    return replace(inputs, teacher=answers)
 
 
 def extend_inputs(

@@ -36,7 +36,9 @@ class FitConfig:
     `weight_decay` L2 as in Adam; `label_smoothing` in 0..1; `dropout` on, off, or in the first
     epoch only (as the paper's program does); `schedule` keeps the learning rate or lets it fall to
     zero along half a cosine (Loshchilov and Hutter 2017); `patience` epochs without a better
-    validation accuracy before stopping, None never; `seed` orders the images and draws the dropout.
+    validation accuracy before stopping, None never; `seed` orders the images and draws the dropout;
+    `distil` in 0..1 is the share of the loss that compares with a teacher's answers at
+    `temperature` (see `distillation_loss`), the labels having the rest.
     """
 
     lr: float = 1e-4
@@ -49,6 +51,8 @@ class FitConfig:
     patience: int | None = None
     precision: Precision = "float32"
     seed: int = 0
+    distil: float = 0.0
+    temperature: float = 2.0
 
     def __post_init__(self) -> None:
         checks = {
@@ -60,6 +64,8 @@ class FitConfig:
             "dropout": self.dropout in ("on", "off", "first-epoch"),
             "schedule": self.schedule in ("constant", "cosine"),
             "patience": self.patience is None or self.patience >= 1,
+            "distil": 0 <= self.distil <= 1,
+            "temperature": self.temperature > 0,
         }
         for name, good in checks.items():
             if not good:
@@ -107,6 +113,23 @@ def learning_rate(config: FitConfig, *, progress: float) -> float:
     if config.schedule == "constant":
         return config.lr
     return config.lr * (1 + math.cos(math.pi * progress)) / 2
+
+
+def distillation_loss(logits: Tensor, taught: Tensor, *, temperature: float) -> Tensor:
+    """Mean Kullback-Leibler divergence, nats, of answers (n, classes) from a teacher's logits.
+
+    Both are softened by `temperature`, and the loss is times its square, so that gradients keep
+    their size (Hinton, Vinyals and Dean, 2015).
+
+    >>> float(distillation_loss(torch.ones(2, 3), torch.zeros(2, 3), temperature=2.0))
+    0.0
+    """
+    return temperature**2 * functional.kl_div(
+        functional.log_softmax(logits / temperature, 1),
+        functional.log_softmax(taught / temperature, 1),
+        reduction="batchmean",
+        log_target=True,
+    )
 
 
 def changing_state(tail: nn.Module) -> dict[str, Tensor]:
@@ -227,6 +250,10 @@ class _Run:
                 logits = self.tail(batch)
         logits = logits.float()
         loss = functional.cross_entropy(logits, target, label_smoothing=config.label_smoothing)
+        if config.distil:
+            taught = self.inputs.taught(self.epoch, rows)
+            soft = distillation_loss(logits, taught, temperature=config.temperature)
+            loss = (1 - config.distil) * loss + config.distil * soft
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

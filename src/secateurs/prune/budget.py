@@ -6,6 +6,7 @@ import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 
@@ -16,6 +17,7 @@ from secateurs.prune.surgeon import Elimination
 
 FINER = 12  # a step goes from k units to about k - k / FINER
 
+By = Literal["both", "macs", "params"]
 Kept = dict[str, int]  # units kept, by group
 Share = tuple[tuple[str, int], ...]  # groups, and channels of the layer for each unit of them
 
@@ -142,6 +144,8 @@ def descent(
     *,
     params: float | None = None,
     macs: float | None = None,
+    by: By = "both",
+    start: Mapping[str, int] | None = None,
     round_to: int = 1,
     fewest: int = 1,
 ) -> list[Step]:
@@ -149,95 +153,131 @@ def descent(
 
     `params` and `macs` are fractions of the whole (0..1); the way ends with the first step within
     all that are given, or with `fewest` units in every group when none is. A step takes units of
-    the group whose loss rises the least for what is saved of the budgets not yet met, both counted
-    as fractions of the whole. `round_to` keeps every group's channels a multiple of it. Raises
-    InputError for a budget outside 0..1, and when it cannot be met, with what is possible.
+    the group whose loss rises the least for what is saved of the budgets not yet met (without any,
+    of what `by` names), counted as fractions of the whole. `start` are units kept to go on from.
+    `round_to` keeps every group's channels a multiple of it. Raises InputError for a budget outside
+    0..1, and when it cannot be met, with what is possible.
     """
     for word, value in (("params", params), ("macs", macs)):
         if value is not None and not 0 < value <= 1:
             raise InputError(f"{word}: expected a fraction of the whole, 0..1, got {value:g}")
     if round_to < 1 or fewest < 1:
         raise InputError("round_to and fewest: expected at least 1")
-    whole = widths.price(widths.whole)
-    targets = {"macs": macs, "parameters": params}
-    kept, price = dict(widths.whole), whole
-    ladders = {
-        name: _ladder(widths, name, round_to, fewest)
-        for name in widths.whole
-        if name in eliminations
-    }
-    way = [Step(dict(kept), price, 0.0)]
-    loss = 0.0
-
-    def open_budgets(now: Price) -> tuple[float, float]:
-        asked = [(t, getattr(now, k) / max(getattr(whole, k), 1.0)) for k, t in targets.items()]
-        if all(t is None for t, _ in asked):
-            return 1.0, 1.0
-        return tuple(1.0 if t is not None and part > t else 0.0 for t, part in asked)  # type: ignore[return-value]
-
-    def best(name: str) -> tuple[float, str, int] | None:
-        """The rate and the number of units to go on to."""
-        weights = open_budgets(price)
-        here = eliminations[name].loss_of(kept[name])
-        found: tuple[float, str, int] | None = None
-        for keep in ladders[name]:
-            if keep >= kept[name]:
-                continue
-            saved = widths.saved(kept, name, keep)
-            worth = weights[0] * saved.macs / max(whole.macs, 1.0)
-            worth += weights[1] * saved.parameters / whole.parameters
-            if worth <= 0:
-                continue
-            rate = (eliminations[name].loss_of(keep) - here) / worth
-            if found is None or rate < found[0]:
-                found = (rate, name, keep)
-        return found
-
-    queue = [entry for name in ladders if (entry := best(name))]
-    heapq.heapify(queue)
-    weights = open_budgets(price)
-    while any(weights) and queue:
-        _, name, _ = heapq.heappop(queue)
-        fresh = best(name)  # what else was cut meanwhile has changed what it saves
-        if fresh is None:
-            continue
-        if queue and fresh[0] > queue[0][0] * (1 + 1e-9):
-            heapq.heappush(queue, fresh)
-            continue
-        keep = fresh[2]
-        loss += eliminations[name].loss_of(keep) - eliminations[name].loss_of(kept[name])
-        price = price - widths.saved(kept, name, keep)
-        kept[name] = keep
-        way.append(Step(dict(kept), price, loss))
-        if open_budgets(price) != weights:
-            weights = open_budgets(price)
-            queue = [entry for other in ladders if (entry := best(other))]
-            heapq.heapify(queue)
-        elif (entry := best(name)) is not None:
-            heapq.heappush(queue, entry)
-    asked = any(target is not None for target in targets.values())
-    if asked and any(open_budgets(price)):
+    walk = _Walk(widths, eliminations, {**widths.whole, **(start or {})}, round_to, fewest)
+    way = [walk.here()]
+    while any(weights := _weights(walk.part(), params, macs, by)):
+        if not walk.go_on(weights):
+            break
+        way.append(walk.here())
+    if any(limit is not None for limit in (params, macs)) and any(
+        _weights(walk.part(), params, macs, by)
+    ):
+        reached = walk.part()
         raise InputError(
-            f"budget: the least that cutting can reach is {price.parameters / whole.parameters:.3g} "
-            f"of the parameters and {price.macs / max(whole.macs, 1.0):.3g} of the "
-            "multiply-accumulates"
+            f"budget: the least that cutting can reach is {reached.parameters:.3g} of the "
+            f"parameters and {reached.macs:.3g} of the multiply-accumulates"
         )
     return way
 
 
-def _ladder(widths: Widths, name: str, round_to: int, fewest: int) -> list[int]:
-    """Numbers of units that a group may keep, falling."""
-    units = widths.whole[name]
+def _weights(part: Price, params: float | None, macs: float | None, by: By) -> tuple[bool, bool]:
+    """Whether multiply-accumulates and parameters have still to come down."""
+    if params is None and macs is None:
+        return by != "params", by != "macs"
+    return macs is not None and part.macs > macs, params is not None and part.parameters > params
+
+
+class _Walk:
+    """Where a descent stands, and what the next steps of each group would cost."""
+
+    def __init__(
+        self,
+        widths: Widths,
+        eliminations: Mapping[str, Elimination],
+        kept: Kept,
+        round_to: int,
+        fewest: int,
+    ) -> None:
+        self.widths, self.eliminations, self.kept = widths, eliminations, kept
+        self.whole = widths.price(widths.whole)
+        self.price = widths.price(kept)
+        self.ladders = {
+            name: _ladder(units, round_to, fewest)
+            for name, units in widths.whole.items()
+            if name in eliminations
+        }
+        self.loss = sum(eliminations[name].loss_of(kept[name]) for name in self.ladders)
+        self.queue: list[tuple[float, str, int]] = []
+        self.weights: tuple[bool, bool] | None = None
+
+    def here(self) -> Step:
+        return Step(dict(self.kept), self.price, self.loss)
+
+    def part(self) -> Price:
+        """What is left of the whole, as fractions."""
+        return self._fraction(self.price)
+
+    def go_on(self, weights: tuple[bool, bool]) -> bool:
+        """Take the cheapest step; False when there is none."""
+        if weights != self.weights:
+            self.weights = weights
+            self.queue = [entry for name in self.ladders if (entry := self._best(name))]
+            heapq.heapify(self.queue)
+        while self.queue:
+            _, name, _ = heapq.heappop(self.queue)
+            fresh = self._best(name)  # what else was cut meanwhile has changed what it saves
+            if fresh is None:
+                continue
+            if self.queue and fresh[0] > self.queue[0][0] * (1 + 1e-9):
+                heapq.heappush(self.queue, fresh)
+                continue
+            self._take(name, fresh[2])
+            if (entry := self._best(name)) is not None:
+                heapq.heappush(self.queue, entry)
+            return True
+        return False
+
+    def _fraction(self, price: Price) -> Price:
+        return Price(
+            price.macs / max(self.whole.macs, 1.0), price.parameters / self.whole.parameters
+        )
+
+    def _take(self, name: str, keep: int) -> None:
+        curve = self.eliminations[name]
+        self.loss += curve.loss_of(keep) - curve.loss_of(self.kept[name])
+        self.price = self.price - self.widths.saved(self.kept, name, keep)
+        self.kept[name] = keep
+
+    def _best(self, name: str) -> tuple[float, str, int] | None:
+        """A group's least loss for what is saved, and the units to go on to for it."""
+        assert self.weights is not None
+        curve = self.eliminations[name]
+        here = curve.loss_of(self.kept[name])
+        found: tuple[float, str, int] | None = None
+        for keep in self.ladders[name]:
+            if keep >= self.kept[name]:
+                continue
+            saved = self._fraction(self.widths.saved(self.kept, name, keep))
+            worth = self.weights[0] * saved.macs + self.weights[1] * saved.parameters
+            if worth <= 0:
+                continue
+            rate = (curve.loss_of(keep) - here) / worth
+            if found is None or rate < found[0]:
+                found = (rate, name, keep)
+        return found
+
+
+def _ladder(units: int, round_to: int, fewest: int) -> list[int]:
+    """Numbers of units that a group may keep, falling: multiples of `round_to` where it has more.
+
+    >>> _ladder(40, 8, 1), _ladder(6, 8, 2)
+    ([32, 24, 16, 8], [5, 4, 3, 2])
+    """
     every = round_to if units > round_to else 1
-    least = min(units, max(fewest, 1))
+    least = min(units, math.ceil(fewest / every) * every)
     numbers: list[int] = []
     now = units
     while now > least:
-        now = max(least, min(now - 1, round(now * (1 - 1 / FINER))))
-        snapped = max(every, now // every * every) if every > 1 else now
-        if snapped < units and (not numbers or snapped < numbers[-1]):
-            numbers.append(snapped)
-        if snapped <= every > 1:
-            break
-        now = min(now, snapped)
+        now = min(now - 1, round(now * (1 - 1 / FINER))) // every * every
+        numbers.append(max(now, least))
     return numbers

@@ -80,8 +80,8 @@ def visit_rows(
     `layers` says at how many positions of an image each is looked at (all when it has fewer). The
     positions depend on the seed, the layer's path, the size of its output and the batch's number
     alone, so that another network of the same layers is looked at in the same places; `drawn_as`
-    looks at a layer in the places of another. No batch runs further than the last of the layers. Raises InputError when one of them does not run
-    exactly once.
+    looks at a layer in the places of another. No batch runs further than the last of the layers.
+    Raises InputError when one of them does not run exactly once.
     """
     seen: dict[str, int] = {}
     number = 0

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from secateurs.errors import InputError
 
-RIDGE = 1e-3  # of the mean squared input
+LEAST_SHRINKAGE = 1e-3
+MANY_OUTPUTS = 512
 STEPS = 48  # one in so many of the units that are left goes at a time
 
 
@@ -27,11 +28,12 @@ class Reader:
     Either `gram` (inputs, inputs), the mean of x xT over samples, or `rows` (samples, inputs), as
     many or fewer samples than inputs; both about the mean where the layer has an offset to refit.
     `weight` (inputs, outputs), each output times the root of its importance. `columns` (units,
-    width) are the inputs that belong to each unit.
+    width) are the inputs that belong to each unit. `num_samples` is how many stand behind `gram`.
     """
 
     weight: Tensor
     columns: Tensor
+    num_samples: int
     gram: Tensor | None = None
     rows: Tensor | None = None
 
@@ -62,19 +64,22 @@ class Elimination:
 def eliminate(
     readers: Sequence[Reader],
     *,
-    ridge: float = RIDGE,
+    ridge: float | None = None,
     steps: int = STEPS,
 ) -> Elimination:
     """Take units away until one is left, always those whose loss, refitted, is the least.
 
     While more than `steps` units are left, one in `steps` goes at a time (jointly eliminated, so
-    that their loss is exact for the set). The ridge is relative to the mean squared input of each
-    reader. Dead units have no loss and go first, in the order of their index. Raises InputError
-    when there is no reader or their units differ.
+    that their loss is exact for the set). A reader of more than `MANY_OUTPUTS` outputs is seen
+    through so many random combinations of them, which keep sums of squares within some 6%. The
+    `ridge` is relative to the mean squared input of each reader, by default what
+    oracle-approximating shrinkage gives (see `shrinkage`), so that units are not thought to be
+    rebuilt because there are few samples. Dead units have no loss and go first, in the order of
+    their index. Raises InputError when there is no reader or their units differ.
 
     >>> x = torch.tensor([[1.0, 0, 2, 0], [0, 1, 0, 0], [0, 0, 0, 0], [1, 1, 2, 0]])
-    >>> reader = Reader(torch.ones(4, 1), torch.arange(4)[:, None], rows=x)
-    >>> eliminate([reader]).order.tolist()[:2]
+    >>> reader = Reader(torch.ones(4, 1), torch.arange(4)[:, None], len(x), rows=x)
+    >>> eliminate([reader], ridge=1e-3).order.tolist()[:2]
     [3, 0]
     """
     if not readers:
@@ -117,7 +122,31 @@ class _State(Protocol):
         ...
 
 
-def _state(reader: Reader, ridge: float) -> _State:
+def shrinkage(trace: float, squares: float, num_samples: int, num_inputs: int) -> float:
+    """How much of a covariance should be replaced by its mean variance, 0..1.
+
+    From the trace of the sample covariance and of its square: oracle-approximating shrinkage (Chen,
+    Wiesel, Eldar and Hero, 2010). 1 where nothing is known of the covariance's shape.
+
+    >>> shrinkage(4.0, 4.0, 100, 4)
+    1.0
+    >>> round(shrinkage(4.0, 10.0, 100, 4), 3)
+    0.035
+    """
+    above = (1 - 2 / num_inputs) * squares + trace**2
+    below = (num_samples + 1 - 2 / num_inputs) * (squares - trace**2 / num_inputs)
+    return 1.0 if below <= above else max(LEAST_SHRINKAGE, above / below)
+
+
+def _lift(ridge: float | None, trace: float, squares: float, samples: int, inputs: int) -> float:
+    """What is added to the diagonal."""
+    if ridge is None:
+        part = min(shrinkage(trace, squares, samples, inputs), 0.99)
+        ridge = part / (1 - part)
+    return max(ridge * trace / inputs, 1e-30)
+
+
+def _state(reader: Reader, ridge: float | None) -> _State:
     if reader.rows is not None:
         return _Dual(reader, reader.rows, ridge)
     assert reader.gram is not None
@@ -139,16 +168,16 @@ def _scores(blocks: Tensor, weight: Tensor) -> Tensor:
 class _Primal:
     """The inverse of the ridged Gram matrix, restricted to the group's inputs."""
 
-    def __init__(self, reader: Reader, gram: Tensor, ridge: float) -> None:
+    def __init__(self, reader: Reader, gram: Tensor, ridge: float | None) -> None:
         self.width = reader.columns.shape[1]
         columns = reader.columns.flatten().to(gram.device)
-        scale = ridge * max(float(gram.diagonal().mean()), 1e-30)
         ridged = gram.double()
-        ridged.diagonal().add_(scale)
+        trace, squares = float(ridged.trace()), float(ridged.square().sum())
+        ridged.diagonal().add_(_lift(ridge, trace, squares, reader.num_samples, len(gram)))
         factor = torch.linalg.cholesky(ridged)
         inverse = torch.cholesky_inverse(factor)
         self.inverse = inverse[columns][:, columns].float()
-        self.weight = reader.weight[columns].float()
+        self.weight = _projected(reader.weight[columns])
 
     def _blocks(self) -> Tensor:
         units = len(self.inverse) // self.width
@@ -178,45 +207,60 @@ class _Primal:
 
 
 class _Dual:
-    """The same from fewer samples than inputs: x and the inverse of its ridged kernel times x."""
+    """The same from fewer samples than inputs: x and the inverse of its ridged kernel times x.
 
-    def __init__(self, reader: Reader, rows: Tensor, ridge: float) -> None:
+    Both are (inputs, samples).
+    """
+
+    def __init__(self, reader: Reader, rows: Tensor, ridge: float | None) -> None:
         self.width = reader.columns.shape[1]
         columns = reader.columns.flatten().to(rows.device)
         scaled = rows.double() / len(rows) ** 0.5
-        self.ridge = ridge * max(float(scaled.square().sum()) / rows.shape[1], 1e-30)
         kernel = scaled @ scaled.T
+        trace, squares = float(kernel.trace()), float(kernel.square().sum())
+        self.ridge = _lift(ridge, trace, squares, reader.num_samples, rows.shape[1])
         kernel.diagonal().add_(self.ridge)
-        solved = torch.cholesky_solve(scaled[:, columns], torch.linalg.cholesky(kernel))
-        self.x = scaled[:, columns].float()
-        self.solved = solved.float()
-        self.weight = reader.weight[columns].float()
+        x = scaled.T[columns]
+        self.solved = torch.cholesky_solve(x.T, torch.linalg.cholesky(kernel)).T.float()
+        self.x = x.float()
+        self.weight = _projected(reader.weight[columns])
 
     def scores(self) -> Tensor:
         """See `_State`."""
-        units = self.x.shape[1] // self.width
-        x = self.x.T.reshape(units, self.width, -1)
-        solved = self.solved.T.reshape(units, self.width, -1)
-        blocks = torch.eye(self.width, device=x.device) - x @ solved.transpose(1, 2)
-        return _scores(blocks / self.ridge, self.weight.view(units, self.width, -1))
+        weight = self.weight.view(len(self.weight) // self.width, self.width, -1)
+        if self.width == 1:
+            blocks = 1 - torch.linalg.vecdot(self.x, self.solved)[:, None, None]
+        else:
+            x = self.x.view(*weight.shape[:2], -1)
+            blocks = torch.eye(self.width, device=x.device) - x @ self.solved.view_as(x).mT
+        return _scores(blocks / self.ridge, weight)
 
     def eliminate(self, place: Tensor) -> float:
         """See `_State`."""
-        gone, rest = _split(self.x.shape[1], place, self.width)
-        x_gone, solved_gone = self.x[:, gone].double(), self.solved[:, gone].double()
-        corner = torch.eye(len(gone), dtype=torch.float64, device=gone.device)
-        corner -= x_gone.T @ solved_gone
-        corner = (corner + corner.T) / 2
-        factor = _factor(corner)
+        gone, rest = _split(len(self.x), place, self.width)
+        x_gone, solved_gone = self.x[gone].double(), self.solved[gone].double()
+        corner = -x_gone @ solved_gone.T
+        corner.diagonal().add_(1.0)
+        factor = _factor((corner + corner.T) / 2)
         lost = self.weight[gone].double()
         step = torch.cholesky_solve(lost, factor)
         loss = self.ridge * float((lost * step).sum())
-        self.x, kept = self.x[:, rest], self.solved[:, rest]
-        # x.T @ solved_gone is minus the ridge times the inverse's part between rest and gone.
-        self.weight = self.weight[rest].addmm_(self.x.T, (solved_gone @ step).float())
-        right = torch.cholesky_solve(solved_gone.T @ self.x.double(), factor)
-        self.solved = kept.addmm_(solved_gone.float(), right.float())
+        self.x, kept = self.x[rest], self.solved[rest]
+        # x times solved_gone is minus the ridge times the inverse's part between rest and gone.
+        across = self.x @ solved_gone.float().T
+        self.weight = self.weight[rest].addmm_(across, step.float())
+        right = torch.cholesky_solve(solved_gone, factor).float()
+        self.solved = kept.addmm_(across, right)
         return loss
+
+
+def _projected(weight: Tensor) -> Tensor:
+    """Weights (inputs, outputs), of very many outputs random combinations: sums of squares stay."""
+    if weight.shape[1] <= MANY_OUTPUTS:
+        return weight.float()
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.randn(weight.shape[1], MANY_OUTPUTS, generator=generator) / MANY_OUTPUTS**0.5
+    return weight.float() @ mix.to(weight.device)
 
 
 def _factor(corner: Tensor) -> Tensor:

@@ -119,13 +119,14 @@ class _Sums:
         """The reader of (inputs, outputs) weights, its inputs about their mean if `centred`."""
         if self.gram is None:
             rows = torch.cat(self.rows)
-            return Reader(weight, columns, rows=rows - rows.mean(0) if centred else rows)
+            rows = rows - rows.mean(0) if centred else rows
+            return Reader(weight, columns, len(rows), rows=rows)
         assert self.total is not None
         gram = self.gram / self.num_rows
         if centred:
             mean = (self.total / self.num_rows).float()
             gram.addr_(mean, mean, alpha=-1)
-        return Reader(weight, columns, gram=gram)
+        return Reader(weight, columns, self.num_rows, gram=gram)
 
 
 def _reader(

@@ -1,0 +1,127 @@
+"""Recovery: a short fine-tuning of a pruned network, taught by the network it was made from."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateurs.errors import InputError
+from secateurs.fit.images import ViewPlan
+from secateurs.fit.inputs import prepare_inputs, with_teacher
+from secateurs.fit.memory import memory_kept
+from secateurs.fit.precision import resolve_precision
+from secateurs.fit.train import Fit, FitConfig, fit
+from secateurs.nets.depth import freeze, split_at, train_mode
+from secateurs.progress import SILENT, Progress
+from secateurs.stopping import StopFlag
+from secateurs.study.bench import Dataset
+from secateurs.study.config import StudyConfig
+
+
+@dataclass(frozen=True)
+class RecoveryOptions:
+    """How a pruned network is trained on.
+
+    `epochs` 0 leaves it as it is; `depth` layers stay frozen; `distil` is the share of the loss
+    that the unpruned network's answers have.
+    """
+
+    epochs: int = 0
+    lr: float = 3e-4
+    depth: int = 0
+    distil: float = 0.5
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0:
+            raise InputError(f"recover: expected a number of epochs from 0 on, got {self.epochs}")
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """The network at its best epoch on validation, and its learning curve."""
+
+    model: nn.Module
+    fit: Fit
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """What is kept of it."""
+        return {
+            "best_epoch": self.fit.best_epoch,
+            "curve": [asdict(row) for row in self.fit.curve],
+            "stopped": self.fit.stopped,
+            "message": self.fit.message,
+            "seconds": self.seconds,
+        }
+
+
+def recover(
+    pruned: nn.Module,
+    teacher: nn.Module,
+    dataset: Dataset,
+    config: StudyConfig,
+    options: RecoveryOptions,
+    *,
+    device: torch.device,
+    state_file: Path | None = None,
+    stop: StopFlag | None = None,
+    progress: Progress = SILENT,
+) -> Recovered:
+    """Fine-tune a copy of `pruned` on the training images, the best epoch chosen on validation.
+
+    Views, batch size, regularisation and arithmetic are those of `config`. Layers that are frozen,
+    and all before them, run once for every view, as in any training. Raises StopRequested, its
+    state saved in `state_file`, and InputError for options out of range.
+    """
+    started = time.perf_counter()
+    name = config.backbone
+    model = copy.deepcopy(pruned).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    freeze(model, name, options.depth)
+    prefix, tail = split_at(model, name, options.depth)
+    precision = resolve_precision(config.precision, device)
+    plan = ViewPlan(config.seed, config.views, config.augmentation())
+    with memory_kept():
+        inputs = prepare_inputs(
+            dataset.sides["train"],
+            dataset.sides["val"],
+            prefix,
+            plan,
+            num_epochs=options.epochs,
+            device=device,
+            precision=precision,
+            progress=progress,
+        )
+        if options.distil:
+            inputs = with_teacher(inputs, teacher, progress=progress)
+        with progress.task("recovery", options.epochs) as advance:
+            result = fit(
+                tail,
+                inputs,
+                dataset.sides["val"].labels,
+                FitConfig(
+                    lr=options.lr,
+                    epochs=options.epochs,
+                    batch_size=config.batch_size,
+                    weight_decay=config.weight_decay,
+                    label_smoothing=config.label_smoothing,
+                    dropout="off",
+                    schedule="cosine",
+                    precision=precision,
+                    seed=config.seed,
+                    distil=options.distil,
+                    temperature=options.temperature,
+                ),
+                train_mode=lambda: train_mode(model, name, options.depth),
+                state_file=state_file,
+                stop=stop,
+                on_epoch=lambda row: advance(1),
+            )
+    model = model.to(memory_format=torch.contiguous_format).eval()
+    return Recovered(model, result, time.perf_counter() - started)

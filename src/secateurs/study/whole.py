@@ -1,0 +1,341 @@
+"""A whole network pruned to a budget: groups found, measured, cut, refitted, and trained on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.errors import InputError
+from secateurs.fit.images import Images
+from secateurs.fit.metrics import predict_logits
+from secateurs.nets.chain import chain
+from secateurs.progress import SILENT, Progress
+from secateurs.prune.budget import Kept, Step, Widths, descent
+from secateurs.prune.groups import Group, Groups, find_groups
+from secateurs.prune.narrow import PARITY_LIMIT, checked, difference, gone_channels, narrow
+from secateurs.prune.network import Pruned, cut, recalibrate
+from secateurs.prune.survey import Survey, survey
+from secateurs.ship.latency import LatencyRow, torch_latency
+from secateurs.stopping import StopFlag
+from secateurs.study.bench import Dataset
+from secateurs.study.config import StudyConfig
+from secateurs.study.recovery import Recovered, RecoveryOptions, recover
+
+BATCH = 64
+CHECKED_IMAGES = 4
+LATENCY_S = 3.0
+TRIES = 8
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a pruned network may cost, as fractions of the whole one, and what it may lose.
+
+    `params` and `macs` 0..1; `latency` 0..1 of the time measured on this device at
+    `latency_batch` images; `max_loss` points of validation accuracy before any recovery. The
+    smallest network within `max_loss` is taken when nothing else is given. `round_to` keeps the
+    channels of every group a multiple of it.
+    """
+
+    params: float | None = None
+    macs: float | None = None
+    latency: float | None = None
+    max_loss: float | None = None
+    latency_batch: int = 64
+    round_to: int = 8
+    fewest: int = 8
+    recovery: RecoveryOptions = field(default_factory=RecoveryOptions)
+
+    def __post_init__(self) -> None:
+        for word in ("params", "macs", "latency"):
+            value = getattr(self, word)
+            if value is not None and not 0 < value <= 1:
+                raise InputError(f"{word}: expected a fraction of the whole, 0..1, got {value:g}")
+        if self.max_loss is not None and self.max_loss < 0:
+            raise InputError(f"max_loss: expected points from 0 on, got {self.max_loss:g}")
+        if self.round_to < 1 or self.fewest < 1:
+            raise InputError("round_to and fewest: expected at least 1")
+        if self.params is self.macs is self.latency is self.max_loss is None:
+            raise InputError("budget: give params, macs, latency or max_loss")
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A network cut as a whole, and what was seen on the way.
+
+    `cut` is the network before recovery, `model` after (the same where there was none).
+    """
+
+    model: nn.Module
+    cut: nn.Module
+    groups: Groups
+    survivors: dict[str, Tensor]
+    kept: dict[str, list[int]]
+    way: list[Step]
+    chosen: Step
+    record: dict[str, Any]
+    recovered: Recovered | None
+
+
+def prune_whole(
+    model: nn.Module,
+    dataset: Dataset,
+    config: StudyConfig,
+    budget: Budget,
+    *,
+    device: torch.device,
+    state_file: Path | None = None,
+    stop: StopFlag | None = None,
+    progress: Progress = SILENT,
+) -> Whole:
+    """Prune every group of a network that can be, to the budget, and train it on if asked to.
+
+    Units are taken where they cost the least loss for what they save, measured on the training
+    images; validation decides where `max_loss` does, and the best epoch of a recovery. The model
+    given is not changed. Raises InputError when nothing can be cut or the budget cannot be met.
+    """
+    started = time.perf_counter()
+    stop = stop or StopFlag()
+    model = model.to(device).eval()
+    train, val = dataset.sides["train"], dataset.sides["val"]
+    batches = _views(train, device)
+    size = train.size
+    with progress.task("looking for groups", 2) as advance:
+        groups = find_groups(model, size=size)
+        advance(1)
+        groups = checked(model, groups, batches[0][:CHECKED_IMAGES])
+        advance(1)
+    if not groups.found:
+        raise InputError(
+            f"{config.backbone}: nothing can be cut"
+            + (f" ({groups.note})" if groups.note else "")
+            + "".join(f"; {left.name}: {left.reason}" for left in groups.whole[:3])
+        )
+    stop.check()
+    seen = survey(model, groups.found, batches, seed=config.seed, progress=progress)
+    widths = Widths(model, groups.found, size=size)
+    stop.check()
+    labels = torch.from_numpy(val.labels)
+    answers = _views(val, device)
+
+    def accuracy(network: nn.Module) -> float:
+        logits = torch.cat([predict_logits(network, images) for images in answers])
+        return float((logits.argmax(1) == labels).double().mean())
+
+    def cut_to(kept: Kept, *, progress: Progress = SILENT) -> Pruned:
+        stop.check()
+        result = cut(
+            model,
+            groups.found,
+            seen,
+            kept,
+            batches,
+            steps=lambda network: chain(network, config.backbone),
+            seed=config.seed,
+            progress=progress,
+        )
+        recalibrate(result.model, batches)
+        return result
+
+    way, chosen, tried = _choose(
+        model, groups.found, widths, seen, budget, batches[0], cut_to, accuracy, progress
+    )
+    result = cut_to(chosen.kept, progress=progress)
+    seconds = time.perf_counter() - started
+    parity = difference(model, groups.found, result.survivors, batches[0][:CHECKED_IMAGES])
+    assert parity <= PARITY_LIMIT, f"removed and zeroed differ: {parity}"
+    recovered = None
+    if budget.recovery.epochs:
+        recovered = recover(
+            result.model,
+            model,
+            dataset,
+            config,
+            budget.recovery,
+            device=device,
+            state_file=state_file,
+            stop=stop,
+            progress=progress,
+        )
+    gone = gone_channels(groups.found, result.survivors, reads=False)
+    layers = dict(model.named_modules())
+    record = {
+        "groups": _group_rows(groups.found, seen, chosen.kept, result),
+        "left_whole": [asdict(left) for left in groups.whole],
+        "note": groups.note,
+        "way": [_step_row(step, way[0]) for step in way],
+        "foreseen_loss": chosen.loss,
+        "tried": tried,
+        "parity": parity,
+        "seconds": seconds,
+        "recovery": None if recovered is None else recovered.to_json(),
+    }
+    return Whole(
+        model=result.model if recovered is None else recovered.model,
+        cut=result.model,
+        groups=groups,
+        survivors=result.survivors,
+        kept={
+            path: _rest(layers[path], channels)
+            for path, channels in gone.items()
+            if isinstance(layers[path], nn.Conv2d | nn.Linear)
+        },
+        way=way,
+        chosen=chosen,
+        record=record,
+        recovered=recovered,
+    )
+
+
+def _views(images: Images, device: torch.device) -> list[Tensor]:
+    return [
+        images.eval_views(slice(first, first + BATCH), device).contiguous(
+            memory_format=torch.channels_last
+        )
+        for first in range(0, len(images), BATCH)
+    ]
+
+
+def _choose(
+    model: nn.Module,
+    groups: tuple[Group, ...],
+    widths: Widths,
+    seen: Survey,
+    budget: Budget,
+    images: Tensor,
+    cut_to: Callable[[Kept], Pruned],
+    accuracy: Callable[[nn.Module], float],
+    progress: Progress,
+) -> tuple[list[Step], Step, list[dict[str, Any]]]:
+    """The way down, the step on it that meets the budget, and what was measured to find it."""
+    down = partial(
+        descent, widths, seen.eliminations, round_to=budget.round_to, fewest=budget.fewest
+    )
+    asked = budget.params is not None or budget.macs is not None
+    way = down(params=budget.params, macs=budget.macs)
+    first = len(way) - 1 if asked else 0
+    tried: list[dict[str, Any]] = []
+    if budget.latency is not None:
+        # Onwards by multiply-accumulates, which take the time, until the clock agrees.
+        if asked:
+            way += down(start=way[-1].kept, by="macs")[1:]
+        else:
+            way = down(by="macs")
+        last = _first_within(
+            way,
+            first,
+            lambda step: _fast_enough(model, groups, seen, step, budget, images, tried),
+            progress,
+        )
+        if last is None:
+            raise InputError(
+                f"latency: the smallest network still takes {tried[-1]['latency']:.2f} of the time "
+                f"at batch {budget.latency_batch} on this device"
+            )
+        return way, way[last], tried
+    if asked:
+        return way, way[-1], tried
+    assert budget.max_loss is not None
+    floor = accuracy(model) - budget.max_loss / 100
+
+    def good(step: Step) -> bool:
+        reached = accuracy(cut_to(step.kept).model)
+        tried.append({**_step_row(step, way[0]), "val_accuracy": reached})
+        return reached >= floor - 1e-12
+
+    low, high = 0, len(way)
+    with progress.task("how far the loss allows", TRIES) as advance:
+        for _ in range(TRIES):
+            middle = (low + high) // 2
+            if middle == low:
+                break
+            if good(way[middle]):
+                low = middle
+            else:
+                high = middle
+            advance(1)
+    return way, way[low], tried
+
+
+def _first_within(
+    way: list[Step], first: int, good: Callable[[Step], bool], progress: Progress
+) -> int | None:
+    """The first step from `first` on that is good, by bisection; None when the last is not."""
+    with progress.task("measuring latency", TRIES) as advance:
+        low, high = first - 1, len(way) - 1
+        if not good(way[high]):
+            return None
+        while high - low > 1:
+            middle = (low + high) // 2
+            if good(way[middle]):
+                high = middle
+            else:
+                low = middle
+            advance(1)
+    return high
+
+
+def _fast_enough(
+    model: nn.Module,
+    groups: tuple[Group, ...],
+    seen: Survey,
+    step: Step,
+    budget: Budget,
+    images: Tensor,
+    tried: list[dict[str, Any]],
+) -> bool:
+    survivors = {name: seen.eliminations[name].survivors(keep) for name, keep in step.kept.items()}
+    row: LatencyRow = torch_latency(
+        model,
+        narrow(model, groups, survivors),
+        images,
+        batch=budget.latency_batch,
+        warmup=1,
+        budget_s=LATENCY_S,
+    )
+    tried.append({"kept": step.kept, "latency": row.ratio})
+    assert budget.latency is not None
+    return row.ratio <= budget.latency
+
+
+def _group_rows(
+    groups: tuple[Group, ...], seen: Survey, kept: Kept, result: Pruned
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": group.name,
+            "num_units": group.num_units,
+            "num_kept": len(result.survivors.get(group.name, range(group.num_units))),
+            "how": _how(group, kept, result),
+            "loss": seen.eliminations[group.name].loss_of(kept[group.name]),
+            "layers": [{"path": member.path, "side": member.side} for member in group.members],
+        }
+        for group in groups
+    ]
+
+
+def _how(group: Group, kept: Kept, result: Pruned) -> str:
+    if kept[group.name] == group.num_units:
+        return "whole"
+    return "merge" if group.name in result.merged else "least_squares"
+
+
+def _step_row(step: Step, whole: Step) -> dict[str, Any]:
+    return {
+        "macs": step.price.macs / max(whole.price.macs, 1.0),
+        "params": step.price.parameters / whole.price.parameters,
+        "loss": step.loss,
+    }
+
+
+def _rest(layer: nn.Module, gone: Tensor) -> list[int]:
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    lost = set(gone.tolist())
+    return [unit for unit in range(len(layer.weight)) if unit not in lost]
