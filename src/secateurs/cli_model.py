@@ -16,18 +16,26 @@ from secateurs.cli_options import (
     High,
     Keep,
     KeepFraction,
+    Latency,
+    LatencyBatch,
     Layers,
     Low,
+    Macs,
     MaxLoss,
     Model,
     Out,
     OwnSeed,
     OwnSplit,
+    Params,
     Quiet,
+    Recover,
+    RecoverLr,
+    RoundTo,
     Rule,
     Std,
 )
 from secateurs.cli_session import session_of
+from secateurs.stopping import stop_on_interrupt
 
 
 def evaluate(
@@ -74,6 +82,13 @@ def prune(
     keep: Keep = None,
     keep_fraction: KeepFraction = None,
     compensation: Compensation = "merge",
+    params: Params = None,
+    macs: Macs = None,
+    latency: Latency = None,
+    latency_batch: LatencyBatch = 64,
+    round_to: RoundTo = 8,
+    recover: Recover = 0,
+    recover_lr: RecoverLr = 3e-4,
     split: OwnSplit = None,
     group_by: GroupBy = None,
     seed: OwnSeed = None,
@@ -81,11 +96,50 @@ def prune(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Remove units whose activations point the same way; measured on DATA's training images."""
+    """Remove units whose activations point the same way; measured on DATA's training images.
+
+    With --params, --macs or --latency, or with --layers all, the whole network is pruned: units of
+    every layer are taken where they cost the least loss for what they save.
+    """
+    from secateurs.errors import InputError
     from secateurs.study.config import parse_keep, rule_of
+    from secateurs.study.recovery import RecoveryOptions
+    from secateurs.study.shrink import shrink_saved, shrink_words
     from secateurs.study.single import prune_saved, prune_words
+    from secateurs.study.whole import Budget
 
     session = session_of(cache, as_json=as_json, quiet=quiet)
+    split_words = {"split": split, "group_by": group_by, "seed": seed}
+    asked = any(limit is not None for limit in (params, macs, latency))
+    if asked or layers == "all":
+        chosen = (low, high, std, rule, keep, keep_fraction)
+        if any(word is not None for word in chosen):
+            raise InputError(
+                "--low, --high, --std, --rule, --keep and --keep-fraction are for named layers; "
+                "a whole network goes by --params, --macs, --latency or --max-loss"
+            )
+        budget = Budget(
+            params=params,
+            macs=macs,
+            latency=latency,
+            max_loss=None if asked or max_loss < 0 else max_loss,
+            latency_batch=latency_batch,
+            round_to=round_to,
+            recovery=RecoveryOptions(epochs=recover, lr=recover_lr),
+        )
+        with stop_on_interrupt() as stop:
+            answer = shrink_saved(
+                model,
+                data,
+                out,
+                budget,
+                changes=split_words,
+                cache=session.cache,
+                stop=stop,
+                progress=session.progress,
+            )
+        session.answer(answer, f"{shrink_words(answer)}\nmodel: {out}")
+        return
     answer = prune_saved(
         model,
         data,
@@ -106,9 +160,7 @@ def prune(
             "keep": None if keep is None else parse_keep(keep),
             "keep_fraction": keep_fraction,
             "compensation": compensation,
-            "split": split,
-            "group_by": group_by,
-            "seed": seed,
+            **split_words,
         },
         cache=session.cache,
         progress=session.progress,

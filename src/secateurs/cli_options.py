@@ -154,3 +154,28 @@ OwnSplit = Annotated[
 OwnSeed = Annotated[
     int | None, typer.Option("--seed", help="Seed of the split. [default: as the model's]")
 ]
+
+Params = Annotated[
+    float | None,
+    typer.Option(help="Whole network: share of the parameters that may stay, 0..1."),
+]
+Macs = Annotated[
+    float | None,
+    typer.Option(help="Whole network: share of the multiply-accumulates that may stay, 0..1."),
+]
+Latency = Annotated[
+    float | None,
+    typer.Option(help="Whole network: share of the time, measured here, that may stay, 0..1."),
+]
+LatencyBatch = Annotated[int, typer.Option(help="Images at a time for --latency.", min=1)]
+RoundTo = Annotated[
+    int, typer.Option(help="Whole network: every group's channels a multiple of it.", min=1)
+]
+Recover = Annotated[
+    int,
+    typer.Option(
+        help="Whole network: epochs of training after the cut, taught by the unpruned network.",
+        min=0,
+    ),
+]
+RecoverLr = Annotated[float, typer.Option(help="Adam's learning rate of that training.")]

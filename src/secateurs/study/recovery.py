@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ class RecoveryOptions:
     """How a pruned network is trained on.
 
     `epochs` 0 leaves it as it is; `depth` layers stay frozen; `distil` is the share of the loss
-    that the unpruned network's answers have.
+    that the unpruned network's answers have, at `temperature`. There are `views` of each image,
+    cropped to at least `min_scale` of it: all layers are trained on few images.
     """
 
     epochs: int = 0
@@ -37,10 +38,14 @@ class RecoveryOptions:
     depth: int = 0
     distil: float = 0.5
     temperature: float = 2.0
+    views: int = 6
+    min_scale: float = 0.5
 
     def __post_init__(self) -> None:
         if self.epochs < 0:
             raise InputError(f"recover: expected a number of epochs from 0 on, got {self.epochs}")
+        if self.views < 1 or not 0 < self.min_scale <= 1:
+            raise InputError("recovery: expected at least 1 view and a scale within 0..1")
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def recover(
 ) -> Recovered:
     """Fine-tune a copy of `pruned` on the training images, the best epoch chosen on validation.
 
-    Views, batch size, regularisation and arithmetic are those of `config`. Layers that are frozen,
+    Batch size, regularisation and arithmetic are those of `config`. Layers that are frozen,
     and all before them, run once for every view, as in any training. Raises StopRequested, its
     state saved in `state_file`, and InputError for options out of range.
     """
@@ -86,7 +91,8 @@ def recover(
     freeze(model, name, options.depth)
     prefix, tail = split_at(model, name, options.depth)
     precision = resolve_precision(config.precision, device)
-    plan = ViewPlan(config.seed, config.views, config.augmentation())
+    augmentation = replace(config, min_scale=options.min_scale).augmentation()
+    plan = ViewPlan(config.seed, options.views, augmentation)
     with memory_kept():
         inputs = prepare_inputs(
             dataset.sides["train"],
@@ -111,7 +117,7 @@ def recover(
                     batch_size=config.batch_size,
                     weight_decay=config.weight_decay,
                     label_smoothing=config.label_smoothing,
-                    dropout="off",
+                    dropout=config.dropout,
                     schedule="cosine",
                     precision=precision,
                     seed=config.seed,

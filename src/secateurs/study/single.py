@@ -103,9 +103,13 @@ def own_config(spec: ModelSpec, changes: Record) -> StudyConfig:
     return replace(from_json(spec.extra["config"]), **given)
 
 
-def _open(
+def open_saved(
     model: Path, data: str, changes: Record, cache: Path, progress: Progress
 ) -> tuple[Loaded, StudyConfig, Dataset]:
+    """A saved network, the configuration that it was trained under with `changes`, and its images.
+
+    Raises InputError when the folder's classes are not the network's.
+    """
     loaded = load(model)
     config = own_config(loaded.spec, changes)
     dataset = open_dataset(data, config, cache=cache, progress=progress)
@@ -132,7 +136,7 @@ def evaluate_saved(
     if side not in SIDES:
         raise InputError(f"side must be one of {', '.join(SIDES)}, got {side!r}")
     changes = {"split": split, "group_by": group_by, "seed": seed}
-    loaded, _, dataset = _open(model, data, changes, cache, progress)
+    loaded, _, dataset = open_saved(model, data, changes, cache, progress)
     if side == "all":
         dataset = replace(dataset, sides={"all": _all_images(dataset)})
     device = resolve_device("auto")
@@ -163,7 +167,7 @@ def prune_saved(
     the network's own, the split. Returns what was cut with validation before and after; test is
     left alone. Raises InputError for bad input, with nothing written.
     """
-    loaded, config, dataset = _open(model, data, changes, cache, progress)
+    loaded, config, dataset = open_saved(model, data, changes, cache, progress)
     if loaded.spec.kept:
         raise InputError(f"{model}: already pruned; prune the network that it was made from")
     device = resolve_device(config.device)

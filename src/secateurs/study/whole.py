@@ -21,6 +21,7 @@ from secateurs.prune.budget import Kept, Step, Widths, descent
 from secateurs.prune.groups import Group, Groups, find_groups
 from secateurs.prune.narrow import PARITY_LIMIT, checked, difference, gone_channels, narrow
 from secateurs.prune.network import Pruned, cut, recalibrate
+from secateurs.prune.surgeon import Elimination
 from secateurs.prune.survey import Survey, survey
 from secateurs.ship.latency import LatencyRow, torch_latency
 from secateurs.stopping import StopFlag
@@ -76,6 +77,7 @@ class Whole:
     model: nn.Module
     cut: nn.Module
     groups: Groups
+    eliminations: dict[str, Elimination]
     survivors: dict[str, Tensor]
     kept: dict[str, list[int]]
     way: list[Step]
@@ -181,6 +183,7 @@ def prune_whole(
         model=result.model if recovered is None else recovered.model,
         cut=result.model,
         groups=groups,
+        eliminations=seen.eliminations,
         survivors=result.survivors,
         kept={
             path: _rest(layers[path], channels)

@@ -1,0 +1,144 @@
+"""A saved network pruned as a whole, to a budget: the cut, its cost, and what is written."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateurs.errors import InputError
+from secateurs.files import write_json, write_text
+from secateurs.fit.precision import resolve_device
+from secateurs.progress import SILENT, Progress
+from secateurs.ship.checkpoint import save
+from secateurs.ship.cost import cost, cost_sentence
+from secateurs.ship.latency import LatencyRow, torch_latency
+from secateurs.ship.spec import describe
+from secateurs.stopping import StopFlag
+from secateurs.study.bench import Dataset
+from secateurs.study.models import evaluate_model
+from secateurs.study.single import Record, evaluation_words, open_saved
+from secateurs.study.whole import Budget, Whole, prune_whole
+
+BATCHES = (1, 64)
+LATENCY_S = 5.0
+STATE = "recovery.state.safetensors"
+
+
+def shrink_saved(
+    model: Path,
+    data: str,
+    out: Path,
+    budget: Budget,
+    *,
+    changes: Mapping[str, Any] | None = None,
+    cache: Path,
+    stop: StopFlag | None = None,
+    progress: Progress = SILENT,
+) -> Record:
+    """Prune a saved network as a whole on a folder's training images; save the result in `out`.
+
+    `changes` are fields of StudyConfig, such as another split. Returns what was cut, validation
+    before, after the cut and after recovery, and cost before and after, measured in turns; also in
+    `out`/pruning.json, with one row a unit in `out`/units.csv. The test images are left alone. A
+    recovery that is stopped goes on when the same is run again. Raises InputError for bad input,
+    with nothing written.
+    """
+    loaded, config, dataset = open_saved(model, data, dict(changes or {}), cache, progress)
+    if loaded.spec.kept:
+        raise InputError(f"{model}: already pruned; prune the network that it was made from")
+    device = resolve_device(config.device)
+    original = loaded.model.to(device)
+    state = out / STATE
+    whole = prune_whole(
+        original,
+        dataset,
+        config,
+        budget,
+        device=device,
+        state_file=state,
+        stop=stop,
+        progress=progress,
+    )
+    spec = describe(
+        whole.model,
+        loaded.spec.backbone,
+        loaded.spec.classes,
+        loaded.spec.preprocessing,
+        kept=whole.kept,
+        extra=loaded.spec.extra | {"config": config.to_json(), "budget": asdict(budget)},
+    )
+    save(whole.model, spec, out)
+    write_text(out / "units.csv", _units(whole))
+    answer = whole.record | {
+        "budget": asdict(budget),
+        "backbone": config.backbone,
+        "before": evaluate_model(original, dataset, "val", device).to_json(),
+        "cut": evaluate_model(whole.cut, dataset, "val", device).to_json(),
+        "after": evaluate_model(whole.model, dataset, "val", device).to_json(),
+        "cost": _price(original, whole.model, dataset, device, progress),
+    }
+    write_json(out / "pruning.json", answer)
+    state.unlink(missing_ok=True)
+    return answer
+
+
+def _price(
+    before: nn.Module,
+    after: nn.Module,
+    dataset: Dataset,
+    device: torch.device,
+    progress: Progress,
+) -> Record:
+    images = dataset.sides["train"].eval_views(slice(0, BATCHES[-1]), device)
+    size = images.shape[-1]
+    costs = cost(before, size=size), cost(after, size=size)
+    rows: list[LatencyRow] = []
+    with progress.task("latency", len(BATCHES)) as advance:
+        for batch in BATCHES:
+            rows.append(torch_latency(before, after, images, batch=batch, budget_s=LATENCY_S))
+            advance(1)
+    return {
+        "before": costs[0].to_json(),
+        "after": costs[1].to_json(),
+        "latency": [row.to_json() for row in rows],
+        "sentence": cost_sentence(costs[0], costs[1], rows),
+    }
+
+
+def _units(whole: Whole) -> str:
+    """One row a unit: its group, whether it stays, when it went and the loss by then."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["group", "unit", "kept", "order", "loss"])
+    for group in whole.groups.found:
+        curve = whole.eliminations[group.name]
+        stays = whole.survivors.get(group.name, torch.arange(group.num_units)).tolist()
+        kept = set(stays)
+        place = {unit: k for k, unit in enumerate(curve.order.tolist())}
+        for unit in range(group.num_units):
+            k = place[unit]
+            loss = f"{float(curve.loss[k]):.6g}" if k < len(curve.loss) else ""
+            writer.writerow([group.name, unit, int(unit in kept), k, loss])
+    return text.getvalue()
+
+
+def shrink_words(answer: Record) -> str:
+    """What was cut and what it cost, for people."""
+    rows = [row for row in answer["groups"] if row["num_kept"] < row["num_units"]]
+    lines = [f"{row['name']}: {row['num_kept']} of {row['num_units']} units kept" for row in rows]
+    lines += [f"left whole: {left['name']} ({left['reason']})" for left in answer["left_whole"]]
+    if answer["note"]:
+        lines.append(f"only chains of layers were looked at: {answer['note']}")
+    lines.append(f"before: {evaluation_words(answer['before'], 'validation')}")
+    lines.append(f"cut: {evaluation_words(answer['cut'], 'validation')}")
+    if answer["recovery"] is not None:
+        lines.append(f"after recovery: {evaluation_words(answer['after'], 'validation')}")
+    lines.append(answer["cost"]["sentence"])
+    return "\n".join(lines)
