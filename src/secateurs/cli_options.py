@@ -53,7 +53,7 @@ Backbone = Annotated[str, typer.Option(help="A torchvision classifier.")]
 Weights = Annotated[
     str, typer.Option(metavar="auto|none|FILE", help="Pretrained weights; none is random.")
 ]
-Epochs = Annotated[int | None, typer.Option(help="Epochs. [default: 12; 30 in full]")]
+Epochs = Annotated[int | None, typer.Option(help="Epochs. [default: 20; 30 in full]")]
 LearningRate = Annotated[float | None, typer.Option(help="Adam's learning rate. [default: 1e-4]")]
 BatchSize = Annotated[
     str | None, typer.Option(metavar="N|full", help="Images a step. [default: 64]")

@@ -74,7 +74,7 @@ def a_row(
     ratio = after / before
     low, high = ratio * (1 - wide), ratio * (1 + wide)
     return LatencyRow(
-        runtime, "cpu", batch, around(before), around(after), ratio, low, high, num_rounds=9
+        runtime, "cpu", batch, around(before), around(after), ratio, low, ratio, high, num_rounds=9
     )
 
 

@@ -31,8 +31,8 @@ class Spread:
 class LatencyRow:
     """Two networks timed in turns.
 
-    `ratio` is the median after over the median before; `ratio_p25` and `ratio_p75` are quartiles
-    of the ratios within the rounds, which load from elsewhere disturbs less.
+    `ratio` is the median after over the median before; `ratio_p25`, `ratio_p50` and `ratio_p75` are
+    quartiles of the ratios within the rounds, which load from elsewhere disturbs less.
     """
 
     runtime: str
@@ -42,6 +42,7 @@ class LatencyRow:
     after_ms: Spread
     ratio: float
     ratio_p25: float
+    ratio_p50: float
     ratio_p75: float
     num_rounds: int
 
@@ -109,6 +110,7 @@ def row(runtime: str, device: str, batch: int, times: Mapping[str, list[float]])
         after,
         after.median / before.median,
         ratios.p25,
+        ratios.median,
         ratios.p75,
         len(times["before"]),
     )

@@ -53,7 +53,7 @@ class StudyConfig:
     depths: tuple[int, ...] = (3, 5, 7)
     runs: int = 2
     scratch_runs: int = 1
-    epochs: int = 12
+    epochs: int = 20
     lr: float = 1e-4
     batch_size: int | None = 64
     weight_decay: float = 0.0

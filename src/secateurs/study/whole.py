@@ -23,7 +23,7 @@ from secateurs.prune.narrow import PARITY_LIMIT, checked, difference, gone_chann
 from secateurs.prune.network import Pruned, cut, recalibrate
 from secateurs.prune.surgeon import Elimination
 from secateurs.prune.survey import Survey, survey
-from secateurs.ship.latency import LatencyRow, torch_latency
+from secateurs.ship.latency import torch_latency
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Dataset
 from secateurs.study.config import StudyConfig
@@ -31,8 +31,8 @@ from secateurs.study.recovery import Recovered, RecoveryOptions, recover
 
 BATCH = 64
 CHECKED_IMAGES = 4
-LATENCY_S = 3.0
-TRIES = 8
+LATENCY_S = 5.0
+FINEST = 0.98
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def prune_whole(
     stop = stop or StopFlag()
     model = model.to(device).eval()
     train, val = dataset.sides["train"], dataset.sides["val"]
-    batches = _views(train, device)
+    batches = views(train, device)
     size = train.size
     with progress.task("looking for groups", 2) as advance:
         groups = find_groups(model, size=size)
@@ -125,7 +125,7 @@ def prune_whole(
     widths = Widths(model, groups.found, size=size)
     stop.check()
     labels = torch.from_numpy(val.labels)
-    answers = _views(val, device)
+    answers = views(val, device)
 
     def accuracy(network: nn.Module) -> float:
         logits = torch.cat([predict_logits(network, images) for images in answers])
@@ -197,7 +197,8 @@ def prune_whole(
     )
 
 
-def _views(images: Images, device: torch.device) -> list[Tensor]:
+def views(images: Images, device: torch.device) -> list[Tensor]:
+    """Evaluation views of all images in batches, channels last."""
     return [
         images.eval_views(slice(first, first + BATCH), device).contiguous(
             memory_format=torch.channels_last
@@ -253,25 +254,37 @@ def _choose(
         tried.append({**_step_row(step, way[0]), "val_accuracy": reached})
         return reached >= floor - 1e-12
 
-    low, high = 0, len(way)
-    with progress.task("how far the loss allows", TRIES) as advance:
-        for _ in range(TRIES):
+    steps = _thinned(way)
+    low, high = 0, len(steps)
+    with progress.task("how far the loss allows", len(steps).bit_length()) as advance:
+        while high - low > 1:
             middle = (low + high) // 2
-            if middle == low:
-                break
-            if good(way[middle]):
+            if good(steps[middle]):
                 low = middle
             else:
                 high = middle
             advance(1)
-    return way, way[low], tried
+    return way, steps[low], tried
+
+
+def _thinned(way: list[Step]) -> list[Step]:
+    """Steps that differ by at least two per cent in price, the first and the last among them."""
+    steps = [way[0]]
+    for step in way[1:]:
+        last = steps[-1].price
+        if (
+            step.price.macs <= FINEST * last.macs
+            or step.price.parameters <= FINEST * last.parameters
+        ):
+            steps.append(step)
+    return steps if steps[-1] is way[-1] else [*steps, way[-1]]
 
 
 def _first_within(
     way: list[Step], first: int, good: Callable[[Step], bool], progress: Progress
 ) -> int | None:
     """The first step from `first` on that is good, by bisection; None when the last is not."""
-    with progress.task("measuring latency", TRIES) as advance:
+    with progress.task("measuring latency", (len(way) - first).bit_length()) as advance:
         low, high = first - 1, len(way) - 1
         if not good(way[high]):
             return None
@@ -295,7 +308,7 @@ def _fast_enough(
     tried: list[dict[str, Any]],
 ) -> bool:
     survivors = {name: seen.eliminations[name].survivors(keep) for name, keep in step.kept.items()}
-    row: LatencyRow = torch_latency(
+    row = torch_latency(
         model,
         narrow(model, groups, survivors),
         images,
@@ -303,9 +316,10 @@ def _fast_enough(
         warmup=1,
         budget_s=LATENCY_S,
     )
-    tried.append({"kept": step.kept, "latency": row.ratio})
+    # The ratio within rounds: what else runs on the machine slows both of a round.
+    tried.append({"kept": step.kept, "latency": row.ratio_p50})
     assert budget.latency is not None
-    return row.ratio <= budget.latency
+    return row.ratio_p50 <= budget.latency
 
 
 def _group_rows(
