@@ -102,6 +102,7 @@ def prune(
     every layer are taken where they cost the least loss for what they save.
     """
     from secateurs.errors import InputError
+    from secateurs.report.shrink_page import write_shrink_page
     from secateurs.study.config import parse_keep, rule_of
     from secateurs.study.recovery import RecoveryOptions
     from secateurs.study.shrink import shrink_saved, shrink_words
@@ -138,7 +139,8 @@ def prune(
                 stop=stop,
                 progress=session.progress,
             )
-        session.answer(answer, f"{shrink_words(answer)}\nmodel: {out}")
+        page = write_shrink_page(answer, out)
+        session.answer(answer, f"{shrink_words(answer)}\nmodel: {out}\npage: {page}")
         return
     answer = prune_saved(
         model,

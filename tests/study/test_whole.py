@@ -188,6 +188,7 @@ def test_recovery_learns_and_leaves_the_pruned_network_alone(dataset: Dataset, n
 @pytest.fixture(autouse=True)
 def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shrink_module, "LATENCY_S", 0.1)
+    monkeypatch.setattr(shrink_module, "BATCHES", (1, 2))
 
 
 @pytest.fixture(scope="module")

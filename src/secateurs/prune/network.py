@@ -63,6 +63,7 @@ def cut(
     merging: bool = True,
     refitting: bool = True,
     survivors: Mapping[str, Tensor] | None = None,
+    copies: int = 1,
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> Pruned:
@@ -71,7 +72,8 @@ def cut(
     Each reader is refitted by least squares to what it gave in the network given, on what it now
     receives; linear layers in a chain are merged (see `merge`) where `merging`. `survivors` name
     the units themselves. `steps(model)` opens a network into (path, module) that run one after the
-    other, so that nothing runs twice. The model given is not changed.
+    other, so that nothing runs twice. The batches are `copies` views of the same images, view by
+    view. The model given is not changed.
     """
     touched = [group for group in groups if kept.get(group.name, group.num_units) < group.num_units]
     chosen = {g.name: seen.eliminations[g.name].survivors(kept[g.name]) for g in touched}
@@ -84,7 +86,7 @@ def cut(
     gone = gone_channels(plain, {g.name: chosen[g.name] for g in plain}, reads=False)
     merging_at = {reader: name for name, reader in merged.items()}
     paths = _running_order(work, reader_paths(work, touched), batches, run)
-    stand = _Stand(work, batches, run, steps, seed)
+    stand = _Stand(work, batches, run, steps, copies, seed)
     with progress.task("refitting", len(paths)) as advance:
         for path in paths:
             if path in merging_at:
@@ -119,17 +121,25 @@ class _Stand:
     """
 
     def __init__(
-        self, model: nn.Module, batches: Sequence[Tensor], run: Run, steps: Steps, seed: int
+        self,
+        model: nn.Module,
+        batches: Sequence[Tensor],
+        run: Run,
+        steps: Steps,
+        copies: int,
+        seed: int,
     ) -> None:
-        self.model, self.run, self.steps, self.seed = model, run, steps, seed
+        self.model, self.run, self.steps = model, run, steps
+        self.copies, self.seed = copies, seed
         self.held, self.done = list(batches), 0
 
     def rows(
         self, path: str, positions: int, *, drawn_as: str, outputs: bool
     ) -> tuple[Tensor, int]:
-        """What a layer receives or gives at some positions of every image, and how many they are.
+        """What a layer receives or gives at some positions of every image.
 
-        (positions * images, inputs or outputs), position by position.
+        (copies * images, inputs or outputs), and how many rows an image has: its positions in all
+        its views, one after the other.
         """
         found: list[Tensor] = []
 
@@ -167,7 +177,7 @@ class _Stand:
                 drawn_as={inner: drawn_as},
             )
         whole = torch.cat(found, 1)
-        return whole.flatten(0, 1), len(whole)
+        return whole.flatten(0, 1), len(whole) * self.copies
 
     def _move_on(self, steps: Sequence[nn.Module]) -> None:
         images = sum(len(batch) for batch in self.held)
@@ -189,7 +199,7 @@ def _refit(stand: _Stand, path: str, gone: Tensor | None, seen: Survey) -> None:
     """
     layer = stand.model.get_submodule(path)
     assert isinstance(layer, nn.Conv2d | nn.Linear)
-    rows, positions = stand.rows(path, seen.positions[path], drawn_as=path, outputs=False)
+    rows, copies = stand.rows(path, seen.positions[path], drawn_as=path, outputs=False)
     target = seen.targets[path].to(rows).flatten(0, 1)
     if gone is not None:
         stays = torch.ones(target.shape[1], dtype=torch.bool)
@@ -198,9 +208,9 @@ def _refit(stand: _Stand, path: str, gone: Tensor | None, seen: Survey) -> None:
     bias = 0 if layer.bias is None else layer.bias.detach()
     anchor = layer.weight.detach().flatten(1)
     if len(rows) < TALL * rows.shape[1]:
-        new = refit(rows, anchor, target - bias, RIDGES, copies=positions)
+        new = refit(rows, anchor, target - bias, RIDGES, copies=copies)
     else:
-        new = _tall(rows, anchor, target - bias)
+        new = _tall(rows, anchor, target - bias, len(rows) // stand.copies)
     norm = seen.norms.get(path)
     with torch.no_grad():
         if layer.bias is not None:
@@ -215,14 +225,14 @@ def _refit(stand: _Stand, path: str, gone: Tensor | None, seen: Survey) -> None:
             layer.weight.copy_(new.weight.view_as(layer.weight))
 
 
-def _tall(rows: Tensor, anchor: Tensor, target: Tensor) -> Outgoing:
+def _tall(rows: Tensor, anchor: Tensor, target: Tensor, num_samples: int) -> Outgoing:
     """The same where samples are many: the ridge is what shrinkage of the covariance asks for."""
     x_mean, y_mean = rows.mean(0), target.mean(0)
     missing = target - y_mean - (rows - x_mean) @ anchor.T
     x = rows - x_mean
     gram, cross = (x.T @ x).double() / len(x), (x.T @ missing).double() / len(x)
     trace, squares = float(gram.trace()), float(gram.square().sum())
-    part = shrinkage(trace, squares, len(x), len(gram))
+    part = shrinkage(trace, squares, num_samples, len(gram))
     gram.diagonal().add_(part * trace / len(gram))
     change = torch.cholesky_solve(cross, torch.linalg.cholesky(gram)).T
     weight = anchor.double() + change

@@ -41,10 +41,13 @@ def survey(
     batches: Sequence[Tensor],
     *,
     run: Run = lambda model, batch: model(batch),
+    copies: int = 1,
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> Survey:
     """Measure the groups of a network on training images (batches of (n, 3, size, size)).
+
+    The batches are `copies` views of the same images, view by view: a mirror image is no new one.
 
     The images run through the network once; of the inputs of each reader only the Gram matrix is
     kept or, where there are fewer samples than inputs, the samples.
@@ -53,7 +56,7 @@ def survey(
     readers = reader_paths(model, groups)
     positions = {path: _num_positions(model.get_submodule(path), num_images) for path in readers}
     norms = norms_after(model, batches[0][:1])
-    sums = {path: _Sums(model.get_submodule(path)) for path in readers}
+    sums = {path: _Sums(model.get_submodule(path), copies) for path in readers}
     targets: dict[str, list[Tensor]] = {path: [] for path in readers}
 
     def visit(path: str, rows: Tensor, outputs: Tensor, images: int) -> None:
@@ -92,9 +95,9 @@ class _Sums:
     Rows are kept until they are as many as the inputs, then their sums take their place.
     """
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, copies: int) -> None:
         assert isinstance(layer, nn.Conv2d | nn.Linear)
-        self.inputs = layer.weight[0].numel()
+        self.inputs, self.copies = layer.weight[0].numel(), copies
         self.rows: list[Tensor] = []
         self.num_rows = 0
         self.gram: Tensor | None = None
@@ -120,13 +123,13 @@ class _Sums:
         if self.gram is None:
             rows = torch.cat(self.rows)
             rows = rows - rows.mean(0) if centred else rows
-            return Reader(weight, columns, len(rows), rows=rows)
+            return Reader(weight, columns, len(rows) // self.copies, rows=rows)
         assert self.total is not None
         gram = self.gram / self.num_rows
         if centred:
             mean = (self.total / self.num_rows).float()
             gram.addr_(mean, mean, alpha=-1)
-        return Reader(weight, columns, self.num_rows, gram=gram)
+        return Reader(weight, columns, self.num_rows // self.copies, gram=gram)
 
 
 def _reader(

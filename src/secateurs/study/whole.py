@@ -108,6 +108,9 @@ def prune_whole(
     model = model.to(device).eval()
     train, val = dataset.sides["train"], dataset.sides["val"]
     batches = views(train, device)
+    if config.augment:
+        batches += [batch.flip(-1) for batch in batches]
+    copies = 1 + config.augment
     size = train.size
     with progress.task("looking for groups", 2) as advance:
         groups = find_groups(model, size=size)
@@ -121,7 +124,7 @@ def prune_whole(
             + "".join(f"; {left.name}: {left.reason}" for left in groups.whole[:3])
         )
     stop.check()
-    seen = survey(model, groups.found, batches, seed=config.seed, progress=progress)
+    seen = survey(model, groups.found, batches, copies=copies, seed=config.seed, progress=progress)
     widths = Widths(model, groups.found, size=size)
     stop.check()
     labels = torch.from_numpy(val.labels)
@@ -140,6 +143,7 @@ def prune_whole(
             kept,
             batches,
             steps=lambda network: chain(network, config.backbone),
+            copies=copies,
             seed=config.seed,
             progress=progress,
         )
@@ -173,7 +177,7 @@ def prune_whole(
         "left_whole": [asdict(left) for left in groups.whole],
         "note": groups.note,
         "way": [_step_row(step, way[0]) for step in way],
-        "foreseen_loss": chosen.loss,
+        "chosen": _step_row(chosen, way[0]),
         "tried": tried,
         "parity": parity,
         "seconds": seconds,

@@ -1,0 +1,232 @@
+"""The page of a network pruned as a whole: the answer first, then what was cut and how."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from secateurs.errors import InputError
+from secateurs.files import write_text
+from secateurs.report import shrink_figures as figures
+from secateurs.report import words
+from secateurs.report.canvas import DARK, Plot
+from secateurs.report.page import TEMPLATES, embedded_json, policy
+from secateurs.report.panels import Panel
+from secateurs.report.tables import Table
+from secateurs.report.words import integer, milliseconds, percent, percent_interval
+
+Record = dict[str, Any]
+NAME = "pruning.html"
+
+
+def write_shrink_page(record: Record, directory: Path) -> Path:
+    """Write the page of a pruning (what `pruning.json` holds) to `directory`/pruning.html.
+
+    The file is written whole or not at all and loads nothing from anywhere. Raises InputError when
+    it cannot be written.
+    """
+    path = directory / NAME
+    try:
+        write_text(path, render_shrink(record))
+    except OSError as error:
+        raise InputError(f"{path}: the page cannot be written ({error.strerror})") from None
+    return path
+
+
+def render_shrink(record: Record) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    panels = [_groups(record), _way(record)]
+    if record["recovery"] is not None and record["recovery"]["curve"]:
+        panels.append(_recovery(record))
+    plots = {
+        f"plot-{panel.key}-{index}": json.loads(str(plot.figure.to_json()))
+        for panel in panels
+        for index, plot in enumerate(panel.plots)
+    }
+    scripts = (get_plotlyjs(), (TEMPLATES / "report.js").read_text(encoding="utf-8"))
+    return environment.get_template("shrink.html.j2").render(
+        record=record,
+        headline=headline(record),
+        tiles=_tiles(record),
+        panels=panels,
+        cost=_cost_table(record),
+        cautions=cautions(record),
+        words=words,
+        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        scripts=[Markup(text) for text in scripts],
+        policy=policy(scripts),
+        plots=embedded_json(plots),
+        dark=embedded_json(DARK),
+    )
+
+
+def headline(record: Record) -> str:
+    """What came, in a sentence."""
+    before, after = record["cost"]["before"], record["cost"]["after"]
+    times = before["num_parameters"] / after["num_parameters"]
+    change = 100 * (record["after"]["accuracy"] - record["before"]["accuracy"])
+    lost = (
+        "with the same validation accuracy"
+        if abs(change) < 0.05
+        else f"{abs(change):.1f} points of validation accuracy {'up' if change > 0 else 'down'}"
+    )
+    return f"{times:.3g} times fewer parameters, {lost}."
+
+
+def cautions(record: Record) -> list[str]:
+    """What a reader has to know before relying on the numbers."""
+    found = [
+        "Validation images chose the epoch of the recovery or the size of the cut where either was "
+        "asked for; the test images were not looked at."
+    ]
+    if record["note"]:
+        found.append(
+            f"Only chains of layers were looked at: {record['note']}. Other units were left alone."
+        )
+    if any(row["ratio"] > 0.97 for row in record["cost"]["latency"]):
+        found.append("It is not measurably faster everywhere: see the sentence on cost.")
+    return found
+
+
+def _tiles(record: Record) -> list[tuple[str, str, str]]:
+    before, after = record["cost"]["before"], record["cost"]["after"]
+    tiles = [
+        (
+            "Parameters",
+            words.count(after["num_parameters"]),
+            f"of {words.count(before['num_parameters'])}",
+        ),
+        ("Multiply-accumulates", words.count(after["macs"]), f"of {words.count(before['macs'])}"),
+        (
+            "Validation accuracy",
+            percent(record["after"]["accuracy"]),
+            f"{percent(record['before']['accuracy'])} unpruned, "
+            f"{percent(record['cut']['accuracy'])} just after the cut",
+        ),
+    ]
+    tiles += [
+        (
+            f"Latency, batch {row['batch']}",
+            milliseconds(row["after_ms"]["median"]),
+            f"{milliseconds(row['before_ms']['median'])} unpruned, on {row['device']}",
+        )
+        for row in record["cost"]["latency"]
+    ]
+    return tiles
+
+
+def _groups(record: Record) -> Panel:
+    rows = record["groups"]
+    cut = sum(row["num_kept"] < row["num_units"] for row in rows)
+    caption = (
+        f"{cut} of {len(rows)} groups were cut; units were taken where they cost the least loss "
+        "for what they save."
+    )
+    table = Table(
+        "Groups",
+        ("group", "units", "kept", "weights", "loss foreseen", "layers"),
+        tuple(
+            (
+                row["name"],
+                integer(row["num_units"]),
+                integer(row["num_kept"]),
+                row["how"].replace("_", " "),
+                f"{row['loss']:.3g}",
+                ", ".join(layer["path"] for layer in row["layers"]),
+            )
+            for row in rows
+        ),
+    )
+    left = tuple((one["name"], one["reason"]) for one in record["left_whole"])
+    tables = (table, Table("Left whole", ("group", "why"), left)) if left else (table,)
+    plot = Plot(figures.groups(record), "", f"Bars, one a group. {caption}")
+    return Panel("groups", "What stays of every group", caption, (plot,), tables)
+
+
+def _way(record: Record) -> Panel:
+    chosen = record["chosen"]
+    caption = (
+        f"Cut to {percent(chosen['macs'])} of the multiply-accumulates and "
+        f"{percent(chosen['params'])} of the parameters; the loss is the mean squared change of "
+        "the answers, foreseen from the training images before any recovery."
+    )
+    thinned = record["way"][:: max(1, len(record["way"]) // 40)]
+    table = Table(
+        "The way down",
+        ("multiply-accumulates", "parameters", "loss foreseen"),
+        tuple(
+            (percent(step["macs"]), percent(step["params"]), f"{step['loss']:.3g}")
+            for step in thinned
+        ),
+    )
+    plot = Plot(figures.way(record), "", f"Line chart of loss against size. {caption}")
+    return Panel("way", "The way down", caption, (plot,), (table,))
+
+
+def _recovery(record: Record) -> Panel:
+    curve = record["recovery"]["curve"]
+    best = record["recovery"]["best_epoch"] + 1
+    caption = (
+        f"{len(curve)} epochs in {words.seconds(record['recovery']['seconds'])}; epoch {best} is "
+        "the best on validation, and shipped."
+    )
+    table = Table(
+        "Recovery",
+        ("epoch", "training loss", "training accuracy", "validation accuracy"),
+        tuple(
+            (
+                str(row["epoch"] + 1),
+                f"{row['train_loss']:.3f}",
+                percent(row["train_accuracy"]),
+                percent(row["val_accuracy"]),
+            )
+            for row in curve
+        ),
+    )
+    plot = Plot(figures.recovery(record), "", f"Learning curve. {caption}")
+    return Panel("recovery", "Recovery", caption, (plot,), (table,))
+
+
+def _cost_table(record: Record) -> Table:
+    before, after = record["cost"]["before"], record["cost"]["after"]
+    rows = [
+        ("parameters", integer(before["num_parameters"]), integer(after["num_parameters"])),
+        ("multiply-accumulates", integer(before["macs"]), integer(after["macs"])),
+        *(
+            (
+                f"{row['runtime']}, {row['device']}, batch {row['batch']}",
+                milliseconds(row["before_ms"]["median"]),
+                milliseconds(row["after_ms"]["median"]),
+            )
+            for row in record["cost"]["latency"]
+        ),
+        *(
+            (
+                f"validation accuracy{', just after the cut' if key == 'cut' else ''}",
+                percent_interval(
+                    record["before"]["accuracy"],
+                    record["before"]["accuracy_low"],
+                    record["before"]["accuracy_high"],
+                ),
+                percent_interval(
+                    record[key]["accuracy"],
+                    record[key]["accuracy_low"],
+                    record[key]["accuracy_high"],
+                ),
+            )
+            for key in ("cut", "after")
+        ),
+    ]
+    return Table("Before and after", ("", "unpruned", "pruned"), tuple(rows))
