@@ -39,7 +39,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Group:
-    """Units that are removed together wherever they appear; named after the first layer."""
+    """Units that are removed together wherever they appear, named after the first layer's path."""
 
     name: str
     num_units: int
@@ -94,7 +94,8 @@ def find_groups(model: nn.Module, *, size: int, seconds: float = TRACE_SECONDS) 
         note = f"tracing failed ({type(error).__name__}: {error})"
         drafts, last = list(_chains(bare)), ""
     modules = dict(bare.named_modules())
-    drafts = _joined(drafts, modules)
+    order = {path: place for place, path in enumerate(modules)}
+    drafts = [_named(draft, order) for draft in _joined(drafts, modules)]
     found: list[Group] = []
     whole: list[Whole] = []
     for draft in drafts:
@@ -105,7 +106,6 @@ def find_groups(model: nn.Module, *, size: int, seconds: float = TRACE_SECONDS) 
             whole.append(Whole(draft.name, reason))
         else:
             found.append(draft)
-    order = {path: place for place, path in enumerate(modules)}
     found.sort(key=lambda group: order[group.name])
     return Groups(tuple(found), tuple(whole), note)
 
@@ -245,6 +245,11 @@ def _coarser(group: Group, path: str, width: int) -> Group | None:
         replace(member, unit=unit[member.unit]) for member in group.members if member.path != path
     )
     return Group(group.name, int(unit.max()) + 1, members)
+
+
+def _named(group: Group, order: dict[str, int]) -> Group:
+    makers = [member.path for member in group.members if member.side == "out"]
+    return replace(group, name=min(makers, key=order.__getitem__)) if makers else group
 
 
 def _obstacle(group: Group, modules: dict[str, nn.Module]) -> str:

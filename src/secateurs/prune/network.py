@@ -81,7 +81,7 @@ def cut(
     merged = mergeable(model, touched) if merging and refitting else {}
     plain = [group for group in touched if group.name not in merged]
     work = narrow(model, plain, {group.name: chosen[group.name] for group in plain})
-    if not refitting:
+    if not refitting or not touched:
         return Pruned(work, chosen, ())
     gone = gone_channels(plain, {g.name: chosen[g.name] for g in plain}, reads=False)
     merging_at = {reader: name for name, reader in merged.items()}

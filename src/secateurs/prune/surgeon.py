@@ -74,8 +74,8 @@ def eliminate(
     through so many random combinations of them, which keep sums of squares within some 6%. The
     `ridge` is relative to the mean squared input of each reader, by default what
     oracle-approximating shrinkage gives (see `shrinkage`), so that units are not thought to be
-    rebuilt because there are few samples. Dead units have no loss and go first, in the order of
-    their index. Raises InputError when there is no reader or their units differ.
+    rebuilt because there are few samples, and a unit dead in all of them costs what so few leave
+    open. Raises InputError when there is no reader or their units differ.
 
     >>> x = torch.tensor([[1.0, 0, 2, 0], [0, 1, 0, 0], [0, 0, 0, 0], [1, 1, 2, 0]])
     >>> reader = Reader(torch.ones(4, 1), torch.arange(4)[:, None], len(x), rows=x)

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+
+from secateurs.errors import InputError
+from secateurs.prune.budget import Widths, descent
+from secateurs.prune.groups import Groups, find_groups
+from secateurs.prune.narrow import narrow
+from secateurs.prune.surgeon import Elimination
+from secateurs.ship.cost import macs, num_parameters
+
+SIZE = 64
+
+
+def curves(groups: Groups, scale: dict[str, float] | None = None) -> dict[str, Elimination]:
+    """Losses that rise with the square of the units that are gone."""
+    found = {}
+    for group in groups.found:
+        gone = torch.arange(1, group.num_units, dtype=torch.float64) / group.num_units
+        loss = (scale or {}).get(group.name, 1.0) * gone.square()
+        found[group.name] = Elimination(torch.arange(group.num_units), loss)
+    return found
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "mobilenet_v2", "mobilenet_v3_small", "densenet121", "resnext50_32x4d", "alexnet"],
+)
+def test_a_price_is_that_of_the_network_really_narrowed(name: str):
+    model = models.get_model(name, num_classes=5).eval()
+    groups = find_groups(model, size=SIZE).found
+    widths = Widths(model, groups, size=SIZE)
+    whole = widths.price(widths.whole)
+    assert whole.macs == macs(model, size=SIZE)
+    assert whole.parameters == num_parameters(model)
+    generator = torch.Generator().manual_seed(0)
+    kept = {
+        group.name: int(torch.randint(1, group.num_units + 1, (1,), generator=generator))
+        for group in groups
+    }
+    stay = {name: torch.arange(units) for name, units in kept.items()}
+    cut = narrow(model, groups, stay)
+    price = widths.price(kept)
+    assert price.macs == macs(cut, size=SIZE)
+    assert price.parameters == num_parameters(cut)
+    # What one group saves, the others being as they are.
+    name = groups[1].name
+    saved = widths.saved(widths.whole, name, 1)
+    alone = widths.price({**widths.whole, name: 1})
+    assert whole.macs - saved.macs == alone.macs
+    assert whole.parameters - saved.parameters == alone.parameters
+
+
+def test_attention_and_layers_without_a_group_have_their_share_of_the_price():
+    model = models.vit_b_32(num_classes=5)
+    groups = find_groups(model, size=224).found
+    widths = Widths(model, groups, size=224)
+    assert widths.price(widths.whole).parameters == num_parameters(model)
+
+
+@pytest.fixture(scope="module")
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 40, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(40, 24, 3, padding=1),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(96, 300),
+        nn.ReLU(),
+        nn.Linear(300, 7),
+    )
+
+
+@pytest.fixture(scope="module")
+def groups(net: nn.Module) -> Groups:
+    return find_groups(net, size=16)
+
+
+@pytest.mark.parametrize(
+    "budget", [{"params": 0.3}, {"macs": 0.3}, {"params": 0.2, "macs": 0.5}, {"params": 1.0}]
+)
+def test_budgets_are_met_and_no_step_too_far(net: nn.Module, groups: Groups, budget):
+    widths = Widths(net, groups.found, size=16)
+    way = descent(widths, curves(groups), **budget)
+    whole = way[0].price
+
+    def within(step) -> bool:
+        return step.price.parameters <= budget.get("params", 1) * whole.parameters and (
+            step.price.macs <= budget.get("macs", 1) * whole.macs
+        )
+
+    assert within(way[-1])
+    assert not any(within(step) for step in way[:-1])
+    for step in way:
+        price = widths.price(step.kept)
+        assert step.price.macs == pytest.approx(price.macs)
+        assert step.price.parameters == pytest.approx(price.parameters)
+        expected = sum(curves(groups)[name].loss_of(keep) for name, keep in step.kept.items())
+        assert step.loss == pytest.approx(expected)
+
+
+def test_units_go_where_they_cost_least_for_what_they_save(net: nn.Module, groups: Groups):
+    widths = Widths(net, groups.found, size=16)
+    dear = descent(widths, curves(groups, {"5": 1e6}), params=0.85)[-1].kept
+    cheap = descent(widths, curves(groups, {"5": 1e-6}), params=0.85)[-1].kept
+    assert dear["5"] == 300 and cheap["5"] < 300
+    assert cheap["0"] == 40 and dear["2"] < 24
+    # The first step is the cheapest of those that take a twelfth.
+    first = descent(widths, curves(groups), macs=0.5)[1].kept
+    changed = next(name for name in first if first[name] != widths.whole[name])
+    losses = curves(groups)
+    rates = {}
+    for name, units in widths.whole.items():
+        keep = round(units * 11 / 12)
+        rates[name] = losses[name].loss_of(keep) / widths.saved(widths.whole, name, keep).macs
+    assert changed == min(rates, key=rates.__getitem__)
+    assert first[changed] == round(widths.whole[changed] * 11 / 12)
+
+
+def test_widths_are_multiples_and_no_layer_is_removed(net: nn.Module, groups: Groups):
+    widths = Widths(net, groups.found, size=16)
+    way = descent(widths, curves(groups), round_to=8, fewest=8)
+    assert way[-1].kept == {"0": 8, "2": 8, "5": 8}
+    assert all(
+        units % 8 == 0 or units == widths.whole[name]
+        for step in way
+        for name, units in step.kept.items()
+    )
+    assert descent(widths, curves(groups))[-1].kept == {"0": 1, "2": 1, "5": 1}
+
+
+def test_the_way_goes_on_from_where_it_was_left(net: nn.Module, groups: Groups):
+    widths = Widths(net, groups.found, size=16)
+    first = descent(widths, curves(groups), params=0.5)[-1]
+    on = descent(widths, curves(groups), start=first.kept, by="macs")
+    assert on[0].kept == first.kept
+    for before, after in pairwise(on):
+        assert all(after.kept[name] <= units for name, units in before.kept.items())
+        assert after.price.macs < before.price.macs
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"params": 0.0}, "params: expected a fraction of the whole"),
+        ({"macs": 1.1}, "macs: expected a fraction of the whole"),
+        ({"round_to": 0}, "round_to and fewest"),
+        ({"fewest": 0}, "round_to and fewest"),
+        ({"macs": 1e-6}, "the least that cutting can reach is"),
+    ],
+)
+def test_bad_budgets_are_told(net: nn.Module, groups: Groups, words, message: str):
+    widths = Widths(net, groups.found, size=16)
+    with pytest.raises(InputError, match=message):
+        descent(widths, curves(groups), **words)

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from secateurs.errors import InputError
+from secateurs.nets.backbones import build, preprocessing
+from secateurs.prune.groups import Group, Groups, Member, find_groups
+from secateurs.prune.narrow import PARITY_LIMIT, checked, difference, narrow
+
+FAMILIES = {  # groups that can be cut, at least
+    "alexnet": 7,
+    "vgg11_bn": 10,
+    "resnet18": 12,
+    "densenet121": 110,
+    "mobilenet_v2": 18,
+    "mobilenet_v3_small": 20,
+    "efficientnet_b0": 30,
+    "shufflenet_v2_x0_5": 16,
+    "convnext_tiny": 18,
+    "swin_t": 12,
+    "vit_b_32": 12,
+    "googlenet": 50,
+    "inception_v3": 80,
+    "resnext50_32x4d": 20,
+    "squeezenet1_1": 10,
+    "mnasnet0_5": 20,
+    "regnet_y_400mf": 20,
+}
+SMALL = {"googlenet": 96, "inception_v3": 96, "vgg11_bn": 64, "resnext50_32x4d": 96}
+
+
+def survivors(groups: Groups, part: float = 0.5) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        group.name: torch.randperm(group.num_units, generator=generator)[
+            : max(1, int(part * group.num_units))
+        ]
+        for group in groups.found
+    }
+
+
+def awake(model: nn.Module) -> nn.Module:
+    """Batch norms with statistics of their own; layer scales and heads let something through."""
+    torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 1.5)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("layer_scale") or "head" in name:
+                parameter.uniform_(0.5, 1)
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_removed_equals_zeroed(name: str):
+    torch.manual_seed(0)
+    size = SMALL.get(name, 224 if name in ("alexnet", "vit_b_32", "swin_t") else 64)
+    model = awake(build(name, 4))
+    assert preprocessing(name).size >= size
+    # Swin does not come to an end: a short limit shows the same as a long one.
+    groups = find_groups(model, size=size, seconds=2 if name == "swin_t" else 60)
+    assert len(groups.found) >= FAMILIES[name]
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(2))
+    stay = survivors(groups)
+    assert difference(model, groups.found, stay, images) <= PARITY_LIMIT
+    cut = narrow(model, groups.found, stay)
+    with torch.no_grad():
+        before, after = model(images), cut(images)
+    assert before.shape == after.shape
+    assert (before - after).abs().max() > 1e-6  # else the check could not fail
+    assert sum(p.numel() for p in cut.parameters()) < sum(p.numel() for p in model.parameters())
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(8, 6, 3, bias=False),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(6 * 16, 5),
+        nn.ReLU(),
+        nn.Linear(5, 2),
+    ).eval()
+
+
+def test_survivors_keep_their_order_and_weights(net: nn.Module):
+    groups = find_groups(net, size=8).found
+    cut = narrow(net, groups, {"0": torch.tensor([5, 1]), "3": torch.tensor([0, 2])})
+    assert torch.equal(cut[0].weight, net[0].weight[[1, 5]])
+    assert torch.equal(cut[1].running_var, net[1].running_var[[1, 5]])
+    assert torch.equal(cut[3].weight, net[3].weight[[0, 2]][:, [1, 5]])
+    columns = torch.cat([torch.arange(16), torch.arange(32, 48)])
+    assert torch.equal(cut[6].weight, net[6].weight[:, columns])
+    assert (cut[0].out_channels, cut[1].num_features, cut[3].in_channels) == (2, 2, 2)
+    assert (cut[6].in_features, cut[6].out_features) == (32, 5)
+
+
+def test_nothing_is_shared_with_the_model_given(net: nn.Module):
+    net[3].weight.requires_grad_(False)
+    groups = find_groups(net, size=8).found
+    cut = narrow(net, groups, {"0": torch.arange(8)})  # even where nothing is removed
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    own = {value.data_ptr() for value in net.state_dict().values()}
+    assert not own & {value.data_ptr() for value in cut.state_dict().values()}
+    with torch.no_grad():
+        for value in cut.state_dict().values():
+            value.zero_()
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert [p.requires_grad for p in cut.parameters()] == [
+        p.requires_grad for p in net.parameters()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("units", "message"),
+    [([], "every unit"), ([1, 1], "twice|repeated|once"), ([8], "8"), ([-1], "-1")],
+)
+def test_impossible_survivors_are_told(net: nn.Module, units: list[int], message: str):
+    groups = find_groups(net, size=8).found
+    with pytest.raises(InputError, match=message):
+        narrow(net, groups, {"0": torch.tensor(units, dtype=torch.int64)})
+
+
+def test_a_group_that_is_wrong_is_found_among_others_and_left_whole(net: nn.Module):
+    groups = find_groups(net, size=8)
+    assert not checked(net, groups, torch.randn(2, 3, 8, 8)).whole
+    right = groups.found[1]
+    reader = right.side("in")[0]
+    turned = Member(reader.path, "in", reader.index, reader.unit.flip(0))  # columns of others
+    wrong = Group(right.name, right.num_units, (right.side("out")[0], turned))
+    images = torch.randn(4, 3, 8, 8)
+    assert difference(net, [wrong], {"3": torch.tensor([0, 1, 2])}, images) > 1e-3
+    seen = checked(net, replace(groups, found=(groups.found[0], wrong, groups.found[2])), images)
+    assert [group.name for group in seen.found] == ["0", "6"]
+    assert [left.name for left in seen.whole] == ["3"]
+    assert "is not the same as zeroing" in seen.whole[0].reason
+
+
+def test_a_cut_that_does_not_run_is_infinitely_wrong(net: nn.Module):
+    group = find_groups(net, size=8).found[0]
+    maker = Group("0", 8, group.side("out"))  # nobody is told that channels are missing
+    images = torch.randn(2, 3, 8, 8)
+    assert difference(net, [maker], {"0": torch.tensor([0, 1])}, images) == float("inf")
+    seen = checked(net, Groups((maker,), ()), images)
+    assert not seen.found and "inf" in seen.whole[0].reason
+
+
+def test_modes_and_hooks_are_as_before(net: nn.Module):
+    net.train()
+    statistics = net[1].running_mean.clone()
+    groups = find_groups(net, size=8)
+    checked(net, groups, torch.randn(2, 3, 8, 8))
+    assert net.training and torch.equal(net[1].running_mean, statistics)
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in net.modules())

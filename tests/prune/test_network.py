@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from secateurs.prune.groups import find_groups
+from secateurs.prune.network import Pruned, cut, mergeable, recalibrate
+from secateurs.prune.survey import importance, norms_after, survey
+
+SIZE = 12
+
+
+def network(*, inplace: bool = False) -> nn.Sequential:
+    """Convolutions with and without batch norm and bias, then linear layers."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(inplace=inplace),
+        nn.Conv2d(8, 6, 3, padding=1, bias=False),
+        nn.BatchNorm2d(6),
+        nn.ReLU(inplace=inplace),
+        nn.Conv2d(6, 5, 3),
+        nn.ReLU(inplace=inplace),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(20, 9),
+        nn.ReLU(inplace=inplace),
+        nn.Linear(9, 4),
+    )
+    with torch.no_grad():
+        for norm in (model[1], model[4]):
+            norm.running_mean.normal_(0, 0.2)
+            norm.running_var.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+def images(count: int = 96) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return list(torch.randn(count, 3, SIZE, SIZE, generator=generator).split(32))
+
+
+def opened(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    return list(model.named_children())
+
+
+def pruned(model: nn.Module, kept: dict[str, int], batches: list[Tensor], **words) -> Pruned:
+    groups = find_groups(model, size=SIZE).found
+    whole = {group.name: group.num_units for group in groups}
+    return cut(model, groups, survey(model, groups, batches), {**whole, **kept}, batches, **words)
+
+
+def far(model: nn.Module, other: nn.Module, batches: list[Tensor]) -> float:
+    with torch.no_grad():
+        exact, found = (torch.cat([net(b) for b in batches]) for net in (model, other))
+    return float((found - exact).square().mean() / (exact - exact.mean(0)).square().mean())
+
+
+def test_nothing_removed_is_the_same_network():
+    model, batches = network(), images()
+    result = pruned(model, {}, batches)
+    assert far(model, result.model, batches) == 0.0
+    assert result.survivors == {} and result.merged == ()
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_copies_of_a_channel_go_without_a_trace(inplace: bool):
+    model, batches = network(inplace=inplace), images()
+    with torch.no_grad():
+        model[0].weight[5] = model[0].weight[2]  # scaled by the norm, without an offset of its own
+        for vector in (model[1].bias, model[1].running_mean):
+            vector[[2, 5]] = 0
+        model[6].weight[4] = 3 * model[6].weight[1]
+        model[6].bias[4] = 3 * model[6].bias[1]
+        model[10].weight[7] = 0.5 * model[10].weight[3]
+        model[10].bias[7] = 0.5 * model[10].bias[3]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    result = pruned(model, {"0": 7, "6": 4, "10": 8}, batches, steps=opened)
+    # Shrinkage keeps a thousandth of the ridge, whatever the samples say.
+    assert far(model, result.model, images(20)) < 1e-3
+    assert result.merged == ("10",)
+    assert set(range(8)) - set(result.survivors["0"].tolist()) < {2, 5}
+    assert set(range(5)) - set(result.survivors["6"].tolist()) < {1, 4}
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_opened_into_steps_or_not_the_network_is_the_same(monkeypatch: pytest.MonkeyPatch):
+    model, batches = network(inplace=True), images()
+    kept = {"0": 5, "3": 4, "6": 3, "10": 4}
+    whole = pruned(model, kept, batches).model
+    stepwise = pruned(model, kept, batches, steps=opened).model
+    monkeypatch.setattr("secateurs.prune.network.MEMORY", 1)  # nothing may be held
+    forgetful = pruned(model, kept, batches, steps=opened).model
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(stepwise.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(forgetful.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+    assert far(whole, stepwise, batches) < 1e-8
+
+
+def test_a_reader_is_refitted_by_least_squares_over_patches():
+    # Far more samples than inputs, so that the ridge hardly matters.
+    model, batches = network(), images(256)
+    result = pruned(model, {"3": 4}, batches)
+    stay = result.survivors["3"]
+    with torch.no_grad():
+        into = torch.cat([model[:6](batch)[:, stay] for batch in batches])
+        target = torch.cat([model[:7](batch) for batch in batches])
+    patches = nn.functional.unfold(into, 3).transpose(1, 2).flatten(0, 1).double().numpy()
+    ones = np.ones((len(patches), 1))
+    wanted = target.flatten(2).transpose(1, 2).flatten(0, 1).double().numpy()
+    found, *_ = np.linalg.lstsq(np.hstack([patches, ones]), wanted, rcond=None)
+    layer = result.model[6]
+    got = layer.weight.detach().flatten(1).T.double().numpy()
+    # Fitted on some positions, not on all of them, and with a little ridge.
+    assert np.abs(got - found[:-1]).max() < 0.1 * np.abs(found[:-1]).max()
+    errors = {}
+    for name, weights, offset in (
+        ("best", found[:-1], found[-1]),
+        ("ours", got, layer.bias.detach().double().numpy()),
+        (
+            "left",
+            model[6].weight.detach()[:, stay].flatten(1).T.double().numpy(),
+            model[6].bias.detach().double().numpy(),
+        ),
+    ):
+        errors[name] = float(np.square(patches @ weights + offset - wanted).mean())
+    assert errors["ours"] < 1.02 * errors["best"] < 0.9 * errors["left"]
+
+
+def test_an_offset_that_a_layer_lacks_goes_into_its_batch_norm():
+    model, batches = network(), images()
+    groups = find_groups(model, size=SIZE).found
+    assert norms_after(model, batches[0][:1]) == {"0": "1", "3": "4"}
+    seen = survey(model, groups, batches)
+    result = cut(model, groups, seen, {"0": 4, "3": 6, "6": 5, "10": 9}, batches)
+    assert result.model[3].bias is None
+    assert not torch.equal(result.model[4].running_mean, model[4].running_mean)
+    with torch.no_grad():
+        given = torch.cat([model[:5](batch) for batch in batches])
+        found = torch.cat([result.model[:5](batch) for batch in batches])
+    off = (found - given).mean((0, 2, 3)).abs() / given.std((0, 2, 3))
+    assert off.max() < 0.03
+
+
+def test_refitting_can_be_left_out_and_survivors_can_be_given():
+    model, batches = network(), images()
+    groups = find_groups(model, size=SIZE).found
+    seen = survey(model, groups, batches)
+    kept = {"0": 8, "3": 6, "6": 2, "10": 9}
+    stay = {"6": torch.tensor([0, 3])}
+    plain = cut(model, groups, seen, kept, batches, survivors=stay, refitting=False)
+    assert torch.equal(plain.model[6].weight, model[6].weight[[0, 3]])
+    refitted = cut(model, groups, seen, kept, batches, survivors=stay)
+    assert torch.equal(refitted.survivors["6"], stay["6"])
+    assert far(model, refitted.model, batches) < far(model, plain.model, batches)
+
+
+def test_only_linear_layers_in_a_chain_are_merged():
+    model = network()
+    groups = find_groups(model, size=SIZE).found
+    assert mergeable(model, groups) == {"10": "12"}
+    batches = images()
+    seen = survey(model, groups, batches)
+    kept = {"0": 8, "3": 6, "6": 5, "10": 2}
+    merged = cut(model, groups, seen, kept, batches)
+    chosen = cut(model, groups, seen, kept, batches, merging=False)
+    assert (merged.merged, chosen.merged) == (("10",), ())
+    # Selected units keep their own weights, merged ones do not.
+    assert torch.equal(chosen.model[10].weight, model[10].weight[chosen.survivors["10"]])
+    assert not torch.equal(merged.model[10].weight, model[10].weight[merged.survivors["10"]])
+
+
+def test_mirrored_views_are_no_new_images():
+    model, batches = network(), images(32)
+    groups = find_groups(model, size=SIZE).found
+    both = [*batches, *(batch.flip(-1) for batch in batches)]
+    seen = survey(model, groups, both, copies=2)
+    alone = survey(model, groups, both)
+    # Fewer images for the same sums: more shrinkage, so that less is thought to be rebuilt.
+    for name, curve in seen.eliminations.items():
+        assert float(curve.loss[-1]) != float(alone.eliminations[name].loss[-1])
+
+
+def test_importance_is_the_mean_square_of_a_random_derivative():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).eval()
+    model[0].weight.requires_grad_(False)
+    x = torch.randn(24, 5)
+    found = importance(model, ["0", "2"], [x], seed=7, num_images=24)
+    signs = []
+    generator = torch.Generator().manual_seed(7)
+    for part in x.split(16):
+        signs.append(torch.randint(0, 2, (len(part), 3), generator=generator) * 2 - 1)
+    sign = torch.cat(signs).double()
+    hidden = torch.tanh(model[0](x)).double().detach()
+    inner = (sign @ model[2].weight.double().detach()) * (1 - hidden.square())
+    torch.testing.assert_close(found["0"].double(), inner.square().mean(0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found["2"], torch.ones(3))
+    assert [p.requires_grad for p in model.parameters()] == [False, True, True, True]
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_statistics_are_those_of_the_images():
+    model, batches = network(), images()
+    recalibrate(model, batches)
+    with torch.no_grad():
+        into = torch.cat([model[:1](batch) for batch in batches])
+    torch.testing.assert_close(model[1].running_mean, into.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model[1].running_var, into.var((0, 2, 3)), rtol=2e-2, atol=1e-4)
+    assert model[1].momentum == 0.1 and not model[1].training
