@@ -48,6 +48,7 @@ from secateurs.study.trials import SharedInputs, Store, Trial, run_trial
 from secateurs.study.whole import Budget, prune_whole, views
 
 Row = dict[str, Any]
+LATENCY_S = 5.0
 RULES = ("ours", "l2", "geometric_median", "taylor", "random")
 
 
@@ -188,10 +189,12 @@ def curves(given: argparse.Namespace) -> list[Row]:
         model, bench = trained(given, split)
         model.eval()
         train, val = bench.dataset.sides["train"], bench.dataset.sides["val"]
-        batches, seen_val = views(train, bench.device), views(val, bench.device)
+        batches = views(train, bench.device, mirrored=bench.config.augment)
+        copies = 1 + bench.config.augment
+        seen_val = views(val, bench.device)
         answers = torch.from_numpy(val.labels)
         groups = find_groups(model, size=train.size).found
-        seen = survey(model, groups, batches, seed=split)
+        seen = survey(model, groups, batches, copies=copies, seed=split)
         widths = Widths(model, groups, size=train.size)
 
         def score(network: nn.Module, held: list[Tensor] = seen_val, y: Tensor = answers) -> float:
@@ -204,6 +207,22 @@ def curves(given: argparse.Namespace) -> list[Row]:
         scores = {
             rule: tp_scores(rule, model, groups, *some) for rule in given.rules if rule != "ours"
         }
+        measured: dict[tuple[int, ...], float] = {}
+
+        def timed(
+            network: nn.Module,
+            kept: dict[str, int],
+            model: nn.Module = model,
+            images: Tensor = batches[0],
+            measured: dict[tuple[int, ...], float] = measured,
+        ) -> float:
+            """Of widths, not of weights: once for each."""
+            widths = tuple(kept.values())
+            if widths not in measured:
+                row = torch_latency(model, network, images, batch=64, budget_s=LATENCY_S)
+                measured[widths] = row.ratio_p50
+            return measured[widths]
+
         for macs in given.levels:
             for rule in given.rules:
                 if rule == "ours":
@@ -227,6 +246,7 @@ def curves(given: argparse.Namespace) -> list[Row]:
                         refitting=refitting,
                         merging=rule == "ours",
                         survivors=survivors,
+                        copies=copies,
                         seed=split,
                     )
                     recalibrate(result.model, batches)
@@ -240,8 +260,9 @@ def curves(given: argparse.Namespace) -> list[Row]:
                         "macs": price.macs / whole.macs,
                         "params": price.parameters / whole.parameters,
                         "unpruned": unpruned,
-                        "cut": score(result.model),
                         "seconds": time.perf_counter() - started,
+                        "cut": score(result.model),
+                        "latency": timed(result.model, kept),
                         "recovered": None,
                     }
                     if given.epochs and macs in given.recover_at:
@@ -295,19 +316,22 @@ def print_curves(rows: list[Row], given: argparse.Namespace) -> None:
     for what, name in (("cut", "the cut"), ("recovered", "recovery")):
         if all(row[what] is None for row in rows):
             continue
-        print(f"\nPoints of validation accuracy after {name}:\n\n| rule | {head} |")
+        print(f"\nPoints of validation accuracy after {name}, and latency left at batch 64:\n")
+        print(f"| rule | {head} |")
         print("|---" * (len(levels) + 1) + "|")
         for rule in given.rules:
             for refitted in (True, False):
                 cells: list[str] = []
                 for level in levels:
                     own = [
-                        row[what] - row["unpruned"]
+                        row
                         for row in rows
                         if (row["rule"], row["refitted"], row["level"]) == (rule, refitted, level)
                         and row[what] is not None
                     ]
-                    cells.append(spread(own) if own else "")
+                    lost = [row[what] - row["unpruned"] for row in own]
+                    time_left = np.mean([row["latency"] for row in own]) if own else 0.0
+                    cells.append(f"{spread(lost)}, {100 * time_left:.0f}%" if own else "")
                 least = "least squares" if refitted else "as they are"
                 print(f"| {rule}, {least} | {' | '.join(cells)} |")
 

@@ -128,7 +128,7 @@ def test_cost_is_shown_as_a_share_with_the_real_numbers(results: dict[str, Any])
     assert figure is not None
     ratios = list(figure.data[1].x)
     before, after = results["cost"]["before"], results["cost"]["after"]
-    keys = ("num_parameters", "macs", "file_bytes", "onnx_bytes")
+    keys = ("num_parameters", "macs", "activation_bytes", "file_bytes", "onnx_bytes")
     assert ratios == [after[key] / before[key] for key in keys]
     assert "57.0 M → 40.7 M" in figure.layout.yaxis.ticktext[0]
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from secateurs.nets.backbones import build, weights_entry
-from secateurs.ship.cost import Cost, cost, cost_sentence, macs, num_parameters
+from secateurs.ship.cost import Cost, activation_bytes, cost, cost_sentence, macs, num_parameters
 from secateurs.ship.latency import LatencyRow, Spread
 
 
@@ -58,11 +58,39 @@ def test_counting_leaves_the_model_alone() -> None:
     assert cost(model, size=64, file_bytes=10).to_json() == {
         "num_parameters": sum(p.numel() for p in model.parameters()),
         "macs": macs(model, size=64),
+        "activation_bytes": activation_bytes(model, size=64),
         "file_bytes": 10,
         "onnx_bytes": None,
     }
     assert model.training and not model._forward_hooks
     assert torch.backends.mha.get_fastpath_enabled() == fused
+
+
+class Fork(nn.Module):
+    """Holds on to the first of three results until the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 10, 1), nn.Conv2d(10, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.a(x)
+        return self.c(self.b(first)) + first
+
+
+@pytest.mark.parametrize(
+    ("model", "floats"),
+    [
+        # The caller holds the image (3); at the widest the held result, its wide one, and the last.
+        (Fork(), 3 + 4 + 10 + 4),
+        (nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 1, 1)), 3 + 8 + 8),
+        (nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(inplace=True), nn.Conv2d(8, 1, 1)), 3 + 8 + 1),
+        (nn.Sequential(nn.Conv2d(3, 8, 1), nn.Dropout(), nn.Identity()), 3 + 8),
+    ],
+)
+def test_the_peak_of_what_is_alive_is_counted_by_hand(model: nn.Module, floats: int) -> None:
+    assert activation_bytes(model.train(), size=5) == 4 * 25 * floats
+    assert model.training
 
 
 def a_row(

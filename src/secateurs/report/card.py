@@ -111,6 +111,7 @@ def _cost(results: Record) -> list[str]:
     kinds: tuple[tuple[str, str, Any], ...] = (
         ("num_parameters", "parameters", integer),
         ("macs", "multiply-accumulates", integer),
+        ("activation_bytes", "activation memory of an image, at its peak", size),
         ("file_bytes", "model.safetensors", size),
         ("onnx_bytes", "model.onnx", size),
     )

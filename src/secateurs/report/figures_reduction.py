@@ -30,6 +30,7 @@ MEASURES = ("precision", "recall", "specificity")
 COSTS = (
     ("num_parameters", "parameters", count),
     ("macs", "multiply-accumulates", count),
+    ("activation_bytes", "memory of an image", size),
     ("file_bytes", "model file", size),
     ("onnx_bytes", "ONNX file", size),
 )

@@ -40,6 +40,7 @@ _EVALUATION: dict[str, Any] = {
 _COST: dict[str, Any] = {
     "num_parameters": _NUMBER,
     "macs": _NUMBER,
+    "activation_bytes": Maybe(float, absent=True),
     "file_bytes": _NUMBER,
     "onnx_bytes": Maybe(float, absent=True),
 }

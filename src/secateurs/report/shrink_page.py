@@ -18,7 +18,7 @@ from secateurs.report.canvas import DARK, Plot
 from secateurs.report.page import TEMPLATES, embedded_json, policy
 from secateurs.report.panels import Panel
 from secateurs.report.tables import Table
-from secateurs.report.words import integer, milliseconds, percent, percent_interval
+from secateurs.report.words import integer, milliseconds, percent, percent_interval, size
 
 Record = dict[str, Any]
 NAME = "pruning.html"
@@ -204,6 +204,11 @@ def _cost_table(record: Record) -> Table:
     rows = [
         ("parameters", integer(before["num_parameters"]), integer(after["num_parameters"])),
         ("multiply-accumulates", integer(before["macs"]), integer(after["macs"])),
+        (
+            "activation memory of an image, at its peak",
+            size(before["activation_bytes"]),
+            size(after["activation_bytes"]),
+        ),
         *(
             (
                 f"{row['runtime']}, {row['device']}, batch {row['batch']}",

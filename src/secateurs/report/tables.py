@@ -218,6 +218,7 @@ def cost_table(results: Record) -> Table:
     formats = (
         ("parameters", "num_parameters", count),
         ("multiply-accumulates per image", "macs", count),
+        ("activation memory per image, at its peak", "activation_bytes", size),
         ("model file", "file_bytes", size),
         ("ONNX file", "onnx_bytes", size),
     )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from secateurs.nets.trace import skeleton
@@ -17,10 +21,14 @@ NOT_FASTER = 0.97
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs: `macs` are for one image, sizes in bytes, None without a file."""
+    """What a network costs: `macs` are for one image, sizes in bytes, None without a file.
+
+    `activation_bytes` is the most memory that an image and what is computed from it take at once.
+    """
 
     num_parameters: int
     macs: int
+    activation_bytes: int | None = None
     file_bytes: int | None = None
     onnx_bytes: int | None = None
 
@@ -61,6 +69,63 @@ def macs(model: nn.Module, *, size: int = 224) -> int:
     return counter.get_total_flops() // 2
 
 
+class _Live(TorchDispatchMode):
+    """Counts the bytes of tensors that are alive, from the first operation on."""
+
+    def __init__(self, without: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+        self.live = self.peak = 0
+        for tensor in without:
+            self.known.add(tensor.untyped_storage())
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor):
+                self.count(value)
+        return result
+
+    def count(self, tensor: Tensor) -> None:
+        """Take in a tensor's storage, and notice when it goes."""
+        storage = tensor.untyped_storage()
+        if storage in self.known:
+            return
+        self.known.add(storage)
+        size = storage.nbytes()
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._gone, size)
+
+    def _gone(self, size: int) -> None:
+        self.live -= size
+
+
+def activation_bytes(model: nn.Module, *, size: int = 224) -> int:
+    """The most bytes that one image (3, size, size) and what is computed from it take at once.
+
+    Counted in evaluation on shapes alone, operation by operation, without the parameters: what
+    PyTorch needs when every result lives as long as something refers to it, kernels' own workspaces
+    left out. Several images take as many times more.
+
+    >>> activation_bytes(nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.Linear(5, 100)), size=2)
+    468
+    """
+    bare = skeleton(model).eval()
+    tensors = [*bare.parameters(), *bare.buffers()]
+    image = torch.empty(1, 3, size, size, device="meta", dtype=next(bare.parameters()).dtype)
+    with torch.no_grad(), _Live(tensors) as live:
+        live.count(image)
+        bare(image)
+    return live.peak
+
+
 def cost(
     model: nn.Module,
     *,
@@ -69,7 +134,13 @@ def cost(
     onnx_bytes: int | None = None,
 ) -> Cost:
     """A network's cost on images of `size` pixels a side, with the sizes of files that it has."""
-    return Cost(num_parameters(model), macs(model, size=size), file_bytes, onnx_bytes)
+    return Cost(
+        num_parameters=num_parameters(model),
+        macs=macs(model, size=size),
+        activation_bytes=activation_bytes(model, size=size),
+        file_bytes=file_bytes,
+        onnx_bytes=onnx_bytes,
+    )
 
 
 def cost_sentence(before: Cost, after: Cost, latency: Sequence[LatencyRow]) -> str:

@@ -107,9 +107,7 @@ def prune_whole(
     stop = stop or StopFlag()
     model = model.to(device).eval()
     train, val = dataset.sides["train"], dataset.sides["val"]
-    batches = views(train, device)
-    if config.augment:
-        batches += [batch.flip(-1) for batch in batches]
+    batches = views(train, device, mirrored=config.augment)
     copies = 1 + config.augment
     size = train.size
     with progress.task("looking for groups", 2) as advance:
@@ -201,14 +199,15 @@ def prune_whole(
     )
 
 
-def views(images: Images, device: torch.device) -> list[Tensor]:
-    """Evaluation views of all images in batches, channels last."""
-    return [
+def views(images: Images, device: torch.device, *, mirrored: bool = False) -> list[Tensor]:
+    """Evaluation views of all images in batches, channels last; then all mirrored if asked for."""
+    plain = [
         images.eval_views(slice(first, first + BATCH), device).contiguous(
             memory_format=torch.channels_last
         )
         for first in range(0, len(images), BATCH)
     ]
+    return plain + [batch.flip(-1) for batch in plain] if mirrored else plain
 
 
 def _choose(
