@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from pathlib import Path
 
@@ -269,6 +270,23 @@ def test_no_warning_leaks_from_any_thread_and_filters_are_restored(tmp_path: Pat
     assert len(images) == 40
     assert caught == []
     assert list(warnings.filters) == before
+
+
+def test_half_read_results_may_be_let_go_in_one_of_their_own_threads():
+    wanted, gone = threading.Event(), threading.Event()
+
+    def job(number: int) -> int:
+        if number == 1:
+            wanted.wait(10)
+            results.close()  # as a collection of garbage in this thread would
+            gone.set()
+        return number
+
+    results = in_order(range(100), job, workers=1)
+    assert next(results) == 0
+    wanted.set()
+    assert gone.wait(10)
+    assert list(results) == []
 
 
 def test_silence_ends_with_the_last_to_leave():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -217,11 +218,12 @@ def audit(
     records: list[Record] = []
     # Filters are changed here once, and not by each thread.
     with progress.task("audit", len(listing)) as done, without_warnings():
-        for record, decoded, rendered in in_order(range(len(listing)), examine, workers=workers):
-            records.append(record)
-            if decoded and sink is not None:
-                sink.append(content_id(record.sha256), rendered)
-            done(1)
+        with closing(in_order(range(len(listing)), examine, workers=workers)) as examined:
+            for record, decoded, rendered in examined:
+                records.append(record)
+                if decoded and sink is not None:
+                    sink.append(content_id(record.sha256), rendered)
+                done(1)
     by_content = {record.sha256: record for record in records if record.sha256}
     if cache is not None and not by_content.keys() <= known.keys():
         try:

@@ -32,14 +32,15 @@ def in_order(
     """
     num_threads = max(1, workers if workers is not None else default_workers())
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(num_threads, thread_name_prefix="images") as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(job, item))
-                if len(waiting) >= 4 * num_threads:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="images")
+    try:
+        for item in items:
+            waiting.append(pool.submit(job, item))
+            if len(waiting) >= 4 * num_threads:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        # A generator that was left half read may be closed by the collector of garbage in one of
+        # these very threads, which cannot wait for itself.
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,10 +167,10 @@ def _fill(
         return rendered
 
     with progress.task("decode", len(listing)) as done, without_warnings():
-        rows = in_order(range(len(listing)), render, workers=workers)
-        for identity, rendered in zip(audit.content_ids.tolist(), rows, strict=True):
-            shelf.append(identity, *rendered)
-            done(1)
+        with closing(in_order(range(len(listing)), render, workers=workers)) as rows:
+            for identity, rendered in zip(audit.content_ids.tolist(), rows, strict=True):
+                shelf.append(identity, *rendered)
+                done(1)
 
 
 @contextmanager
