@@ -16,6 +16,7 @@ import typer
 from secateurs.cli_grid import grid
 from secateurs.cli_model import evaluate, export, predict, prune
 from secateurs.cli_options import AsJson, Cache, Data, GroupBy, Quiet, Seed, Strict
+from secateurs.cli_paper import paper
 from secateurs.cli_search import search
 from secateurs.cli_session import session_of
 from secateurs.cli_study import study, train
@@ -34,7 +35,7 @@ app = typer.Typer(
 )
 
 
-for _command in (study, sweep, search, train, evaluate, prune, grid, export, predict):
+for _command in (study, sweep, search, train, evaluate, prune, grid, export, predict, paper):
     app.command()(_command)
 
 

@@ -37,6 +37,7 @@ class FitConfig:
     epoch only (as the paper's program does); `schedule` keeps the learning rate or lets it fall to
     zero along half a cosine (Loshchilov and Hutter 2017); `patience` epochs without a better
     validation accuracy before stopping, None never; `seed` orders the images and draws the dropout;
+    `keep` is which epoch's network is the result: the best on validation, or the last.
     `distil` in 0..1 is the share of the loss that compares with a teacher's answers at
     `temperature` (see `distillation_loss`), the labels having the rest.
     """
@@ -49,6 +50,7 @@ class FitConfig:
     dropout: Literal["on", "off", "first-epoch"] = "on"
     schedule: Literal["constant", "cosine"] = "constant"
     patience: int | None = None
+    keep: Literal["best", "last"] = "best"
     precision: Precision = "float32"
     seed: int = 0
     distil: float = 0.0
@@ -64,6 +66,7 @@ class FitConfig:
             "dropout": self.dropout in ("on", "off", "first-epoch"),
             "schedule": self.schedule in ("constant", "cosine"),
             "patience": self.patience is None or self.patience >= 1,
+            "keep": self.keep == "best" or (self.keep == "last" and self.patience is None),
             "distil": 0 <= self.distil <= 1,
             "temperature": self.temperature > 0,
         }
@@ -273,7 +276,7 @@ class _Run:
         if not (math.isfinite(row.train_loss) and math.isfinite(row.val_loss)):
             return None
         self.curve.append(row)
-        if _better(row, self.best_row):
+        if self.config.keep == "last" or _better(row, self.best_row):
             self.best_row, self.best = row, _copy(changing_state(self.tail))
         self.epoch, self.step, self.sums = self.epoch + 1, 0, self._no_sums()
         return row

@@ -32,16 +32,15 @@ class StudyConfig:
     """Everything that decides a study's numbers, beside the images and the weights themselves.
 
     `depths` empty means every depth of the backbone; `batch_size` None means the whole training
-    set; `views` views of each image shared by all epochs, None a new one in every epoch;
+    set; `keep_epoch` is the network that a trial ends with, the best on validation or the last;
+    `views` views of each image are shared by all epochs, None for a new one in every epoch;
     `scratch_runs` runs of the baseline with random weights. `rotation_deg` and `min_scale` bound
     the views' rotation and the crop's share of the image, whose shape follows `resize`: squashed
-    as the evaluation picture is, or in true proportions; `rule` selects
-    the units that survive pruning and `compensation` is what is done with their weights; `keep` or
-    `keep_fraction` says how many survive in
-    each layer (`keep`: one number for all, or one a
-    layer in the order in which they run). Without either, `max_loss` is what pruning
-    may cost in points of validation accuracy, None to take the angle `low_deg` as it is. Angles in
-    degrees.
+    as the evaluation picture is, or in true proportions. `rule` selects the units that survive
+    pruning and `compensation` is what is done with their weights; `keep` (one number for all
+    layers, or one a layer in the order in which they run) or `keep_fraction` says how many
+    survive. Without either, `max_loss` is what pruning may cost in points of validation accuracy,
+    None to take the angle `low_deg` as it is. Angles in degrees.
     """
 
     preset: str = "quick"
@@ -60,6 +59,7 @@ class StudyConfig:
     label_smoothing: float = 0.0
     dropout: Dropout = "on"
     patience: int | None = None
+    keep_epoch: Literal["best", "last"] = "best"
     views: int | None = 2
     rotation_deg: float = 0.0
     min_scale: float = 1.0
@@ -138,6 +138,7 @@ class StudyConfig:
             dropout=self.dropout,
             schedule=self.schedule,
             patience=self.patience,
+            keep=self.keep_epoch,
             seed=self.seed + run,
         )
 

@@ -1,0 +1,192 @@
+"""The page of a run of the paper: each published number beside ours, then what is beyond it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from secateurs.errors import InputError
+from secateurs.files import write_text
+from secateurs.report import paper_panels as panels
+from secateurs.report import words
+from secateurs.report.canvas import DARK
+from secateurs.report.outcome import Record
+from secateurs.report.page import TEMPLATES, embedded_json, policy
+from secateurs.report.words import integer, percent, percent_interval, plural
+from secateurs.study.published import published
+
+NAME = "paper.html"
+SCHEMA = 1
+QUIRKS = {
+    "first_epoch_dropout": "dropout active in the first epoch alone",
+    "choose_on_test": "the best network chosen on test",
+    "noisy_activations": "activations taken with dropout and new views in each cell",
+}
+
+
+def write_paper_page(answer: Record, directory: Path) -> Path:
+    """Write the page of a run (what `paper.json` holds) to `directory`/paper.html.
+
+    The file is written whole or not at all and loads nothing from anywhere. Raises InputError when
+    the run is of another schema or the page cannot be written.
+    """
+    if answer.get("schema") != SCHEMA:
+        raise InputError(f"paper: schema is {answer.get('schema')!r}, expected {SCHEMA}")
+    path = directory / NAME
+    try:
+        write_text(path, render_paper(answer))
+    except OSError as error:
+        raise InputError(f"{path}: the page cannot be written ({error.strerror})") from None
+    return path
+
+
+def render_paper(answer: Record) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    first = [
+        panels.table1(answer),
+        *panels.search(answer),
+        panels.table2(answer),
+        panels.table3(answer),
+        panels.grid(answer),
+    ]
+    first.append(panels.ambiguities(answer))
+    second = [*panels.apart(answer), panels.choices(answer), panels.smallest(answer)]
+    plots = {
+        f"plot-{panel.key}-{index}": json.loads(str(plot.figure.to_json()))
+        for panel in (*first, *second)
+        for index, plot in enumerate(panel.plots)
+    }
+    scripts = (get_plotlyjs(), (TEMPLATES / "report.js").read_text(encoding="utf-8"))
+    return environment.get_template("paper.html.j2").render(
+        paper=answer,
+        headline=headline(answer),
+        standfirst=standfirst(answer),
+        tiles=_tiles(answer),
+        cautions=cautions(answer),
+        first=first,
+        second=second,
+        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        scripts=[Markup(text) for text in scripts],
+        policy=policy(scripts),
+        plots=embedded_json(plots),
+        dark=embedded_json(DARK),
+    )
+
+
+def headline(answer: Record) -> str:
+    """What came, in a sentence."""
+    counted = answer["counted"]
+    if not answer["data"]["is_sfew"]:
+        best = answer["best"]["test"]["accuracy"]
+        return (
+            f"The paper's protocol reaches {percent(best)} on the test images of "
+            f"{answer['data']['name']}; its own frames gave 50%."
+        )
+    return (
+        f"{counted['inside']} of the paper's numbers lie inside our intervals, "
+        f"{counted['outside']} outside; {counted['not comparable']} cannot be compared."
+    )
+
+
+def standfirst(answer: Record) -> str:
+    """How it was run."""
+    plan, split = answer["plan"], answer["split"]["counts"]
+    quirks = [text for name, text in QUIRKS.items() if plan[name]]
+    return (
+        f"{plural(plan['runs'], 'run')} of {plural(plan['epochs'], 'full-batch epoch')} at each "
+        f"depth on {split['train']} images; {split['val']} for validation and {split['test']} for "
+        f"test. {answer['weights']['sentence'].capitalize()}."
+        + (f" As in the published program: {words.listed(quirks)}." if quirks else "")
+    )
+
+
+def cautions(answer: Record) -> list[str]:
+    """What a reader has to know before relying on the numbers."""
+    found: list[str] = []
+    if not answer["data"]["is_sfew"]:
+        found.append(
+            "These are not the paper's frames: published numbers stand beside ours for "
+            "orientation, and none of them can be confirmed or refuted here."
+        )
+    if answer["best"]["on"] == "test":
+        found.append(
+            "The best network was chosen by its test accuracy, as the paper did: what it scores "
+            "there promises too much."
+        )
+    groups = answer["split"]["leakage"]["group"]
+    if groups is not None and groups["num"]:
+        share = groups["num"] / answer["split"]["counts"]["test"]
+        found.append(
+            f"{percent(share, digits=0)} of the test images share a film (or sender, or person) "
+            "with a training image: the second part keeps them apart."
+        )
+    return found
+
+
+def paper_words(answer: Record) -> str:
+    """The run for people who read a terminal."""
+    lines = [headline(answer), "test accuracy over frozen layers, published and ours:"]
+    for row in answer["table1"]:
+        theirs = "–" if row["published"] is None else percent(row["published"])
+        ours = percent_interval(row["ours"], row["low"], row["high"])
+        lines.append(f"  {row['what']:<22} {theirs:>6}   {ours:<22} {row['verdict']}")
+    rows = answer["beyond"]["smallest"]
+    lines.append("smallest networks that lose nothing on validation:")
+    lines += [
+        f"  {row['what']:<22} {percent(row['fraction'])} of the parameters, test "
+        f"{percent(row['test']['accuracy'])}"
+        for row in rows
+    ]
+    apart = answer["beyond"]["apart"]
+    if apart:
+        lines.append(
+            f"films kept apart: test {percent(apart['chosen']['test']['accuracy'])} "
+            f"at {apart['chosen']['depth']} frozen layers"
+        )
+    return "\n".join(lines)
+
+
+def _tiles(answer: Record) -> list[tuple[str, str, str]]:
+    best, beyond = answer["best"], answer["beyond"]
+    unpruned, *cut = beyond["smallest"]
+    fc7 = cut[0]["kept"] or {}
+    tiles = [
+        (
+            "Best network",
+            percent(best["test"]["accuracy"]),
+            f"published {percent(published()['table2']['accuracy'] / 100)}; "
+            f"{best['depth']} frozen layers, chosen on {best['on']}",
+        ),
+        (
+            "Left of fc7 without loss",
+            integer(next(iter(fc7.values()), None)),
+            f"of {integer(answer['grid']['num_units'])} neurons; the paper removed 292",
+        ),
+        (
+            "Whole network without loss",
+            percent(cut[-1]["fraction"]),
+            f"of the parameters; test {percent(cut[-1]['test']['accuracy'])}, "
+            f"{percent(unpruned['test']['accuracy'])} unpruned",
+        ),
+    ]
+    if beyond["apart"]:
+        chosen = beyond["apart"]["chosen"]
+        tiles.append(
+            (
+                "Films kept apart",
+                percent(chosen["test"]["accuracy"]),
+                f"on test, with {chosen['depth']} frozen layers chosen on validation",
+            )
+        )
+    return tiles
