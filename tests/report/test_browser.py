@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import opened
+from browsing import opened, violations
 from example_results import example_sweep
 
 from secateurs.report.page import write_report
@@ -43,6 +43,7 @@ def test_the_page_draws_everything_and_loads_nothing(
         assert page.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
         assert [url for url in requests if not url.startswith("data:image/")] == [path.as_uri()]
         assert complaints == []
+        assert violations(page) == []
 
 
 def test_figures_follow_the_colour_scheme(
@@ -130,3 +131,16 @@ def test_a_study_with_little_in_it_draws_without_complaint(
     with opened(browser, path) as (page, _, complaints):
         assert len(page.query_selector_all(".figure .main-svg")) >= 8
         assert complaints == []
+
+
+def test_the_check_of_accessibility_finds_what_is_wrong(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "bad.html"
+    path.write_text(
+        "<!doctype html><html lang='en' data-drawn><title>x</title><main><h1>x</h1>"
+        "<img src='data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA='>"
+        "<p style='color:#bbb;background:#fff'>pale</p><a href='#a'>a</a><ul><li>b</li></ul>"
+        "<table><tr><th scope='col'>c</th></tr><tr><td>d</td></tr></table></main></html>"
+    )
+    with opened(browser, path) as (page, _, _):
+        found = violations(page)
+    assert [line.split(" ")[1] for line in sorted(found)] == ["image-alt", "color-contrast"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import opened
+from browsing import opened, violations
 from example_grid import cell, example_grid
 
 from secateurs.report.grid_page import write_grid_page
@@ -33,6 +33,7 @@ def test_the_page_draws_everything_and_loads_nothing(
         assert len(cells) == len(example_grid()["cells"])
         assert [url for url in requests if not url.startswith("data:image/")] == [path.as_uri()]
         assert complaints == []
+        assert violations(page) == []
         ink = page.evaluate(
             "getComputedStyle(document.querySelector('#plot-trade-0 .scatterlayer .point')).fill"
         )

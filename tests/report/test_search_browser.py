@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import opened
+from browsing import opened, violations
 from example_search import SEARCHES, grid_search, tpe_search
 
 from secateurs.report.search_page import write_search_page
@@ -32,6 +32,7 @@ def test_the_page_draws_everything_and_loads_nothing(
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert [url for url in requests if not url.startswith("data:image/")] == [path.as_uri()]
         assert complaints == []
+        assert violations(page) == []
         best = page.evaluate(
             "getComputedStyle(document.querySelector("
             "'#plot-parallel-0 .scatterlayer .trace:last-child .js-line')).stroke"
