@@ -15,7 +15,7 @@ import typer
 
 from secateurs.cli_grid import grid
 from secateurs.cli_model import evaluate, export, predict, prune
-from secateurs.cli_options import AsJson, Cache, Data, GroupBy, Quiet, Seed, Strict
+from secateurs.cli_options import AsJson, Cache, Data, GroupBy, ProgressMode, Quiet, Seed, Strict
 from secateurs.cli_paper import paper
 from secateurs.cli_search import search
 from secateurs.cli_session import session_of
@@ -51,11 +51,12 @@ def audit(
     cache: Cache = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    progress: ProgressMode = "auto",
 ) -> None:
     """Check a folder of images: unusable files, duplicates, labels that disagree, leakage."""
     from secateurs.study.checks import audit_data, audit_words
 
-    session = session_of(cache, as_json=as_json, quiet=quiet)
+    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress)
     found = audit_data(
         data,
         split=split,
@@ -74,11 +75,16 @@ def faces(
     out: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
     seed: Annotated[int, typer.Option(help="Seed of the scenes.")] = 0,
     quiet: Quiet = False,
+    progress: ProgressMode = "auto",
 ) -> None:
     """Write the embedded set of 675 rendered faces as an ordinary folder of images."""
     from secateurs.data.faces import write_faces
 
-    print(write_faces(out, seed=seed, progress=session_of(None, quiet=quiet).progress))
+    print(
+        write_faces(
+            out, seed=seed, progress=session_of(None, quiet=quiet, progress=progress).progress
+        )
+    )
 
 
 @app.command()

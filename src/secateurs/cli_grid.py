@@ -6,7 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
-from secateurs.cli_options import AsJson, Cache, Data, GroupBy, Model, Out, OwnSeed, OwnSplit, Quiet
+from secateurs.cli_options import (
+    AsJson,
+    Cache,
+    Data,
+    GroupBy,
+    Model,
+    Out,
+    OwnSeed,
+    OwnSplit,
+    ProgressMode,
+    Quiet,
+)
 from secateurs.cli_session import session_of
 
 
@@ -51,6 +62,7 @@ def grid(
     cache: Cache = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    progress: ProgressMode = "auto",
 ) -> None:
     """Cut one layer at every angle and norm threshold; one pass over images and pairs for all.
 
@@ -72,7 +84,7 @@ def grid(
         norm_stds=PAPER_STDS if stds is None else parse_numbers(stds, "stds"),
         **words,
     )
-    session = session_of(cache, as_json=as_json, quiet=quiet)
+    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress)
     answer = grid_saved(
         model,
         data,

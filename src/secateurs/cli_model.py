@@ -27,6 +27,7 @@ from secateurs.cli_options import (
     OwnSeed,
     OwnSplit,
     Params,
+    ProgressMode,
     Quiet,
     Recover,
     RecoverLr,
@@ -48,6 +49,7 @@ def evaluate(
     cache: Cache = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    progress: ProgressMode = "auto",
 ) -> None:
     """Accuracy, precision, recall and specificity of a saved model on labelled images.
 
@@ -55,7 +57,7 @@ def evaluate(
     """
     from secateurs.study.single import evaluate_saved, evaluation_table
 
-    session = session_of(cache, as_json=as_json, quiet=quiet)
+    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress)
     answer = evaluate_saved(
         model,
         data,
@@ -95,6 +97,7 @@ def prune(
     cache: Cache = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    progress: ProgressMode = "auto",
 ) -> None:
     """Remove units whose activations point the same way; measured on DATA's training images.
 
@@ -109,7 +112,7 @@ def prune(
     from secateurs.study.single import prune_saved, prune_words
     from secateurs.study.whole import Budget
 
-    session = session_of(cache, as_json=as_json, quiet=quiet)
+    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress)
     split_words = {"split": split, "group_by": group_by, "seed": seed}
     asked = any(limit is not None for limit in (params, macs, latency))
     if asked or layers == "all":

@@ -17,6 +17,14 @@ Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder with model.
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where results are written.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
+ProgressMode = Annotated[
+    str,
+    typer.Option(
+        "--progress",
+        help="On stderr: rich (bars with time left), plain (lines), json (an object a line), none, "
+        "or auto: rich on a terminal, else plain.",
+    ),
+]
 Cache = Annotated[
     Path | None,
     typer.Option(help="Cache folder. [default: $SECATEURS_CACHE or ~/.cache/secateurs]"),

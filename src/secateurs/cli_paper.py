@@ -16,6 +16,7 @@ from secateurs.cli_options import (
     Device,
     Out,
     Precision,
+    ProgressMode,
     Quiet,
     Weights,
 )
@@ -53,6 +54,7 @@ def paper(
     cache: Cache = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    progress: ProgressMode = "auto",
 ) -> None:
     """Run the founding paper's experiments on DATA, each published number beside yours.
 
@@ -78,7 +80,7 @@ def paper(
         noisy_activations=noisy_activations,
         search=search,
     )
-    session = session_of(cache, as_json=as_json, quiet=quiet)
+    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress)
     with stop_on_interrupt() as stop:
         answer = run_paper(
             data,

@@ -20,6 +20,7 @@ from secateurs.cli_options import (
     MinScale,
     Out,
     Precision,
+    ProgressMode,
     Quiet,
     Resize,
     Rotation,
@@ -115,6 +116,7 @@ def search(
     cache: Cache = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    progress: ProgressMode = "auto",
 ) -> None:
     """Find the learning rate and the number of epochs (and more) on validation.
 
@@ -175,7 +177,7 @@ def search(
         device=device,
         seed=seed,
     )
-    session = session_of(cache, as_json=as_json, quiet=quiet)
+    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress)
     with stop_on_interrupt() as stop:
         answer = run_search(
             data,

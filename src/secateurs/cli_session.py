@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateurs.progress import SILENT, Console, Progress
+from secateurs.progress import Progress, progress_of
 
 if TYPE_CHECKING:
     from secateurs.study.config import StudyConfig
@@ -26,11 +26,13 @@ class Session:
         print(json.dumps(value, ensure_ascii=False, allow_nan=False) if self.as_json else text)
 
 
-def session_of(cache: Path | None, *, as_json: bool = False, quiet: bool = False) -> Session:
+def session_of(
+    cache: Path | None, *, as_json: bool = False, quiet: bool = False, progress: str = "auto"
+) -> Session:
     """The session that a command's options ask for."""
     from secateurs.files import cache_dir
 
-    return Session(SILENT if quiet else Console(), cache or cache_dir(), as_json)
+    return Session(progress_of(progress, quiet=quiet), cache or cache_dir(), as_json)
 
 
 def config_of(preset: str = "quick", **words: Any) -> StudyConfig:

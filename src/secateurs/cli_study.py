@@ -34,6 +34,7 @@ from secateurs.cli_options import (
     Patience,
     Precision,
     Preset,
+    ProgressMode,
     Quiet,
     Resize,
     Rotation,
@@ -95,6 +96,7 @@ def study(
     cache: Cache = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    progress: ProgressMode = "auto",
 ) -> None:
     """Sweep the depths, choose on validation, prune, export, measure, and write a report.
 
@@ -148,7 +150,7 @@ def study(
         device=device,
         seed=seed,
     )
-    session = session_of(cache, as_json=as_json, quiet=quiet)
+    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress)
     with stop_on_interrupt() as stop:
         results = run_study(
             data,
@@ -195,6 +197,7 @@ def train(
     cache: Cache = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    progress: ProgressMode = "auto",
 ) -> None:
     """Fine-tune one network with DEPTH frozen layers and save it in DIR."""
     from secateurs.study.single import evaluation_words, train_model
@@ -225,7 +228,7 @@ def train(
         device=device,
         seed=seed,
     )
-    session = session_of(cache, as_json=as_json, quiet=quiet)
+    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress)
     with stop_on_interrupt() as stop:
         answer = train_model(
             data,

@@ -27,6 +27,7 @@ from secateurs.cli_options import (
     Patience,
     Precision,
     Preset,
+    ProgressMode,
     Quiet,
     Resize,
     Rotation,
@@ -85,6 +86,7 @@ def sweep(
     cache: Cache = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    progress: ProgressMode = "auto",
 ) -> None:
     """Try depths over several runs and say how many layers to freeze, with a table and a figure.
 
@@ -122,7 +124,7 @@ def sweep(
         device=device,
         seed=seed,
     )
-    session = session_of(cache, as_json=as_json, quiet=quiet)
+    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress)
     with stop_on_interrupt() as stop:
         results = run_study(
             data,

@@ -1,10 +1,20 @@
-"""Progress of long work: a small protocol, a silent one, and a rich display on stderr."""
+"""Progress of long work on stderr: a protocol, bars (rich), plain lines, JSON lines, or nothing."""
 
 from __future__ import annotations
 
+import json
+import sys
+import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from secateurs.errors import InputError
+
+MODES = ("auto", "rich", "plain", "json", "none")
+PLAIN_S = 10.0  # between two plain lines of a task
+JSON_S = 0.5  # between two JSON lines of a task
 
 
 def duration(seconds: float) -> str:
@@ -89,3 +99,129 @@ class Console:
     def note(self, text: str) -> None:
         """Print one line above the bars."""
         self._console.print(text, markup=False)
+
+
+@dataclass
+class Pace:
+    """How far a task is: steps done of `total` since `started`, seconds of the same clock.
+
+    >>> pace = Pace("trials", total=4, started=100.0, said=100.0)
+    >>> pace.left_s(130.0) is None
+    True
+    >>> pace.done = 3
+    >>> pace.left_s(130.0)
+    10.0
+    """
+
+    name: str
+    total: int
+    started: float
+    said: float
+    done: int = 0
+
+    def left_s(self, now: float) -> float | None:
+        """Seconds that the steps left take at the pace of those done; None before the first."""
+        if self.done == 0:
+            return None
+        return max(0.0, (now - self.started) * (self.total - self.done) / self.done)
+
+
+class Plain:
+    """Lines on stderr for logs and pipes: notes, and every ten seconds how far a task is."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+
+    @contextmanager
+    def task(self, name: str, total: int) -> Generator[Callable[[int], None]]:
+        """Say how far the task is, unless it has been said within ten seconds."""
+        started = self._clock()
+        pace = Pace(name, total, started, started)
+
+        def advance(steps: int) -> None:
+            pace.done += steps
+            now = self._clock()
+            if now - pace.said < PLAIN_S:
+                return
+            pace.said = now
+            left = pace.left_s(now)
+            text = f"{name}: {pace.done} of {total}, {duration(now - started)}"
+            self.note(f"{text}, about {duration(left)} left" if left else text)
+
+        yield advance
+
+    def note(self, text: str) -> None:
+        """Print one line."""
+        print(text, file=sys.stderr, flush=True)
+
+
+class JsonLines:
+    """One JSON object a line on stderr, for programs that watch.
+
+    `event` is start, progress, end or note. The first three carry `task` (its name), `id` (a
+    number that no other task of the run has), `done`, `total`, `elapsed_s` and, where it can be
+    told, `left_s`; a note carries `text`. An end without all steps done is a task that was left.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._tasks = clock, 0
+
+    @contextmanager
+    def task(self, name: str, total: int) -> Generator[Callable[[int], None]]:
+        """Say that the task starts, how far it is at most twice a second, and that it ends."""
+        self._tasks += 1
+        number, started = self._tasks, self._clock()
+        pace = Pace(name, total, started, started)
+
+        def say(event: str) -> None:
+            now = self._clock()
+            left = pace.left_s(now)
+            self._print(
+                {
+                    "event": event,
+                    "task": name,
+                    "id": number,
+                    "done": pace.done,
+                    "total": total,
+                    "elapsed_s": round(now - started, 3),
+                    "left_s": None if left is None else round(left, 3),
+                }
+            )
+            pace.said = now
+
+        def advance(steps: int) -> None:
+            pace.done += steps
+            if self._clock() - pace.said >= JSON_S:
+                say("progress")
+
+        say("start")
+        try:
+            yield advance
+        finally:
+            say("end")
+
+    def note(self, text: str) -> None:
+        """One note as an object."""
+        self._print({"event": "note", "text": text})
+
+    def _print(self, value: dict[str, Any]) -> None:
+        print(json.dumps(value, ensure_ascii=False), file=sys.stderr, flush=True)
+
+
+def progress_of(mode: str = "auto", *, quiet: bool = False) -> Progress:
+    """The progress that the words `--progress` and `--quiet` ask for.
+
+    `auto` is bars on a terminal and plain lines elsewhere. Raises InputError for another word, and
+    for quiet with a mode that speaks.
+    """
+    if mode not in MODES:
+        raise InputError(f"progress must be {', '.join(MODES[:-1])} or none, got {mode!r}")
+    if quiet and mode not in ("auto", "none"):
+        raise InputError(f"--quiet says nothing, --progress {mode} something; give one of them")
+    if quiet or mode == "none":
+        return SILENT
+    if mode == "json":
+        return JsonLines()
+    if mode == "rich" or (mode == "auto" and sys.stderr.isatty()):
+        return Console()
+    return Plain()
