@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torchvision import models
 
 from secateurs.errors import InputError
-from secateurs.prune import groups as groups_module
-from secateurs.prune.groups import Group, Groups, find_groups, time_limit
+from secateurs.prune import depgraph
+from secateurs.prune.groups import Group, Groups, find_groups
 
 
 def named(found: Groups) -> dict[str, Group]:
@@ -207,34 +207,57 @@ def test_chains_are_found_where_the_graph_is_not():
     }
 
 
-def test_tracing_that_takes_too_long_falls_back_on_chains(monkeypatch: pytest.MonkeyPatch):
-    def endless(*_: object) -> None:
-        while True:
-            time.sleep(0.01)
+CHAINED = nn.Sequential(
+    nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3)),
+    nn.Flatten(),
+    nn.Linear(64, 8),
+    nn.Softmax(1),
+    nn.Linear(8, 2),
+)
 
-    monkeypatch.setattr(groups_module, "_traced", endless)
-    model = nn.Sequential(
-        nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3)),
-        nn.Flatten(),
-        nn.Linear(64, 8),
-        nn.Softmax(1),
-        nn.Linear(8, 2),
-    )
-    found = find_groups(model, size=8, seconds=0.2)
-    assert found.note == "tracing took more than 0.2 s"
+
+@pytest.mark.parametrize(
+    ("endless", "note"),
+    [
+        (lambda *_: time.sleep(60), "tracing took more than 0.3 s"),
+        (lambda *_: [bytes(2**20) for _ in range(2**16)], "tracing took more than 1536 MiB"),
+    ],
+)
+def test_tracing_without_end_falls_back_on_chains(
+    monkeypatch: pytest.MonkeyPatch, endless: Callable[..., object], note: str
+):
+    monkeypatch.setattr(depgraph, "_plain_groups", endless)
+    start = time.perf_counter()
+    found = find_groups(CHAINED, size=8, seconds=0.3 if "s" in note[-1:] else 30)
+    assert time.perf_counter() - start < 15
+    assert found.note == note
     # Across the flattening and the softmax nothing is sure.
     assert {name: paths(group) for name, group in named(found).items()} == {
         "0.0": {"0.0": "out", "0.1": "both", "0.3": "in"}
     }
 
 
-def test_the_time_limit_ends_with_its_block():
-    with pytest.raises(TimeoutError), time_limit(0.05):
-        while True:
-            time.sleep(0.01)
-    with time_limit(0.05):
-        pass
-    time.sleep(0.1)  # an interruption that came late would be raised here
+def test_the_tracing_of_swin_is_ended_in_time_and_its_mlps_are_found():
+    start = time.perf_counter()
+    found = find_groups(models.swin_t(num_classes=3), size=224, seconds=2)
+    assert time.perf_counter() - start < 20
+    assert found.note == "tracing took more than 2 s"
+    assert len(found.found) == 12
+    assert {len(group.members) for group in found.found} == {2}
+
+
+def test_a_network_that_cannot_be_followed_is_told():
+    class Looks(nn.Sequential):
+        """Its way depends on what it sees."""
+
+        def forward(self, input: Tensor) -> Tensor:
+            return super().forward(input) if input.sum() > 0 else input
+
+    model = Looks(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3))
+    with pytest.raises(InputError, match="does not run on an image of 3 x 8 x 8 without values"):
+        find_groups(model, size=8)
+    with pytest.raises(InputError, match=r"3 x 4 x 4 .* Kernel size can't be greater"):
+        find_groups(nn.Sequential(nn.Conv2d(3, 8, 7)), size=4)
 
 
 def test_the_model_is_not_touched():

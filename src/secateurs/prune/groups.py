@@ -2,52 +2,22 @@
 
 from __future__ import annotations
 
-import ctypes
-import threading
-import warnings
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from secateurs.errors import InputError
 from secateurs.nets.trace import skeleton
-from secateurs.prune.removal import ELEMENTWISE
+from secateurs.prune.bounded import can_fork
+from secateurs.prune.chains import NORMS, chains
+from secateurs.prune.depgraph import traced
+from secateurs.prune.members import Group as Group
+from secateurs.prune.members import Member as Member
+from secateurs.prune.members import width_of
 
-Side = Literal["out", "in", "both"]
 TRACE_SECONDS = 30.0
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-
-
-@dataclass(frozen=True)
-class Member:
-    """A layer's share in a group: channel `index[k]` of it belongs to unit `unit[k]`.
-
-    Side "out" is a layer that makes the units, "in" one that reads them, "both" one that passes
-    them on channel by channel (batch norm, a depthwise or grouped convolution).
-    """
-
-    path: str
-    side: Side
-    index: Tensor  # (channels,) int64, ascending
-    unit: Tensor  # (channels,) int64
-
-
-@dataclass(frozen=True)
-class Group:
-    """Units that are removed together wherever they appear, named after the first layer's path."""
-
-    name: str
-    num_units: int
-    members: tuple[Member, ...]
-
-    def side(self, side: Side) -> tuple[Member, ...]:
-        """The members of one side."""
-        return tuple(member for member in self.members if member.side == side)
+TRACE_MIB = 1536
 
 
 @dataclass(frozen=True)
@@ -72,8 +42,9 @@ def find_groups(model: nn.Module, *, size: int, seconds: float = TRACE_SECONDS) 
 
     The dependency graph is torch-pruning's (Fang et al., DepGraph, 2023), traced on shapes alone,
     so that nothing is computed and the model is not touched. Where tracing fails or takes more than
-    `seconds`, groups are the chains of layers that stand one after the other in nn.Sequential. The
-    outputs of the network are no group. Raises InputError when a layer is used in two places.
+    `seconds` or 1.5 GiB, groups are the chains of layers that stand one after the other in
+    nn.Sequential. The outputs of the network are no group. Raises InputError when a layer is used
+    in two places, and when the network does not run on such an image.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten())
     >>> [(group.name, group.num_units) for group in find_groups(net, size=8).found]
@@ -81,18 +52,17 @@ def find_groups(model: nn.Module, *, size: int, seconds: float = TRACE_SECONDS) 
     """
     bare = skeleton(model)
     _check_shared(bare)
-    note = ""
+    note, last = "", _last_layer(bare, size)
     try:
-        with time_limit(seconds):
-            drafts, last = _traced(bare, size)
-    except InputError:
-        raise
-    except TimeoutError:
-        note = f"tracing took more than {seconds:g} s"
-        drafts, last = list(_chains(bare)), ""
-    except Exception as error:  # Whatever goes wrong inside tracing, chains are still safe.
-        note = f"tracing failed ({type(error).__name__}: {error})"
-        drafts, last = list(_chains(bare)), ""
+        if not can_fork():
+            raise RuntimeError("this system cannot set it apart in a process of its own")
+        drafts = traced(bare, size, seconds=seconds, mib=TRACE_MIB)
+    except (TimeoutError, MemoryError) as error:
+        note = f"tracing took {error}"
+        drafts = list(chains(bare))
+    except RuntimeError as error:  # Whatever goes wrong inside tracing, chains are still safe.
+        note = f"tracing failed ({error})"
+        drafts = list(chains(bare))
     modules = dict(bare.named_modules())
     order = {path: place for place, path in enumerate(modules)}
     drafts = [_named(draft, order) for draft in _joined(drafts, modules)]
@@ -110,31 +80,31 @@ def find_groups(model: nn.Module, *, size: int, seconds: float = TRACE_SECONDS) 
     return Groups(tuple(found), tuple(whole), note)
 
 
-@contextmanager
-def time_limit(seconds: float) -> Generator[None]:
-    """Raise TimeoutError in this thread after so many seconds, wherever Python code then is.
-
-    >>> with time_limit(60):
-    ...     done = True
-    """
-    thread = ctypes.c_ulong(threading.get_ident())
-    ended = threading.Lock()
-    over = False
-
-    def interrupt() -> None:
-        with ended:
-            if not over:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(TimeoutError))
-
-    timer = threading.Timer(seconds, interrupt)
-    timer.daemon = True
-    timer.start()
+def _last_layer(bare: nn.Module, size: int) -> str:
+    """The layer that gives the network's output; InputError where a layer runs more than once."""
+    ran: list[str] = []
+    hooks = [
+        module.register_forward_hook(lambda *_, path=path: ran.append(path))
+        for path, module in bare.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
+    image = torch.empty(1, 3, size, size, dtype=next(bare.parameters()).dtype, device="meta")
     try:
-        yield
+        with torch.no_grad():
+            bare(image)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise InputError(
+            f"the network does not run on an image of 3 x {size} x {size} without values, so that "
+            f"its layers cannot be followed ({type(error).__name__}: {reason})"
+        ) from error
     finally:
-        with ended:
-            over = True
-        timer.cancel()
+        for hook in hooks:
+            hook.remove()
+    repeated = next((path for path in ran if ran.count(path) > 1), None)
+    if repeated is not None:
+        raise InputError(f"layer {repeated} runs more than once: shared layers are not pruned")
+    return ran[-1] if ran else ""
 
 
 def _check_shared(model: nn.Module) -> None:
@@ -145,66 +115,6 @@ def _check_shared(model: nn.Module) -> None:
         first = seen.setdefault(id(module), path)
         if first != path:
             raise InputError(f"layer {first} is used again as {path}: shared layers are not pruned")
-
-
-def _traced(bare: nn.Module, size: int) -> tuple[list[Group], str]:
-    """All groups as torch-pruning finds them, and the path of the layer that gives the output."""
-    import torch_pruning
-
-    for parameter in bare.parameters():
-        parameter.requires_grad_(True)
-    paths = {id(module): path for path, module in bare.named_modules()}
-    paths |= {id(parameter): name for name, parameter in bare.named_parameters()}
-    ran: list[str] = []
-    hooks = [
-        module.register_forward_hook(lambda *_, path=path: ran.append(path))
-        for path, module in bare.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
-    ]
-    dtype = next(bare.parameters()).dtype
-    with warnings.catch_warnings(), torch.enable_grad():
-        warnings.simplefilter("ignore")
-        graph: Any = torch_pruning.DependencyGraph().build_dependency(
-            bare, (torch.empty(1, 3, size, size, dtype=dtype, device="meta"),), verbose=False
-        )
-        for hook in hooks:
-            hook.remove()
-        repeated = next((path for path in ran if ran.count(path) > 1), None)
-        if repeated is not None:
-            raise InputError(f"layer {repeated} runs more than once: shared layers are not pruned")
-        drafts: list[Group] = []
-        for items in graph.get_all_groups(root_module_types=[nn.Conv2d, nn.Linear]):
-            drafts.append(_draft(items, graph, paths))
-    return drafts, ran[-1]
-
-
-def _draft(items: Any, graph: Any, paths: dict[int, str]) -> Group:
-    members: list[Member] = []
-    units = 0
-    for item in items:
-        dependency, index = item.dep, item.idxs
-        target = dependency.target.module
-        path = paths.get(id(target))
-        if path is None:  # one of the graph's own nodes: an addition, a concatenation
-            continue
-        unit = torch.tensor(item.root_idxs, dtype=torch.int64)
-        place = torch.tensor(index, dtype=torch.int64)
-        order = place.argsort()
-        side: Side = "both"
-        depthwise = isinstance(target, nn.Conv2d) and target.groups == target.in_channels > 1
-        if isinstance(target, nn.Conv2d | nn.Linear) and not depthwise:
-            side = "in" if graph.is_in_channel_pruning_fn(dependency.handler) else "out"
-        members.append(Member(path, side, place[order], unit[order]))
-        units = max(units, int(unit.max()) + 1)
-    return Group(members[0].path, units, tuple(_unique(members)))
-
-
-def _unique(members: Iterable[Member]) -> list[Member]:
-    """Members by layer and side, once each."""
-    seen: dict[tuple[str, str], Member] = {}
-    for member in members:
-        seen.setdefault((member.path, member.side), member)
-    return list(seen.values())
 
 
 def _joined(drafts: list[Group], modules: dict[str, nn.Module]) -> list[Group]:
@@ -266,68 +176,10 @@ def _obstacle(group: Group, modules: dict[str, nn.Module]) -> str:
             return f"convolution {member.path} pads by {module.padding_mode}"
         if isinstance(module, nn.Conv2d) and member.side != "both" and module.groups > 1:
             return f"the grouped convolution {member.path} shares its groups among units"
-        if member.side == "out" and len(member.index) != _width(module):
+        if member.side == "out" and len(member.index) != width_of(module):
             return f"only some outputs of {member.path} belong to it"
     if not group.side("in"):
         return "no layer reads it"
     if group.num_units < 2:
         return "it has one unit only"
     return ""
-
-
-def _width(module: nn.Module) -> int:
-    if isinstance(module, nn.Conv2d):
-        return module.out_channels
-    assert isinstance(module, nn.Linear)
-    return module.out_features
-
-
-def _chains(model: nn.Module) -> Generator[Group]:
-    """Pairs of layers, one after the other in nn.Sequential with harmless modules between."""
-    for top, container in model.named_modules():
-        parent = container if _plain(container) else None
-        if parent is None or (top and _plain(model.get_submodule(top.rpartition(".")[0]))):
-            continue
-        steps = list(_flat(container, top))
-        for place, (path, module) in enumerate(steps):
-            group = _pair(path, module, steps[place + 1 :])
-            if group is not None:
-                yield group
-
-
-def _plain(module: nn.Module) -> bool:
-    return type(module).forward is nn.Sequential.forward
-
-
-def _flat(module: nn.Module, path: str) -> Generator[tuple[str, nn.Module]]:
-    if not _plain(module):
-        yield path, module
-        return
-    for name, child in module.named_children():
-        yield from _flat(child, f"{path}.{name}" if path else name)
-
-
-def _pair(path: str, module: nn.Module, after: list[tuple[str, nn.Module]]) -> Group | None:
-    if not isinstance(module, nn.Conv2d | nn.Linear):
-        return None
-    if isinstance(module, nn.Conv2d) and module.groups > 1:
-        return None
-    width = _width(module)
-    every = torch.arange(width)
-    members = [Member(path, "out", every, every)]
-    for other, follower in after:
-        if isinstance(follower, nn.Conv2d) and isinstance(module, nn.Conv2d):
-            depthwise = follower.groups == follower.in_channels == follower.out_channels
-            if depthwise and follower.groups > 1:
-                members.append(Member(other, "both", every, every))
-                continue
-            members.append(Member(other, "in", every, every))
-            return Group(path, width, tuple(members))
-        if isinstance(follower, nn.Linear) and isinstance(module, nn.Linear):
-            members.append(Member(other, "in", every, every))
-            return Group(path, width, tuple(members))
-        if isinstance(follower, NORMS):
-            members.append(Member(other, "both", every, every))
-        elif not isinstance(follower, (*ELEMENTWISE, *POOLS)):
-            return None
-    return None
