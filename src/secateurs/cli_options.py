@@ -25,6 +25,15 @@ ProgressMode = Annotated[
         "or auto: rich on a terminal, else plain.",
     ),
 ]
+LogTo = Annotated[
+    str | None,
+    typer.Option(
+        "--log",
+        metavar="tensorboard|mlflow",
+        help="Also log curves, parameters and final numbers of every trial: to DIR/tensorboard, or "
+        "to $MLFLOW_TRACKING_URI or else DIR/mlflow.",
+    ),
+]
 Cache = Annotated[
     Path | None,
     typer.Option(help="Cache folder. [default: $SECATEURS_CACHE or ~/.cache/secateurs]"),

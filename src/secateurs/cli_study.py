@@ -27,6 +27,7 @@ from secateurs.cli_options import (
     LabelSmoothing,
     Layers,
     LearningRate,
+    LogTo,
     Low,
     MaxLoss,
     MinScale,
@@ -93,6 +94,7 @@ def study(
     strict: Strict = False,
     cache_budget: CacheBudget = 2.0,
     cache_in: CacheIn = "memory",
+    log: LogTo = None,
     cache: Cache = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -106,6 +108,7 @@ def study(
     from secateurs.report.page import write_report
     from secateurs.report.schema import check_results
     from secateurs.study.config import rule_of
+    from secateurs.study.logs import open_log
     from secateurs.study.study import headline, run_study
     from secateurs.study.trials import prefix_cache
 
@@ -161,6 +164,7 @@ def study(
             prefix_cache=prefix_cache(out, cache_budget, cache_in),
             stop=stop,
             progress=session.progress,
+            log=open_log(log, out),
         )
     page = write_report(results, out)
     write_card(check_results(results), out)
@@ -194,12 +198,14 @@ def train(
     strict: Strict = False,
     cache_budget: CacheBudget = 2.0,
     cache_in: CacheIn = "memory",
+    log: LogTo = None,
     cache: Cache = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     progress: ProgressMode = "auto",
 ) -> None:
     """Fine-tune one network with DEPTH frozen layers and save it in DIR."""
+    from secateurs.study.logs import open_log
     from secateurs.study.single import evaluation_words, train_model
     from secateurs.study.trials import prefix_cache
 
@@ -239,5 +245,6 @@ def train(
             prefix_cache=prefix_cache(out, cache_budget, cache_in),
             stop=stop,
             progress=session.progress,
+            log=open_log(log, out),
         )
     session.answer(answer, f"{evaluation_words(answer['val'], 'validation')}\nmodel: {out}")

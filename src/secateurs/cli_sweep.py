@@ -22,6 +22,7 @@ from secateurs.cli_options import (
     GroupBy,
     LabelSmoothing,
     LearningRate,
+    LogTo,
     MinScale,
     Out,
     Patience,
@@ -83,6 +84,7 @@ def sweep(
     strict: Strict = False,
     cache_budget: CacheBudget = 2.0,
     cache_in: CacheIn = "memory",
+    log: LogTo = None,
     cache: Cache = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -95,6 +97,7 @@ def sweep(
     may run the same command at once and share the trials.
     """
     from secateurs.report.page import write_report
+    from secateurs.study.logs import open_log
     from secateurs.study.study import headline, run_study
     from secateurs.study.trials import prefix_cache
 
@@ -137,6 +140,7 @@ def sweep(
             prefix_cache=prefix_cache(out, cache_budget, cache_in),
             stop=stop,
             progress=session.progress,
+            log=open_log(log, out),
         )
     page = write_report(results, out)
     session.answer(results, f"{headline(results)}\nreport: {page}")

@@ -30,6 +30,7 @@ from secateurs.stopping import StopFlag
 from secateurs.study.bench import Dataset, open_bench, open_dataset
 from secateurs.study.config import StudyConfig, from_json
 from secateurs.study.cut import prune_network
+from secateurs.study.logs import Log, tell, trial_entry
 from secateurs.study.models import evaluate_model, model_spec
 from secateurs.study.trials import (
     SharedInputs,
@@ -57,6 +58,7 @@ def train_model(
     prefix_cache: PrefixCache | None = None,
     stop: StopFlag | None = None,
     progress: Progress = SILENT,
+    log: Log | None = None,
 ) -> Record:
     """Fine-tune at the one depth of `config` and save the network in `out`.
 
@@ -80,6 +82,7 @@ def train_model(
     save(model, model_spec(model, bench, depth=trial.depth, kept={}), out)
     answer = record | {"val": evaluate_model(model, bench.dataset, "val", bench.device).to_json()}
     write_json(out / "training.json", answer)
+    tell(log, lambda: trial_entry(record, bench.config), progress)
     return answer
 
 

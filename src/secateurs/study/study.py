@@ -13,6 +13,7 @@ from secateurs.stopping import StopFlag
 from secateurs.study.bench import Bench, open_bench
 from secateurs.study.config import StudyConfig, difference
 from secateurs.study.cut import layers_to_cut
+from secateurs.study.logs import Log, answer_entry, tell, trial_entry
 from secateurs.study.stages import FILES, Stages, keep_chosen, prune_stages, versions
 from secateurs.study.sweep import (
     Record,
@@ -39,14 +40,15 @@ def run_study(
     prefix_cache: PrefixCache | None = None,
     stop: StopFlag | None = None,
     progress: Progress = SILENT,
+    log: Log | None = None,
 ) -> Record:
     """Run a study of `data` in the directory `out` and return what it writes to `results.json`.
 
     What is already done is not done again. Without `prune` it ends with the choice: a sweep, which
     a study in the same directory goes on from. With `both_splits` the sweep is run once more with
-    images dealt at random, groups ignored, for comparison. Raises InputError for bad input and
-    when `out` holds a study of another configuration or other images, StopRequested when asked to
-    stop.
+    images dealt at random, groups ignored, for comparison. `log` is told each trial as it ends, and
+    the answer; what it has been told already it knows. Raises InputError for bad input and when
+    `out` holds a study of another configuration or other images, StopRequested when asked to stop.
     """
     stop = stop or StopFlag()
     _check_directory(out)
@@ -59,7 +61,7 @@ def run_study(
     _claim(out, config, bench)
     stages, store = Stages(out), Store(out)
     kept = prefix_cache or PrefixCache()
-    trials = run_sweep(bench, store, prefix_cache=kept, stop=stop, progress=progress)
+    trials = _logged_sweep(bench, store, kept, stop=stop, progress=progress, log=log)
     choice = choose(trials, num_images=len(bench.dataset.sides["val"]))
     for sentence in (*choice.advice.sentences, choice.advice.cost):
         progress.note(sentence)
@@ -90,7 +92,9 @@ def run_study(
         progress.note("the same sweep with images dealt at random, groups ignored")
         ungrouped = replace(config, split="ungrouped")
         second = open_bench(data, ungrouped, cache=cache, progress=progress)
-        records = run_sweep(second, store, prefix_cache=kept, stop=stop, progress=progress)
+        records = _logged_sweep(
+            second, store, kept, stop=stop, progress=progress, log=log, of="dealt at random"
+        )
         discard_weights(store)
         other = {"split": second.dataset.split_json()} | _sweep_json(second, records)
     kept.close()
@@ -121,7 +125,29 @@ def run_study(
         seconds["cost"] = cost.pop("timing")["seconds"]
     results["timing"] = seconds | {"total": sum(seconds.values())}
     write_json(out / "results.json", results)
+    tell(log, lambda: answer_entry(results), progress)
     return results
+
+
+def _logged_sweep(
+    bench: Bench,
+    store: Store,
+    kept: PrefixCache,
+    *,
+    stop: StopFlag,
+    progress: Progress,
+    log: Log | None,
+    of: str = "",
+) -> list[Record]:
+    def told(record: Record) -> None:
+        tell(log, lambda: trial_entry(record, bench.config, of=of), progress)
+
+    records = run_sweep(
+        bench, store, prefix_cache=kept, stop=stop, progress=progress, on_trial=told
+    )
+    for record in records:  # those of an earlier run, or of another process
+        told(record)
+    return records
 
 
 def _sweep_json(bench: Bench, trials: list[Record]) -> Record:
