@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from secateurs.errors import InputError
 from secateurs.prune.angles import angle_histogram, similar_pairs
 from secateurs.prune.normalise import directions
-from secateurs.prune.screen import at_least, at_least_numpy
+from secateurs.prune.screen import at_least, at_least_numpy, in_single
 from secateurs.prune.tiles import thresholds, vectors
 
 
@@ -214,14 +214,20 @@ def test_the_screen_never_changes_the_result(screen, low, high):
     mean=st.sampled_from([0.0, 1.0, 30.0, 1e4]),
     limits=st.sampled_from([(15, 165), (2, None), (0, 150), (0.01, 179)]),
     dtype=st.sampled_from([torch.bfloat16, torch.float32]),
+    kind=st.sampled_from(["minmax", "centre", "none"]),
+    given_as=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
+    scale=st.sampled_from([1.0, 1e-30, 1e30]),
 )
-def test_the_screen_is_never_below_the_cosine_nor_far_above(seed, samples, mean, limits, dtype):
+def test_the_screen_is_never_below_the_cosine_nor_far_above(
+    seed, samples, mean, limits, dtype, kind, given_as, scale
+):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(samples, 50, generator=generator).exp() + mean
     x[:, ::7] *= -1  # opposite ones, and far from the common vector
     x[0, 3] = 1e6
+    x = x.mul_(scale).to(given_as)
     limits = thresholds(*limits)
-    prepared = vectors(directions(x, normalise="none"), torch.arange(50), limits, screen=dtype)
+    prepared = vectors(directions(x, normalise=kind), torch.arange(50), limits, screen=dtype)
     rows = torch.arange(50)
     screen = prepared.screen
     over = screen.sign * (prepared.tile(rows, rows) - screen.shift)
@@ -287,8 +293,30 @@ def test_pairs_of_layers_drawn_at_random_equal_a_double_loop(seed, tile, low, ki
 def test_vectors_made_when_needed_give_the_same(monkeypatch):
     x = layer(8)
     expected = as_dict(similar_pairs(x, 30, 120))
-    monkeypatch.setattr("secateurs.prune.tiles.HELD_BYTES", 0)
+    monkeypatch.setattr("secateurs.prune.normalise.HELD_BYTES", 0)
+    assert directions(x).by_unit is None
     assert as_dict(similar_pairs(x, 30, 120)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_activations_that_lie_unit_by_unit_are_not_copied_and_give_the_same():
+    x = layer(8)
+    turned = x.T.contiguous().T
+    before = turned.clone()
+    by_unit = directions(turned).by_unit
+    assert by_unit is not None and by_unit.data_ptr() == turned.data_ptr()
+    assert as_dict(similar_pairs(turned, 30, 120)) == as_dict(similar_pairs(x, 30, 120))
+    assert torch.equal(turned, before)
+
+
+@pytest.mark.parametrize("mean", [0.0, 3.0, 1e3, 1e6])
+def test_float32_is_trusted_with_the_first_look_where_means_are_near(mean):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(80, 40, generator=generator)
+    x[:, ::5] = x[:, 1::5] + 0.05 * torch.randn(80, 8, generator=generator)
+    x += mean
+    source = directions(x, normalise="centre")
+    assert (in_single(source, torch.arange(40)) is not None) == (mean < 1e3)
+    assert_same(similar_pairs(x, 20, 150, normalise="centre"), reference(x, 20, 150, "centre"))
 
 
 def test_a_low_matmul_precision_of_the_caller_changes_nothing():

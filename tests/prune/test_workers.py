@@ -9,7 +9,7 @@ import torch
 from secateurs.errors import InputError
 from secateurs.prune.angles import similar_pairs
 from secateurs.prune.tiles import Vectors
-from secateurs.prune.workers import in_order
+from secateurs.prune.workers import WORTH_SHARING, each, in_order
 
 
 def activations(units=300):
@@ -79,6 +79,26 @@ def test_only_a_few_pieces_are_begun_before_they_are_asked_for():
     next(results)
     results.close()
     assert 1 <= len(begun) <= 5
+
+
+@pytest.mark.parametrize("numbers", [10, WORTH_SHARING])
+def test_small_pieces_are_done_by_one_thread_and_large_ones_by_several(numbers):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    names, threads = {}, set()
+
+    def work(piece):
+        time.sleep(0.01)
+        names[piece] = threading.current_thread().name
+        threads.add(torch.get_num_threads())
+
+    try:
+        each(work, range(0, 80, 10), numbers=numbers, device=torch.device("cpu"))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert sorted(names) == list(range(0, 80, 10)) and threads == {1}
+    assert len(set(names.values())) == (1 if numbers == 10 else 2)
 
 
 def test_bad_options():

@@ -1,7 +1,7 @@
 """Activation vectors made comparable: normalisations, norms, and the units that have no direction.
 
-All of it is decided in float64 on the activations as given, whatever their type, with powers of
-two taken out first so that neither huge nor tiny scales overflow or vanish.
+All of it is decided in float64 on the activations as given, whatever their type; powers of two are
+taken out of float64 ones first, so that neither huge nor tiny scales overflow or vanish.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from secateurs.errors import InputError
 from secateurs.prune.workers import each
 
 Normalise = Literal["minmax", "centre", "none"]
-CHUNK = 65_536  # activations converted to float64 at a time: 512 KiB, within the cache
+CHUNK = 131_072  # activations converted to float64 at a time: 1 MiB, within the cache
 LINE = 32  # neighbouring units lie side by side in memory: fewer would read it over and over
 DEVICE_CHUNK = 2**24  # on an accelerator, where many small steps would wait for each other
+HELD_BYTES = 512 * 2**20  # a copy with each unit's values side by side is held up to this size
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,9 @@ class Directions:
     """Activation vectors of a layer with what is needed to turn any of them into a unit vector."""
 
     activations: Tensor  # (samples, units), as given
+    by_unit: Tensor | None  # (units, samples), the same row after row; None when it is too large
     normalise: Normalise
-    scale: Tensor  # (units,) float64 powers of two, multiplied in first
+    scale: Tensor  # (units,) float64 powers of two, multiplied in first; 1 unless they are float64
     offset: Tensor  # (units,) float64, subtracted from the scaled activations
     inverse_norm: Tensor  # (units,) float64, of the scaled and shifted vectors; 0 where they vanish
     norm: Tensor  # (units,) float64, length of the normalised activation vector
@@ -61,23 +63,33 @@ class Directions:
         }
         return replace(self, **moved)
 
+    def values(self, units: Tensor) -> Tensor:
+        """Activations of the units given, (len(units), samples) row after row, as they are."""
+        if self.by_unit is not None:
+            return self.by_unit.index_select(0, units)
+        # Gathered first and transposed then: so it is fast on a CPU.
+        return self.activations.index_select(1, units).T.contiguous()
+
     def exact(self, units: Tensor) -> Tensor:
         """Float64 unit vectors of the units given, (len(units), samples); zero if undefined."""
-        # Transposed while still small: float64 columns are slow to gather.
-        vectors = self.activations.index_select(1, units).T.contiguous().double()
-        vectors = vectors.mul_(self.scale[units, None]).sub_(self.offset[units, None])
-        return vectors.mul_(self.inverse_norm[units, None])
+        vectors = self.values(units).double()
+        if vectors.dtype == self.activations.dtype:
+            vectors = vectors.mul_(self.scale[units, None])
+        return vectors.sub_(self.offset[units, None]).mul_(self.inverse_norm[units, None])
 
     def pieces(self, units: Tensor) -> Generator[tuple[slice, Tensor]]:
         """Yield the same piece by piece, with the place of each piece, row after row in memory."""
         step = piece_size(self.activations)
         for start in range(0, len(units), step):
             part = slice(start, start + step)
-            yield part, self.exact(units[part]).contiguous()
+            yield part, self.exact(units[part])
 
 
-def check_activations(activations: Tensor) -> Tensor:
-    """Return `activations` detached; raises InputError unless finite and (samples >= 2, units)."""
+def check_activations(activations: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest value of each unit, (units,) both.
+
+    Raises InputError unless `activations` are finite and (samples >= 2, units).
+    """
     if activations.ndim != 2:
         raise InputError(
             f"activations: expected (samples, units), got shape {tuple(activations.shape)}"
@@ -89,9 +101,9 @@ def check_activations(activations: Tensor) -> Tensor:
         raise InputError(f"activations: an angle needs at least 2 samples, got {samples}")
     if units < 1:
         raise InputError("activations: no unit to look at")
-    activations = activations.detach()
+    low, high = activations.amin(0), activations.amax(0)
     # NaN and infinity survive both extremes: no mask of the size of the input is needed.
-    finite = torch.isfinite(activations.amax(0)) & torch.isfinite(activations.amin(0))
+    finite = torch.isfinite(low) & torch.isfinite(high)
     if not bool(finite.all()):
         unit = int((~finite).nonzero()[0])
         column = activations[:, unit]
@@ -100,7 +112,7 @@ def check_activations(activations: Tensor) -> Tensor:
             f"activations: unit {unit} is {float(column[sample])} at sample {sample}; "
             "angles need finite values"
         )
-    return activations
+    return low, high
 
 
 def check_normalise(normalise: str) -> None:
@@ -123,42 +135,55 @@ def directions(activations: Tensor, *, normalise: Normalise = "minmax") -> Direc
     ([0.5, 0.5, 0.0], [True, False, False], [False, False, True])
     """
     check_normalise(normalise)
-    activations = check_activations(activations)
-    low, high = activations.amin(0), activations.amax(0)
+    activations = activations.detach()
+    low, high = check_activations(activations)
     same = low == high
     dead = same & (low == 0)
     low, high = low.double(), high.double()
-    size = torch.maximum(low.abs(), high.abs())
-    if normalise == "minmax":
-        size = size.amax().expand_as(size)
-    _, exponent = torch.frexp(torch.where(size > 0, size, torch.ones_like(size)))
-    # The largest magnitude becomes 0.5..1; two factors because 2^1074 is no float64.
-    exponent = exponent.clamp(-1000, 1000)
-    scale = torch.ldexp(torch.ones_like(size), -exponent)
+    scale = torch.ones_like(low)
+    if activations.dtype == torch.float64:
+        size = torch.maximum(low.abs(), high.abs())
+        if normalise == "minmax":
+            size = size.amax().expand_as(size)
+        _, exponent = torch.frexp(torch.where(size > 0, size, scale))
+        # The largest magnitude becomes 0.5..1; two factors because 2^1074 is no float64.
+        scale = torch.ldexp(scale, -exponent.clamp(-1000, 1000))
     to_norm = 1 / scale
-    offset = torch.zeros_like(size)
+    offset = torch.zeros_like(low)
     if normalise == "minmax":
         least, most = (low * scale).amin(), (high * scale).amax()
         span = most - least
         # (x - least) / span - 0.5 has the direction of x - (least + span / 2).
-        offset = (least + span / 2).expand_as(size).clone()
-        to_norm = (1 / span if bool(span > 0) else torch.zeros_like(span)).expand_as(size)
-    squares = torch.zeros_like(size)
+        offset = (least + span / 2).expand_as(low).clone()
+        to_norm = (1 / span if bool(span > 0) else torch.zeros_like(span)).expand_as(low)
+    by_unit = _room_by_unit(activations)
+    squares = torch.zeros_like(low)
     step = piece_size(activations)
 
     def measure(start: int) -> None:
         part = slice(start, start + step)
-        vectors = activations[:, part].double() * scale[part]
+        values = activations[:, part].contiguous().T
+        if by_unit is not None:
+            if by_unit.data_ptr() != activations.data_ptr():
+                by_unit[part] = values
+            values = by_unit[part]
+        vectors = values.double()
+        if activations.dtype == torch.float64:
+            vectors = vectors * scale[part, None]
         if normalise == "centre":
-            offset[part] = vectors.mean(0)
-        squares[part] = vectors.sub_(offset[part]).square_().sum(0)
+            torch.mean(vectors, 1, out=offset[part])
+        vectors = vectors.sub_(offset[part, None])
+        torch.sum(vectors.square_(), 1, out=squares[part])
 
-    each(measure, range(0, activations.shape[1], step), device=activations.device)
+    numbers = step * activations.shape[0]
+    pieces = range(0, activations.shape[1], step)
+    each(measure, pieces, numbers=numbers, device=activations.device)
     length = squares.sqrt()
     if normalise == "centre":
         length[same] = 0.0  # the rounding of the mean is no direction
     return Directions(
         activations=activations,
+        by_unit=by_unit,
         normalise=normalise,
         scale=scale,
         offset=offset,
@@ -167,6 +192,15 @@ def directions(activations: Tensor, *, normalise: Normalise = "minmax") -> Direc
         dead=dead,
         constant=same & ~dead,
     )
+
+
+def _room_by_unit(activations: Tensor) -> Tensor | None:
+    """The activations as (units, samples), row after row, or room for it; None if too large."""
+    if activations.T.is_contiguous():
+        return activations.T
+    if activations.nbytes > HELD_BYTES:
+        return None
+    return activations.new_empty(activations.shape[::-1])
 
 
 def piece_size(activations: Tensor) -> int:

@@ -11,7 +11,7 @@ where a rounded result is sharpest: the rounding of the tile itself keeps signs.
 appended to the vectors as columns, in as many terms as their type needs, each facing a one.
 
 The bound. Let r' be r rounded and |r_i - r'_i| <= e n_i for all i, where n_i >= |r_i| and e is
-measured. Then
+measured (with what making r in float32 can lose, where float64 is not needed for it). Then
 
     |<r_i, r_j> - <r'_i, r'_j>| <= (2 e + e^2) n_i n_j <= (e + e^2 / 2) (n_i^2 + n_j^2).
 
@@ -35,6 +35,7 @@ from secateurs.prune.workers import each
 ALIGN = 32  # columns that matrix units take at a time
 SLACK = 1e-9  # far above what float32 flushes to zero, far below any rounding here
 SMALL = 1e-6  # added to lengths, so that none is zero
+FAR = 16  # a mean so many deviations from zero costs four of float32's 24 bits
 COMMON = 0.1  # a common vector with less than this of the squared length is not worth taking out
 BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 TERMS = {torch.bfloat16: 3, torch.float32: 1}
@@ -83,13 +84,11 @@ def make_screen(
     below: float | None,
     dtype: torch.dtype,
     common: Tensor | None,
-    held: Tensor | None = None,
-    fill: bool = False,
 ) -> Screen:
     """Round the units given for pairs with a cosine over `above` or under `below`, in `dtype`.
 
     There is at least one unit and one limit. `common` (samples,) float64 is taken out of the unit
-    vectors. `held` (units, samples) float64 has the unit vectors, or gets them when `fill` is set.
+    vectors.
     """
     shift, sign = (above, 1) if above is not None else (below, -1)
     assert shift is not None
@@ -98,30 +97,38 @@ def make_screen(
     matrix = torch.zeros((len(units), width), dtype=dtype, device=units.device)
     towards = torch.zeros(len(units), dtype=torch.float64, device=units.device)
     lost = torch.zeros(len(units), dtype=torch.float32, device=units.device)
+    cheap = in_single(source, units)
+    taken = None if common is None else common.float()
     step = piece_size(source.activations)
 
     def fill_in(start: int) -> None:
         part = slice(start, start + step)
-        if held is not None and not fill:
-            exact = held[part]
+        if cheap is None:
+            exact = source.exact(units[part])
+            if common is not None:
+                torch.mv(exact, common, out=towards[part])
+                exact = exact.sub_(common)
+            residual = exact.float()
         else:
-            exact = source.exact(units[part]).contiguous()
-            if held is not None:
-                held[part] = exact
-        residual = exact
-        if common is not None:
-            torch.mv(exact, common, out=towards[part])
-            residual = exact - common
-        single = residual.float()
+            residual = source.values(units[part]).float()
+            if common is not None:
+                torch.mv(residual.double(), common, out=towards[part])
+            residual = residual.sub_(cheap.offset[part, None]).mul_(cheap.gain[part, None])
+            if taken is not None:
+                residual = residual.sub_(taken)
         rounded = matrix[part, :samples]
-        rounded.copy_(single)
+        rounded.copy_(residual)
         if dtype != torch.float32:
-            torch.linalg.vector_norm(single.sub_(rounded), dim=1, out=lost[part])
+            torch.linalg.vector_norm(residual.sub_(rounded), dim=1, out=lost[part])
 
-    each(fill_in, range(0, len(units), step), device=units.device)
+    pieces = range(0, len(units), step)
+    each(fill_in, pieces, numbers=step * samples, device=units.device)
     square = 0.0 if common is None else float(common @ common)
+    if cheap is not None and common is not None:
+        towards = (towards - source.offset[units] * common.sum()) * source.inverse_norm[units]
     n_squared = ((1 - 2 * towards + square).clamp_(min=0).sqrt_() + SMALL) ** 2
-    # 2^-23: float64 to float32, and the rounding of `lost` itself.
+    # The sum in `lost` rounds; 2^-23: the last step to float32.
+    lost = lost * (1 + samples * 2.0**-24) + (0.0 if cheap is None else cheap.error)
     e = float((lost / n_squared.sqrt()).max()) * (1 + 2.0**-16) + 2.0**-23
     summed = (width + 8) * 2.0**-22
     term = towards - square / 2 - shift / 2
@@ -140,6 +147,28 @@ def make_screen(
         low = torch.tensor([below - above + slack], dtype=torch.float64).to(dtype)
         least = int(low.view(BITS[dtype])) if float(low) < 0 else None
     return Screen(matrix, samples, shift, sign, slack, least)
+
+
+@dataclass(frozen=True)
+class Single:
+    """Unit vectors in float32, as (values - offset) * gain."""
+
+    offset: Tensor  # (units,) float32
+    gain: Tensor  # (units,) float32
+    error: Tensor  # (units,) float64, most that a residual is off (length) before its last rounding
+
+
+def in_single(source: Directions, units: Tensor) -> Single | None:
+    """How to make the unit vectors of these units in float32; None where it would be too coarse."""
+    if source.activations.dtype == torch.float64:
+        return None
+    offset, gain = source.offset[units], source.inverse_norm[units]
+    # Each value loses 2^-24 of the offset, of itself three times, and of the common vector.
+    ratio = offset.abs() * gain * source.num_samples**0.5
+    usual = (gain == 0) | ((gain > 2.0**-60) & (gain < 2.0**60))
+    if not bool((usual & (ratio <= FAR)).all()):
+        return None
+    return Single(offset.float(), gain.float(), (ratio + 6) * 2.0**-24)
 
 
 def at_least(bits: Tensor, least: int, most: int) -> Tensor | None:

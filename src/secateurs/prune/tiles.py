@@ -24,11 +24,10 @@ from secateurs.prune.normalise import Directions
 from secateurs.prune.screen import Screen, common_vector, make_screen
 
 TIE = 4e-15  # float64 rounding of a cosine from unit vectors
-PAIRS_AT_A_TIME = 64  # their float64 vectors stay in the cache
-PAIR_NUMBERS = 2**22  # where vectors are made for a pair, so many numbers at a time
+PAIR_NUMBERS = 2**17  # of the vectors made for pairs, so many stay in a CPU's cache
+DEVICE_PAIR_NUMBERS = 2**22
 MANY = 50  # one pair by itself costs as much as so many in a matrix product
 SAMPLE = 256  # units on which the screen is tried
-HELD_BYTES = 512 * 2**20  # float64 vectors are held up to this size, else made when needed
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,6 @@ class Vectors:
     limits: Thresholds
     screen: Screen
     common: Tensor | None  # (samples,) float64, what the screen takes out
-    held: Tensor | None  # (rows, samples) float64, None when it would be too large
-
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -98,7 +95,6 @@ class Vectors:
             below=self.limits.below,
             dtype=torch.float32,
             common=self.common,
-            held=self.held,
         )
 
     def is_enough(self) -> bool:
@@ -110,16 +106,13 @@ class Vectors:
 
     def exact(self, rows: Tensor) -> Tensor:
         """Float64 unit vectors, (len(rows), samples)."""
-        if self.held is None:
-            return self.source.exact(self.units[rows])
-        return self.held.index_select(0, rows)
+        return self.source.exact(self.units[rows])
 
     def pairs(self, i: Tensor, j: Tensor) -> Tensor:
         """Float64 cosines of the rows i with the rows j, (pairs,)."""
         result = torch.empty(len(i), dtype=torch.float64, device=i.device)
-        step = PAIRS_AT_A_TIME
-        if i.device.type != "cpu" or self.held is None:
-            step = max(step, min(4096, PAIR_NUMBERS // self.source.num_samples))
+        numbers = PAIR_NUMBERS if i.device.type == "cpu" else DEVICE_PAIR_NUMBERS
+        step = max(16, min(4096, numbers // self.source.num_samples))
         for start in range(0, len(i), step):
             part = slice(start, start + step)
             result[part] = torch.linalg.vecdot(self.exact(i[part]), self.exact(j[part]))
@@ -166,10 +159,6 @@ def vectors(
     """
     assert limits.any and len(units)
     dtype = screen or screening_type(units.device.type)
-    shape = (len(units), source.num_samples)
-    held = None
-    if shape[0] * shape[1] * 8 <= HELD_BYTES:
-        held = torch.empty(shape, dtype=torch.float64, device=units.device)
     common = common_vector(source, units, SAMPLE)
     rounded = make_screen(
         source,
@@ -178,10 +167,8 @@ def vectors(
         below=limits.below,
         dtype=dtype,
         common=common,
-        held=held,
-        fill=True,
     )
-    prepared = Vectors(source, units, limits, rounded, common, held)
+    prepared = Vectors(source, units, limits, rounded, common)
     if screen is None and dtype != torch.float32 and not prepared.is_enough():
         return replace(prepared, screen=prepared.single)
     return prepared

@@ -19,6 +19,7 @@ from secateurs.errors import InputError
 Place = TypeVar("Place")
 Result = TypeVar("Result")
 AHEAD = 2  # pieces begun for each place before the first is asked for
+WORTH_SHARING = 2**19  # numbers, of which an operation takes some tenth of a millisecond
 
 
 def in_order(
@@ -68,14 +69,24 @@ def in_order(
         torch.set_num_threads(threads)
 
 
-def each(work: Callable[[int], None], pieces: Sequence[int], *, device: torch.device) -> None:
-    """Do `work` for every piece, on a CPU in as many threads as PyTorch uses.
+def each(
+    work: Callable[[int], None], pieces: Sequence[int], *, numbers: int, device: torch.device
+) -> None:
+    """Do `work` for every piece of so many `numbers`, on a CPU in threads if it is worth it.
 
-    Many small operations by one thread each are far faster than each of them by all threads.
+    Operations on a large piece are shared out among as many threads as PyTorch uses. Those on a
+    small one take some ten microseconds: two threads would wait for each other longer than that,
+    whether in the interpreter or within an operation, so one does them all.
     """
-    own = torch.get_num_threads() if device.type == "cpu" else 1
-    for _ in in_order(lambda _, piece: work(piece), [None] * own, pieces):
-        pass
+    threads = torch.get_num_threads()
+    own = threads if device.type == "cpu" and numbers >= WORTH_SHARING else 1
+    if device.type == "cpu" and own < threads:
+        torch.set_num_threads(1)
+    try:
+        for _ in in_order(lambda _, piece: work(piece), [None] * own, pieces):
+            pass
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _result(piece: int, future: Future[Result]) -> Result:
