@@ -17,6 +17,7 @@ from secateurs.cli_grid import grid
 from secateurs.cli_model import evaluate, export, predict, prune
 from secateurs.cli_options import AsJson, Cache, Data, GroupBy, ProgressMode, Quiet, Seed, Strict
 from secateurs.cli_paper import paper
+from secateurs.cli_results import results
 from secateurs.cli_search import search
 from secateurs.cli_session import session_of
 from secateurs.cli_study import study, train
@@ -35,7 +36,19 @@ app = typer.Typer(
 )
 
 
-for _command in (study, sweep, search, train, evaluate, prune, grid, export, predict, paper):
+for _command in (
+    study,
+    sweep,
+    search,
+    train,
+    evaluate,
+    prune,
+    grid,
+    export,
+    predict,
+    paper,
+    results,
+):
     app.command()(_command)
 
 
