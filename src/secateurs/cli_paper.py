@@ -64,14 +64,14 @@ def paper(
     from secateurs.report.paper_page import paper_words, write_paper_page
     from secateurs.study.config import parse_depths
     from secateurs.study.paper import run_paper
-    from secateurs.study.paper_plan import FILM, PaperPlan
+    from secateurs.study.paper_plan import PaperPlan
     from secateurs.study.trials import prefix_cache
 
     plan = PaperPlan(
         depths=() if depths is None else parse_depths(depths),
         runs=runs,
         epochs=epochs,
-        group_by=FILM if group_by is None else group_by,
+        group_by=group_by,
         weights=weights,
         device=device,
         precision=precision or "auto",

@@ -230,6 +230,37 @@ def test_the_best_epoch_is_what_is_left():
     assert float(loss) == pytest.approx(best.val_loss, abs=1e-5)
 
 
+def test_the_last_epoch_is_what_is_left_when_asked_for(tmp_path: Path):
+    # Long enough and rough enough that the best epoch is not the last one.
+    best = FitConfig(lr=5e-2, epochs=8, batch_size=8)
+    last = replace(best, keep="last")
+    _, other = run(best)
+    net, result = run(last)
+    assert result.curve == other.curve
+    assert other.best_epoch < result.best_epoch == 7
+    val = make_images(10, seed=1)
+    net.tail.eval()
+    with torch.no_grad():
+        logits = net.tail(net.prefix(val.eval_views(slice(None), CPU)))
+    loss = nn.functional.cross_entropy(logits.double(), torch.from_numpy(val.labels))
+    assert float(loss) == pytest.approx(result.curve[-1].val_loss, abs=1e-5)
+    # Stopped within the last epoch and resumed, it is the same network.
+    state = tmp_path / "state.safetensors"
+    with pytest.raises(StopRequested):
+        run(last, state_file=state, stop_after=23)
+    again, resumed = run(last, state_file=state)
+    assert (resumed.curve, resumed.best_epoch) == (result.curve, 7)
+    for a, b in zip(net.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_last_good_epoch_is_left_of_a_training_that_diverges():
+    net, result = run(FitConfig(lr=1e30, epochs=6, batch_size=8, keep="last"))
+    assert result.stopped == "diverged"
+    assert result.best_epoch == len(result.curve) - 1
+    assert all(torch.isfinite(t).all() for t in net.state_dict().values())
+
+
 def test_patience_stops_after_so_many_epochs_without_a_better_one():
     _, result = run(replace(CONFIG, lr=1e-6, epochs=30, patience=2))
     assert result.stopped == "patience"
@@ -307,6 +338,8 @@ def test_extending_a_prefix_equals_computing_the_deeper_one(consume: bool, too_l
         ({"epochs": 0}, "epochs is out of range: 0"),
         ({"label_smoothing": 1.0}, "label_smoothing is out of range"),
         ({"patience": 0}, "patience is out of range"),
+        ({"keep": "first"}, "keep is out of range: 'first'"),
+        ({"keep": "last", "patience": 3}, "keep last: leave patience out"),
     ],
 )
 def test_bad_configurations(change: dict, text: str):

@@ -81,6 +81,8 @@ def test_bad_batch_sizes(text: str):
         ({"keep": (0,)}, "keep: expected at least 1 unit"),
         ({"rule": "l2", "max_loss": None}, "rule l2 needs a number of units to keep"),
         ({"max_loss": -1.0}, "max_loss is out of range: -1.0"),
+        ({"keep_epoch": "first"}, "keep is out of range: 'first'"),
+        ({"keep_epoch": "last", "patience": 2}, "keep last: leave patience out"),
         ({"min_scale": 0.0}, "scale must be a range within"),
     ],
 )

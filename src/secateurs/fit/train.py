@@ -66,13 +66,17 @@ class FitConfig:
             "dropout": self.dropout in ("on", "off", "first-epoch"),
             "schedule": self.schedule in ("constant", "cosine"),
             "patience": self.patience is None or self.patience >= 1,
-            "keep": self.keep == "best" or (self.keep == "last" and self.patience is None),
+            "keep": self.keep in ("best", "last"),
             "distil": 0 <= self.distil <= 1,
             "temperature": self.temperature > 0,
         }
         for name, good in checks.items():
             if not good:
                 raise InputError(f"{name} is out of range: {getattr(self, name)!r}")
+        if self.keep == "last" and self.patience is not None:
+            raise InputError(
+                "keep last: leave patience out, which waits for a better epoch than the one kept"
+            )
 
 
 @dataclass(frozen=True)
@@ -88,10 +92,10 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Fit:
-    """A finished training: its curve and the state at the epoch best on validation.
+    """A finished training: its curve and the state at the epoch kept, the best or the last.
 
-    `best_epoch` is -1 and `best` the initial state when not one epoch ended with a finite loss.
-    `stopped` says why it ended; `message` is empty unless something went wrong.
+    `best_epoch` is the epoch kept; -1, and `best` the initial state, when not one epoch ended with
+    a finite loss. `stopped` says why it ended; `message` is empty unless something went wrong.
     """
 
     curve: tuple[Epoch, ...]
@@ -306,7 +310,8 @@ def fit(
     """Train the parameters of `tail` that require a gradient, in place; leave it at its best.
 
     `train_mode` puts the network into training mode, frozen parts excepted. The best epoch has
-    the highest validation accuracy, the lower validation loss among equals. Every number is a
+    the highest validation accuracy, the lower validation loss among equals; with `keep` "last" it
+    is the last one whose losses are finite. Every number is a
     function of the configuration and the inputs: a run that was stopped (`stop`, looked at after
     each step) and called again with the same `state_file` gives what an unstopped run gives.
     Raises StopRequested after saving, and InputError for a batch larger than the training set or

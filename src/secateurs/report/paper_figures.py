@@ -145,7 +145,7 @@ def by_angle(ways: Record, published: Record, key: str, *, fraction: bool) -> go
     styles = (
         ("published", "the program's rule", "circle", BEFORE, "solid"),
         ("text", "the text's rule", "square", TEST, "dot"),
-        ("least_squares", "least squares", "triangle-up", MUTED, "dash"),
+        ("least_squares", "refitted", "triangle-up", MUTED, "dash"),
     )
     form = ".1%" if fraction else ",.0f"
     values: list[float] = []
@@ -204,6 +204,48 @@ def apart(mixed: Sequence[Record], separate: Sequence[Record]) -> go.Figure:
         values += [v for span in spans for v in span.values() if v is not None]
     depths = sorted({row["depth"] for row in mixed if row["pretrained"]})
     figure.update_xaxes(tickvals=depths, showgrid=False, tickfont={"color": INK})
+    figure.update_yaxes(range=fraction_range(values), tickformat=".0%")
+    return figure
+
+
+def unfiltered(grid: Record) -> go.Figure:
+    """Accuracy over neurons kept, on a logarithmic scale, in four ways; the unpruned as a line."""
+    rows = [row for row in grid["unfiltered"] if row["num_kept"] > 0]
+    figure = base(380, x_title="neurons kept", y_title="test accuracy", legend=True)
+    level = grid["unpruned"]["accuracy"]
+    kept = [row["num_kept"] for row in rows]
+    ways = (
+        ("angles, refitted", "circle", BEFORE, "solid", lambda row: row["refitted"]["accuracy"]),
+        ("random, refitted", "diamond", TEST, "dash", lambda row: row["random_refitted"]),
+        ("angles, added", "square", AFTER, "dot", lambda row: row["added"]["accuracy"]),
+        ("random, dropped", "x", MUTED, "dashdot", lambda row: row["random_dropped"]),
+    )
+    values = [level]
+    for name, symbol, colour, dash, pick in ways:
+        known = [(row["num_kept"], pick(row), row["low_deg"]) for row in rows]
+        values += [value for _, value, _ in known]
+        figure.add_scatter(
+            name=name,
+            mode="lines+markers",
+            x=[x for x, _, _ in known],
+            y=[value for _, value, _ in known],
+            customdata=[degrees(low) for _, _, low in known],
+            line={"color": colour, "width": 2.2, "dash": dash},
+            marker={"size": 9, "symbol": symbol, "color": colour},
+            hovertemplate=f"{name}<br>%{{x:,d}} kept at %{{customdata}}: %{{y:.1%}}<extra></extra>",
+        )
+    figure.add_scatter(
+        name="unpruned",
+        mode="lines",
+        x=[min(kept, default=1), grid["num_units"]],
+        y=[level, level],
+        line={"color": MUTED, "width": 1.6, "dash": "dash"},
+        hovertemplate=f"before pruning {percent(level)}<extra></extra>",
+    )
+    ticks = [mark * 10**power for power in range(6) for mark in (1, 2, 5)]
+    figure.update_xaxes(
+        type="log", tickvals=ticks, ticktext=[f"{tick:,}" for tick in ticks], showgrid=False
+    )
     figure.update_yaxes(range=fraction_range(values), tickformat=".0%")
     return figure
 

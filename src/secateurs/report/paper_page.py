@@ -11,6 +11,7 @@ from plotly.offline import get_plotlyjs
 
 from secateurs.errors import InputError
 from secateurs.files import write_text
+from secateurs.report import paper_beyond as beyond
 from secateurs.report import paper_panels as panels
 from secateurs.report import words
 from secateurs.report.canvas import DARK
@@ -59,9 +60,14 @@ def render_paper(answer: Record) -> str:
         panels.table2(answer),
         panels.table3(answer),
         panels.grid(answer),
+        panels.readings(answer),
     ]
-    first.append(panels.ambiguities(answer))
-    second = [*panels.apart(answer), panels.choices(answer), panels.smallest(answer)]
+    second = [
+        *beyond.apart(answer),
+        beyond.choices(answer),
+        beyond.compensation(answer),
+        beyond.smallest(answer),
+    ]
     plots = {
         f"plot-{panel.key}-{index}": json.loads(str(plot.figure.to_json()))
         for panel in (*first, *second)
@@ -124,9 +130,9 @@ def cautions(answer: Record) -> list[str]:
             "The best network was chosen by its test accuracy, as the paper did: what it scores "
             "there promises too much."
         )
-    groups = answer["split"]["leakage"]["group"]
-    if groups is not None and groups["num"]:
-        share = groups["num"] / answer["split"]["counts"]["test"]
+    same = answer["split"]["leakage"]["same_group"]
+    if same:
+        share = same / answer["split"]["counts"]["test"]
         found.append(
             f"{percent(share, digits=0)} of the test images share a film (or sender, or person) "
             "with a training image: the second part keeps them apart."
@@ -141,7 +147,7 @@ def paper_words(answer: Record) -> str:
         theirs = "–" if row["published"] is None else percent(row["published"])
         ours = percent_interval(row["ours"], row["low"], row["high"])
         lines.append(f"  {row['what']:<22} {theirs:>6}   {ours:<22} {row['verdict']}")
-    rows = answer["beyond"]["smallest"]
+    rows = answer["beyond"]["smallest"]["rows"]
     lines.append("smallest networks that lose nothing on validation:")
     lines += [
         f"  {row['what']:<22} {percent(row['fraction'])} of the parameters, test "
@@ -158,8 +164,8 @@ def paper_words(answer: Record) -> str:
 
 
 def _tiles(answer: Record) -> list[tuple[str, str, str]]:
-    best, beyond = answer["best"], answer["beyond"]
-    unpruned, *cut = beyond["smallest"]
+    best, apart = answer["best"], answer["beyond"]["apart"]
+    unpruned, *cut = answer["beyond"]["smallest"]["rows"]
     fc7 = cut[0]["kept"] or {}
     tiles = [
         (
@@ -180,8 +186,8 @@ def _tiles(answer: Record) -> list[tuple[str, str, str]]:
             f"{percent(unpruned['test']['accuracy'])} unpruned",
         ),
     ]
-    if beyond["apart"]:
-        chosen = beyond["apart"]["chosen"]
+    if apart:
+        chosen = apart["chosen"]
         tiles.append(
             (
                 "Films kept apart",

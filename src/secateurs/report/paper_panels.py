@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from secateurs.report import paper_figures as figures
 from secateurs.report import words
@@ -16,11 +16,17 @@ from secateurs.report.tables import Table
 from secateurs.report.words import degrees, integer, percent, percent_interval, plural
 from secateurs.study.published import published
 
+NUM_UNITS = 4096  # of the paper's fc7
 WAYS = {
-    "published": "the program: rows of the incoming weights added",
-    "quiet": "the same, without dropout and new views in each cell",
+    "published": "the program: incoming weights added",
+    "quiet": "without noise: the same, no dropout, no new views",
+    "per_neuron": "each neuron scaled by itself: the same, without noise",
     "text": "the text: outgoing weights added",
-    "least_squares": "outgoing weights refitted by least squares",
+    "least_squares": "refitted: outgoing weights by least squares",
+}
+DROPOUTS = {
+    "first-epoch": "the program: active in the first epoch alone",
+    "on": "as one would read the text: active in every epoch",
 }
 RESIZES = {
     "crop": "the program: short side to 256, then the central 224",
@@ -28,12 +34,15 @@ RESIZES = {
 }
 
 
-def _accuracy(evaluation: Record) -> str:
+def accuracy_words(evaluation: Record) -> str:
+    """An accuracy with its interval."""
     names = ("accuracy", "accuracy_low", "accuracy_high")
     return percent_interval(*(evaluation[name] for name in names))
 
 
-def _beside(title: str, rows: Sequence[Record], *, fraction: bool = True) -> Table:
+def _beside(
+    title: str, rows: Sequence[Record], *, fraction: bool = True, interval: str = "95% interval"
+) -> Table:
     def number(value: float | None) -> str:
         if value is None:
             return "–"
@@ -41,13 +50,13 @@ def _beside(title: str, rows: Sequence[Record], *, fraction: bool = True) -> Tab
 
     return Table(
         title,
-        ("", "published", "ours", "95% interval", "verdict", "why"),
+        ("", "published", "ours", interval, "verdict", "why"),
         tuple(
             (
                 row["what"],
                 number(row["published"]),
                 number(row["ours"]),
-                "–" if row["low"] is None else f"{number(row['low'])} to {number(row['high'])}",
+                _interval(row, number),
                 row["verdict"],
                 row["why"] or "",
             )
@@ -56,13 +65,18 @@ def _beside(title: str, rows: Sequence[Record], *, fraction: bool = True) -> Tab
     )
 
 
+def _interval(row: Record, number: Callable[[float], str]) -> str:
+    return "–" if row["low"] is None else f"{number(row['low'])} to {number(row['high'])}"
+
+
 def table1(answer: Record) -> Panel:
     """Table 1 and figure 1: test accuracy over frozen layers."""
     rows = answer["table1"]
     top = max((r for r in rows if r["pretrained"]), key=lambda r: r["ours"])
+    theirs = max(published()["table1"], key=lambda row: row["mean"])
     caption = (
-        f"Our highest mean is {percent(top['ours'])} with {top['what']}; the paper's is 46.9% with "
-        "4. Circles are single runs."
+        f"Our highest mean is {percent(top['ours'])} with {top['what']}; the paper's is "
+        f"{percent(theirs['mean'] / 100)} with {theirs['depth']}. Open circles are single runs."
     )
     plot = Plot(figures.table1(rows), "", f"Test accuracy over frozen layers. {caption}")
     table = _beside("Table 1: mean test accuracy", rows)
@@ -112,8 +126,9 @@ def table2(answer: Record) -> Panel:
     best, rows = answer["best"], answer["table2"]
     test = best["test"]
     caption = (
-        f"Accuracy {_accuracy(test)} on {plural(test['num_images'], 'test image')}; the paper's is "
-        "50.0% on 134. Each class against the rest."
+        f"Accuracy {accuracy_words(test)} on {plural(test['num_images'], 'test image')}, with "
+        f"{best['depth']} frozen layers in run {best['run'] + 1}; the paper's is 50.0% on 134, "
+        "with 6. Each class against the rest."
     )
     plots = tuple(
         Plot(
@@ -147,12 +162,13 @@ def table2(answer: Record) -> Panel:
 def table3(answer: Record) -> Panel:
     """Table 3 and figure 3: means over the norm thresholds by angle."""
     grid, theirs = answer["grid"], published()["table3"]
-    refit = grid["ways"]["least_squares"]["by_angle"][-1]
     program = grid["ways"]["published"]["by_angle"][-1]
+    text = grid["ways"]["text"]["by_angle"][-1]
     caption = (
         f"At {degrees(program['low_deg'])} the program's rule leaves a mean of "
-        f"{percent(program['accuracy_mean'])} and refitting {percent(refit['accuracy_mean'])}, "
-        f"{percent(grid['unpruned']['accuracy'])} being the unpruned network's."
+        f"{percent(program['accuracy_mean'])} and adding outgoing weights "
+        f"{percent(text['accuracy_mean'])}; the unpruned network has "
+        f"{percent(grid['unpruned']['accuracy'])}, the paper's 50.0%."
     )
     plots = (
         Plot(
@@ -168,72 +184,131 @@ def table3(answer: Record) -> Panel:
     )
     tables = (
         _beside("Table 3: mean accuracy", answer["table3"]["accuracy"]),
-        _beside("Table 3: neurons removed", answer["table3"]["units"], fraction=False),
+        _beside(
+            "Table 3: neurons removed",
+            answer["table3"]["units"],
+            fraction=False,
+            interval="lowest to highest",
+        ),
     )
     return Panel("table3", "Table 3 and figure 3", caption, plots, tables, wide=False)
 
 
 def grid(answer: Record) -> Panel:
-    """The program's grid as heat maps, and every cell in every way."""
+    """The program's grid as heat maps beside the paper's, and every cell in every way."""
     grid = answer["grid"]
     own = {**grid, "cells": grid["ways"]["published"]["cells"]}
-    known = [c for c in own["cells"] if c["accuracy"] is not None]
-    free = [c for c in known if c["accuracy"] >= grid["unpruned"]["accuracy"]]
-    most = max(free, key=lambda c: c["num_removed"], default=None)
-    caption = (
-        "No cell of the program's rule leaves the accuracy as it was."
-        if most is None
-        else f"The program's rule removes up to {integer(most['num_removed'])} of "
-        f"{integer(grid['num_units'])} neurons without loss, at {degrees(most['low_deg'])} and "
-        f"{most['norm_std']:g} deviations; the paper 292, at 12.5° and 2."
-    )
+    caption = f"{_free_words(own, 'The program')[:-1]}; the paper 292, at 12.5° and 1.5."
+    theirs = _published_grid(answer["published_grid"])
     plots = (
         Plot(accuracy_map(own), "Test accuracy", f"Heat map of test accuracy. {caption}"),
         Plot(removed_map(own), "Neurons removed", f"Heat map of neurons removed. {caption}"),
+        Plot(accuracy_map(theirs), "Test accuracy, published", "Heat map of the paper's accuracy."),
+        Plot(removed_map(theirs), "Neurons removed, published", "Heat map of the paper's counts."),
     )
-    return Panel("grid", "The whole grid", caption, plots, (_cells(answer),), wide=False)
+    return Panel("grid", "The whole grid", caption, plots, _cells(answer), wide=False)
 
 
-def _cells(answer: Record) -> Table:
-    """Each cell as the paper has it and in all our ways."""
-    theirs, ways = answer["published_grid"], answer["grid"]["ways"]
-    rows: list[tuple[str, ...]] = []
-    for place, cell in enumerate(ways["published"]["cells"]):
-        printed = ("–", "–")
-        if cell["low_deg"] in theirs["angles_deg"] and cell["norm_std"] in theirs["norm_stds"]:
-            row = theirs["norm_stds"].index(cell["norm_std"])
-            column = theirs["angles_deg"].index(cell["low_deg"])
-            printed = (
-                percent(theirs["accuracy"][row][column]),
-                integer(theirs["num_pruned"][row][column]),
-            )
-        own = [way["cells"][place] for way in ways.values()]
-        rows.append(
+def _free_words(grid: Record, who: str) -> str:
+    """How many neurons go without loss of accuracy, and where."""
+    whole = grid["unpruned"]["accuracy"]
+    free = [c for c in grid["cells"] if c["accuracy"] is not None and c["accuracy"] >= whole]
+    most = max(free, key=lambda c: c["num_removed"], default=None)
+    if most is None:
+        return f"{who}: no cell leaves the accuracy as it was."
+    return (
+        f"{who} removes up to {integer(most['num_removed'])} of {integer(grid['num_units'])} "
+        f"neurons without loss, at {degrees(most['low_deg'])} and {most['norm_std']:g} deviations."
+    )
+
+
+def _published_grid(theirs: Record) -> Record:
+    """The paper's grid as ours is kept; of 4096 neurons and 134 images."""
+    cells = [
+        {
+            "low_deg": low,
+            "norm_std": std,
+            "num_removed": theirs["num_pruned"][row][column],
+            "num_kept": NUM_UNITS - theirs["num_pruned"][row][column],
+            "accuracy": theirs["accuracy"][row][column],
+            "accuracy_low": None,
+            "accuracy_high": None,
+        }
+        for row, std in enumerate(theirs["norm_stds"])
+        for column, low in enumerate(theirs["angles_deg"])
+    ]
+    settings = {"angles_deg": theirs["angles_deg"], "norm_stds": theirs["norm_stds"]}
+    unpruned = {"accuracy": published()["table2"]["accuracy"] / 100}
+    return {"cells": cells, "settings": settings, "unpruned": unpruned, "num_units": NUM_UNITS}
+
+
+def _cells(answer: Record) -> tuple[Table, Table]:
+    """Each cell beside the paper's, and in all our ways."""
+    ways = answer["grid"]["ways"]
+    beside = Table(
+        "Every cell under the program's rule",
+        ("", "published", "ours", "95% interval", "verdict", "removed, published", "removed, ours"),
+        tuple(
             (
-                f"{degrees(cell['low_deg'])}, {cell['norm_std']:g}",
-                *printed,
-                *(f"{percent(c['accuracy'])}, {integer(c['num_removed'])}" for c in own),
+                row["what"],
+                percent(row["published"]),
+                percent(row["ours"]),
+                _interval(row, percent),
+                row["verdict"],
+                integer(row["published_removed"]),
+                integer(row["removed"]),
             )
-        )
+            for row in answer["cells"]
+        ),
+    )
     names = [WAYS[name].split(":")[0] for name in ways]
-    columns = ("angle, norm threshold", "published accuracy", "published removed", *names)
-    return Table("Every cell: accuracy and neurons removed", columns, tuple(rows))
+    rows = tuple(
+        (
+            f"{degrees(cell['low_deg'])}, {cell['norm_std']:g}",
+            *(
+                f"{percent(c['accuracy'])}, {integer(c['num_removed'])}"
+                for c in (way["cells"][place] for way in ways.values())
+            ),
+        )
+        for place, cell in enumerate(ways["published"]["cells"])
+    )
+    others = Table("Accuracy and neurons removed, in every reading", ("", *names), rows)
+    return beside, others
 
 
-def ambiguities(answer: Record) -> Panel:
+def readings(answer: Record) -> Panel:
     """What the text and the program do differently, both run."""
+    found = answer["readings"]
     caption = (
-        "Where the paper's text and the published program say different things, both were run."
+        "Where the paper's text and its program say different things, or the text leaves a choice, "
+        "both were run."
     )
     resizes = Table(
         "Test images resized",
-        ("", "test accuracy"),
+        ("", "test accuracy of the best network"),
+        tuple((RESIZES[row["resize"]], accuracy_words(row["test"])) for row in found["resize"]),
+    )
+    dropouts = Table(
+        f"Dropout, {found['dropout'][0]['depth']} frozen layers",
+        ("", "mean test accuracy"),
         tuple(
+            (DROPOUTS[row["dropout"]], percent_interval(row["mean"], row["low"], row["high"]))
+            for row in found["dropout"]
+        ),
+    )
+    overall = found["overall_accuracy"]
+    theirs = published()["table2"]["accuracy"] / 100
+    classes = len(published()["images"]["classes"])
+    formulas = Table(
+        "Overall accuracy",
+        ("", "published network", "our best"),
+        (
+            ("the program: right answers of all", percent(theirs), percent(overall["answers"])),
             (
-                RESIZES[row["resize"]],
-                _accuracy(row["test"]),
-            )
-            for row in answer["resize"]
+                "the text: (tp + tn) of all, mean over classes",
+                percent(1 - 2 * (1 - theirs) / classes),
+                percent(overall["formula"]),
+            ),
         ),
     )
     ways = answer["grid"]["ways"]
@@ -244,90 +319,22 @@ def ambiguities(answer: Record) -> Panel:
     ]
     merging = Table(
         f"fc7 at {degrees(low)} and {std:g} deviations",
-        ("", "neurons removed", "test accuracy"),
+        ("", "neurons removed", "test accuracy", "mean of all cells"),
         tuple(
-            (WAYS[name], integer(cell["num_removed"]), percent(cell["accuracy"]))
+            (
+                WAYS[name],
+                integer(cell["num_removed"]),
+                percent(cell["accuracy"]),
+                percent(_mean([c["accuracy"] for c in ways[name]["cells"]])),
+            )
             for name, cell in picked
             if cell is not None
         ),
     )
-    return Panel("text", "Text against program", caption, (), (resizes, merging), open_tables=True)
+    tables = (resizes, dropouts, formulas, *([merging] * bool(merging.rows)))
+    return Panel("text", "Text against program", caption, (), tables, open_tables=True)
 
 
-def apart(answer: Record) -> list[Panel]:
-    """The sweep with films kept apart, or why it was not run."""
-    found = answer["beyond"]["apart"]
-    if not found:
-        why = answer["beyond"]["no_groups"]
-        return [Panel("apart", "Films kept apart", f"Not run: {why}.")]
-    test = found["chosen"]["test"]
-    caption = (
-        f"{found['recommendation']['sentences'][0]} The network chosen so has {_accuracy(test)} "
-        "on test images whose films it never saw; "
-        f"{percent(answer['best']['test']['accuracy'])} was the best when films were on both sides "
-        "and test chose."
-    )
-    plot = Plot(
-        figures.apart(answer["sweep"], found["sweep"]),
-        "",
-        f"Validation accuracy over frozen layers under both splits. {caption}",
-    )
-    mixed = {row["depth"]: row for row in answer["sweep"] if row["pretrained"]}
-    rows = tuple(
-        (
-            str(row["depth"]),
-            *(
-                percent_interval(
-                    one["val_accuracy_mean"], one["val_accuracy_low"], one["val_accuracy_high"]
-                )
-                if one
-                else "–"
-                for one in (mixed.get(row["depth"]), row)
-            ),
-        )
-        for row in found["sweep"]
-    )
-    table = Table(
-        "Mean validation accuracy", ("frozen layers", "films on both sides", "kept apart"), rows
-    )
-    return [Panel("apart", "Films kept apart", caption, (plot,), (table,))]
-
-
-def choices(answer: Record) -> Panel:
-    """What choosing on validation changes."""
-    honest, best = answer["beyond"]["chosen_on_validation"], answer["best"]
-    same = answer["beyond"]["indistinguishable"]["depths"]
-    caption = (
-        f"On the paper's own split, validation cannot tell {words.runs_of(same)} frozen layers "
-        "apart. Chosen on validation, the network scores "
-        f"{percent(honest['test']['accuracy'])} on test; chosen on test, "
-        f"{percent(max(best['test']['accuracy'], honest['test']['accuracy']))}: the difference is "
-        "what looking at the test images buys."
-    )
-    return Panel("choice", "Choice on validation", caption)
-
-
-def smallest(answer: Record) -> Panel:
-    """The smallest networks that lose nothing on validation."""
-    rows = answer["beyond"]["smallest"]
-    whole = rows[-1]
-    caption = (
-        "The smallest networks that answer at least as many validation images right, without "
-        f"training again: the whole network to {percent(whole['fraction'])} of its parameters, "
-        f"with {percent(whole['test']['accuracy'])} on test."
-    )
-    table = Table(
-        "Smallest without loss",
-        ("", "neurons kept", "parameters", "validation", "test"),
-        tuple(
-            (
-                row["what"],
-                ", ".join(f"{k} {integer(v)}" for k, v in (row["kept"] or {}).items()) or "–",
-                integer(row["num_parameters"]),
-                *(_accuracy(row[side]) for side in ("val", "test")),
-            )
-            for row in rows
-        ),
-    )
-    plot = Plot(figures.smallest(rows), "", f"Bars of the parameters left. {caption}")
-    return Panel("smallest", "Smaller without loss", caption, (plot,), (table,))
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 import secateurs
-from secateurs.data.groups import groups_from_pattern
-from secateurs.data.scan import Listing, scan
 from secateurs.errors import InputError
 from secateurs.files import read_json, write_json
 from secateurs.fit.cache import PrefixCache
 from secateurs.nets.backbones import layers
 from secateurs.progress import SILENT, Progress
+from secateurs.ship.checkpoint import load
 from secateurs.stopping import StopFlag
-from secateurs.study.bench import Bench, Dataset, data_folder, open_bench, open_dataset
+from secateurs.study import paper_beside
+from secateurs.study.bench import Bench, open_bench, open_dataset
 from secateurs.study.config import difference
-from secateurs.study.models import evaluate_model
-from secateurs.study.paper_beside import counted, table1, table2, table3
-from secateurs.study.paper_plan import PaperPlan
-from secateurs.study.paper_pruning import CELL, grids, smallest
+from secateurs.study.paper_films import Films, find_films, with_films
+from secateurs.study.paper_left import left_words
+from secateurs.study.paper_plan import BACKBONE, PaperPlan
+from secateurs.study.paper_pruning import grids
+from secateurs.study.paper_readings import both_dropouts, both_resizes, overall_accuracy
+from secateurs.study.paper_smaller import smallest
 from secateurs.study.paper_trials import best, network_of, tested_trials
 from secateurs.study.published import is_sfew, published
 from secateurs.study.search import run_search
 from secateurs.study.stages import Stages, versions
 from secateurs.study.study import run_study
 from secateurs.study.sweep import choose, summarise_sweep
-from secateurs.study.trials import Store
+from secateurs.study.trials import Store, Trial
 
 SCHEMA = 1
 PLAN = "paper.plan.json"
 FILES = {"paper": "paper.json", "page": "paper.html", "apart": "apart", "search": "search"}
-FEWEST_GROUPS = 6  # two on each side of a split
 
 Record = dict[str, Any]
 
@@ -54,95 +57,214 @@ def run_paper(
     Returns what it writes to `out`/paper.json: each published number beside ours, then what the
     same images say when films are kept apart, validation chooses and weights are refitted. What is
     already done is not done again. Raises InputError for bad input and when `out` holds something
-    else, StopRequested when asked to stop.
+    else or another process is at it, StopRequested when asked to stop.
     """
-    stop, asked = stop or StopFlag(), plan
-    _check_directory(out, asked)
-    listing = scan(data_folder(data, cache=cache, progress=progress))
-    groups, ungrouped = _groups(listing, plan.group_by)
-    if not groups:
-        progress.note(f"films cannot be kept apart: {ungrouped}")
-        plan = replace(plan, group_by=None)
+    _check_directory(out, plan)
     bench = open_bench(data, plan.config(), cache=cache, progress=progress)
-    sfew = is_sfew(bench.dataset.audit)
-    _claim(out, asked, bench)
-    kept = prefix_cache or PrefixCache()
-    stages, store = Stages(out), Store(out)
-    words: dict[str, Any] = {"prefix_cache": kept, "stop": stop, "progress": progress}
-
-    records = tested_trials(bench, store, **words)
-    side = "test" if plan.choose_on_test else "val"
-    chosen, honest = best(records, side), best(records, "val")
-    model = network_of(bench, store, chosen, **words)
-    identity = {"chosen": chosen["key"], "version": secateurs.__version__, "plan": plan.to_json()}
-    resized = stages.run("resize", identity, lambda: _both_resizes(model, data, bench, cache))
-    pruned = stages.run(
-        "grids", identity, lambda: grids(model, bench, plan, stop=stop, progress=progress)
-    )
-    small = stages.run(
-        "smallest",
-        identity,
-        lambda: {"rows": smallest(model, bench, stop=stop, progress=progress)},
-    )
-    searched = _search(data, plan, chosen["depth"], out, cache, words) if plan.search else None
-    apart = _apart(data, plan, out, cache, words) if groups else None
-    kept.close()
-
-    program = pruned["ways"]["published"]
-    names = [layer.alias for layer in layers(model, plan.backbone)]
-    tables: Record = {
-        "table1": table1(records, names, bench.weights.fresh, sfew=sfew),
-        "table2": table2(chosen["test"], sfew=sfew),
-        "table3": table3(
-            program["by_angle"],
-            program["cells"],
-            len(bench.dataset.sides["test"]),
-            sfew=sfew,
-        ),
-    }
-    compared: list[Record] = [*tables["table1"], *tables["table2"], *tables["table3"]["accuracy"]]
-    answer: Record = {
-        "schema": SCHEMA,
-        "plan": plan.to_json(),
-        "data": {
-            "name": bench.dataset.name,
-            "num_images": len(listing),
-            "classes": list(bench.dataset.classes),
-            "per_class": [listing.labels.count(k) for k in range(len(listing.classes))],
-            "is_sfew": sfew,
-        },
-        "split": {k: v for k, v in bench.dataset.split_json().items() if k != "names"},
-        "weights": bench.weights.to_json(),
-        **tables,
-        "counted": counted(compared),
-        "sweep": summarise_sweep(records, num_images=len(bench.dataset.sides["val"])),
-        "best": {
-            "on": side,
-            **{key: chosen[key] for key in ("depth", "run", "val_accuracy", "curve", "test")},
-        },
-        "search": searched,
-        "published_search": published()["training"],
-        "grid": pruned | {"cell": list(CELL)},
-        "published_grid": published()["grid"],
-        "resize": resized["rows"],
-        "beyond": {
-            "chosen_on_validation": {
-                key: honest[key] for key in ("depth", "run", "val_accuracy", "test")
-            },
-            "indistinguishable": _indistinguishable(records, bench),
-            "apart": apart,
-            "no_groups": ungrouped,
-            "smallest": small["rows"],
-        },
-        "files": FILES,
-        "versions": versions(bench),
-        "timing": {"trials": sum(r["timing"]["seconds"] for r in records)},
-    }
+    listing = bench.dataset.audit.listing
+    films = find_films(listing.names, listing.labels, listing.classes, asked=plan.group_by)
+    bench = with_films(bench, films)
+    if films.group_by is None:
+        progress.note(f"films cannot be kept apart: {films.why_not}")
+    progress.note(_split_words(bench))
+    _claim(out, plan, bench)
+    with Store(out).claim("paper") as mine:
+        if not mine:
+            raise InputError(f"{out}: another process is at this run; wait for it, or stop it")
+        kept = prefix_cache or PrefixCache()
+        run = _Run(data, plan, out, cache, bench, films, kept, stop or StopFlag(), progress)
+        answer = run.answer()
+        kept.close()
     write_json(out / FILES["paper"], answer)
     return answer
 
 
+class _Run:
+    """The parts of one run, each done once or read from what an earlier run left."""
+
+    def __init__(
+        self,
+        data: str,
+        plan: PaperPlan,
+        out: Path,
+        cache: Path,
+        bench: Bench,
+        films: Films,
+        kept: PrefixCache,
+        stop: StopFlag,
+        progress: Progress,
+    ) -> None:
+        self.data, self.plan, self.out, self.cache = data, plan, out, cache
+        self.bench, self.films = bench, films
+        self.stop, self.progress = stop, progress
+        self.words: dict[str, Any] = {"prefix_cache": kept, "stop": stop, "progress": progress}
+        self.stages, self.store = Stages(out), Store(out)
+        self._models: dict[str, nn.Module] = {}
+
+    def answer(self) -> Record:
+        """Run or read all parts; what `paper.json` holds."""
+        plan, bench = self.plan, self.bench
+        records = tested_trials(bench, self.store, left=self._left, **self.words)
+        side = "test" if plan.choose_on_test else "val"
+        chosen, honest = best(records, side), best(records, "val")
+        identity = {
+            "chosen": chosen["key"],
+            "version": secateurs.__version__,
+            "plan": plan.to_json(),
+        }
+        resized = self.stages.run(
+            "resize",
+            identity,
+            lambda: both_resizes(self._model(chosen), self.data, bench, self.cache),
+        )
+        dropouts = both_dropouts(plan, bench, self.store, records, chosen["depth"], **self.words)
+        pruned = self.stages.run("grids", identity, lambda: self._grids(chosen, identity))
+        searched = self._search(chosen["depth"]) if plan.search else None
+        apart = self._apart()
+        small = self.stages.run(
+            "smallest",
+            {**identity, "honest": honest["key"], "apart": apart and apart["chosen"]["key"]},
+            lambda: {"rows": self._smallest(honest)},
+        )
+        parts = {"grids": pruned, "resize": resized, "smallest": small}
+        seconds = {name: part.pop("timing")["seconds"] for name, part in parts.items()}
+        return {
+            "schema": SCHEMA,
+            "plan": plan.to_json(),
+            **self._described(),
+            **self._tables(records, chosen, pruned),
+            "sweep": summarise_sweep(records, num_images=len(bench.dataset.sides["val"])),
+            "best": {
+                "on": side,
+                **{key: chosen[key] for key in ("depth", "run", "val_accuracy", "curve", "test")},
+            },
+            "search": searched,
+            "published_search": published()["training"],
+            "grid": pruned,
+            "published_grid": published()["grid"],
+            "readings": {
+                "resize": resized["rows"],
+                "dropout": dropouts,
+                "overall_accuracy": {
+                    "answers": chosen["test"]["accuracy"],
+                    "formula": overall_accuracy(chosen["test"]["confusion"]),
+                },
+            },
+            "beyond": {
+                "chosen_on_validation": {
+                    key: honest[key] for key in ("depth", "run", "val_accuracy", "test")
+                },
+                "indistinguishable": _indistinguishable(records, bench),
+                "apart": apart,
+                "no_films": self.films.why_not,
+                "smallest": {"apart": apart is not None, "rows": small["rows"]},
+            },
+            "files": FILES,
+            "versions": versions(bench),
+            "timing": {"trials": sum(r["timing"]["seconds"] for r in records), **seconds},
+        }
+
+    def _left(self, trials: Sequence[Trial], records: Sequence[Record]) -> str:
+        return left_words(self.plan, trials, records, films=self.films.group_by is not None)
+
+    def _described(self) -> Record:
+        dataset = self.bench.dataset
+        listing = dataset.audit.listing
+        return {
+            "data": {
+                "name": dataset.name,
+                "num_images": len(listing.names),
+                "classes": list(dataset.classes),
+                "per_class": [listing.labels.count(k) for k in range(len(listing.classes))],
+                "is_sfew": is_sfew(dataset.audit),
+            },
+            "split": {k: v for k, v in dataset.split_json().items() if k != "names"},
+            "weights": self.bench.weights.to_json(),
+        }
+
+    def _tables(self, records: list[Record], chosen: Record, pruned: Record) -> Record:
+        bench = self.bench
+        why = [] if is_sfew(bench.dataset.audit) else [paper_beside.OTHER_IMAGES]
+        why += self.plan.departures()
+        names = [
+            layer.alias for layer in layers(bench.new_model(seed=0, pretrained=False), BACKBONE)
+        ]
+        program = pruned["ways"]["published"]
+        tables: Record = {
+            "table1": paper_beside.table1(records, names, bench.weights.fresh, why=why),
+            "table2": paper_beside.table2(chosen["test"], why=why),
+            "table3": paper_beside.table3(
+                program["by_angle"],
+                program["cells"],
+                len(bench.dataset.sides["test"]),
+                why=why,
+            ),
+            "cells": paper_beside.grid(program["cells"], why=why),
+        }
+        compared = [*tables["table1"], *tables["table2"], *tables["table3"]["accuracy"]]
+        return {**tables, "counted": paper_beside.counted([*compared, *tables["cells"]])}
+
+    def _model(self, record: Record) -> nn.Module:
+        """A trial's network, opened once."""
+        key = record["key"]
+        if key not in self._models:
+            self._models[key] = network_of(self.bench, self.store, record, **self.words)
+        return self._models[key]
+
+    def _grids(self, chosen: Record, identity: Record) -> Record:
+        return grids(
+            self._model(chosen),
+            self.bench,
+            self.plan,
+            self.stages,
+            identity,
+            stop=self.stop,
+            progress=self.progress,
+        )
+
+    def _search(self, depth: int) -> Record:
+        self.progress.note(f"learning rate and epochs, at {depth} frozen layers")
+        config = replace(self.plan.config(), depths=(depth,), runs=1, scratch_runs=0)
+        found = run_search(
+            self.data,
+            config,
+            self.plan.search_plan(),
+            self.out / FILES["search"],
+            cache=self.cache,
+            **self.words,
+        )
+        names = ("settings", "cells", "best", "alike", "evaluated")
+        return {"depth": depth, **{key: found[key] for key in names}}
+
+    def _apart(self) -> Record | None:
+        if self.films.group_by is None:
+            return None
+        self.progress.note("the sweep again, with films kept apart")
+        found = run_study(
+            self.data,
+            self.plan.apart(self.films.group_by),
+            self.out / FILES["apart"],
+            cache=self.cache,
+            prune=False,
+            **self.words,
+        )
+        split = {key: value for key, value in found["split"].items() if key != "names"}
+        names = ("sweep", "recommendation", "chosen")
+        return {"split": split, **{key: found[key] for key in names}}
+
+    def _smallest(self, honest: Record) -> list[Record]:
+        """From the network that validation chose, with films apart where they are known."""
+        bench, found = self.bench, partial(smallest, stop=self.stop, progress=self.progress)
+        if self.films.group_by is None:
+            return found(self._model(honest), bench)
+        config = self.plan.apart(self.films.group_by)
+        dataset = open_dataset(self.data, config, cache=self.cache)
+        model = load(self.out / FILES["apart"] / "unpruned").model.to(bench.device)
+        return found(model, replace(bench, config=config, dataset=dataset))
+
+
 def _check_directory(out: Path, plan: PaperPlan) -> None:
+    """Refuse a folder with anything else, or with another plan, before anything long begins."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: expected a directory, got a file")
     if not (out / PLAN).exists():
@@ -150,12 +272,14 @@ def _check_directory(out: Path, plan: PaperPlan) -> None:
             raise InputError(f"{out}: not empty and not a run of the paper; choose a new directory")
         return
     found = read_json(out / PLAN)
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA or "plan" not in found:
         raise InputError(f"{out}: a run of another version of Secateurs; choose a new directory")
     asked = plan.to_json()
     if found["plan"] != asked:
-        differs = difference(found["plan"], asked)
-        raise InputError(f"{out}: holds a run with another plan: {differs}; choose another")
+        raise InputError(
+            f"{out}: holds a run with another plan: {difference(found['plan'], asked)}; "
+            "choose a new directory"
+        )
 
 
 def _claim(out: Path, plan: PaperPlan, bench: Bench) -> None:
@@ -164,59 +288,28 @@ def _claim(out: Path, plan: PaperPlan, bench: Bench) -> None:
     identity: Record = {**bench.dataset.identity(), "weights": weights}
     path = out / PLAN
     if path.exists():
-        found = read_json(path)["identity"]
+        found = read_json(path).get("identity", {})
         odd = sorted(key for key in identity if identity[key] != found.get(key))
         if odd:
-            raise InputError(f"{out}: holds a run on other {' and '.join(odd)}; choose another")
+            raise InputError(
+                f"{out}: holds a run on other {' and '.join(odd)}; choose a new directory"
+            )
         return
     write_json(path, {"schema": SCHEMA, "plan": plan.to_json(), "identity": identity})
 
 
-def _groups(listing: Listing, pattern: str | None) -> tuple[tuple[str, ...], str]:
-    """The film of each image, or nothing and why."""
-    if pattern is None:
-        return (), "no pattern for them was given"
-    try:
-        found = groups_from_pattern(listing.names, pattern)
-    except InputError:
-        return (), f"the pattern {pattern} finds nothing in some file names"
-    number = len(set(found))
-    if number < FEWEST_GROUPS or number == len(found):
-        return (), f"the pattern {pattern} finds {number} groups in {len(found)} file names"
-    return found, ""
-
-
-def _both_resizes(model: nn.Module, data: str, bench: Bench, cache: Path) -> Record:
-    """The best network on test images resized as the program does, and as the text says."""
-    rows: list[Record] = []
-    for resize in ("crop", "straight"):
-        dataset: Dataset = bench.dataset
-        if resize != bench.config.resize:
-            dataset = open_dataset(data, replace(bench.config, resize=resize), cache=cache)
-        test = evaluate_model(model, dataset, "test", bench.device).to_json()
-        rows.append({"resize": resize, "test": test})
-    return {"rows": rows}
-
-
-def _search(
-    data: str, plan: PaperPlan, depth: int, out: Path, cache: Path, words: dict[str, Any]
-) -> Record:
-    config = replace(plan.config(), depths=(depth,), runs=1, scratch_runs=0)
-    found = run_search(
-        data, config, plan.search_plan(), out / FILES["search"], cache=cache, **words
+def _split_words(bench: Bench) -> str:
+    """What the paper's rule makes of these images."""
+    dataset = bench.dataset
+    sides = ", ".join(
+        f"{len(dataset.sides[side])} {word}"
+        for side, word in (("train", "for training"), ("val", "validation"), ("test", "test"))
     )
-    return {key: found[key] for key in ("settings", "cells", "best", "alike", "evaluated")} | {
-        "depth": depth
-    }
-
-
-def _apart(data: str, plan: PaperPlan, out: Path, cache: Path, words: dict[str, Any]) -> Record:
-    found = run_study(data, plan.apart(), out / FILES["apart"], cache=cache, prune=False, **words)
-    split = {key: value for key, value in found["split"].items() if key != "names"}
-    return {key: found[key] for key in ("sweep", "recommendation", "chosen")} | {"split": split}
+    shape = "the paper's frames" if is_sfew(dataset.audit) else "not the paper's 675 frames"
+    return f"{len(dataset.audit.listing.names)} images, {shape}; its split gives {sides}"
 
 
 def _indistinguishable(records: list[Record], bench: Bench) -> Record:
     advice = choose(records, num_images=len(bench.dataset.sides["val"])).advice
-    same = [row.depth for row in advice.comparisons if row.indistinguishable or row.is_best]
+    same = [row.depth for row in advice.comparisons if row.indistinguishable]
     return {"depths": same, "best": advice.best, "sentences": list(advice.sentences)}

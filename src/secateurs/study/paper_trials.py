@@ -1,7 +1,8 @@
-"""Table 1: every trial with its test accuracy, and the best network as the paper chooses it."""
+"""Trials with their test accuracy, and the best network as the paper chooses it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
@@ -24,6 +25,7 @@ from secateurs.study.trials import (
 )
 
 Record = dict[str, Any]
+Words = Callable[[Sequence[Trial], Sequence[Record]], str]
 
 
 def tested_trials(
@@ -33,54 +35,65 @@ def tested_trials(
     prefix_cache: PrefixCache,
     stop: StopFlag,
     progress: Progress = SILENT,
+    what: str = "trials of Table 1",
+    keep: bool = True,
+    left: Words = lambda trials, records: "",
 ) -> list[Record]:
-    """All trials of the plan, each with its evaluation on the test images; done ones are read.
+    """All trials of a bench, each with its evaluation on the test images; done ones are read.
 
-    The networks that lead on test and on validation are kept beside their records.
+    With `keep` the networks that lead on test and on validation stay beside their records. `left`
+    says what is left after so many of the trials.
     """
     plan = plan_trials(bench)
     shared = SharedInputs(prefix_cache, progress=progress)
     records: list[Record] = []
-    with progress.task("trials of Table 1", len(plan)) as advance:
+    with progress.task(what, len(plan)) as advance:
         for trial in plan:
             stop.check()
             key = trial_key(bench, trial)
             path = store.root / "trials" / f"{key}.test.json"
             record = store.read(key)
-            if record is None or not path.exists():
+            fresh = record is None or not path.exists()
+            if record is None or fresh:
                 record, model = run_trial(bench, trial, shared, store, stop=stop, progress=progress)
-                test = evaluate_model(model, bench.dataset, "test", bench.device).to_json()
-                write_json(path, test)
-                save_weights(model, store.weights(key))
+                write_json(
+                    path, evaluate_model(model, bench.dataset, "test", bench.device).to_json()
+                )
+                if keep:
+                    save_weights(model, store.weights(key))
+            test = read_json(path)
+            records.append(record | {"test": test})
+            if keep:
+                _keep_leaders(records, store)
+            if fresh:
                 progress.note(
                     f"{trial.name}: {test['accuracy']:.1%} on test, "
-                    f"{record['timing']['seconds']:.0f} s"
+                    f"{record['timing']['seconds']:.0f} s; {left(plan, records)}".rstrip("; ")
                 )
-            records.append(record | {"test": read_json(path)})
-            _keep_leaders(records, store)
             advance(1)
     return records
 
 
 def _keep_leaders(records: list[Record], store: Store) -> None:
     """Delete the weights of trials that lead neither on test nor on validation."""
-    led = {best(records, side)["key"] for side in ("test", "val")} if _able(records) else set()
+    led = {best(records, side)["key"] for side in ("test", "val")}
     for record in records:
         if record["key"] not in led:
             store.weights(record["key"]).unlink(missing_ok=True)
 
 
-def _able(records: list[Record]) -> list[Record]:
-    return [r for r in records if r["pretrained"] and r["val_accuracy"] is not None]
+def best(records: Sequence[Record], side: str) -> Record:
+    """The pretrained trial that is best on "test" or "val"; among equals the first.
 
+    One that diverged counts only when all did, and scratch only when nothing else is there.
+    """
 
-def best(records: list[Record], side: str) -> Record:
-    """The pretrained trial that is best on "test" or "val"; among equals the first."""
+    def score(record: Record) -> tuple[bool, bool, float]:
+        known = record["val_accuracy"] is not None
+        value = record["test"]["accuracy"] if side == "test" else record["val_accuracy"]
+        return record["pretrained"], known, value if known else 0.0
 
-    def score(record: Record) -> float:
-        return record["test"]["accuracy"] if side == "test" else record["val_accuracy"]
-
-    return max(_able(records) or records, key=score)
+    return max(records, key=score)
 
 
 def network_of(
@@ -98,6 +111,7 @@ def network_of(
         model = bench.new_model(seed=0, pretrained=False)
         load_weights(model, path)
         return model.eval()
+    progress.note("the best network's weights are gone: training it once more")
     trial = Trial(record["depth"], record["run"], record["pretrained"])
     shared = SharedInputs(prefix_cache, progress=progress)
     return run_trial(bench, trial, shared, store, stop=stop, progress=progress)[1]

@@ -1,0 +1,48 @@
+"""AlexNet with few units a layer: the paper's experiments in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+
+from secateurs.nets import backbones
+from secateurs.ship import spec
+
+CONVOLUTIONS = (6, 10, 12, 12, 8)
+LINEAR = (40, 32)
+
+
+def narrow_alexnet(name: str, *, weights: None, num_classes: int, **_: Any) -> nn.Module:
+    """What torchvision's builder gives, with other widths."""
+    assert name == "alexnet" and weights is None
+    with torch.device("meta"):
+        model = models.AlexNet(num_classes)
+    inputs, widths = 3, iter(CONVOLUTIONS)
+    for place, step in enumerate(model.features):
+        if isinstance(step, nn.Conv2d):
+            width = next(widths)
+            model.features[place] = nn.Conv2d(
+                inputs, width, step.kernel_size, step.stride, step.padding
+            )
+            inputs = width
+    shapes = ((36 * inputs, LINEAR[0]), LINEAR, (LINEAR[1], num_classes))
+    for place, (given, found) in zip((1, 4, 6), shapes, strict=True):
+        model.classifier[place] = nn.Linear(given, found)
+    return model
+
+
+@contextmanager
+def narrowed() -> Generator[None]:
+    """Every AlexNet is a narrow one meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "get_model", narrow_alexnet)
+        patch.setattr(backbones, "_TRACES", {})
+        spec.bare.cache_clear()
+        yield
+    spec.bare.cache_clear()
