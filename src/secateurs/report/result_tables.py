@@ -118,8 +118,10 @@ def _of_study(directory: Path) -> dict[str, list[Row]]:
 def _depth_row(row: Row) -> Row:
     flat = {name: value for name, value in row.items() if name not in ("to_best", "timing")}
     against = row["to_best"] or {}
-    names = ("difference", "low", "high", "p_value", "indistinguishable", "is_best")
-    flat |= {f"to_best_{name}".replace("best_is_", ""): against.get(name) for name in names}
+    for name in ("difference", "low", "high", "p_value"):
+        flat[f"to_best_{name}"] = against.get(name)
+    for name in ("indistinguishable", "is_best"):
+        flat[name] = against.get(name)
     flat["seconds_per_trial"] = (row["timing"] or {}).get("seconds_per_trial")
     return flat
 
