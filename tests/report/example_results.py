@@ -184,6 +184,40 @@ def _samples(study_dir: Path, rng: np.random.Generator, number: int) -> list[dic
     return samples
 
 
+def _merged(study_dir: Path, rng: np.random.Generator) -> dict[str, Any]:
+    """Four groups of one layer, on 20 training images."""
+    pictures: list[dict[str, Any]] = []
+    for index in range(20):
+        file = f"thumbnails/merged-{index}.jpg"
+        _face(study_dir / file, index % 7, 100 + index)
+        name = f"{CLASSES[index % 7]}/{index:03d}_0.png"
+        pictures.append({"name": name, "thumbnail": file, "true": CLASSES[index % 7]})
+    groups: list[dict[str, Any]] = []
+    for number, size in enumerate((1840, 320, 12, 1)):
+        angles = [0.0, *sorted(rng.uniform(4, 60, min(size, 5)).tolist())]
+        angles[-1] = 171.5 if size == 12 else angles[-1]
+        units = [
+            {
+                "unit": 100 * number + 7 * at,
+                "angle_deg": angle,
+                "pictures": [(number + at // 2 + 3 * k) % 20 for k in range(6 if at < 5 else 2)],
+                "activations": [9.5 / (1 + 0.2 * k + 0.1 * at) for k in range(6 if at < 5 else 2)],
+            }
+            for at, angle in enumerate(angles)
+        ]
+        far = max(min(angle, 180 - angle) for angle in angles)
+        groups.append(
+            {
+                "num_merged": size,
+                "angle_deg_median": 0.6 * far,
+                "angle_deg_max": far,
+                "units": units,
+            }
+        )
+    layer = {"layer": "fc7", "num_groups": 120, "num_merged": 3478, "groups": groups}
+    return {"side": "train", "num_images": 405, "layers": [layer], "pictures": pictures}
+
+
 def example_results(study_dir: Path, *, seed: int = 0) -> dict[str, Any]:
     """Results as docs/results.md describes them; thumbnails are written below `study_dir`."""
     rng = np.random.default_rng(seed)
@@ -216,7 +250,7 @@ def example_results(study_dir: Path, *, seed: int = 0) -> dict[str, Any]:
         )
     ]
     return {
-        "schema": 1,
+        "schema": 2,
         "config": {
             "data": "faces", "preset": "quick", "backbone": "alexnet", "depths": [3, 4, 5],
             "runs": 2, "epochs": 12, "lr": 0.0001, "batch_size": 64, "views": 4,
@@ -305,6 +339,7 @@ def example_results(study_dir: Path, *, seed: int = 0) -> dict[str, Any]:
             "sentence": "The pruned network answers a single image in 69% of the time.",
         },
         "samples": _samples(study_dir, rng, 18),
+        "merged": _merged(study_dir, rng),
         "files": {
             "model": "model/model.json", "onnx": "model/model.onnx", "report": "report.html",
         },
@@ -331,4 +366,5 @@ def example_sweep(results: dict[str, Any]) -> dict[str, Any]:
         "pruned": None,
         "cost": None,
         "samples": None,
+        "merged": None,
     }

@@ -85,6 +85,59 @@ def test_switches_work_from_the_keyboard(
         assert complaints == []
 
 
+def test_units_that_merged_are_chosen_by_keyboard(
+    browser: Any, results: dict[str, Any], study_dir: Path
+) -> None:
+    path = write_report(results, study_dir)
+    shown = "[...document.querySelectorAll('.group:not([hidden])')].map(g => g.ariaLabel)"
+    with opened(browser, path) as (page, _, complaints):
+        assert page.evaluate(shown) == ["Unit 0"]
+        page.focus(".chooser input:checked")
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate(shown) == ["Unit 100"]
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowLeft")
+        assert page.evaluate(shown) == ["Unit 300"]
+        picture = page.query_selector(".group:not([hidden]) svg.picture")
+        assert picture.bounding_box()["width"] > 40
+        # The drawing holds an image, not a reference that leads nowhere.
+        colours = page.evaluate("document.querySelectorAll('symbol image').length")
+        assert colours == len(results["merged"]["pictures"])
+        # A link unfolds the numbers it leads to, and the keyboard goes there.
+        page.focus("#panel-merged-0 a.to-numbers")
+        page.keyboard.press("Enter")
+        until(page, "document.querySelector('#numbers-merged-0').open")
+        until(
+            page, "document.activeElement === document.querySelector('#numbers-merged-0 summary')"
+        )
+        assert complaints == []
+
+
+def test_drawings_are_zoomed_and_lines_toggled_by_keyboard(
+    browser: Any, results: dict[str, Any], study_dir: Path
+) -> None:
+    path = write_report(results, study_dir)
+    place = "document.getElementById('plot-sweep-0')"
+    span = f"(([low, high]) => high - low)({place}._fullLayout.yaxis.range)"
+    means = f"{place}.data.find(trace => trace.name === 'mean').visible"
+    with opened(browser, path) as (page, _, complaints):
+        before = page.evaluate(span)
+        page.focus("#panel-sweep .tools summary")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        until(page, f"Math.abs({span} - 0.7 * {before}) < 1e-6")
+        page.focus("#panel-sweep .tool button:nth-of-type(3)")
+        page.keyboard.press("Enter")
+        until(page, f"Math.abs({span} - {before}) < 1e-6")
+        page.get_by_label("mean", exact=True).focus()
+        page.keyboard.press("Space")
+        until(page, f"{means} === 'legendonly'")
+        page.keyboard.press("Space")
+        until(page, f"{means} === true")
+        assert complaints == []
+
+
 def test_hostile_names_run_nothing(browser: Any, results: dict[str, Any], study_dir: Path) -> None:
     name = "<img src=x onerror=alert(1)><script>alert(2)</script>"
     results["data"]["classes"][0] = results["data"]["name"] = name

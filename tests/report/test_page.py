@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -115,12 +116,17 @@ def test_every_figure_has_words_and_numbers(results: dict[str, Any], study_dir: 
     assert {plot["id"] for plot in plots} == set(data_of(page, "plots"))
     assert all(plot["role"] == "img" and len(plot["aria-label"]) > 20 for plot in plots)
     panels = [a["id"] for a in page.all("article")]
-    assert len(page.all("figcaption")) == len(panels) == 9
+    assert len(page.all("figcaption")) == 9
+    assert len(panels) == 10  # and what merged, which is no drawing
     assert len(page.all("table")) >= len(panels)
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     for link in page.all("a"):
         assert link["href"][1:] in ids
+    # Every panel leads to its numbers, and says where they are in the results.
+    links = {a["href"] for a in page.all("a") if a.get("class") == "to-numbers"}
+    assert links == {f"#numbers-{panel.removeprefix('panel-')}" for panel in panels}
+    assert page.text.count("In results.json under") == len(panels) == len(links)
 
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>&\u2028{{ 7*7 }}"
@@ -224,6 +230,15 @@ def empty_sides(results: dict[str, Any]) -> None:
         evaluation |= {"accuracy_low": None, "accuracy_high": None}
 
 
+def remove_merged(results: dict[str, Any]) -> None:
+    results["merged"] = None
+
+
+def old_schema(results: dict[str, Any]) -> None:
+    results["schema"] = 1
+    del results["merged"]
+
+
 @pytest.mark.usefixtures("without_plotly")
 @pytest.mark.parametrize(
     ("change", "text"),
@@ -238,6 +253,8 @@ def empty_sides(results: dict[str, Any]) -> None:
         (no_choice, "no model was chosen yet"),
         (no_curves, "How many layers to freeze"),
         (empty_sides, "0 of 0 test images right"),
+        (remove_merged, "No unit was merged into another"),
+        (old_schema, "older version (schema 1), which kept no pictures of what merged. Run the"),
     ],
 )
 def test_pages_of_studies_that_lack_something(
@@ -258,6 +275,58 @@ def test_a_missing_thumbnail_is_said(results: dict[str, Any], study_dir: Path) -
     page = Page(write_report(results, study_dir))
     assert len(page.all("img")) == len(results["samples"]) - 1
     assert page.text.count("thumbnail missing") == 1
+
+
+@pytest.mark.usefixtures("without_plotly")
+def test_a_report_without_any_picture_says_so(results: dict[str, Any], study_dir: Path) -> None:
+    shutil.rmtree(study_dir / "thumbnails")
+    page = Page(write_report(results, study_dir))
+    assert not page.all("img")
+    assert not page.all("image")
+    assert not page.all("use")
+    assert "Not one of the pictures is at hand" in page.text
+    assert "20 of 20 pictures of what merged are not at hand" in page.text
+    missing = [a["aria-label"] for a in page.all("div") if "absent" in a.get("class", "")]
+    assert len(missing) > 80
+    assert all(label.endswith("; picture missing") for label in missing)
+
+
+@pytest.mark.usefixtures("without_plotly")
+def test_units_that_merged_are_shown_with_their_images(
+    results: dict[str, Any], study_dir: Path
+) -> None:
+    (study_dir / "thumbnails" / "merged-3.jpg").unlink()
+    page = Page(write_report(results, study_dir))
+    groups = results["merged"]["layers"][0]["groups"]
+    shown = [unit for group in groups for unit in group["units"]]
+    assert len([a for a in page.all("li") if a.get("class", "").startswith("unit")]) == len(shown)
+    symbols = {a["id"] for a in page.all("symbol")}
+    assert symbols == {f"picture-{k}" for k in range(20) if k != 3}
+    uses = [a["href"] for a in page.all("use")]
+    assert {use[1:] for use in uses} <= symbols
+    total = sum(unit["pictures"].count(k) for unit in shown for k in range(20) if k != 3)
+    chips = sum(group["units"][0]["pictures"][0] != 3 for group in groups)
+    assert len(uses) == total + chips
+    for text in (
+        "120 units stand for 3,478 others in fc7; 4 of them are here",
+        "Unit 0 stands for 1,840 others; half of them lie within",
+        "Unit 300 stands for 1 other,",
+        "away, the opposite way; 0 of 2 images shared",
+        "Angry, Angry/000_0.png: activation 9.50",
+        "1 of 20 pictures of what merged is not at hand",
+        "In results.json under merged.",
+    ):
+        assert text in page.text, text
+
+
+@pytest.mark.usefixtures("without_plotly")
+def test_names_in_pictures_are_text(results: dict[str, Any], study_dir: Path) -> None:
+    for picture in results["merged"]["pictures"]:
+        picture |= {"name": HOSTILE, "true": HOSTILE}
+    results["merged"]["layers"][0]["layer"] = HOSTILE
+    page = Page(write_report(results, study_dir))
+    assert len(page.all("script")) == 4
+    assert not any("onerror" in attributes for _, attributes in page.elements)
 
 
 def test_only_pictures_below_the_study_are_shown(study_dir: Path, results: dict[str, Any]) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from secateurs.errors import InputError
 from secateurs.report.page import load_results
-from secateurs.report.schema import check_results
+from secateurs.report.schema import SCHEMA, check_results
+from secateurs.study import stages
 
 
 def write(study_dir: Path, text: str) -> None:
@@ -40,10 +41,10 @@ def test_broken_json_names_the_file(study_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (2, "schema 2 is newer than 1.*upgrade secateurs"),
-        (0, "schema is 0, expected 1"),
-        ("1", "schema is '1', expected 1"),
-        (True, "schema is True, expected 1"),
+        (3, "schema 3 is newer than 2.*upgrade secateurs"),
+        (0, "schema is 0, expected 1 to 2"),
+        ("1", "schema is '1', expected 1 to 2"),
+        (True, "schema is True, expected 1 to 2"),
         (None, "no key 'schema'"),
     ],
 )
@@ -84,7 +85,7 @@ def test_a_missing_key_is_named(results: dict[str, Any], path: str, named: str) 
         check_results(drop(results, path))
 
 
-@pytest.mark.parametrize("key", ["pruned", "cost", "samples", "files", "timing"])
+@pytest.mark.parametrize("key", ["pruned", "cost", "samples", "merged", "files", "timing"])
 def test_parts_that_may_be_absent_are_null(results: dict[str, Any], key: str) -> None:
     assert check_results(drop(results, key))[key] is None
 
@@ -118,3 +119,37 @@ def test_the_given_results_are_not_changed(results: dict[str, Any]) -> None:
     before = copy.deepcopy(results)
     check_results(results)
     assert results == before
+
+
+def test_results_of_the_schema_before_are_read(results: dict[str, Any]) -> None:
+    del results["merged"]
+    assert check_results(results | {"schema": 1})["merged"] is None
+
+
+def test_the_study_writes_the_newest_schema() -> None:
+    assert stages.SCHEMA == SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"pictures": [20], "activations": [1.0]},
+            r"groups\[1\]: unit 100 names a picture.* 20 of",
+        ),
+        ({"pictures": [-1], "activations": [1.0]}, r"unit 100 names a picture that is not among"),
+        ({"pictures": [1, 2], "activations": [1.0]}, r"unit 100 has 1 activations, expected 2"),
+    ],
+)
+def test_units_name_pictures_that_are_there(
+    results: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    results["merged"]["layers"][0]["groups"][1]["units"][0] |= change
+    with pytest.raises(InputError, match=message):
+        check_results(results)
+
+
+def test_a_group_has_a_survivor(results: dict[str, Any]) -> None:
+    results["merged"]["layers"][0]["groups"][2]["units"] = []
+    with pytest.raises(InputError, match=r"layers\[0\]\.groups\[2\]\.units is empty"):
+        check_results(results)

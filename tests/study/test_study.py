@@ -125,6 +125,13 @@ def test_results_are_whole(finished: tuple[Path, dict]):
     for name in ("model", "tensors", "onnx", "program", "unpruned", "ledger"):
         assert (out / written["files"][name]).stat().st_size > 0
     assert all((out / sample["thumbnail"]).exists() for sample in written["samples"])
+    assert all((out / shown["thumbnail"]).exists() for shown in written["merged"]["pictures"])
+    (cut,), (merged,) = written["pruned"]["layers"], written["merged"]["layers"]
+    assert merged["layer"] == cut["layer"]
+    assert 0 < merged["num_merged"] <= cut["num_units"] - cut["num_kept"]
+    assert set(written["split"]["names"]["train"]) >= {
+        p["name"] for p in written["merged"]["pictures"]
+    }
     assert written["split"]["leakage"]["same_group"] == 0
     assert "of" in headline(results)
 

@@ -14,10 +14,10 @@ from plotly.offline import get_plotlyjs
 
 from secateurs.errors import InputError
 from secateurs.files import write_text
-from secateurs.report import cautions, panels, summary, words
+from secateurs.report import cautions, merged, panels, summary, words
 from secateurs.report.canvas import DARK
 from secateurs.report.outcome import Record, outcome
-from secateurs.report.samples import read_samples, samples_sentence
+from secateurs.report.samples import read_samples, samples_absence, samples_sentence
 from secateurs.report.schema import check_results, load_results
 
 __all__ = ["load_results", "render", "write_report"]
@@ -63,6 +63,7 @@ def render(results: Record, study_dir: Path) -> str:
     }
     scripts = (get_plotlyjs(), (TEMPLATES / "report.js").read_text(encoding="utf-8"))
     samples = read_samples(results, study_dir)
+    pictures = merged.read_pictures(results, study_dir)
     return environment.get_template("report.html.j2").render(
         name=results["data"]["name"],
         headline=summary.headline(results),
@@ -82,6 +83,10 @@ def render(results: Record, study_dir: Path) -> str:
         blocks=blocks,
         units=panels.tables.units_table(results) if results["pruned"] else None,
         pruned=results["pruned"],
+        merged_layers=merged.layers(results),
+        merged_absence=merged.absence(results, pictures),
+        pictures=pictures,
+        held={picture.number for picture in pictures if picture.source},
         cost=results["cost"],
         data=results["data"],
         split=results["split"],
@@ -92,6 +97,7 @@ def render(results: Record, study_dir: Path) -> str:
         num_wrong=sum("wrong" in sample.state for sample in samples),
         num_changed=sum("changed" in sample.state for sample in samples),
         samples_sentence=samples_sentence(samples),
+        samples_absence=samples_absence(samples),
         record=_record(results),
         words=words,
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),

@@ -9,7 +9,7 @@ from secateurs.report import figures_reduction as reduction
 from secateurs.report.canvas import Plot
 from secateurs.report.outcome import Record, chosen_trial, depth_rows, outcome
 from secateurs.report.tables import Table
-from secateurs.report.words import integer, plural
+from secateurs.report.words import integer, listed, plural
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,30 @@ class Panel:
     open_tables: bool = False  # the tables are part of the evidence, not folded away
     switch: str = ""  # label of the switch that shows the traces marked "other"
     wide: bool = True  # False: drawings of which several fit side by side
+    source: str = ""  # a sentence on where else the numbers are
+
+
+def _where(*parts: str) -> str:
+    """Where the numbers of a panel are in the study's results.
+
+    >>> _where("sweep", "trials")
+    'In results.json under sweep and trials.'
+    """
+    return f"In results.json under {listed(parts)}."
 
 
 def data_panel(results: Record) -> Panel:
     """Images per class and side."""
     caption = captions.data_caption(results)
     plot = Plot(figures.data_counts(results), "", f"Stacked bars, images per class. {caption}")
-    return Panel("counts", "Images per class", caption, (plot,), (tables.counts_table(results),))
+    return Panel(
+        "counts",
+        "Images per class",
+        caption,
+        (plot,),
+        (tables.counts_table(results),),
+        source=_where("data", "split"),
+    )
 
 
 def sweep_panel(results: Record) -> Panel | None:
@@ -46,7 +63,7 @@ def sweep_panel(results: Record) -> Panel | None:
         tables.runs_table(results),
         tables.trials_table(results),
     )
-    return Panel("sweep", title, caption, (plot,), numbers)
+    return Panel("sweep", title, caption, (plot,), numbers, source=_where("sweep", "trials"))
 
 
 def splits_panel(results: Record) -> Panel | None:
@@ -57,7 +74,8 @@ def splits_panel(results: Record) -> Panel | None:
     label = f"Mean validation accuracy for each depth under two splits. {caption}"
     plot = Plot(splits.splits_figure(results), "", label)
     title = "What dealing images at random would have promised"
-    return Panel("splits", title, caption, (plot,), (splits.splits_table(results),))
+    numbers = (splits.splits_table(results),)
+    return Panel("splits", title, caption, (plot,), numbers, source=_where("ungrouped", "sweep"))
 
 
 def curves_panel(results: Record) -> Panel | None:
@@ -82,6 +100,7 @@ def curves_panel(results: Record) -> Panel | None:
         (tables.curve_table(trial),),
         switch=switch,
         wide=False,
+        source=_where("trials"),
     )
 
 
@@ -108,6 +127,7 @@ def confusion_panel(results: Record) -> Panel | None:
         ),
         tuple(tables.confusion_table(evaluation, classes, name) for name, evaluation in shown),
         wide=len(classes) > reduction.MANY_CLASSES,
+        source=_where("chosen", "pruned"),
     )
 
 
@@ -131,6 +151,7 @@ def scores_panel(results: Record) -> Panel | None:
         (tables.scores_table(found),),
         open_tables=True,
         wide=False,
+        source=_where("chosen", "pruned"),
     )
 
 
@@ -145,7 +166,8 @@ def angle_panels(results: Record) -> list[Panel]:
             title = f"Angles between the units of {layer['layer']}"
             plot = Plot(figure, "", f"Histogram. {caption}")
             numbers = (tables.angles_table(layer),)
-            panels.append(Panel(f"angles-{index}", title, caption, (plot,), numbers))
+            source = _where("pruned")
+            panels.append(Panel(f"angles-{index}", title, caption, (plot,), numbers, source=source))
     return panels
 
 
@@ -154,11 +176,13 @@ def cost_panel(results: Record) -> Panel | None:
     if not results["cost"]:
         return None
     figure, numbers = reduction.cost_ratios(results), (tables.cost_table(results),)
+    source = _where("cost")
     if figure is None:
-        return Panel("cost", "Size", "The network's size.", (), numbers, open_tables=True)
+        text = "The network's size."
+        return Panel("cost", "Size", text, (), numbers, open_tables=True, source=source)
     caption = captions.cost_caption(results)
     plot = Plot(figure, "", f"Bars, share of each cost left after pruning. {caption}")
-    return Panel("cost", "Size before and after", caption, (plot,), numbers)
+    return Panel("cost", "Size before and after", caption, (plot,), numbers, source=source)
 
 
 def latency_panel(results: Record) -> Panel | None:
@@ -177,5 +201,5 @@ def latency_panel(results: Record) -> Panel | None:
     caption = cost["sentence"] or "Median time of one batch; the bar holds the middle half."
     return Panel(
         "latency", "Time to answer", caption, tuple(plots), (tables.latency_table(rows),),
-        wide=len(plots) == 1,
+        wide=len(plots) == 1, source=_where("cost"),
     )  # fmt: skip

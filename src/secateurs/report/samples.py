@@ -100,3 +100,13 @@ def samples_sentence(samples: list[Sample]) -> str:
     if two:
         text += f" after pruning, and pruning changed the answer of {changed}"
     return text + "."
+
+
+def samples_absence(samples: list[Sample]) -> str:
+    """That the pictures of the samples are not at hand, when not one is; else nothing."""
+    if not samples or any(sample.source for sample in samples):
+        return ""
+    return (
+        "Not one of the pictures is at hand: the study's folder thumbnails is missing. "
+        "The answers are below all the same."
+    )

@@ -9,7 +9,8 @@ from typing import Any, cast
 from secateurs.errors import InputError
 from secateurs.files import read_json
 
-SCHEMA = 1
+SCHEMA = 2
+OLDEST = 1  # without what merged; the page says so
 
 _NAMES = {dict: "an object", list: "a list", str: "text", int: "a whole number", float: "a number"}
 
@@ -171,6 +172,30 @@ _RESULTS: dict[str, Any] = {
         ],
         absent=True,
     ),
+    "merged": Maybe(
+        {
+            "side": str,
+            "num_images": int,
+            "layers": [
+                {
+                    "layer": str,
+                    "num_groups": int,
+                    "num_merged": int,
+                    "groups": [
+                        {"num_merged": int, "angle_deg_median": float, "angle_deg_max": float}
+                        | {
+                            "units": [
+                                {"unit": int, "angle_deg": float}
+                                | {"pictures": [int], "activations": [float]}
+                            ]
+                        }
+                    ],
+                }
+            ],
+            "pictures": [{"name": str, "thumbnail": _TEXT, "true": str}],
+        },
+        absent=True,
+    ),
     "files": Maybe(dict, absent=True),
     "versions": dict,
     "timing": Maybe(dict, absent=True),
@@ -178,7 +203,7 @@ _RESULTS: dict[str, Any] = {
 
 
 def check_results(results: Any, *, where: str = "results") -> dict[str, Any]:
-    """Return `results` if it follows schema 1, keys that may be absent filled with None.
+    """Return `results` if it follows schema 1 or 2, keys that may be absent filled with None.
 
     Raises `InputError` that names the first missing or wrong key, or the schema found.
     """
@@ -187,17 +212,12 @@ def check_results(results: Any, *, where: str = "results") -> dict[str, Any]:
     found = cast("dict[str, Any]", results).get("schema")
     if found is None:
         raise InputError(f"{where}: no key 'schema'; this is not a results file of a study")
-    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-        raise InputError(f"{where}: schema is {found!r}, expected {SCHEMA}")
+    if not isinstance(found, int) or isinstance(found, bool) or found < OLDEST:
+        raise InputError(f"{where}: schema is {found!r}, expected {OLDEST} to {SCHEMA}")
     if found > SCHEMA:
         raise InputError(
             f"{where}: schema {found} is newer than {SCHEMA}, the newest this version of "
             "secateurs reads; upgrade secateurs"
-        )
-    if found < SCHEMA:
-        raise InputError(
-            f"{where}: schema {found} is older than {SCHEMA}, the oldest this version of "
-            "secateurs reads; run the study again"
         )
     checked = _checked(results, _RESULTS, "", where)
     num_classes = len(checked["data"]["classes"])
@@ -219,7 +239,29 @@ def check_results(results: Any, *, where: str = "results") -> dict[str, Any]:
                 f"{where}: pruned.layers[{index}].angle_deg_histogram has "
                 f"{len(histogram['edges'])} edges, expected {len(histogram['counts']) + 1}"
             )
+    _check_merged(checked["merged"], where)
     return checked
+
+
+def _check_merged(merged: dict[str, Any] | None, where: str) -> None:
+    """Raise InputError unless every group has a unit, and units name pictures that are there."""
+    for at, layer in enumerate(merged["layers"] if merged else []):
+        for number, group in enumerate(layer["groups"]):
+            place = f"{where}: merged.layers[{at}].groups[{number}]"
+            if not group["units"]:
+                raise InputError(f"{place}.units is empty; the survivor should be its first")
+            for unit in group["units"]:
+                shown, total = unit["pictures"], len(merged["pictures"] if merged else [])
+                if len(unit["activations"]) != len(shown):
+                    raise InputError(
+                        f"{place}: unit {unit['unit']} has {len(unit['activations'])} "
+                        f"activations, expected {len(shown)}, one a picture"
+                    )
+                if any(not 0 <= picture < total for picture in shown):
+                    raise InputError(
+                        f"{place}: unit {unit['unit']} names a picture that is not among the "
+                        f"{total} of merged.pictures"
+                    )
 
 
 def load_results(study_dir: Path) -> dict[str, Any]:

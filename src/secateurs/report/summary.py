@@ -126,6 +126,8 @@ def tiles(results: Record) -> list[Tile]:
 
 def _depth_tile(results: Record) -> Tile:
     chosen, row = results["chosen"], chosen_row(results)
+    found = results["recommendation"]
+    title = "Recommended depth" if found and found["depth"] == chosen["depth"] else "Chosen depth"
     if row and is_scratch(row):
         return Tile("Chosen depth", "scratch", note="random weights, every layer trained")
     tried = runs_of([entry["depth"] for entry in depth_rows(results)])
@@ -136,7 +138,7 @@ def _depth_tile(results: Record) -> Tile:
         else plural(chosen["depth"], "frozen layer"),
         f"depths {tried} tried" if tried else "",
     ]
-    return Tile("Chosen depth", str(chosen["depth"]), note="; ".join(filter(None, parts)))
+    return Tile(title, str(chosen["depth"]), note="; ".join(filter(None, parts)))
 
 
 def num_layers(results: Record) -> int | None:

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from secateurs.fit.images import Images
 from secateurs.fit.inputs import prefix_outputs
 from secateurs.fit.metrics import predict_logits
 from secateurs.nets.backbones import find_layer, layers
 from secateurs.nets.depth import split_at, tail_path
+from secateurs.nets.trace import eval_mode
 from secateurs.progress import SILENT, Progress
+from secateurs.prune.activations import collect
 from secateurs.prune.ledger import Ledger
 from secateurs.prune.pipeline import PrunedLayer, apply_cut, prune_layers
 from secateurs.prune.removal import find_consumer
 from secateurs.prune.rules import BY_NUMBER
 from secateurs.study.config import StudyConfig
+from secateurs.study.merged import Merged, merged_groups
 
 ANGLE_STEP_DEG = 0.5
+BATCH = 256
 
 SMALLEST = 1 / 512  # eight units of 4096
 
@@ -43,7 +47,7 @@ class Cut:
     """A pruned network, what was done to each layer, and the surviving units by layer path.
 
     `low_deg` is the angle that was used, None when a number of units decided; `tried` what the
-    search saw, one record a cut.
+    search saw, one record a cut; `merged` some groups of each layer, on the training images.
     """
 
     model: nn.Module
@@ -53,6 +57,7 @@ class Cut:
     parity: float
     low_deg: float | None
     tried: tuple[dict[str, Any], ...]
+    merged: tuple[Merged, ...]
     seconds: float
 
 
@@ -111,8 +116,20 @@ def prune_network(
         parity=max(cut.parity or 0.0 for cut in cuts),
         low_deg=found.options.get("low_deg", config.low_deg if by_angle(config) else None),
         tried=found.tried,
+        merged=tuple(_merged(tail, cuts, inputs[: len(train)])),
         seconds=time.perf_counter() - started,
     )
+
+
+def _merged(tail: nn.Module, cuts: Cuts, inputs: Tensor) -> Generator[Merged]:
+    """What merged in each layer, on the network as it was when that layer was cut."""
+    for before, cut in zip((tail, *(cut.model for cut in cuts)), cuts, strict=False):
+        layer, consumer = before.get_submodule(cut.path), find_consumer(before, cut.path)
+        with eval_mode(before):
+            activations = collect(
+                before, layer, inputs.split(BATCH), after=consumer.after, model=before
+            )
+        yield merged_groups(activations, cut.selection)
 
 
 def training_inputs(

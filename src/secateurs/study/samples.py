@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 
 from secateurs.files import atomic_path
+from secateurs.fit.images import Images
 from secateurs.fit.metrics import predict_logits
 from secateurs.study.bench import Dataset
 
 NUM_SAMPLES = 24
-THUMBNAIL_PX = 112
+THUMBNAIL_PX = 160
 
 
 def sample_predictions(
@@ -39,11 +40,8 @@ def sample_predictions(
     samples: list[dict[str, Any]] = []
     for number, row in enumerate(picked):
         file = f"thumbnails/{number}.jpg"
-        picture = Image.fromarray(images.eval_pixels[row])
         with atomic_path(out / file) as temporary:
-            picture.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS).save(
-                temporary, format="JPEG", quality=88
-            )
+            thumbnail(images, row, THUMBNAIL_PX).save(temporary, format="JPEG", quality=85)
         samples.append(
             {
                 "name": names[row],
@@ -54,6 +52,19 @@ def sample_predictions(
             }
         )
     return samples
+
+
+def thumbnail(images: Images, row: int, short_px: int) -> Image.Image:
+    """The whole image in its own proportions, `short_px` wide or high, whichever is less.
+
+    An image more than twice as long as wide is shown as twice as long.
+    """
+    height, width = (int(side) for side in images.sizes[row])
+    longer = min(2.0, max(height, width) / max(1, min(height, width)))
+    size = [short_px, round(short_px * longer)]
+    return Image.fromarray(images.pixels[row]).resize(
+        (size[0], size[1]) if height >= width else (size[1], size[0]), Image.Resampling.LANCZOS
+    )
 
 
 def _answer(probabilities: torch.Tensor, classes: tuple[str, ...]) -> dict[str, Any]:

@@ -23,11 +23,13 @@ from secateurs.ship.program import export_program
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Bench
 from secateurs.study.cut import prune_network
+from secateurs.study.merged import merged_record
 from secateurs.study.models import evaluate_model, model_spec
 from secateurs.study.price import price
 from secateurs.study.samples import sample_predictions
 from secateurs.study.sweep import Choice, Record
 
+SCHEMA = 2  # of results.json
 NUM_EXPORT_IMAGES = 16
 FILES = {
     "model": "model/model.json",
@@ -76,7 +78,12 @@ def prune_stages(
             *("max_loss", "compensation"),
         )
     }
-    key = {"chosen": chosen_key, "rule": rule, "version": secateurs.__version__}
+    key = {
+        "chosen": chosen_key,
+        "rule": rule,
+        "version": secateurs.__version__,
+        "schema": SCHEMA,  # what an older one lacks is made when the study is run again
+    }
     pruned = stages.run(
         "pruned",
         key,
@@ -136,6 +143,8 @@ def _prune_and_export(bench: Bench, out: Path, progress: Progress) -> Record:
         advance(1)
     original = original.to(bench.device)
     pruned = cut.model.to(bench.device)
+    aliases = [layer["layer"] for layer in cut.layers]
+    shown = list(zip(aliases, cut.merged, strict=True))
     samples = sample_predictions(original, pruned, bench.dataset, out, device=bench.device)
     return {
         "rule": config.rule,
@@ -151,6 +160,7 @@ def _prune_and_export(bench: Bench, out: Path, progress: Progress) -> Record:
         "test": evaluate_model(pruned, bench.dataset, "test", bench.device).to_json(),
         "onnx_max_abs_difference": check.max_abs_difference,
         "samples": samples,
+        "merged": merged_record(shown, bench.dataset, out),
         "timing": {"seconds": cut.seconds},
     }
 

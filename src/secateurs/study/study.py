@@ -14,7 +14,7 @@ from secateurs.study.bench import Bench, open_bench
 from secateurs.study.config import StudyConfig, difference
 from secateurs.study.cut import layers_to_cut
 from secateurs.study.logs import Log, answer_entry, tell, trial_entry
-from secateurs.study.stages import FILES, Stages, keep_chosen, prune_stages, versions
+from secateurs.study.stages import FILES, SCHEMA, Stages, keep_chosen, prune_stages, versions
 from secateurs.study.sweep import (
     Record,
     choose,
@@ -25,7 +25,7 @@ from secateurs.study.sweep import (
 )
 from secateurs.study.trials import Store
 
-SCHEMA = 1
+STUDY_SCHEMA = 1  # of study.json, which says whose directory it is
 
 
 def run_study(
@@ -115,11 +115,13 @@ def run_study(
         "pruned": pruned,
         "cost": cost,
         "samples": None,
+        "merged": None,
         "files": FILES if prune else {name: FILES[name] for name in ("unpruned", "report")},
         "versions": versions(bench),
     }
     if pruned is not None and cost is not None:
         results["samples"] = pruned.pop("samples")
+        results["merged"] = pruned.pop("merged")
         cost["onnx_max_abs_difference"] = pruned.pop("onnx_max_abs_difference")
         seconds["pruning"] = pruned["timing"]["seconds"]
         seconds["cost"] = cost.pop("timing")["seconds"]
@@ -177,7 +179,7 @@ def _check_configuration(out: Path, config: StudyConfig) -> None:
     if not (out / "study.json").exists():
         return
     found = read_json(out / "study.json")
-    if found.get("schema") != SCHEMA:
+    if found.get("schema") != STUDY_SCHEMA:
         raise InputError(f"{out}: a study of another version of Secateurs; choose a new directory")
     if found["config"] != config.to_json():
         differs = difference(found["config"], config.to_json())
@@ -189,7 +191,7 @@ def _check_configuration(out: Path, config: StudyConfig) -> None:
 def _claim(out: Path, config: StudyConfig, bench: Bench) -> None:
     """Mark a new directory as this study's, or check that it holds the same images and weights."""
     identity = bench.dataset.identity() | {"weights": list(bench.weights.loaded)}
-    mine = {"schema": SCHEMA, "config": config.to_json(), "identity": identity}
+    mine = {"schema": STUDY_SCHEMA, "config": config.to_json(), "identity": identity}
     path = out / "study.json"
     if not path.exists():
         write_json(path, mine)

@@ -68,6 +68,92 @@
     });
   }
 
+  // A link to numbers that are folded away unfolds them, and the keyboard goes there too.
+  const unfold = () => {
+    const target = window.location.hash && document.getElementById(window.location.hash.slice(1));
+    if (target instanceof HTMLDetailsElement) {
+      target.open = true;
+      target.querySelector("summary").focus({ preventScroll: true });
+    }
+  };
+  window.addEventListener("hashchange", unfold);
+  for (const link of document.querySelectorAll("a.to-numbers")) link.addEventListener("click", () => setTimeout(unfold));
+  unfold();
+
+  // What a mouse does with a drawing, for keyboards and fingers: zoom, and lines on and off.
+  const zoomed = (place, factor) => {
+    const change = {};
+    for (const axis of ["xaxis", "yaxis"]) {
+      const { range, type } = place._fullLayout[axis];
+      if (type !== "linear" && type !== "log") continue;
+      const middle = (range[0] + range[1]) / 2;
+      change[`${axis}.range`] = range.map((end) => middle + (end - middle) * factor);
+    }
+    Plotly.relayout(place, change);
+  };
+  const button = (text, label, act) => {
+    const made = document.createElement("button");
+    made.type = "button";
+    made.textContent = text;
+    made.setAttribute("aria-label", label);
+    made.addEventListener("click", act);
+    return made;
+  };
+  const toolsOf = (id, label) => {
+    const place = document.getElementById(id);
+    const box = document.createElement("fieldset");
+    box.className = "tool";
+    const legend = box.appendChild(document.createElement("legend"));
+    legend.textContent = label;
+    box.append(
+      button("+", `Zoom in: ${label}`, () => zoomed(place, 0.7)),
+      button("−", `Zoom out: ${label}`, () => zoomed(place, 1 / 0.7)),
+      button("Reset", `Reset: ${label}`, () => draw(id)),
+    );
+    const names = new Set(figures[id].layout.showlegend
+      ? figures[id].data.filter((trace) => trace.name && trace.showlegend !== false
+        && trace.visible !== false).map((trace) => trace.name) : []);
+    for (const name of names) {
+      const row = box.appendChild(document.createElement("label"));
+      const check = row.appendChild(document.createElement("input"));
+      check.type = "checkbox";
+      check.checked = true;
+      row.append(` ${name}`);
+      check.addEventListener("change", () => {
+        const at = place.data.map((trace, index) => (trace.name === name ? index : -1));
+        const visible = check.checked ? true : "legendonly";
+        Plotly.restyle(place, { visible }, at.filter((index) => index >= 0));
+      });
+    }
+    return box;
+  };
+  for (const tools of document.querySelectorAll("details.tools")) {
+    const panel = tools.closest(".panel");
+    const places = [...panel.querySelectorAll(".plot")];
+    const hint = coarse.matches ? "Tap a mark for its value." : "Also with a mouse: point at a mark"
+      + " for its value, drag to zoom, click twice to go back, click a name to hide it.";
+    tools.append(...places.map((place) => {
+      const title = place.parentElement.querySelector(".plot-title");
+      return toolsOf(place.id, (title ?? panel.querySelector("h3")).textContent);
+    }));
+    const small = tools.appendChild(document.createElement("p"));
+    small.className = "small";
+    small.textContent = hint;
+    tools.hidden = false;
+  }
+
+  // One group of merged units at a time.
+  for (const chooser of document.querySelectorAll("fieldset.chooser")) {
+    const groups = [...chooser.parentElement.querySelectorAll(".group")];
+    const choose = () => {
+      const chosen = Number(chooser.querySelector("input:checked").value);
+      groups.forEach((group, index) => { group.hidden = index !== chosen; });
+    };
+    chooser.hidden = groups.length < 2;
+    chooser.addEventListener("change", choose);
+    choose();
+  }
+
   const filters = document.querySelector(".filters");
   if (filters) {
     filters.hidden = false;
