@@ -56,10 +56,11 @@ def unit_vectors(kind: str, x: torch.Tensor) -> torch.Tensor:
     return (x / torch.linalg.vector_norm(x, dim=0)).T.contiguous()
 
 
-Way = Callable[[str, torch.Tensor, float], int]
+# Kind, activations, lower angle, and how many rows of the matrix of pairs to go through (None: all)
+Way = Callable[[str, torch.Tensor, float, int | None], int]
 
 
-def double_loop(kind: str, x: torch.Tensor, low_deg: float) -> int:
+def double_loop(kind: str, x: torch.Tensor, low_deg: float, rows: int | None = None) -> int:
     """Plain Python and NumPy, one pair at a time: `LOOP_PAIRS` of them, extrapolated by main."""
     columns = unit_vectors(kind, x).numpy()
     found = done = 0
@@ -79,7 +80,7 @@ def _cosines(low_deg: float) -> tuple[float, float]:
     return math.cos(math.radians(low_deg)), math.cos(math.radians(HIGH_DEG))
 
 
-def scikit_learn(kind: str, x: torch.Tensor, low_deg: float) -> int:
+def scikit_learn(kind: str, x: torch.Tensor, low_deg: float, rows: int | None = None) -> int:
     """cosine_similarity of everything with everything."""
     from sklearn.metrics.pairwise import cosine_similarity
 
@@ -90,7 +91,7 @@ def scikit_learn(kind: str, x: torch.Tensor, low_deg: float) -> int:
     return len(i)
 
 
-def numpy_full(kind: str, x: torch.Tensor, low_deg: float) -> int:
+def numpy_full(kind: str, x: torch.Tensor, low_deg: float, rows: int | None = None) -> int:
     """One NumPy product, cosine thresholds."""
     above, below = _cosines(low_deg)
     u = unit_vectors(kind, x).numpy()
@@ -100,12 +101,12 @@ def numpy_full(kind: str, x: torch.Tensor, low_deg: float) -> int:
     return len(i)
 
 
-def numpy_blocked(kind: str, x: torch.Tensor, low_deg: float) -> int:
+def numpy_blocked(kind: str, x: torch.Tensor, low_deg: float, rows: int | None = None) -> int:
     """NumPy products of blocks of rows with everything."""
     above, below = _cosines(low_deg)
     u = unit_vectors(kind, x).numpy()
     found = 0
-    for top in range(0, len(u), BLOCK):
+    for top in range(0, rows or len(u), BLOCK):
         for left in range(0, len(u), BLOCK):
             cosine = u[top : top + BLOCK] @ u[left : left + BLOCK].T
             i, j = np.nonzero((cosine > above) | (cosine < below))
@@ -115,7 +116,7 @@ def numpy_blocked(kind: str, x: torch.Tensor, low_deg: float) -> int:
     return found
 
 
-def torch_full(kind: str, x: torch.Tensor, low_deg: float) -> int:
+def torch_full(kind: str, x: torch.Tensor, low_deg: float, rows: int | None = None) -> int:
     """One PyTorch product, cosine thresholds."""
     above, below = _cosines(low_deg)
     u = unit_vectors(kind, x)
@@ -125,7 +126,7 @@ def torch_full(kind: str, x: torch.Tensor, low_deg: float) -> int:
     return len(i)
 
 
-def torch_blocked(kind: str, x: torch.Tensor, low_deg: float) -> int:
+def torch_blocked(kind: str, x: torch.Tensor, low_deg: float, rows: int | None = None) -> int:
     """PyTorch products of square blocks, cosine thresholds: what ours is compared with."""
     above, below = _cosines(low_deg)
     u = unit_vectors(kind, x)
@@ -134,13 +135,13 @@ def torch_blocked(kind: str, x: torch.Tensor, low_deg: float) -> int:
     # the heap from being used again at 32768 neurons.
     cosine = torch.empty(BLOCK, BLOCK)
     similar, opposite = (torch.empty(BLOCK, BLOCK, dtype=torch.bool) for _ in range(2))
-    for top in range(0, len(u), BLOCK):
+    for top in range(0, rows or len(u), BLOCK):
         for left in range(0, len(u), BLOCK):
-            rows, columns = u[top : top + BLOCK], u[left : left + BLOCK]
-            if (len(rows), len(columns)) != cosine.shape:
-                cosine = torch.empty(len(rows), len(columns))
+            upper, columns = u[top : top + BLOCK], u[left : left + BLOCK]
+            if (len(upper), len(columns)) != cosine.shape:
+                cosine = torch.empty(len(upper), len(columns))
                 similar, opposite = (torch.empty_like(cosine, dtype=torch.bool) for _ in range(2))
-            torch.mm(rows, columns.T, out=cosine)
+            torch.mm(upper, columns.T, out=cosine)
             torch.gt(cosine, above, out=similar)
             torch.lt(cosine, below, out=opposite)
             i, j = similar.logical_or_(opposite).nonzero(as_tuple=True)
@@ -150,7 +151,7 @@ def torch_blocked(kind: str, x: torch.Tensor, low_deg: float) -> int:
     return len(torch.cat([part[0] for part in parts]))
 
 
-def faiss_range(kind: str, x: torch.Tensor, low_deg: float) -> int:
+def faiss_range(kind: str, x: torch.Tensor, low_deg: float, rows: int | None = None) -> int:
     """Faiss's flat inner-product index, both signs."""
     import faiss
 
@@ -161,32 +162,34 @@ def faiss_range(kind: str, x: torch.Tensor, low_deg: float) -> int:
     index.add(u)
     found = 0
     for sign, radius in ((1, above), (-1, -below)):
-        limits, _, ids = index.range_search(sign * u, radius)
-        rows = np.repeat(np.arange(len(u)), np.diff(limits).astype(np.int64))
-        found += int((rows < ids).sum())
+        limits, _, ids = index.range_search(sign * u[:rows], radius)
+        first = np.repeat(np.arange(len(limits) - 1), np.diff(limits).astype(np.int64))
+        found += int((first < ids).sum())
     return found
 
 
-def ours(kind: str, x: torch.Tensor, low_deg: float) -> int:
+def ours(kind: str, x: torch.Tensor, low_deg: float, rows: int | None = None) -> int:
     """secateurs.prune.angles.similar_pairs."""
     normalise = "centre" if kind == "centred" else "minmax"
     return len(similar_pairs(x, low_deg, HIGH_DEG, normalise=normalise))
 
 
-def greedy(kind: str, x: torch.Tensor, low_deg: float) -> int:
+def greedy(kind: str, x: torch.Tensor, low_deg: float, rows: int | None = None) -> int:
     """secateurs.prune.selection.pairwise at 15 degrees: survivors, without a list of pairs."""
     normalise = "centre" if kind == "centred" else "minmax"
     return len(pairwise(x, low_deg=15.0, high_deg=HIGH_DEG, normalise=normalise).survivors)
 
 
 WAYS: dict[str, Way] = {
-    "double loop": double_loop,
-    "scikit-learn": scikit_learn,
-    "faiss": faiss_range,
-    "numpy full": numpy_full,
-    "numpy blocked": numpy_blocked,
-    "torch full": torch_full,
     "torch blocked": torch_blocked,
     "ours": ours,
+    "torch full": torch_full,
+    "numpy blocked": numpy_blocked,
+    "numpy full": numpy_full,
+    "scikit-learn": scikit_learn,
+    "faiss": faiss_range,
+    "double loop": double_loop,
     "greedy": greedy,
 }
+IN_PART = ("torch blocked", "numpy blocked", "faiss")  # can go through some of the rows
+FULL = {"scikit-learn": 3, "numpy full": 2, "torch full": 2}  # times the matrix of all cosines

@@ -2,16 +2,20 @@
 
 Each way runs in a process of its own on the same data, drawn from a seed, in two kinds: centred
 random vectors (one in twenty a noisy copy of another), and non-negative sparse activations with
-dead units, at a lower threshold that one pair in ten thousand passes. A way that needs more memory
-than `--memory-gib` or, by its own rate at the size before, more than `--seconds` is left out, and
-said. Processor time, of all threads together, is told beside the time on the clock: on a machine
-that does other work it is what can be compared. Times are the least of `--repeats`. Faiss is
-measured where it is installed (`pip install secateurs[bench]`).
+dead units, at a lower threshold that one pair in ten thousand passes. Times are the least of as
+many runs as fit in some seconds (`--repeats` at most); processor time, of all threads together, is
+told beside the time on the clock: on a machine that does other work it is what can be compared.
 
-    python benchmarks/angles.py --units 4096 32768 131072 --samples 392 --threads 2
-    python benchmarks/angles.py --units 4096 --samples 392 4000 40000
-    python benchmarks/angles.py --ways greedy --kinds sparse --units 32768
-    python benchmarks/angles.py --device cuda --units 131072 1048576
+A way that would take more than `--seconds`, by its own rate at another size, goes through a share
+of the rows and is extrapolated (marked *) where it can, and is left out otherwise, as is one that
+needs more than `--memory-gib`. The double loop is always extrapolated, from 20,000 pairs. Faiss is
+measured where it is installed (`pip install secateurs[bench]`). The rows are those of a Markdown
+table.
+
+    python benchmarks/angles.py             # all sizes, both kinds: a quarter of an hour
+    python benchmarks/angles.py --quick     # two small sizes: a minute or two
+    python benchmarks/angles.py --ways ours greedy --kinds sparse --sizes 32768x392
+    python benchmarks/angles.py --device cuda --sizes 131072x392 1048576x392
 """
 
 from __future__ import annotations
@@ -19,20 +23,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import re
 import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
-from angle_ways import LOOP_PAIRS, WAYS, low_threshold, make
+from angle_ways import FULL, IN_PART, LOOP_PAIRS, WAYS, low_threshold, make, unit_vectors
 
-FULL = {"scikit-learn": 3, "numpy full": 2, "torch full": 2}  # times the matrix of all cosines
-
-
+SIZES = ["4096x392", "32768x392", "131072x392", "4096x4000", "4096x40000"]  # neurons, samples
+QUICK = ["1024x100", "2048x392"]
+SHARE = 16  # of the rows of a way that is extrapolated, one in so many
+ENOUGH = 5.0  # seconds of runs after which no further one is begun
 SQUARE = 8192  # side of the products that measure a card
 
 
@@ -53,90 +61,96 @@ def reset_peak() -> None:
         return
 
 
-def measure(way: str, kind: str, samples: int, units: int, repeats: int, threads: int) -> None:
+def measure(
+    way: str, kind: str, samples: int, units: int, repeats: int, threads: int, share: int
+) -> None:
     """Run one way and print its result as JSON; called in a process of its own."""
     torch.set_num_threads(threads)
     x = make(kind, samples, units)
     low_deg = low_threshold(kind, x)
     run = WAYS[way]
     # Libraries load and thread pools start outside the measurement.
-    run(kind, x[:, : min(units, 512)], low_deg)
+    run(kind, x[:, : min(units, 512)], low_deg, None)
     reset_peak()
     before = peak_mib()
-    seconds: list[float] = []
-    cpu_seconds: list[float] = []
+    rows = units // share if share > 1 else None
+    runs: list[tuple[float, float]] = []
     found = 0
-    for _ in range(repeats):
+    while len(runs) < repeats and sum(seconds for seconds, _ in runs) < ENOUGH:
         started, cpu_started = time.perf_counter(), time.process_time()
-        found = run(kind, x, low_deg)
-        seconds.append(time.perf_counter() - started)
-        cpu_seconds.append(time.process_time() - cpu_started)
-    result = {
-        "seconds": min(seconds),
-        "cpu_seconds": min(cpu_seconds),
-        "added_mib": peak_mib() - before,
-        "pairs": found,
-        "low_deg": low_deg,
-    }
+        found = run(kind, x, low_deg, rows)
+        runs.append((time.perf_counter() - started, time.process_time() - cpu_started))
+    added = peak_mib() - before
+    least = [min(column) for column in zip(*runs, strict=True)]
+    times = float(share)
     if way == "double loop":
         live = int((x.amax(0) > x.amin(0)).sum())
         times = live * (live - 1) / 2 / LOOP_PAIRS
-        result |= {"seconds": min(seconds) * times, "cpu_seconds": min(cpu_seconds) * times}
-        result["pairs"] = None
+    if times > 1:
+        # Vectors are prepared once, however many rows follow.
+        started, cpu_started = time.perf_counter(), time.process_time()
+        unit_vectors(kind, x)
+        once = (time.perf_counter() - started, time.process_time() - cpu_started)
+        least = [
+            part + max(0.0, all_of_it - part) * times
+            for part, all_of_it in zip(once, least, strict=True)
+        ]
+    result = {"seconds": least[0], "cpu_seconds": least[1], "added_mib": added, "low_deg": low_deg}
+    whole = times == 1 and way != "greedy"
+    result |= {"pairs": found if whole else None, "extrapolated": times > 1, "runs": len(runs)}
     print(json.dumps(result))
 
 
-def table(arguments: argparse.Namespace) -> list[dict[str, object]]:
-    """Measure every way on every size and kind, printing a row each."""
-    rows: list[dict[str, object]] = []
+def one(
+    arguments: argparse.Namespace, way: str, kind: str, samples: int, units: int, share: int
+) -> dict[str, Any]:
+    """What `measure` prints in a process of its own; with `failed`, the reason, if it fails."""
+    command = [sys.executable, __file__, "--one", way, kind, str(samples), str(units), str(share)]
+    command += ["--threads", str(arguments.threads), "--repeats", str(arguments.repeats)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return {"failed": " ".join(done.stderr.strip().splitlines()[-1:]) or "killed"}
+    return json.loads(done.stdout)
+
+
+def table(arguments: argparse.Namespace, sizes: list[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Measure every way on every size and kind, printing a row of a Markdown table each."""
+    rows: list[dict[str, Any]] = []
     rate: dict[str, float] = {}  # seconds a pair of neurons and sample, of each way
-    head = f"{'kind':8} {'units':>7} {'samples':>7}  {'way':14} {'seconds':>10} {'cpu s':>10}"
-    print(f"{head} {'added MiB':>9} {'pairs':>9}  against torch blocked: clock, cpu")
-    for kind in arguments.kinds:
-        for units in arguments.units:
-            for samples in arguments.samples:
-                base: dict[str, float] | None = None
-                for way in arguments.ways:
-                    gib = FULL.get(way, 0) * units * units * 4 / 2**30
-                    if gib > arguments.memory_gib:
-                        print(f"{kind:8} {units:7} {samples:7}  {way:14} needs {gib:.0f} GiB")
-                        continue
-                    expected = rate.get(way, 0.0) * units * units * samples
-                    if expected > arguments.seconds and way != "double loop":
-                        print(
-                            f"{kind:8} {units:7} {samples:7}  {way:14} left out, "
-                            f"about {expected:.0f} s",
-                            flush=True,
-                        )
-                        continue
-                    sizes = [kind, str(samples), str(units)]
-                    once = way == "double loop" or units * units * samples > 2e12
-                    repeats = ["1" if once else str(arguments.repeats)]
-                    command = [sys.executable, __file__, "--one", way, *sizes, *repeats]
-                    command += ["--threads", str(arguments.threads)]
-                    done = subprocess.run(command, capture_output=True, text=True, check=False)
-                    if done.returncode:
-                        reason = done.stderr.strip().splitlines()[-1:]
-                        print(f"{kind:8} {units:7} {samples:7}  {way:14} {' '.join(reason)}")
-                        continue
-                    row = json.loads(done.stdout)
-                    rate[way] = row["seconds"] / (units * units * samples)
-                    if way == "torch blocked":
-                        base = row
-                    ratio = ""
-                    if base:
-                        of = [row[key] / base[key] for key in ("seconds", "cpu_seconds")]
-                        ratio = f"{of[0]:.2f} x, {of[1]:.2f} x"
-                    pairs = "" if row["pairs"] is None else row["pairs"]
-                    print(
-                        f"{kind:8} {units:7} {samples:7}  {way:14} {row['seconds']:10.3f} "
-                        f"{row['cpu_seconds']:10.3f} "
-                        f"{row['added_mib']:9.0f} {pairs:>9}  {ratio}",
-                        flush=True,
-                    )
-                    rows.append(
-                        {"kind": kind, "units": units, "samples": samples, "way": way, **row}
-                    )
+    print("| kind | neurons | samples | way | s | cpu s | added MiB | pairs | s, x | cpu, x |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for units, samples in sizes:
+        for kind in arguments.kinds:
+            base: dict[str, Any] | None = None
+            for way in arguments.ways:
+                work = float(units) ** 2 * samples
+                head = f"| {kind} | {units} | {samples} | {way} |"
+                gib = FULL.get(way, 0) * units * units * 4 / 2**30
+                if gib > arguments.memory_gib:
+                    print(f"{head} needs {gib:.0f} GiB | | | | | |")
+                    continue
+                slow = rate.get(way, 0.0) * work > arguments.seconds
+                if slow and way not in (*IN_PART, "double loop"):
+                    print(f"{head} left out, about {rate[way] * work:.0f} | | | | | |")
+                    continue
+                share = SHARE if slow and way in IN_PART else 1
+                row = one(arguments, way, kind, samples, units, share)
+                if "failed" in row:
+                    print(f"{head} {row['failed']} | | | | | |", flush=True)
+                    continue
+                rate[way] = row["seconds"] / work
+                base = row if way == "torch blocked" else base
+                of = ["", ""]
+                if base:
+                    of = [f"{row[key] / base[key]:.2f}" for key in ("seconds", "cpu_seconds")]
+                mark = "*" if row["extrapolated"] else ""
+                pairs = "" if row["pairs"] is None else row["pairs"]
+                print(
+                    f"{head} {row['seconds']:.3f}{mark} | {row['cpu_seconds']:.3f}{mark} | "
+                    f"{row['added_mib']:.0f} | {pairs} | {of[0]} | {of[1]} |",
+                    flush=True,
+                )
+                rows.append({"kind": kind, "units": units, "samples": samples, "way": way, **row})
     return rows
 
 
@@ -153,7 +167,7 @@ def matrix_rate(device: str, dtype: torch.dtype) -> float:
     return 2 * SQUARE**3 / min(seconds)
 
 
-def on_device(arguments: argparse.Namespace) -> list[dict[str, object]]:
+def on_device(arguments: argparse.Namespace, sizes: list[tuple[int, int]]) -> list[dict[str, Any]]:
     """Ours on a card, with the achieved fraction of its own matrix rate."""
     device = arguments.device
     if not torch.cuda.is_available():
@@ -165,62 +179,74 @@ def on_device(arguments: argparse.Namespace) -> list[dict[str, object]]:
     print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}: ", end="")
     print(f"bfloat16 {bfloat16 / 1e12:.0f}, tf32 {tf32 / 1e12:.0f} TFLOP/s")
     print("kind       units samples    seconds added MiB     pairs  of bfloat16 rate  of tf32 rate")
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for kind in arguments.kinds:
-        for units in arguments.units:
-            for samples in arguments.samples:
-                x = make(kind, samples, units, device)
-                low_deg = low_threshold(kind, x)
-                WAYS["ours"](kind, x[:, : min(units, 20_000)], low_deg)
-                torch.cuda.reset_peak_memory_stats(device)
-                before = torch.cuda.memory_allocated(device)
-                seconds: list[float] = []
-                found = 0
-                for _ in range(arguments.repeats):
-                    torch.cuda.synchronize(device)
-                    started = time.perf_counter()
-                    found = WAYS["ours"](kind, x, low_deg)
-                    torch.cuda.synchronize(device)
-                    seconds.append(time.perf_counter() - started)
-                added = (torch.cuda.max_memory_allocated(device) - before) / 2**20
-                rate = float(units) ** 2 * samples / min(seconds)  # half of all products
-                print(
-                    f"{kind:8} {units:7} {samples:7} {min(seconds):10.3f} {added:9.0f} {found:9} "
-                    f"{rate / bfloat16:16.2f} {rate / tf32:13.2f}",
-                    flush=True,
-                )
-                row = {"kind": kind, "units": units, "samples": samples, "pairs": found}
-                row |= {"seconds": min(seconds), "added_mib": added, "low_deg": low_deg}
-                rows.append(row | {"bfloat16_rate": bfloat16, "tf32_rate": tf32})
-                del x
+        for units, samples in sizes:
+            x = make(kind, samples, units, device)
+            low_deg = low_threshold(kind, x)
+            WAYS["ours"](kind, x[:, : min(units, 20_000)], low_deg, None)
+            torch.cuda.reset_peak_memory_stats(device)
+            before = torch.cuda.memory_allocated(device)
+            seconds: list[float] = []
+            found = 0
+            for _ in range(min(3, arguments.repeats)):
+                torch.cuda.synchronize(device)
+                started = time.perf_counter()
+                found = WAYS["ours"](kind, x, low_deg, None)
+                torch.cuda.synchronize(device)
+                seconds.append(time.perf_counter() - started)
+            added = (torch.cuda.max_memory_allocated(device) - before) / 2**20
+            rate = float(units) ** 2 * samples / min(seconds)  # half of all products
+            print(
+                f"{kind:8} {units:7} {samples:7} {min(seconds):10.3f} {added:9.0f} {found:9} "
+                f"{rate / bfloat16:16.2f} {rate / tf32:13.2f}",
+                flush=True,
+            )
+            row = {"kind": kind, "units": units, "samples": samples, "pairs": found}
+            row |= {"seconds": min(seconds), "added_mib": added, "low_deg": low_deg}
+            rows.append(row | {"bfloat16_rate": bfloat16, "tf32_rate": tf32})
+            del x
     return rows
+
+
+def size(text: str) -> tuple[int, int]:
+    """Neurons and samples of "4096x392"."""
+    units, _, samples = text.partition("x")
+    return int(units), int(samples)
 
 
 def main() -> None:
     """Measure and print; `--json FILE` keeps the rows."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kinds", nargs="+", default=["centred", "sparse"])
-    parser.add_argument("--units", nargs="+", type=int, default=[4096, 32768])
-    parser.add_argument("--samples", nargs="+", type=int, default=[392])
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS))
+    parser.add_argument("--sizes", nargs="+", default=SIZES, help="neurons x samples")
+    parser.add_argument("--quick", action="store_true", help="two small sizes, few runs")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--memory-gib", type=float, default=8.0)
-    parser.add_argument("--seconds", type=float, default=600.0, help="longest a way may take")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--memory-gib", type=float, default=9.0)
+    parser.add_argument("--seconds", type=float, default=40.0, help="longest a run may take")
     parser.add_argument("--device", default="cpu", help="cpu or cuda: ours alone, on a card")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        way, kind, samples, units, repeats = arguments.one
-        measure(way, kind, int(samples), int(units), int(repeats), arguments.threads)
+        way, kind, *numbers = arguments.one
+        samples, units, share = map(int, numbers)
+        measure(way, kind, samples, units, arguments.repeats, arguments.threads, share)
         return
-    arguments.ways = arguments.ways or [way for way in WAYS if way != "greedy"]
+    if arguments.quick:
+        arguments.sizes, arguments.repeats = QUICK, min(3, arguments.repeats)
+    sizes = [size(text) for text in arguments.sizes]
     if arguments.device != "cpu":
-        rows = on_device(arguments)
+        rows = on_device(arguments, sizes)
     else:
-        print(f"{arguments.threads} threads, load {os.getloadavg()[0]:.1f} when begun")
-        rows = table(arguments)
+        print(
+            f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores, "
+            f"{arguments.threads} threads, torch {torch.__version__}, numpy {np.__version__}, "
+            f"load {os.getloadavg()[0]:.1f}\n"
+        )
+        rows = table(arguments, sizes)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -48,7 +48,7 @@ def grid(
     ] = "pairwise",
     compensation: Annotated[
         str | None,
-        typer.Option(help="drop, add, affine or least_squares. [default: least_squares]"),
+        typer.Option(help="drop, add, affine, least_squares or merge. [default: least_squares]"),
     ] = None,
     on: Annotated[
         str, typer.Option(help="Evaluate cells on val or test; choose none by its test accuracy.")

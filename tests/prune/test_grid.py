@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from secateurs.errors import InputError
 from secateurs.prune.compensation import least_squares
 from secateurs.prune.grid import BUDGET_BYTES, GridOptions, LayerView, grid_cells, view_layer
 from secateurs.prune.normalise import outside_norms
-from secateurs.prune.pipeline import compensate
+from secateurs.prune.pipeline import PruneOptions, compensate, prune_layer
 from secateurs.prune.published import published
 from secateurs.prune.removal import remove_units
 from secateurs.prune.ridge import dual_ridge
@@ -93,6 +94,39 @@ def test_pairwise_cells_equal_direct_calls(model, view: LayerView, step, budget:
         assert cell.ridge == new.ridge
         counts.add(cell.num_removed)
     assert len(counts) > 8  # the cells do differ
+
+
+@pytest.mark.parametrize("budget", [BUDGET_BYTES, 0])
+@pytest.mark.parametrize(("bias", "copies"), [(True, 1), (False, 1), (True, 2)])
+def test_merged_cells_equal_networks_pruned_one_at_a_time(bias: bool, copies: int, budget: int):
+    model = network(5, bias=bias)
+    train, images = inputs()
+    view = replace(view_layer(model, "1", train, images), copies=copies)
+    groups = 0
+    for cell in grid_cells(
+        view, GridOptions(ANGLES, STDS, "pairwise", "merge"), budget_bytes=budget
+    ):
+        options = PruneOptions(
+            low_deg=cell.low_deg,
+            high_deg=180 - cell.low_deg,
+            norm_std=cell.norm_std,
+            compensation="merge",
+            copies=copies,
+        )
+        alone = prune_layer(model, "1", train, options=options)
+        assert cell.alive.nonzero().flatten().tolist() == alone.selection.survivors.tolist()
+        grouped = int((alone.selection.parent >= 0).sum())
+        if grouped:  # else there is nothing to fit but rounding
+            assert cell.ridge == alone.outgoing.ridge
+        with torch.no_grad():
+            assert torch.allclose(cell.logits, alone.model.eval()(images), atol=2e-4)
+        groups += grouped
+    assert groups > 50
+
+
+def test_merging_needs_the_layers_own_outputs(view: LayerView):
+    with pytest.raises(InputError, match="merge needs what the layer gives on the training"):
+        grid_cells(replace(view, before=None), GridOptions(ANGLES, STDS, "pairwise", "merge"))
 
 
 @pytest.mark.parametrize("step", ["add", "affine"])
@@ -198,7 +232,7 @@ def test_a_ridge_on_inputs_that_never_change_changes_nothing():
     assert (coefficients.abs().max(), ridge) == (0, 0.1)
 
 
-@pytest.mark.parametrize("step", ["drop", "add", "least_squares"])
+@pytest.mark.parametrize("step", ["drop", "add", "least_squares", "merge"])
 @pytest.mark.parametrize("budget", [BUDGET_BYTES, 0])
 def test_a_cell_that_would_remove_every_unit_is_marked(step, budget: int):
     model = network()

@@ -13,17 +13,19 @@ from secateurs.errors import InputError
 from secateurs.nets.trace import eval_mode
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.cuts import Candidates, Cut, candidates
+from secateurs.prune.merging import groups
 from secateurs.prune.normalise import Directions, directions
 from secateurs.prune.pipeline import compensate, parameters
 from secateurs.prune.published import add_rows
 from secateurs.prune.removal import find_consumer
 from secateurs.prune.selection import make_selection
-from secateurs.prune.shared_ridge import one_thread, share
+from secateurs.prune.shared_ridge import Merged, one_thread, share
 
 GridRule = Literal["pairwise", "published"]
-GridCompensation = Literal["drop", "add", "affine", "least_squares"]
+GridCompensation = Literal["drop", "add", "affine", "least_squares", "merge"]
 BUDGET_BYTES = 512 * 2**20  # for a byte a pair, or nine where cosines are wanted too
 MAX_ANGLES = 255
+PARENTAL = ("add", "affine", "merge")  # steps that need to know who stands for whom
 # The founding paper's grid, which its author published whole.
 PAPER_ANGLES = (7.5, 10.0, 12.5, 15.0, 17.5)
 PAPER_STDS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
@@ -40,6 +42,9 @@ class LayerView:
     weight: Tensor  # (outputs, units) of the layer that reads the units
     offset: Tensor | None  # (outputs,) its bias
     rest: nn.Sequential  # from its output to the logits
+    before: Tensor | None = (
+        None  # (samples, units) the layer's training outputs; merging needs them
+    )
     copies: int = 1  # the samples are so many views of the same images, view by view
 
     @torch.no_grad()
@@ -134,7 +139,9 @@ def view_layer(tail: nn.Sequential, path: str, train: Tensor, images: Tensor) ->
     layer = tail[at]
     assert isinstance(layer, nn.Linear)
     with eval_mode(tail), torch.no_grad():
-        activations = consumer.after(tail[: at + 1](train))
+        before = tail[: at + 1](train)
+        # A copy, because a non-linearity may work in place.
+        activations = consumer.after(before.clone())
         outputs = tail[: at + 1](images)
     weight, offset = parameters(consumer.layer)
     return LayerView(
@@ -145,6 +152,7 @@ def view_layer(tail: nn.Sequential, path: str, train: Tensor, images: Tensor) ->
         weight=weight,
         offset=offset,
         rest=tail[last + 1 :],
+        before=before,
     )
 
 
@@ -169,6 +177,9 @@ def grid_cells(
     [(0.0, 5.0), (0.0, 15.0), (1.0, 5.0), (1.0, 15.0)]
     """
     options.check()
+    merges = options.rule == "pairwise" and options.compensation == "merge"
+    if merges and view.before is None:
+        raise InputError("compensation: merge needs what the layer gives on the training samples")
     with one_thread(), torch.no_grad():
         return _cells(view, options, budget_bytes, progress)
 
@@ -178,7 +189,7 @@ def _cells(
 ) -> tuple[Cell, ...]:
     source = directions(view.train)
     angles = tuple(sorted(options.angles_deg))
-    wants_parents = options.rule == "pairwise" and options.compensation in ("add", "affine")
+    wants_parents = options.rule == "pairwise" and options.compensation in PARENTAL
     widest = candidates(
         source,
         _eligible(source, options.rule),
@@ -251,13 +262,21 @@ def _answers(
 ) -> dict[tuple[float, float], tuple[Tensor | None, float | None]]:
     """Logits and ridge of each cell; those of equal survivors and parents are computed once."""
     received = view.receive(view.outputs)
+    # A cut without a selection has no live unit.
+    place = {
+        id(cut): groups(cut.selection)
+        for cut in cuts.values()
+        if step == "merge" and cut.selection is not None
+    }
     shared = None
-    if step == "least_squares":
+    if step in ("least_squares", "merge"):
         kept = torch.stack([cut.alive for cut in cuts.values()]).all(0)
+        for one in place.values():
+            kept &= ~_in_groups(one)
         shared = share(view.train, received, view.weight, view.answer(received), kept)
     known: dict[bytes, tuple[Tensor | None, float | None]] = {}
     found: dict[tuple[float, float], tuple[Tensor | None, float | None]] = {}
-    for place, cut in cuts.items():
+    for spot, cut in cuts.items():
         key = cut.alive.cpu().numpy().tobytes()
         if cut.selection is not None:
             # A parent is a candidate: equal survivors may stand for others under another filter.
@@ -266,13 +285,43 @@ def _answers(
             if not bool(cut.alive.any()):
                 known[key] = None, None
             elif shared is not None:
-                answers, ridge = shared.refit(cut.alive, copies=view.copies)
+                mine = place.get(id(cut))
+                merged = None if mine is None else _merged(view, cut.alive, mine)
+                answers, ridge = shared.refit(cut.alive, merged, copies=view.copies)
                 known[key] = view.logits(answers), ridge
             else:
                 known[key] = view.logits(_compensated(view, source, step, received, cut)), None
-        found[place] = known[key]
+        found[spot] = known[key]
         advance(1)
     return found
+
+
+def _in_groups(place: Tensor) -> Tensor:
+    """(units,) bool: units that share their `place` (units,) int64 with others."""
+    sizes = torch.bincount(place[place >= 0], minlength=int(place.max()) + 1)
+    return (place >= 0) & (sizes[place] > 1)
+
+
+def _merged(view: LayerView, alive: Tensor, place: Tensor) -> Merged:
+    """The groups of two or more of a cut; `place` as `merging.groups` gives it."""
+    assert view.before is not None
+    members = _in_groups(place)
+    roots = (members & alive).nonzero().flatten()
+    where = torch.full_like(place, -1)
+    where[place[roots]] = torch.arange(len(roots), device=place.device)
+    inside = members.nonzero().flatten()
+    group = where[place[inside]]
+
+    def sums(rows: Tensor) -> Tensor:
+        total = rows.new_zeros((len(roots), rows.shape[1]), dtype=torch.float64)
+        return total.index_add_(0, group, rows[inside].double())
+
+    sizes = torch.bincount(group, minlength=len(roots))[:, None]
+
+    def receive(outputs: Tensor) -> Tensor:
+        return view.receive((sums(outputs.T) / sizes).T.to(outputs.dtype)).T.double()
+
+    return Merged(members, receive(view.before), receive(view.outputs), sums(view.weight.T))
 
 
 def _compensated(

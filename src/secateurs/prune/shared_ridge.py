@@ -19,6 +19,16 @@ from secateurs.prune.ridge import RIDGES, dual_ridge
 
 
 @dataclass(frozen=True)
+class Merged:
+    """Groups of units of a cut, and what the unit that stands for each gives once it is merged."""
+
+    members: Tensor  # (units,) bool: in a group of two or more, its survivor included
+    train: Tensor  # (groups, samples) float64 activations, as the next layer receives them
+    images: Tensor  # (groups, images)
+    anchor: Tensor  # (groups, outputs) float64, sums of the members' outgoing weights
+
+
+@dataclass(frozen=True)
 class SharedRidge:
     """Sums over the units that every cut keeps, and each unit's own part; all float64."""
 
@@ -31,23 +41,38 @@ class SharedRidge:
     cross: Tensor  # (images, samples) over `kept`
 
     def refit(
-        self, alive: Tensor, *, ridges: Sequence[float] = RIDGES, copies: int = 1
+        self,
+        alive: Tensor,
+        merged: Merged | None = None,
+        *,
+        ridges: Sequence[float] = RIDGES,
+        copies: int = 1,
     ) -> tuple[Tensor, float]:
         """What the next layer gives (images, outputs) when refitted to the units in `alive`.
 
-        The same as `least_squares` on the samples; also the ridge chosen. `alive` (units,) bool
-        holds at least the units of `kept`.
+        The same as `least_squares` on the samples, or as `merge` with the groups in `merged`; also
+        the ridge chosen. `alive` (units,) bool holds at least the units of `kept`, of which none
+        stands for a group.
         """
-        own = (alive & ~self.kept).nonzero().flatten()
-        gone = (~alive).nonzero().flatten()
-        train = self.train[own]
-        gram = self.gram + train.T @ train
-        cross = self.cross + self.images[own].T @ train
+        changed = ~alive
+        if merged is not None:
+            changed = changed | merged.members
+        own = (~changed & ~self.kept).nonzero().flatten()
+        gone = changed.nonzero().flatten()
+        train, images = self.train[own], self.images[own]
         lost = self.weight[gone]  # (gone, outputs)
         missing = self.train[gone].T @ lost
+        answers = self.answers - self.images[gone].T @ lost
+        if merged is not None:
+            mean = merged.train.mean(1, keepdim=True)
+            new, others = merged.train - mean, merged.images - mean
+            missing -= new.T @ merged.anchor
+            answers += others.T @ merged.anchor
+            train, images = torch.cat([train, new]), torch.cat([images, others])
+        gram = self.gram + train.T @ train
+        cross = self.cross + images.T @ train
         coefficients, ridge = dual_ridge(gram, missing, int(alive.sum()), ridges, copies=copies)
-        answers = self.answers - self.images[gone].T @ lost + cross @ coefficients
-        return answers, ridge
+        return answers + cross @ coefficients, ridge
 
 
 def share(
