@@ -54,7 +54,7 @@ def test_a_study_has_a_row_a_trial_a_depth_an_epoch_and_a_class(
     assert [row["depth"] for row in tables["depths"]] == [r["depth"] for r in results["sweep"]]
     best = [row for row in tables["depths"] if row["is_best"]]
     assert [row["depth"] for row in best] == [
-        row["depth"] for row in results["sweep"] if row["to_best"] and row["to_best"]["is_best"]
+        row["depth"] for row in results["sweep"] if (row.get("to_best") or {}).get("is_best")
     ]
     assert {(row["network"], row["side"]) for row in tables["networks"]} == {
         (network, side) for network in ("unpruned", "pruned") for side in ("val", "test")
