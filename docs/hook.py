@@ -1,0 +1,87 @@
+"""What mkdocs fills in when it builds the site: the command line's page, and links out of docs/."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+MARK = "<!-- every command -->"
+REPOSITORY_FILES = re.compile(r"\]\(\.\./([^)]+)\)")  # links that only work in the repository
+
+
+def on_config(config: Any, **_: Any) -> Any:
+    """Leave out of the navigation the pages that are not written yet."""
+    folder = Path(config["docs_dir"])
+    config["nav"] = [_there(entry, folder) for entry in config["nav"]]
+    return config
+
+
+def _there(entry: Any, folder: Path) -> Any:
+    """A part of the navigation without pages that have no file."""
+    name, value = next(iter(entry.items()))
+    if isinstance(value, str):
+        return entry
+    pages = [page for page in value if (folder / next(iter(page.values()))).exists()]
+    return {name: pages}
+
+
+def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
+    """Replace the mark on the command line's page; show links to files outside as their names."""
+    if MARK in markdown:
+        markdown = markdown.replace(MARK, commands_markdown())
+    return REPOSITORY_FILES.sub("]", markdown).replace("[]", "")
+
+
+def commands_markdown() -> str:
+    """Every command with its arguments and options, from what `--help` is made of."""
+    sys.path.insert(0, str(ROOT / "src"))
+    from typer.main import get_command
+
+    from secateurs.cli import app
+
+    parts: list[str] = []
+    for name, command in sorted(get_command(app).commands.items()):
+        parts.append(command_markdown(name, command))
+    return "\n".join(parts)
+
+
+def command_markdown(name: str, command: Any) -> str:
+    """One command: what it does, how it is called, and tables of what it takes."""
+    context = command.make_context(name, [], resilient_parsing=True)
+    shown = {
+        kind: [
+            param.get_help_record(context)
+            for param in command.get_params(context)
+            if param.param_type_name == kind and param.name != "help"
+        ]
+        for kind in ("argument", "option")
+    }
+    words = [word.strip("{}") for word in command.collect_usage_pieces(context)]
+    words.sort(key="[OPTIONS]".__eq__)  # options last
+    usage = " ".join(["secateurs", name, *words])
+    lines = [f"## secateurs {name}", ""]
+    lines += [" ".join(part.split()) + "\n" for part in (command.help or "").split("\n\n")]
+    lines += ["```text", usage, "```", ""]
+    for kind, records in shown.items():
+        if records:
+            lines += [f"| {kind} | | default |", "|---|---|---|", *map(_row, records), ""]
+    return "\n".join(lines)
+
+
+def _row(record: tuple[str, str]) -> str:
+    """A line of `--help` as a row: the words, what they mean, the default if one is said."""
+    word, text = record
+    word = word if word.startswith("-") else word.split()[0]
+    said = re.search(r"\[default: ([^\]]*)\]", text)
+    default = said.group(1) if said else "required" if "[required]" in text else ""
+    meaning = re.sub(r"\s*\[(default: [^\]]*|required)\]", "", text)
+    return f"| <code>{_cell(word)}</code> | {_cell(meaning)} | {_cell(default)} |"
+
+
+def _cell(text: str) -> str:
+    """Text that Markdown leaves as it is, also within a table."""
+    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"[|*_`\[\]\\^$]", lambda found: f"&#{ord(found.group())};", plain)

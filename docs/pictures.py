@@ -1,0 +1,238 @@
+"""The drawings of the documentation, each for a light and a dark page.
+
+`python docs/pictures.py` writes them again to docs/pictures, with a folder's name there.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+
+mpl.use("svg")
+from matplotlib import pyplot as plt
+from matplotlib.patches import Arc, FancyArrowPatch, FancyBboxPatch
+
+HERE = Path(__file__).parent / "pictures"
+
+
+@dataclass(frozen=True)
+class Ink:
+    """Colours of one page: text, faint lines, and three with a meaning."""
+
+    text: str
+    faint: str
+    keep: str  # what stays
+    gone: str  # what goes
+    other: str  # what is only compared
+
+
+INKS = {
+    "light": Ink("#1d2a2a", "#b5c2c2", "#00796b", "#c2410c", "#4f46a5"),
+    "dark": Ink("#e6eeee", "#55645f", "#4fd1be", "#ff9d66", "#b3adff"),
+}
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+
+
+def figure(width: float, height: float, panels: int, ink: Ink) -> tuple[Any, list[Any]]:
+    """A figure of bare panels side by side, sizes in inches."""
+    drawn, axes = plt.subplots(1, panels, figsize=(width, height), squeeze=False)
+    drawn.subplots_adjust(left=0.02, right=0.98, bottom=0.04, top=0.86, wspace=0.08)
+    for panel in axes[0]:
+        panel.set_axis_off()
+        panel.title.set_color(ink.text)
+    return drawn, list(axes[0])
+
+
+def title(panel: Any, text: str, ink: Ink) -> None:
+    """A panel's title, in the page's text colour."""
+    panel.set_title(text, color=ink.text, fontsize=11, pad=8)
+
+
+def arrow(panel: Any, tip: tuple[float, float], colour: str, *, dashed: bool = False) -> None:
+    """An arrow from the origin."""
+    panel.add_patch(
+        FancyArrowPatch(
+            (0, 0),
+            tip,
+            arrowstyle="-|>",
+            mutation_scale=16,
+            linewidth=2.2,
+            color=colour,
+            linestyle="--" if dashed else "-",
+            shrinkA=0,
+            shrinkB=0,
+        )
+    )
+
+
+def at(degrees: float, length: float = 1.0) -> tuple[float, float]:
+    """The point in a direction."""
+    angle = np.radians(degrees)
+    return float(length * np.cos(angle)), float(length * np.sin(angle))
+
+
+def angles(ink: Ink) -> Any:
+    """Two units whose activation vectors are similar, unrelated and opposite."""
+    drawn, panels = figure(9.6, 3.1, 3, ink)
+    cases = (
+        (22, 32, "10°: similar\nboth say the same; one goes", ink.gone),
+        (10, 88, "78°: unrelated\nboth stay", ink.other),
+        (8, 178, "170°: opposite\neach can be had from the other", ink.gone),
+    )
+    for panel, (first, second, text, colour) in zip(panels, cases, strict=True):
+        panel.set_xlim(-1.4, 1.4)
+        panel.set_ylim(-0.25, 1.2)
+        panel.set_aspect("equal")
+        arrow(panel, at(first), ink.keep)
+        arrow(panel, at(second, 0.92), colour)
+        panel.add_patch(
+            Arc((0, 0), 0.9, 0.9, theta1=first, theta2=second, color=ink.text, linewidth=1.2)
+        )
+        for degrees, name, paint in ((first, "i", ink.keep), (second, "j", colour)):
+            x, y = at(degrees, 1.24)
+            panel.text(x, y, f"unit {name}", color=paint, fontsize=9.5, ha="center", va="center")
+        title(panel, text, ink)
+    # In the first panel the two names would touch.
+    panels[0].texts[0].set_position(at(15, 1.24))
+    panels[0].texts[1].set_position(at(42, 1.1))
+    return drawn
+
+
+def span(ink: Ink) -> Any:
+    """A unit far from every survivor and yet in the plane that two of them span."""
+    drawn, panels = figure(9.6, 3.3, 2, ink)
+    plane = np.array([[-0.2, -0.15], [1.15, -0.15], [1.5, 0.75], [0.15, 0.75]])
+    for panel, lifted in zip(panels, (False, True), strict=True):
+        panel.set_xlim(-0.35, 1.75)
+        panel.set_ylim(-0.3, 1.2)
+        panel.set_aspect("equal")
+        panel.add_patch(plt.Polygon(plane, closed=True, color=ink.faint, alpha=0.35, linewidth=0))
+        arrow(panel, (1.0, -0.02), ink.keep)
+        arrow(panel, (0.42, 0.62), ink.keep)
+        panel.text(1.05, -0.03, "survivor", color=ink.keep, fontsize=9.5, va="center")
+        panel.text(0.3, 0.67, "survivor", color=ink.keep, fontsize=9.5, ha="center")
+        foot = (0.98, 0.4)
+        if lifted:
+            tip = (0.98, 0.95)
+            arrow(panel, foot, ink.gone, dashed=True)
+            panel.plot([foot[0], tip[0]], [foot[1], tip[1]], color=ink.text, linewidth=1, ls=":")
+            panel.text(1.02, 0.66, "what cannot\nbe rebuilt", color=ink.text, fontsize=9)
+        else:
+            tip = foot
+        arrow(panel, tip, ink.gone if not lifted else ink.other)
+        panel.text(tip[0] + 0.05, tip[1] + 0.03, "unit", fontsize=9.5, color=ink.text)
+    title(panels[0], "In the span: 40° from each survivor,\n0° from both together. It goes.", ink)
+    title(panels[1], "Out of the span: the angle to its shadow\nis what removing it costs.", ink)
+    return drawn
+
+
+def merge(ink: Ink) -> Any:
+    """Two units before the cut, and the one that stands for both after it."""
+    drawn, panels = figure(9.6, 3.4, 2, ink)
+    inputs, outputs = [(0.0, y) for y in (0.2, 0.5, 0.8)], [(2.0, y) for y in (0.32, 0.68)]
+    rows = (
+        ([(1.0, 0.86), (1.0, 0.6), (1.0, 0.4), (1.0, 0.14)], "Before: units 2 and 3 at 9°"),
+        ([(1.0, 0.8), (1.0, 0.5), (1.0, 0.2)], "After: their mean, and what follows refitted"),
+    )
+    for panel, (units, text) in zip(panels, rows, strict=True):
+        panel.set_xlim(-0.3, 2.3)
+        panel.set_ylim(0, 1)
+        pair = (1, 2) if len(units) == 4 else (1,)
+        for k, unit in enumerate(units):
+            paint = ink.gone if k in pair and len(units) == 4 else ink.keep
+            strong = k in pair
+            for end in (*inputs, *outputs):
+                refitted = len(units) == 3 and end in outputs
+                panel.plot(
+                    [unit[0], end[0]],
+                    [unit[1], end[1]],
+                    color=ink.other if refitted else paint if strong else ink.faint,
+                    linewidth=1.8 if strong else 1.1,
+                    zorder=1,
+                )
+            panel.scatter(*unit, s=330, color=paint, zorder=2)
+        for node in (*inputs, *outputs):
+            panel.scatter(*node, s=170, color=ink.faint, zorder=2)
+        labels = [(0.0, "layer before"), (1.0, "fc7"), (2.0, "layer after")]
+        for x, name in labels:
+            panel.text(x, 0.0, name, color=ink.text, fontsize=9.5, ha="center", va="bottom")
+        title(panel, text, ink)
+    return drawn
+
+
+def depth(ink: Ink) -> Any:
+    """AlexNet at three depths: what is frozen and computed once, and what is trained."""
+    drawn, panels = figure(9.6, 2.9, 1, ink)
+    panel = panels[0]
+    panel.set_xlim(-1.6, len(LAYERS) * 1.12 + 0.1)
+    panel.set_ylim(-0.6, 3.1)
+    for row, frozen in enumerate((0, 3, 5)):
+        y = 2.1 - row
+        panel.text(-0.15, y + 0.3, f"depth {frozen}", color=ink.text, fontsize=10, ha="right")
+        for place, name in enumerate(LAYERS):
+            held = place < frozen
+            panel.add_patch(
+                FancyBboxPatch(
+                    (place * 1.12 + 0.06, y),
+                    0.96,
+                    0.66,
+                    boxstyle="round,pad=0,rounding_size=0.08",
+                    facecolor="none" if held else ink.keep,
+                    edgecolor=ink.other if held else ink.keep,
+                    linewidth=1.6,
+                    hatch="///" if held else None,
+                    alpha=0.9,
+                )
+            )
+            if held:
+                continue
+            page = "#ffffff" if ink is INKS["light"] else "#10201d"
+            panel.text(
+                place * 1.12 + 0.54,
+                y + 0.31,
+                name,
+                color=page,
+                fontsize=9,
+                ha="center",
+                va="center",
+            )
+    panel.text(0.06, -0.42, "hatched: frozen, computed once", color=ink.other, fontsize=10)
+    panel.text(
+        len(LAYERS) * 1.12, -0.42, "filled: fine-tuned", color=ink.keep, fontsize=10, ha="right"
+    )
+    panel.set_title("")
+    return drawn
+
+
+PICTURES: dict[str, Callable[[Ink], Any]] = {
+    "angles": angles,
+    "span": span,
+    "merge": merge,
+    "depth": depth,
+}
+
+
+def draw(folder: Path) -> list[Path]:
+    """Write every picture in both colours to `folder`; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    with mpl.rc_context({"svg.hashsalt": "secateurs", "font.family": "DejaVu Sans"}):
+        for name, make in PICTURES.items():
+            for page, ink in INKS.items():
+                drawn = make(ink)
+                path = folder / f"{name}-{page}.svg"
+                drawn.savefig(path, transparent=True, bbox_inches="tight", metadata={"Date": None})
+                plt.close(drawn)
+                written.append(path)
+    return written
+
+
+if __name__ == "__main__":
+    for path in draw(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE):
+        print(path)
