@@ -36,6 +36,7 @@ from secateurs.nets.chain import chain
 from secateurs.progress import Console
 from secateurs.prune.budget import Widths, descent
 from secateurs.prune.groups import Group, find_groups
+from secateurs.prune.merged import with_merging
 from secateurs.prune.network import cut, recalibrate
 from secateurs.prune.survey import survey
 from secateurs.ship.checkpoint import load, save
@@ -195,6 +196,7 @@ def curves(given: argparse.Namespace) -> list[Row]:
         answers = torch.from_numpy(val.labels)
         groups = find_groups(model, size=train.size).found
         seen = survey(model, groups, batches, copies=copies, seed=split)
+        seen = with_merging(model, groups, seen, batches, copies=copies)
         widths = Widths(model, groups, size=train.size)
 
         def score(network: nn.Module, held: list[Tensor] = seen_val, y: Tensor = answers) -> float:

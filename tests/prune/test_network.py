@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.prune.groups import find_groups
-from secateurs.prune.network import Pruned, cut, mergeable, recalibrate
+from secateurs.prune.merged import mergeable
+from secateurs.prune.network import Pruned, cut, recalibrate
 from secateurs.prune.survey import importance, norms_after, survey
 
 SIZE = 12

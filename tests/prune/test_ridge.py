@@ -7,7 +7,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneGroupOut, LeaveOneOut, cross_val_predict
 
 from secateurs.errors import InputError
-from secateurs.prune.ridge import fit_ridge, fit_ridge_stream
+from secateurs.prune.ridge import fit_ridge, fit_ridge_stream, left_out_error
 
 
 def problem(samples, inputs, outputs=3, seed=0, shift=0.0):
@@ -122,3 +122,23 @@ def test_bad_requests():
         fit_ridge(torch.ones(5, 2), torch.ones(5, 1), [0.0])
     with pytest.raises(InputError, match="no sample"):
         fit_ridge_stream(lambda: iter(()))
+
+
+@pytest.mark.parametrize(("images", "inputs", "copies"), [(30, 6, 1), (14, 40, 1), (15, 50, 2)])
+def test_the_left_out_error_is_that_of_leaving_out(images, inputs, copies):
+    x, y = views(images, inputs, copies)
+    ridges = [1e-3, 1e-1, 1.0]
+    groups = np.tile(np.arange(images), copies)
+    errors = []
+    for ridge in ridges:
+        model = Ridge(alpha=ridge * scale(x), solver="svd")
+        away = cross_val_predict(model, x, y, groups=groups, cv=LeaveOneGroupOut())
+        errors.append(np.square(away - y).sum() / len(x))
+    found = left_out_error(torch.tensor(x), torch.tensor(y), ridges=ridges, copies=copies)
+    # The closed form keeps the mean over all samples in the images' blocks, as in `fit_ridge`.
+    assert found == pytest.approx(min(errors), rel=0.02)
+
+
+def test_the_left_out_error_of_inputs_that_never_change_is_the_variance():
+    y = torch.tensor([[1.0, 0.0], [3.0, 0.0]])
+    assert left_out_error(torch.ones(2, 3), y) == pytest.approx(1.0)

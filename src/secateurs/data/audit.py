@@ -217,13 +217,16 @@ def audit(
 
     records: list[Record] = []
     # Filters are changed here once, and not by each thread.
-    with progress.task("audit", len(listing)) as done, without_warnings():
-        with closing(in_order(range(len(listing)), examine, workers=workers)) as examined:
-            for record, decoded, rendered in examined:
-                records.append(record)
-                if decoded and sink is not None:
-                    sink.append(content_id(record.sha256), rendered)
-                done(1)
+    with (
+        progress.task("audit", len(listing)) as done,
+        without_warnings(),
+        closing(in_order(range(len(listing)), examine, workers=workers)) as examined,
+    ):
+        for record, decoded, rendered in examined:
+            records.append(record)
+            if decoded and sink is not None:
+                sink.append(content_id(record.sha256), rendered)
+            done(1)
     by_content = {record.sha256: record for record in records if record.sha256}
     if cache is not None and not by_content.keys() <= known.keys():
         try:

@@ -166,11 +166,14 @@ def _fill(
             raise InputError(f"{path}: changed since the audit; run again")
         return rendered
 
-    with progress.task("decode", len(listing)) as done, without_warnings():
-        with closing(in_order(range(len(listing)), render, workers=workers)) as rows:
-            for identity, rendered in zip(audit.content_ids.tolist(), rows, strict=True):
-                shelf.append(identity, *rendered)
-                done(1)
+    with (
+        progress.task("decode", len(listing)) as done,
+        without_warnings(),
+        closing(in_order(range(len(listing)), render, workers=workers)) as rows,
+    ):
+        for identity, rendered in zip(audit.content_ids.tolist(), rows, strict=True):
+            shelf.append(identity, *rendered)
+            done(1)
 
 
 @contextmanager

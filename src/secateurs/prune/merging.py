@@ -101,11 +101,19 @@ def merge(
     if target is None:
         target = activations.double() @ weight.double().T
         target += 0 if bias is None else bias.double()
-    merged = after(_means(before.T, place, kept).T.to(before.dtype))
+    merged = merged_outputs(before, after, selection)
     anchor = _sums(weight.double().T, place, kept).T  # (outputs, kept)
     new = refit(merged.double(), anchor, target, ridges, copies=copies)
     outgoing = Outgoing(new.weight.to(weight.dtype), new.bias.to(weight.dtype), new.ridge)
     return merge_incoming(incoming.weight, incoming.bias, selection), outgoing
+
+
+def merged_outputs(
+    before: Tensor, after: Callable[[Tensor], Tensor], selection: Selection
+) -> Tensor:
+    """What the next layer receives from the merged units, (samples, kept)."""
+    means = _means(before.T, groups(selection), len(selection.survivors))
+    return after(means.T.to(before.dtype))
 
 
 def _sums(rows: Tensor, place: Tensor, kept: int) -> Tensor:

@@ -12,11 +12,12 @@ from secateurs.nets.trace import eval_mode
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.compensation import Outgoing, refit
 from secateurs.prune.groups import Group
+from secateurs.prune.merged import mergeable
 from secateurs.prune.merging import Incoming, merge
 from secateurs.prune.narrow import gone_channels, narrow
 from secateurs.prune.patches import Run, visit_rows
 from secateurs.prune.pipeline import parameters
-from secateurs.prune.removal import find_consumer, prunable_layers, remove_units
+from secateurs.prune.removal import find_consumer, remove_units
 from secateurs.prune.rules import SelectOptions, select
 from secateurs.prune.surgeon import shrinkage
 from secateurs.prune.survey import Survey, reader_paths
@@ -38,17 +39,6 @@ class Pruned:
     model: nn.Module
     survivors: dict[str, Tensor]
     merged: tuple[str, ...]
-
-
-def mergeable(model: nn.Module, groups: Sequence[Group]) -> dict[str, str]:
-    """Groups whose units can be merged, and the layer that reads them: a linear layer's, read by
-    one linear layer with elementwise modules between."""
-    chained = set(prunable_layers(model))
-    return {
-        group.name: find_consumer(model, group.name).path
-        for group in groups
-        if group.name in chained and len(group.members) == 2
-    }
 
 
 def cut(

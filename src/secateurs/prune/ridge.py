@@ -73,6 +73,24 @@ def dual_ridge(
     return u @ (projected / (squares + ridge * scale)[:, None]), ridge
 
 
+def left_out_error(
+    x: Tensor, y: Tensor, *, ridges: Sequence[float] = RIDGES, copies: int = 1
+) -> float:
+    """Mean squared leave-one-out error of `fit_ridge`, summed over outputs, at the best ridge.
+
+    x (samples, inputs), y (samples, outputs); float64 throughout.
+    """
+    _check(ridges)
+    x, y = x.double() - x.mean(0, dtype=torch.float64), y.double() - y.mean(0, dtype=torch.float64)
+    u, values, _ = torch.linalg.svd(x, full_matrices=False)
+    squares, u = _significant(values.square(), u)
+    if len(squares) == 0:
+        return float(y.square().sum()) / len(y)
+    scale = float(squares.sum()) / min(x.shape)
+    errors = _errors(u, y, u.T @ y, squares, ridges, scale, len(x), copies)
+    return float(errors.amin()) / len(x)
+
+
 def fit_ridge_stream(
     batches: Batches, *, ridges: Sequence[float] = RIDGES, copies: int = 1
 ) -> tuple[Tensor, Tensor, float]:

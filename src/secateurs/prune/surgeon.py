@@ -177,7 +177,7 @@ class _Primal:
         factor = torch.linalg.cholesky(ridged)
         inverse = torch.cholesky_inverse(factor)
         self.inverse = inverse[columns][:, columns].float()
-        self.weight = _projected(reader.weight[columns])
+        self.weight = projected(reader.weight[columns])
 
     def _blocks(self) -> Tensor:
         units = len(self.inverse) // self.width
@@ -223,7 +223,7 @@ class _Dual:
         x = scaled.T[columns]
         self.solved = torch.cholesky_solve(x.T, torch.linalg.cholesky(kernel)).T.float()
         self.x = x.float()
-        self.weight = _projected(reader.weight[columns])
+        self.weight = projected(reader.weight[columns])
 
     def scores(self) -> Tensor:
         """See `_State`."""
@@ -254,8 +254,8 @@ class _Dual:
         return loss
 
 
-def _projected(weight: Tensor) -> Tensor:
-    """Weights (inputs, outputs), of very many outputs random combinations: sums of squares stay."""
+def projected(weight: Tensor) -> Tensor:
+    """Rows of outputs, of very many outputs random combinations: sums of squares stay."""
     if weight.shape[1] <= MANY_OUTPUTS:
         return weight.float()
     generator = torch.Generator().manual_seed(0)

@@ -26,13 +26,15 @@ class Survey:
 
     `eliminations` by group; `targets` what each reader gives, rows as `visit_rows` orders them for
     each batch and batches side by side, (positions, images, outputs) bfloat16; `positions` how many
-    of an image are looked at, `norms` the batch norm right after a reader, by reader.
+    of an image are looked at, `norms` the batch norm right after a reader, by reader;
+    `importance` (outputs,) by reader, see `importance`.
     """
 
     eliminations: dict[str, Elimination]
     targets: dict[str, Tensor]
     positions: dict[str, int]
     norms: dict[str, str]
+    importance: dict[str, Tensor]
 
 
 def survey(
@@ -74,7 +76,8 @@ def survey(
                 [_reader(model, member, group, sums, weights, norms) for member in group.side("in")]
             )
             advance(1)
-    return Survey(found, {p: torch.cat(t, 1) for p, t in targets.items()}, positions, norms)
+    held = {path: torch.cat(parts, 1) for path, parts in targets.items()}
+    return Survey(found, held, positions, norms, weights)
 
 
 def reader_paths(model: nn.Module, groups: Sequence[Group]) -> list[str]:

@@ -19,6 +19,7 @@ from secateurs.nets.chain import chain
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.budget import Kept, Step, Widths, descent
 from secateurs.prune.groups import Group, Groups, find_groups
+from secateurs.prune.merged import with_merging
 from secateurs.prune.narrow import PARITY_LIMIT, checked, difference, gone_channels, narrow
 from secateurs.prune.network import Pruned, cut, recalibrate
 from secateurs.prune.surgeon import Elimination
@@ -123,6 +124,8 @@ def prune_whole(
         )
     stop.check()
     seen = survey(model, groups.found, batches, copies=copies, seed=config.seed, progress=progress)
+    stop.check()
+    seen = with_merging(model, groups.found, seen, batches, copies=copies, progress=progress)
     widths = Widths(model, groups.found, size=size)
     stop.check()
     labels = torch.from_numpy(val.labels)
