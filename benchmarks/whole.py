@@ -30,7 +30,7 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor, nn
 
-from secateurs.files import cache_dir, write_json
+from secateurs.files import cache_dir, read_json, write_json
 from secateurs.fit.metrics import predict_logits
 from secateurs.nets.chain import chain
 from secateurs.progress import Console
@@ -88,7 +88,10 @@ def words(budget: Budget) -> str:
 
 
 def targets(given: argparse.Namespace) -> list[Row]:
-    """Each budget on each split."""
+    """Each budget on each split, going on from what the file of figures holds.
+
+    All cuts without recovery come first.
+    """
     if given.backbone == "alexnet":
         budgets = [
             Budget(params=1 / 16),
@@ -96,12 +99,17 @@ def targets(given: argparse.Namespace) -> list[Row]:
         ]
     else:
         budgets = [Budget(macs=0.5), Budget(macs=0.5, recovery=RecoveryOptions(given.epochs))]
-    rows: list[Row] = []
-    for split in range(given.splits):
-        model, bench = trained(given, split)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        for budget in budgets:
+    rows: list[Row] = read_json(Path(given.json))["rows"] if _exists(given.json) else []
+    done = {(row["split"], row["budget"]) for row in rows}
+    for budget in budgets if given.epochs else budgets[:1]:
+        for split in range(given.splits):
+            if (split, words(budget)) in done:
+                continue
+            model, bench = trained(given, split)
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            started = time.process_time()
             whole = prune_whole(model, bench.dataset, bench.config, budget, device=bench.device)
+            used = time.process_time() - started
             images = bench.dataset.sides["train"].eval_views(slice(0, 64), bench.device)
             batch64 = torch_latency(model, whole.model, images, batch=64, budget_s=10)
             batch1 = torch_latency(model, whole.model, images, batch=1, budget_s=5)
@@ -122,11 +130,19 @@ def targets(given: argparse.Namespace) -> list[Row]:
                 "latency_1": batch1.ratio,
                 "seconds": whole.record["seconds"],
                 "recovery_s": None if recovery is None else recovery.seconds,
+                "cpu_s": used,
+                "kept": whole.chosen.kept,
                 "added_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before,
             }
             rows.append(row)
             print(json.dumps(row), flush=True)
+            if given.json:
+                write_json(Path(given.json), {"rows": rows})
     return rows
+
+
+def _exists(path: str | None) -> bool:
+    return path is not None and Path(path).exists()
 
 
 def _size(model: nn.Module) -> int:
@@ -294,7 +310,9 @@ def spread(values: list[float]) -> str:
 def print_targets(rows: list[Row]) -> None:
     print(
         "\n| budget | parameters | MACs | batch 64 | batch 1 | validation, points | test, points "
-        "| unpruned val, test | pruning, s | recovery, s | added MiB |\n|" + "---|" * 11
+        "| unpruned val, test | pruning, s | recovery, s | processor, s | added MiB |\n|"
+        + "---|"
+        * 12
     )
     for budget in dict.fromkeys(row["budget"] for row in rows):
         own = [row for row in rows if row["budget"] == budget]
@@ -308,7 +326,7 @@ def print_targets(rows: list[Row]) -> None:
             f"| {mean('latency_1'):.2f} | {spread([r['val_after'] - r['val'] for r in own])} "
             f"| {spread([r['test_after'] - r['test'] for r in own])} "
             f"| {mean('val'):.1f}, {mean('test'):.1f} | {mean('seconds'):.0f} | {recovery} "
-            f"| {max(r['added_mib'] for r in own):.0f} |"
+            f"| {mean('cpu_s'):.0f} | {max(r['added_mib'] for r in own):.0f} |"
         )
 
 
