@@ -124,6 +124,21 @@ def test_units_go_where_they_cost_least_for_what_they_save(net: nn.Module, group
     assert first[changed] == round(widths.whole[changed] * 11 / 12)
 
 
+def test_the_last_step_goes_no_further_than_asked(net: nn.Module, groups: Groups):
+    widths = Widths(net, groups.found, size=16)
+    losses = curves(groups, {"0": 1e6, "2": 1e6})
+    # However many units of this one go, it costs the same: the best rate is to take them all.
+    flat = torch.full((299,), 1e-3, dtype=torch.float64)
+    losses["5"] = Elimination(torch.arange(300), flat)
+    last = descent(widths, losses, params=0.7, round_to=4)[-1]
+    whole = widths.price(widths.whole).parameters
+    assert last.kept["0"] == 40 and last.kept["2"] == 24
+    assert last.price.parameters == widths.price(last.kept).parameters <= 0.7 * whole
+    assert last.loss == pytest.approx(1e-3)
+    wider = {**last.kept, "5": round(last.kept["5"] * 12 / 11) + 4}
+    assert widths.price(wider).parameters > 0.7 * whole
+
+
 def test_widths_are_multiples_and_no_layer_is_removed(net: nn.Module, groups: Groups):
     widths = Widths(net, groups.found, size=16)
     way = descent(widths, curves(groups), round_to=8, fewest=8)

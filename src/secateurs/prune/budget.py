@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -154,7 +154,8 @@ def descent(
     `params` and `macs` are fractions of the whole (0..1); the way ends with the first step within
     all that are given, or with `fewest` units in every group when none is. A step takes units of
     the group whose loss rises the least for what is saved of the budgets not yet met (without any,
-    of what `by` names), counted as fractions of the whole. `start` are units kept to go on from.
+    of what `by` names), counted as fractions of the whole; the last step goes no further than the
+    budgets ask. `start` are units kept to go on from.
     `round_to` keeps every group's channels a multiple of it. Raises InputError for a budget outside
     0..1, and when it cannot be met, with what is possible.
     """
@@ -169,6 +170,8 @@ def descent(
         if not walk.go_on(weights):
             break
         way.append(walk.here())
+    if len(way) > 1 and not any(_weights(walk.part(), params, macs, by)):
+        way[-1] = walk.no_further(way[-2], lambda part: not any(_weights(part, params, macs, by)))
     if any(limit is not None for limit in (params, macs)) and any(
         _weights(walk.part(), params, macs, by)
     ):
@@ -236,6 +239,19 @@ class _Walk:
                 heapq.heappush(self.queue, entry)
             return True
         return False
+
+    def no_further(self, before: Step, enough: Callable[[Price], bool]) -> Step:
+        """The last step, from `before` to here, with as many units kept as is still enough."""
+        name = next(name for name in self.ladders if before.kept[name] != self.kept[name])
+        for keep in self.ladders[name]:
+            if before.kept[name] > keep > self.kept[name]:
+                kept = {**self.kept, name: keep}
+                price = self.widths.price(kept)
+                if enough(self._fraction(price)):
+                    curve = self.eliminations[name]
+                    loss = self.loss + curve.loss_of(keep) - curve.loss_of(self.kept[name])
+                    return Step(kept, price, loss)
+        return self.here()
 
     def _fraction(self, price: Price) -> Price:
         return Price(
