@@ -20,17 +20,18 @@ import contextlib
 import io
 import json
 import logging
+import os
 import platform
-import subprocess
+import signal
 import sys
 import tempfile
 import time
 import traceback
 import warnings
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -38,6 +39,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.files import write_json
+from secateurs.nets.attention import open_attention
 from secateurs.nets.backbones import backbones, build, preprocessing
 from secateurs.prune.groups import Groups, find_groups
 from secateurs.prune.narrow import PARITY_LIMIT, checked, difference, narrow
@@ -49,7 +51,8 @@ from secateurs.ship.spec import ImageInput, describe
 
 CLASSES = tuple("abcdefg")
 REMOVED_FRACTION = 0.3
-LATENCY_SECONDS = 2.5
+LATENCY_SECONDS = 1.0
+LARGEST_SIZE = 224  # pixels, of networks that take images of any size
 FAMILIES = """\
 resnet26d resnetv2_50 seresnext26t_32x4d resnest14d res2net50_26w_4s skresnet18 regnety_002
 densenet121 dla34 dpn68 vgg11_bn ese_vovnet19b_dw hrnet_w18_small selecsls42b cspdarknet53
@@ -141,6 +144,9 @@ def prepared(name: str, *, timm: bool) -> tuple[nn.Module, int]:
         size = int(model.pretrained_cfg["input_size"][-1])
     else:
         model, size = build(name, len(CLASSES)), preprocessing(name).size
+        if not name.startswith(("vit", "maxvit", "swin")):
+            size = min(size, LARGEST_SIZE)
+    model = open_attention(model)
     randomise(model)
     return model.eval(), size
 
@@ -206,7 +212,9 @@ def ship(row: Row, narrowed: nn.Module, images: Tensor, *, timm: bool) -> None:
         if not timm:
             row.saved = "no"
             with step(row, "save"), torch.inference_mode():
-                spec = describe(narrowed, row.network, CLASSES, ImageInput.of(row.network))
+                spec = describe(
+                    narrowed, row.network, CLASSES, ImageInput.of(row.network, size=row.size)
+                )
                 save(narrowed, spec, Path(folder))
                 loaded = load(Path(folder)).model
                 if torch.equal(loaded(images), narrowed(images)):
@@ -250,6 +258,15 @@ def examine(name: str, *, timm: bool) -> None:
     print(json.dumps(asdict(row)), flush=True)
 
 
+def load_libraries(*, timm: bool) -> None:
+    """Everything that takes long to load, once for all networks."""
+    for name in ("onnx", "onnxruntime", "onnxscript", "torch.onnx", "torch._dynamo"):
+        import_module(name)
+    if timm:
+        import_module("timm")
+    torch.export.export(nn.Linear(2, 2), (torch.zeros(1, 2),))
+
+
 def peak_gib(pid: int) -> float:
     """The most memory that a process has had so far; 0 where the system does not tell."""
     with contextlib.suppress(OSError):
@@ -261,31 +278,39 @@ def peak_gib(pid: int) -> float:
 
 def in_process(name: str, *, timm: bool, seconds: float, memory_gib: float) -> Row:
     """A network's row, from a process that is ended when it takes too long or too much."""
-    command = [sys.executable, __file__, "--one", name, *(["--timm"] if timm else [])]
-    start, peak, ended = time.perf_counter(), 0.0, ""
+    start, peak, ended, status = time.perf_counter(), 0.0, "", 0
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        child = subprocess.Popen(command, stdout=out, stderr=err)
-        try:
-            while child.poll() is None:
-                peak = max(peak, peak_gib(child.pid))
-                if time.perf_counter() - start > seconds:
-                    ended = f"time limit of {seconds:g} s"
-                elif peak > memory_gib:
-                    ended = f"memory limit of {memory_gib:g} GiB"
-                if ended:
-                    break
-                time.sleep(0.2)
-        finally:
-            child.kill()
-            child.wait()
+        pid = os.fork()  # all libraries are loaded, and no thread has been started yet
+        if pid == 0:
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            try:
+                examine(name, timm=timm)
+            except BaseException:  # The traceback's last line is what the parent tells.
+                traceback.print_exc()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
+        while not (done := os.waitpid(pid, os.WNOHANG))[0]:
+            peak = max(peak, peak_gib(pid))
+            if time.perf_counter() - start > seconds:
+                ended = f"time limit of {seconds:g} s"
+            elif peak > memory_gib:
+                ended = f"memory limit of {memory_gib:g} GiB"
+            if ended:
+                os.kill(pid, signal.SIGKILL)
+                done = os.waitpid(pid, 0)
+                break
+            time.sleep(0.2)
+        status = os.waitstatus_to_exitcode(done[1])
         out.seek(0)
         err.seek(0)
         lines = [line for line in out if line.startswith("{")]
         row = Row(**json.loads(lines[-1])) if lines else Row(name)
         if row.step:
             last = ([""] + [line.strip() for line in err if line.strip()])[-1][:200]
-            died = f"ended by signal {-child.returncode}" if child.returncode < 0 else last
-            row.failures[row.step] = ended or died or f"exit code {child.returncode}"
+            died = f"ended by signal {-status}" if status < 0 else last
+            row.failures[row.step] = ended or died or f"exit code {status}"
     row.seconds, row.peak_gib = time.perf_counter() - start, peak
     return row
 
@@ -349,18 +374,17 @@ def run_all(names: list[str], given: argparse.Namespace) -> list[Row]:
     def one(name: str) -> Row:
         return in_process(name, timm=given.timm, seconds=given.seconds, memory_gib=given.memory_gib)
 
-    with ThreadPoolExecutor(given.jobs) as pool:
-        for place, row in enumerate(pool.map(one, missing), 1):
-            rows[row.network] = row
-            said = "; ".join(f"{step}: {why}" for step, why in row.failures.items()) or "passed"
-            print(
-                f"[{place}/{len(missing)}] {row.network}: {said} ({row.seconds:.0f} s, "
-                f"{row.peak_gib:.1f} GiB)",
-                file=sys.stderr,
-                flush=True,
-            )
-            if given.json:
-                write_json(given.json, [asdict(row) for row in rows.values()])
+    for place, name in enumerate(missing, 1):
+        row = rows[name] = one(name)
+        said = "; ".join(f"{step}: {why}" for step, why in row.failures.items()) or "passed"
+        print(
+            f"[{place}/{len(missing)}] {name}: {said} ({row.seconds:.0f} s, "
+            f"{row.peak_gib:.1f} GiB)",
+            file=sys.stderr,
+            flush=True,
+        )
+        if given.json:
+            write_json(given.json, [asdict(row) for row in rows.values()])
     return [rows[name] for name in names]
 
 
@@ -370,13 +394,9 @@ def main() -> None:
     words.add_argument("--timm", action="store_true", help="networks of timm, one a family")
     words.add_argument("--seconds", type=float, default=900.0, help="limit for a network")
     words.add_argument("--memory-gib", type=float, default=18.0, help="limit for a network")
-    words.add_argument("--jobs", type=int, default=1, help="networks at a time")
     words.add_argument("--json", type=Path, help="every row; read again to go on")
-    words.add_argument("--one", help=argparse.SUPPRESS)
     given = words.parse_args()
-    if given.one:
-        examine(given.one, timm=given.timm)
-        return
+    load_libraries(timm=given.timm)
     library = "timm" if given.timm else "torchvision"
     names = given.networks or (FAMILIES.split() if given.timm else list(backbones()))
     rows = run_all(names, given)

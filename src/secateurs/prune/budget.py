@@ -119,7 +119,8 @@ class Widths:
         vectors = list(module.parameters(recurse=False))
         width = len(vectors[0]) if vectors else made
         nothing = Price(0.0, 0.0)
-        return _Layer(width - made, 0, makes, (), nothing, Price(0.0, len(vectors)), True)
+        each = sum(vector.numel() for vector in vectors) / max(1, width)
+        return _Layer(width - made, 0, makes, (), nothing, Price(0.0, each), True)
 
 
 def _places(module: nn.Module, output: tuple[int, ...]) -> int:

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from secateurs.prune.bounded import bounded
+from secateurs.prune.bounded import bounded, can_fork
 from secateurs.prune.members import Group, Member, Side
 
 
-def traced(bare: nn.Module, size: int, *, seconds: float, mib: int) -> list[Group]:
+def groups_by_graph(
+    bare: nn.Module, size: int, last: str, *, seconds: float, mib: int
+) -> list[Group]:
     """All groups of a network without values (see `skeleton`), as torch-pruning finds them.
 
-    It walks every way through some networks (Swin, MaxViT), without end and in ever more memory:
-    so it works in a child process that may take `seconds` and `mib` MiB. Raises TimeoutError,
-    MemoryError, and RuntimeError for whatever goes wrong within.
+    Those with outputs of the `last` layer are not among them. The library walks every way through
+    some networks (Swin, MaxViT), without end and in ever more memory: so it works in a child
+    process that may take `seconds` and `mib` MiB. Raises TimeoutError, MemoryError, and
+    RuntimeError for whatever goes wrong within.
     """
     import torch_pruning  # noqa: F401  # pyright: ignore[reportUnusedImport] (before the child)
 
+    if not can_fork():
+        raise RuntimeError("this system cannot set it apart in a process of its own")
     plain = bounded(lambda: _plain_groups(bare, size), seconds=seconds, mib=mib)
-    return [
+    drafts = [
         Group(
             members[0][0],
             units,
@@ -32,6 +38,14 @@ def traced(bare: nn.Module, size: int, *, seconds: float, mib: int) -> list[Grou
             ),
         )
         for units, members in plain
+    ]
+    modules = dict(bare.named_modules())
+    order = {path: place for place, path in enumerate(modules)}
+    return [
+        _named(draft, order)
+        for draft in _joined(drafts, modules)
+        if not any(member.path == last and member.side == "out" for member in draft.members)
+        and any(member.path in modules and member.side == "out" for member in draft.members)
     ]
 
 
@@ -71,3 +85,48 @@ def _members(items: Any, graph: Any, paths: dict[int, str]) -> tuple[int, list[A
         found.setdefault((path, side), (path, side, index, unit))
         units = max(units, max(unit) + 1)
     return units, list(found.values())
+
+
+def _joined(drafts: list[Group], modules: dict[str, nn.Module]) -> list[Group]:
+    """Groups on both sides of a grouped convolution as one, whose unit is one of its groups."""
+    for path, module in modules.items():
+        if not isinstance(module, nn.Conv2d) or module.groups in (1, module.in_channels):
+            continue
+        reads = [g for g in drafts if any(m.path == path and m.side == "in" for m in g.members)]
+        makes = [g for g in drafts if any(m.path == path and m.side == "out" for m in g.members)]
+        if len(reads) != 1 or len(makes) != 1 or reads[0] is makes[0]:
+            continue
+        parts = [
+            _coarser(reads[0], path, module.in_channels // module.groups),
+            _coarser(makes[0], path, module.out_channels // module.groups),
+        ]
+        if parts[0] is None or parts[1] is None:
+            continue
+        own = Member(
+            path,
+            "both",
+            torch.arange(module.out_channels),
+            torch.arange(module.out_channels) // (module.out_channels // module.groups),
+        )
+        members = [*parts[0].members, own, *parts[1].members]
+        drafts = [g for g in drafts if g is not reads[0] and g is not makes[0]]
+        drafts.append(Group(reads[0].name, module.groups, tuple(members)))
+    return drafts
+
+
+def _coarser(group: Group, path: str, width: int) -> Group | None:
+    """The group with `width` channels of the layer at `path` for a unit; None where it has more."""
+    mine = next(member for member in group.members if member.path == path)
+    unit = torch.full((group.num_units,), -1, dtype=torch.int64)
+    unit[mine.unit] = mine.index // width
+    if (unit < 0).any():
+        return None
+    members = tuple(
+        replace(member, unit=unit[member.unit]) for member in group.members if member.path != path
+    )
+    return Group(group.name, int(unit.max()) + 1, members)
+
+
+def _named(group: Group, order: dict[str, int]) -> Group:
+    makers = [member.path for member in group.members if member.side == "out"]
+    return replace(group, name=min(makers, key=order.__getitem__)) if makers else group

@@ -37,6 +37,14 @@ class Group:
         return tuple(member for member in self.members if member.side == side)
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A group that is left whole, and why."""
+
+    name: str
+    reason: str
+
+
 def width_of(module: nn.Module) -> int:
     """The outputs of a convolution or linear layer."""
     if isinstance(module, nn.Conv2d):

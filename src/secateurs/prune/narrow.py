@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from secateurs.nets.attention import BiasedAttention
 from secateurs.nets.trace import eval_mode
 from secateurs.prune.groups import Group, Groups, Whole
 from secateurs.prune.removal import check_survivors, double
@@ -83,7 +84,7 @@ def _set_widths(layer: nn.Module) -> None:
             layer.groups = len(layer.weight) * layer.groups // layer.out_channels
         layer.out_channels = len(layer.weight)
         layer.in_channels = layer.weight.shape[1] * layer.groups
-    else:
+    elif not isinstance(layer, BiasedAttention):  # which reads its heads off its parameters
         assert isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
         width = layer.weight if layer.affine else layer.running_mean
         assert width is not None
@@ -127,14 +128,16 @@ def difference(
     Relative to the largest output. Both networks run in float64, so that anything above 1e-5 is a
     wrong cut and no rounding. An exception while the narrowed network runs counts as infinite.
     """
-    whole = double(model)
-    cut = narrow(whole, groups, survivors)
-    with torch.no_grad(), eval_mode(whole), eval_mode(cut):
-        batch = images.double()
-        with zeroing(whole, groups, survivors):
+    batch = images.double()
+    with torch.no_grad():
+        whole = double(model)
+        with eval_mode(whole), zeroing(whole, groups, survivors):
             expected = run(whole, batch)
+        del whole  # before the other one takes its memory
+        cut = double(narrow(model, groups, survivors))
         try:
-            got = run(cut, batch)
+            with eval_mode(cut):
+                got = run(cut, batch)
         except RuntimeError:
             return float("inf")
     if got.shape != expected.shape:

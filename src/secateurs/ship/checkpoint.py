@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from secateurs.errors import InputError
 from secateurs.files import atomic_path, read_json, sha256_file, to_json, write_json
 from secateurs.fit.tensors import write_tensors
+from secateurs.nets.attention import BiasedAttention, open_attention
 from secateurs.nets.backbones import build
 from secateurs.ship.spec import FORMAT, VERSION, ModelSpec, bare, parse_spec, widths_of
 
@@ -122,7 +123,7 @@ def _shape(part: Any) -> tuple[tuple[int, ...], torch.dtype | None]:
 
 def _planned(spec: ModelSpec, *, where: str) -> nn.Module:
     """The network of a recipe, with shapes and no values; raises InputError naming the field."""
-    model = copy.deepcopy(bare(spec.backbone, len(spec.classes)))
+    model = copy.deepcopy(bare(spec.backbone, len(spec.classes), spec.attention))
     modules = dict(model.named_modules())
     stock = {path: widths_of(module) for path, module in modules.items()}
     for path, width in spec.widths.items():
@@ -161,6 +162,9 @@ def _resize(module: nn.Module, width: dict[str, int]) -> None:
     elif isinstance(module, nn.Conv2d):
         module.in_channels, module.out_channels, module.groups = num_in, num_out, groups
         shapes = {"weight": (num_out, num_in // groups, *module.kernel_size), "bias": (num_out,)}
+    elif isinstance(module, BiasedAttention):
+        own = module.named_parameters(recurse=False)
+        shapes = {name: (num_out, *parameter.shape[1:]) for name, parameter in own}
     else:
         if isinstance(module, nn.BatchNorm2d):
             module.num_features = num_out
@@ -215,7 +219,9 @@ def _fill_buffers(model: nn.Module, spec: ModelSpec) -> None:
     left = [path for path, buffer in model.named_buffers() if buffer.is_meta]
     if not left:
         return
-    stock = dict(build(spec.backbone, len(spec.classes)).named_buffers())
+    stock = build(spec.backbone, len(spec.classes))
+    stock = open_attention(stock) if spec.attention == "open" else stock
+    buffers = dict(stock.named_buffers())
     for path in left:
         owner, _, name = path.rpartition(".")
-        setattr(model.get_submodule(owner), name, stock[path])
+        setattr(model.get_submodule(owner), name, buffers[path])

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from secateurs.errors import InputError
+from secateurs.nets.attention import BiasedAttention, is_open, open_attention
 from secateurs.nets.backbones import build, check_name, preprocessing
 from secateurs.nets.trace import skeleton
 
@@ -19,6 +20,7 @@ FORMAT = "secateurs-model"
 VERSION = 1
 
 Resize = Literal["straight", "crop"]
+Attention = Literal["stock", "open"]
 Widths = dict[str, dict[str, int]]
 
 
@@ -54,7 +56,8 @@ class ModelSpec:
 
     `widths` holds, for each layer that differs from the stock network, its "in" and "out" widths
     (and "groups" of a grouped convolution); `kept` the indices of the stock network's units that a
-    layer still has; `extra` any plain data to keep with the model.
+    layer still has; `extra` any plain data to keep with the model. `attention` is "open" where the
+    network's attention was replaced by one whose heads can be cut (see `nets.attention`).
     """
 
     backbone: str
@@ -63,6 +66,7 @@ class ModelSpec:
     widths: Widths = field(default_factory=dict)
     kept: dict[str, tuple[int, ...]] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    attention: Attention = "stock"
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain data."""
@@ -79,6 +83,7 @@ class ModelSpec:
             "widths": self.widths,
             "kept": {path: list(units) for path, units in self.kept.items()},
             "extra": self.extra,
+            **({} if self.attention == "stock" else {"attention": self.attention}),
         }
 
 
@@ -100,7 +105,8 @@ def describe(
     >>> spec.widths
     {}
     """
-    stock = dict(bare(backbone, len(classes)).named_modules())
+    attention: Attention = "open" if is_open(model) else "stock"
+    stock = dict(bare(backbone, len(classes), attention).named_modules())
     given = dict(model.named_modules())
     if list(stock) != list(given):
         odd = next(iter(set(stock).symmetric_difference(given)), "their order")
@@ -115,12 +121,15 @@ def describe(
         if width and width != widths_of(stock[path]):
             found[path] = width
     units = {path: tuple(int(u) for u in indices) for path, indices in (kept or {}).items()}
-    return ModelSpec(backbone, tuple(classes), image_input, found, units, dict(extra or {}))
+    more = dict(extra or {})
+    return ModelSpec(backbone, tuple(classes), image_input, found, units, more, attention)
 
 
 @lru_cache(maxsize=4)
-def bare(backbone: str, num_classes: int) -> nn.Module:
+def bare(backbone: str, num_classes: int, attention: Attention = "stock") -> nn.Module:
     """The stock network with shapes and no values; shared, so never to be changed."""
+    if attention == "open":
+        return open_attention(bare(backbone, num_classes))
     try:
         with torch.device("meta"):
             return build(backbone, num_classes).eval()
@@ -141,6 +150,9 @@ def widths_of(module: nn.Module) -> dict[str, int]:
         return width | ({"groups": module.groups} if module.groups > 1 else {})
     if isinstance(module, nn.BatchNorm2d):
         return {"in": module.num_features, "out": module.num_features}
+    if isinstance(module, BiasedAttention):
+        heads = len(next(module.parameters(recurse=False)))
+        return {"in": heads, "out": heads}
     if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
         return {"in": module.normalized_shape[0], "out": module.normalized_shape[0]}
     return {}
@@ -170,6 +182,9 @@ def parse_spec(data: Any, *, where: str) -> ModelSpec:
         check_name(backbone)
     except InputError as error:
         raise InputError(f"{where}: backbone: {error}") from None
+    attention = data.get("attention", "stock")
+    if attention not in ("stock", "open"):
+        raise InputError(f"{where}: attention: expected 'stock' or 'open', got {_shown(attention)}")
     return ModelSpec(
         backbone,
         tuple(classes),
@@ -177,6 +192,7 @@ def parse_spec(data: Any, *, where: str) -> ModelSpec:
         _entries(_get(data, "widths", dict, where), _width, f"{where}: widths"),
         _entries(_get(data, "kept", dict, where), _units, f"{where}: kept"),
         _get(data, "extra", dict, where),
+        attention,
     )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from secateurs.errors import InputError
 from secateurs.fit.images import Images
 from secateurs.fit.metrics import predict_logits
+from secateurs.nets.attention import open_attention
 from secateurs.nets.chain import chain
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.budget import Kept, Step, Widths, descent
@@ -106,7 +107,7 @@ def prune_whole(
     """
     started = time.perf_counter()
     stop = stop or StopFlag()
-    model = model.to(device).eval()
+    model = open_attention(model).to(device).eval()
     train, val = dataset.sides["train"], dataset.sides["val"]
     batches = views(train, device, mirrored=config.augment)
     copies = 1 + config.augment

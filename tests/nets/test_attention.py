@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+from torchvision.models.swin_transformer import (
+    PatchMergingV2,
+    ShiftedWindowAttentionV2,
+    SwinTransformerBlockV2,
+)
+
+from secateurs.nets.attention import HeadAttention, is_open, open_attention
+from secateurs.nets.backbones import build
+
+V2 = {
+    "block": partial(SwinTransformerBlockV2, attn_layer=ShiftedWindowAttentionV2),
+    "downsample_layer": PatchMergingV2,
+}
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "vit": lambda: models.VisionTransformer(32, 8, 2, 4, 32, 64, num_classes=4),
+    "swin": lambda: models.SwinTransformer([4, 4], 24, [2, 2], [3, 6], [4, 4]),
+    "swin, other window": lambda: models.SwinTransformer([2, 2], 24, [2, 2], [3, 6], [3, 5]),
+    "swin_v2": lambda: models.SwinTransformer([4, 4], 24, [2, 2], [3, 6], [4, 4], **V2),
+    "maxvit": lambda: models.MaxVit((32, 32), 16, 2, [16, 32], [1, 1], 8, 0.0),
+}
+
+
+def drawn(model: nn.Module) -> nn.Module:
+    """No parameter is constant, so that each has a say; keys of Swin V2 keep a bias of zero."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not name.endswith("qkv.bias"):
+                parameter.add_(torch.randn_like(parameter), alpha=0.2)
+    return model.double().eval()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_opened_attention_computes_the_same(name: str):
+    model = drawn(NETWORKS[name]())
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    opened = open_attention(model)
+    assert is_open(opened) and not is_open(model)
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(opened(images), model(images), rtol=1e-9, atol=1e-9)
+        for parameter in opened.parameters():
+            parameter.zero_()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert sum(p.numel() for p in opened.parameters()) == sum(p.numel() for p in model.parameters())
+
+
+def test_training_mode_and_what_is_frozen_are_kept():
+    model = NETWORKS["vit"]().train()
+    model.encoder.layers[0].requires_grad_(False)
+    opened = open_attention(model)
+    first, second = (opened.encoder.layers[k].self_attention for k in (0, 1))
+    assert isinstance(first, HeadAttention) and first.training
+    assert not first.qkv.weight.requires_grad and second.qkv.weight.requires_grad
+    assert opened(torch.randn(1, 3, 32, 32)).isfinite().all()
+
+
+def test_networks_without_it_come_back_as_they_are():
+    model = build("squeezenet1_1", 2)
+    assert open_attention(model) is model
+    other = nn.Sequential(nn.MultiheadAttention(8, 2))  # places first, which is not followed
+    assert open_attention(other) is other
