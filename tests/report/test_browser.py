@@ -133,8 +133,13 @@ def test_drawings_are_zoomed_and_lines_toggled_by_keyboard(
         page.get_by_label("mean", exact=True).focus()
         page.keyboard.press("Space")
         until(page, f"{means} === 'legendonly'")
-        page.keyboard.press("Space")
-        until(page, f"{means} === true")
+        page.focus("#panel-sweep .tool button:nth-of-type(3)")
+        page.keyboard.press("Enter")
+        until(page, f"{means} !== 'legendonly'")
+        until(page, "document.querySelector('#panel-sweep .tool input').checked")
+        # A click on the legend of the drawing itself is followed.
+        page.click("#plot-sweep-0 .legendtoggle >> nth=0")
+        until(page, "!document.querySelector('#panel-sweep .tool input').checked")
         assert complaints == []
 
 

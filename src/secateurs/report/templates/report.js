@@ -52,7 +52,8 @@
     return Plotly.react(place, data, layout, config);
   };
   const drawAll = () => Promise.all(Object.keys(figures).map(draw));
-  drawAll().then(() => document.documentElement.setAttribute("data-drawn", "true"));
+  const ready = drawAll();
+  ready.then(() => document.documentElement.setAttribute("data-drawn", "true"));
 
   scheme.addEventListener("change", drawAll);
   narrow.addEventListener("change", drawAll);
@@ -113,18 +114,27 @@
     const names = new Set(figures[id].layout.showlegend
       ? figures[id].data.filter((trace) => trace.name && trace.showlegend !== false
         && trace.visible !== false).map((trace) => trace.name) : []);
+    const checks = new Map();
     for (const name of names) {
       const row = box.appendChild(document.createElement("label"));
       const check = row.appendChild(document.createElement("input"));
       check.type = "checkbox";
-      check.checked = true;
       row.append(` ${name}`);
+      checks.set(name, check);
       check.addEventListener("change", () => {
         const at = place.data.map((trace, index) => (trace.name === name ? index : -1));
         const visible = check.checked ? true : "legendonly";
         Plotly.restyle(place, { visible }, at.filter((index) => index >= 0));
       });
     }
+    // Also after a click on the drawing's own legend, and when it is drawn anew.
+    const follow = () => {
+      for (const [name, check] of checks) {
+        check.checked = place.data.some((trace) => trace.name === name
+          && (trace.visible === undefined || trace.visible === true));
+      }
+    };
+    ready.then(() => { place.on("plotly_afterplot", follow); follow(); });
     return box;
   };
   for (const tools of document.querySelectorAll("details.tools")) {
