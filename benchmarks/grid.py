@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from secateurs.prune.grid import GridOptions, LayerView, grid_cells, view_layer
 from secateurs.prune.normalise import directions, outside_norms
 from secateurs.ship.checkpoint import load
 from secateurs.study.bench import open_dataset, seeded_model
+from secateurs.study.cut import training_inputs
 from secateurs.study.single import own_config
 
 ONE = GridOptions((12.5,), (1.0,))
@@ -165,10 +166,10 @@ def saved_view(words: argparse.Namespace) -> LayerView:
     dataset = open_dataset(words.data, config, cache=cache_dir())
     prefix, tail, where = tail_of(loaded.model, config.backbone, words.layer)
     device = torch.device("cpu")
-    sides = [
-        prefix_outputs(dataset.sides[side], prefix, device=device) for side in ("train", "val")
-    ]
-    return view_layer(tail, where, *sides)
+    train = training_inputs(dataset.sides["train"], prefix, config, device=device)
+    images = prefix_outputs(dataset.sides["val"], prefix, device=device)
+    # With mirror images, as the command looks at them.
+    return replace(view_layer(tail, where, train, images), copies=1 + config.augment)
 
 
 def double_loop(view: LayerView, options: GridOptions) -> float:

@@ -151,10 +151,10 @@ def _errors(
     """Summed squared leave-one-out errors of these rows, (ridges,).
 
     `u` (rows, rank) are left singular vectors, `projected` (rank, outputs) is u'y over all samples.
-    A residual is the part of y outside the span plus u (1 - shrink) projected: inner products of
-    residuals cost rank products a row and ridge, whatever the number of outputs, and nothing
-    cancels. An image's residuals r (copies, outputs), with its block H of the hat matrix, are
-    (1 - H)^-1 r when it is left out.
+    A residual is the part of y outside the span plus u (1 - shrink) projected: nothing cancels.
+    With more outputs than rank inner products of residuals are taken instead, which cost rank
+    products a row and ridge, whatever the number of outputs. An image's residuals r (copies,
+    outputs), with its block H of the hat matrix, are (1 - H)^-1 r when it is left out.
     """
     if len(u) % copies:
         raise InputError(f"ridge: {len(u)} samples are not {copies} views of the same images")
@@ -162,19 +162,29 @@ def _errors(
     def by_image(rows: Tensor) -> Tensor:
         return rows.view(copies, -1, rows.shape[1]).transpose(0, 1)  # (images, copies, columns)
 
+    few = projected.shape[1] <= len(projected)
     outside = y - u @ projected
-    mixed = by_image(outside @ projected.T)  # (images, copies, rank)
-    inner = projected @ projected.T
-    outside, u = by_image(outside), by_image(u)
-    floor = outside @ outside.mT  # (images, copies, copies)
+    mixed = inner = floor = projected
+    if not few:
+        mixed = by_image(outside @ projected.T)  # (images, copies, rank)
+        inner = projected @ projected.T
+        floor = by_image(outside) @ by_image(outside).mT  # (images, copies, copies)
+    # By image the products of its rows of u, of which every hat matrix is a weighted sum.
+    rows = by_image(u)
+    products = rows[:, :, None] * rows[:, None]  # (images, copies, copies, rank)
     one = torch.eye(copies, dtype=torch.float64, device=u.device) - 1 / samples
     errors = torch.empty(len(ridges), dtype=torch.float64, device=u.device)
     for k, ridge in enumerate(ridges):
         shrink = squares / (squares + ridge * scale)
-        part = u * (ridge * scale / (squares + ridge * scale))
-        cross = mixed @ part.mT
-        square = floor + cross + cross.mT + (part @ inner) @ part.mT
-        left = one - (u * shrink) @ u.mT  # 1 less the image's block of the hat matrix
+        kept = ridge * scale / (squares + ridge * scale)  # 1 - shrink
+        if few:
+            rest = by_image(outside + u @ (kept[:, None] * projected))
+            square = rest @ rest.mT
+        else:
+            part = rows * kept
+            cross = mixed @ part.mT
+            square = floor + cross + cross.mT + (part @ inner) @ part.mT
+        left = one - products @ shrink  # 1 less the image's block of the hat matrix
         if copies > 1:
             # On the axes of its eigenvectors the block is diagonal.
             left, axes = torch.linalg.eigh(left)
