@@ -107,7 +107,15 @@ def report(
         Path | None, typer.Option("--out", metavar="FILE", help="[default: DIR/report.html]")
     ] = None,
 ) -> None:
-    """Write a study's report, and its model's card, again from its results.json."""
+    """Write a study's report, and its model's card, again from its results.json; or a run's page.
+
+    A run of the paper has a paper.json and its page beside it.
+    """
+    if out is None and (directory / "paper.json").exists():
+        from secateurs.report.paper_page import load_paper, write_paper_page
+
+        print(write_paper_page(load_paper(directory), directory))
+        return
     from secateurs.report.card import write_card
     from secateurs.report.page import write_report
     from secateurs.report.schema import load_results

@@ -33,7 +33,7 @@ def paper(
     epochs: Annotated[int, typer.Option(help="Epochs of a run, one step each.")] = 50,
     group_by: Annotated[
         str | None,
-        typer.Option(help="Regular expression for the film in a file name. [SFEW's]"),
+        typer.Option(help="Regular expression for the film in a file name. [default: SFEW's]"),
     ] = None,
     search: Annotated[
         bool, typer.Option(help="Search learning rate and epochs too, as the paper did.")
@@ -61,7 +61,11 @@ def paper(
     Then what the paper would have found: films kept apart, chosen on validation, refitted weights.
     Run again with the same words, it does only what is missing. Writes paper.json and paper.html.
     """
+    from secateurs.files import read_json
+    from secateurs.report.page import write_report
     from secateurs.report.paper_page import paper_words, write_paper_page
+    from secateurs.report.schema import load_results
+    from secateurs.report.search_page import write_search_page
     from secateurs.study.config import parse_depths
     from secateurs.study.paper import run_paper
     from secateurs.study.paper_plan import PaperPlan
@@ -92,4 +96,10 @@ def paper(
             progress=session.progress,
         )
     page = write_paper_page(answer, out)
+    if answer["search"]:
+        folder = out / answer["files"]["search"]
+        write_search_page(read_json(folder / "search.json"), folder)
+    if answer["beyond"]["apart"]:
+        folder = out / answer["files"]["apart"]
+        write_report(load_results(folder), folder)
     session.answer(answer, f"{paper_words(answer)}\npage: {page}")

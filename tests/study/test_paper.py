@@ -126,7 +126,7 @@ def test_the_best_is_chosen_on_test_and_its_numbers_are_its_own(
 def test_the_page_shows_a_real_run(finished: tuple[Path, dict[str, Any]]):
     page = render_paper(json.loads(json.dumps(finished[1])))
     assert "not comparable" in page
-    assert page.count('class="figure"') == 1 + 1 + 4 + 2 + 4 + 1 + 1 + 1
+    assert page.count('class="figure"') == 1 + 1 + 4 + 2 + 4 + 1 + 1 + 2
 
 
 def test_a_second_run_does_nothing_and_says_the_same(

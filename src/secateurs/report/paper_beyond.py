@@ -92,7 +92,8 @@ def compensation(answer: Record) -> Panel:
     """Refitting instead of adding, without the norm filter, against neurons at random."""
     grid = answer["grid"]
     rows = grid["unfiltered"]
-    most = max(rows, key=lambda row: row["num_removed"])
+    left = [row for row in rows if row["num_kept"]] or rows
+    most = max(left, key=lambda row: row["num_removed"])
     caption = (
         f"Without the norm filter {degrees(most['low_deg'])} removes "
         f"{integer(most['num_removed'])} of {integer(grid['num_units'])} neurons: adding outgoing "
@@ -145,5 +146,8 @@ def smallest(answer: Record) -> Panel:
             for row in rows
         ),
     )
-    plot = Plot(figures.smallest(rows), "", f"Bars of the parameters left. {caption}")
-    return Panel("smallest", "Smaller without loss", caption, (plot,), (table,))
+    plots = (
+        Plot(figures.smallest(rows), "Size", f"Bars of the parameters left. {caption}"),
+        Plot(figures.smallest_accuracy(rows), "Accuracy", f"Accuracy with intervals. {caption}"),
+    )
+    return Panel("smallest", "Smaller without loss", caption, plots, (table,), wide=False)

@@ -242,7 +242,7 @@ def unfiltered(grid: Record) -> go.Figure:
         line={"color": MUTED, "width": 1.6, "dash": "dash"},
         hovertemplate=f"before pruning {percent(level)}<extra></extra>",
     )
-    ticks = [mark * 10**power for power in range(6) for mark in (1, 2, 5)]
+    ticks = [mark * 10**power for power in range(6) for mark in (1, 3)]
     figure.update_xaxes(
         type="log", tickvals=ticks, ticktext=[f"{tick:,}" for tick in ticks], showgrid=False
     )
@@ -251,24 +251,49 @@ def unfiltered(grid: Record) -> go.Figure:
 
 
 def smallest(rows: Sequence[Record]) -> go.Figure:
-    """Parameters left, on a logarithmic scale, with the accuracies beside each bar."""
-    figure = base(70 + 46 * len(rows), x_title="parameters left, of the whole")
+    """Share of the parameters that is left, a bar a network."""
+    figure = base(70 + 46 * len(rows), x_title="parameters left")
     figure.add_bar(
         orientation="h",
         x=[row["fraction"] for row in rows],
         y=list(range(len(rows))),
         marker={"color": [MUTED, *[BEFORE] * (len(rows) - 1)]},
-        text=[
-            f"{percent(row['fraction'])} · validation {percent(row['val']['accuracy'])}, "
-            f"test {percent(row['test']['accuracy'])}"
-            for row in rows
-        ],
-        textposition="inside",
-        insidetextanchor="start",
-        cliponaxis=False,
-        hovertemplate="%{text}<extra></extra>",
+        text=[percent(row["fraction"]) for row in rows],
+        textposition="auto",
+        hovertemplate="%{text} of the parameters<extra></extra>",
     )
     rows_axis(figure, [row["what"] for row in rows], limit=24)
     figure.update_xaxes(tickformat=".0%", range=[0, 1.02])
-    figure.update_traces(textposition="auto")
+    return figure
+
+
+def smallest_accuracy(rows: Sequence[Record]) -> go.Figure:
+    """Accuracy of each network on validation, which chose how far to go, and on test."""
+    figure = base(100 + 46 * len(rows), x_title="accuracy", legend=True)
+    values: list[float] = []
+    for side, name, shift, mark in (
+        ("val", "validation", -0.13, PUBLISHED),
+        ("test", "test", 0.13, OURS),
+    ):
+        found = [row[side] for row in rows]
+        values += [one[key] for one in found for key in ("accuracy_low", "accuracy_high")]
+        figure.add_scatter(
+            name=name,
+            mode="markers",
+            x=[one["accuracy"] for one in found],
+            y=[k + shift for k in range(len(rows))],
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": [one["accuracy_high"] - one["accuracy"] for one in found],
+                "arrayminus": [one["accuracy"] - one["accuracy_low"] for one in found],
+                "color": mark["color"],
+                "thickness": 2,
+                "width": 5,
+            },
+            marker={"size": 10} | mark,
+            hovertemplate=f"{name} %{{x:.1%}}<extra></extra>",
+        )
+    rows_axis(figure, [row["what"] for row in rows], limit=24)
+    figure.update_xaxes(tickformat=".0%", range=fraction_range(values))
     return figure

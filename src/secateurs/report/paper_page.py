@@ -10,7 +10,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from secateurs.errors import InputError
-from secateurs.files import write_text
+from secateurs.files import read_json, write_text
 from secateurs.report import paper_beyond as beyond
 from secateurs.report import paper_panels as panels
 from secateurs.report import words
@@ -22,11 +22,39 @@ from secateurs.study.published import published
 
 NAME = "paper.html"
 SCHEMA = 1
+PARTS = (
+    *("plan", "data", "split", "weights", "table1", "table2", "table3", "cells", "counted"),
+    *("sweep", "best", "search", "grid", "readings", "beyond", "published_grid", "files"),
+)
 QUIRKS = {
     "first_epoch_dropout": "dropout active in the first epoch alone",
     "choose_on_test": "the best network chosen on test",
     "noisy_activations": "activations taken with dropout and new views in each cell",
 }
+
+
+def load_paper(directory: Path) -> Record:
+    """What `directory`/paper.json holds.
+
+    Raises InputError when it is missing, broken, of another schema, or lacks a part.
+    """
+    path = directory / "paper.json"
+    if not path.exists():
+        raise InputError(
+            f"{directory}: no paper.json here; give the --out directory of a finished run"
+        )
+    answer = read_json(path)
+    if not isinstance(answer, dict):
+        raise InputError(f"{path}: not a run of the paper")
+    if answer.get("schema") != SCHEMA:
+        raise InputError(
+            f"{path}: schema is {answer.get('schema')!r}, expected {SCHEMA}; run secateurs paper "
+            "again in a new directory"
+        )
+    missing = sorted(set(PARTS) - answer.keys())
+    if missing:
+        raise InputError(f"{path}: lacks {', '.join(missing)}")
+    return answer
 
 
 def write_paper_page(answer: Record, directory: Path) -> Path:

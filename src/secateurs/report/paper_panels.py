@@ -202,8 +202,8 @@ def grid(answer: Record) -> Panel:
     theirs = _published_grid(answer["published_grid"])
     plots = (
         Plot(accuracy_map(own), "Test accuracy", f"Heat map of test accuracy. {caption}"),
-        Plot(removed_map(own), "Neurons removed", f"Heat map of neurons removed. {caption}"),
         Plot(accuracy_map(theirs), "Test accuracy, published", "Heat map of the paper's accuracy."),
+        Plot(removed_map(own), "Neurons removed", f"Heat map of neurons removed. {caption}"),
         Plot(removed_map(theirs), "Neurons removed, published", "Heat map of the paper's counts."),
     )
     return Panel("grid", "The whole grid", caption, plots, _cells(answer), wide=False)
