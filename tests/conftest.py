@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,3 +28,20 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file = root / name / f"{number % 12:02d}_{label}{number}.png"
             Image.fromarray(picture.astype(np.uint8)).save(file)
     return root
+
+
+@pytest.fixture(scope="session")
+def browser() -> Generator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = shutil.which("chromium")
+    if path is None and os.environ.get("SECATEURS_REQUIRE_BROWSER"):
+        pytest.fail("chromium is not installed, and SECATEURS_REQUIRE_BROWSER asks for it")
+    if path is None:
+        pytest.skip("chromium is not installed")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=path,
+            args=["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield opened
+        opened.close()

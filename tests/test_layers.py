@@ -12,7 +12,7 @@ from pathlib import Path
 import secateurs
 
 ROOT = Path(secateurs.__file__).parent
-ORDER = ["data", "nets", "fit", "prune", "ship", "study", "report", "cli"]
+ORDER = ["data", "nets", "fit", "prune", "ship", "study", "report", "serve", "cli"]
 BASE = {"errors", "files", "progress", "stopping", "cli_options"}
 
 
@@ -58,7 +58,8 @@ def test_the_report_knows_no_networks():
 def test_importing_does_nothing_heavy_and_help_is_quick():
     code = (
         "import sys, secateurs, secateurs.cli;"
-        "heavy = {'torch', 'plotly', 'onnx', 'onnxruntime', 'sklearn', 'scipy', 'PIL', 'numpy'};"
+        "heavy = {'torch', 'plotly', 'onnx', 'onnxruntime', 'sklearn', 'scipy', 'PIL', 'numpy',"
+        " 'starlette'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     printed = subprocess.run(

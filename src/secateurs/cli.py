@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from secateurs.cli_explore import explore
 from secateurs.cli_grid import grid
 from secateurs.cli_model import evaluate, export, predict, prune
 from secateurs.cli_options import AsJson, Cache, Data, GroupBy, ProgressMode, Quiet, Seed, Strict
@@ -44,6 +45,7 @@ for _command in (
     evaluate,
     prune,
     grid,
+    explore,
     export,
     predict,
     paper,

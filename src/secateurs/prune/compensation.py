@@ -113,7 +113,7 @@ def refit(
     activations: Tensor,
     anchor: Tensor,
     target: Tensor,
-    ridges: Sequence[float],
+    ridges: Sequence[float] = RIDGES,
     *,
     copies: int = 1,
 ) -> Outgoing:

@@ -66,6 +66,17 @@ class Levels:
                 yield int(self.units[row]), self.units[row + 1 + later]
 
 
+def cosine_tiles(
+    source: Directions, units: Tensor, tile: int = TILE
+) -> Generator[tuple[slice, slice, Tensor]]:
+    """Cosines of all pairs of `units`, float64, tile by tile with the rows and columns of each."""
+    vectors = source.exact(units)
+    for top in range(0, len(units), tile):
+        for left in range(0, len(units), tile):
+            rows, columns = slice(top, top + tile), slice(left, left + tile)
+            yield rows, columns, (vectors[rows] @ vectors[columns].T).clamp_(-1, 1)
+
+
 def pair_levels(
     source: Directions,
     units: Tensor,
@@ -91,18 +102,14 @@ def pair_levels(
     m = len(units)
     level = np.empty((m, m), dtype=np.uint8)
     cosines = np.empty((m, m), dtype=np.float64) if with_cosine else None
-    vectors = source.exact(units)
     undefined = source.norm[units] == 0
-    for top in range(0, m, tile):
-        for left in range(0, m, tile):
-            rows, columns = slice(top, top + tile), slice(left, left + tile)
-            cosine = (vectors[rows] @ vectors[columns].T).clamp_(-1, 1)
-            found = torch.zeros(cosine.shape, dtype=torch.uint8, device=cosine.device)
-            for limit in limits:
-                found += ~limit.exactly(cosine)
-            found[undefined[rows]] = 0
-            found[:, undefined[columns]] = 0
-            level[rows, columns] = found.cpu().numpy()
-            if cosines is not None:
-                cosines[rows, columns] = cosine.cpu().numpy()
+    for rows, columns, cosine in cosine_tiles(source, units, tile):
+        found = torch.zeros(cosine.shape, dtype=torch.uint8, device=cosine.device)
+        for limit in limits:
+            found += ~limit.exactly(cosine)
+        found[undefined[rows]] = 0
+        found[:, undefined[columns]] = 0
+        level[rows, columns] = found.cpu().numpy()
+        if cosines is not None:
+            cosines[rows, columns] = cosine.cpu().numpy()
     return Levels(units.cpu().numpy(), level, cosines)

@@ -54,10 +54,10 @@ def merge_incoming(weight: Tensor, bias: Tensor | None, selection: Selection) ->
     merged = torch.empty(kept, weight.shape[1], dtype=weight.dtype, device=weight.device)
     for part in torch.arange(weight.shape[1], device=weight.device).split(COLUMNS):
         columns = slice(int(part[0]), int(part[-1]) + 1)
-        merged[:, columns] = _means(weight[:, columns].detach(), place, kept).to(weight.dtype)
+        merged[:, columns] = group_means(weight[:, columns].detach(), place, kept).to(weight.dtype)
     if bias is None:
         return Incoming(merged, None)
-    return Incoming(merged, _means(bias.detach()[:, None], place, kept)[:, 0].to(bias.dtype))
+    return Incoming(merged, group_means(bias.detach()[:, None], place, kept)[:, 0].to(bias.dtype))
 
 
 def merge(
@@ -102,7 +102,7 @@ def merge(
         target = activations.double() @ weight.double().T
         target += 0 if bias is None else bias.double()
     merged = merged_outputs(before, after, selection)
-    anchor = _sums(weight.double().T, place, kept).T  # (outputs, kept)
+    anchor = group_sums(weight.double().T, place, kept).T  # (outputs, kept)
     new = refit(merged.double(), anchor, target, ridges, copies=copies)
     outgoing = Outgoing(new.weight.to(weight.dtype), new.bias.to(weight.dtype), new.ridge)
     return merge_incoming(incoming.weight, incoming.bias, selection), outgoing
@@ -112,18 +112,18 @@ def merged_outputs(
     before: Tensor, after: Callable[[Tensor], Tensor], selection: Selection
 ) -> Tensor:
     """What the next layer receives from the merged units, (samples, kept)."""
-    means = _means(before.T, groups(selection), len(selection.survivors))
+    means = group_means(before.T, groups(selection), len(selection.survivors))
     return after(means.T.to(before.dtype))
 
 
-def _sums(rows: Tensor, place: Tensor, kept: int) -> Tensor:
+def group_sums(rows: Tensor, place: Tensor, kept: int) -> Tensor:
     """Sums (kept, columns), float64, of the rows of each group."""
     inside = (place >= 0).nonzero().flatten()
     total = torch.zeros(kept, rows.shape[1], dtype=torch.float64, device=rows.device)
     return total.index_add_(0, place[inside], rows[inside].double())
 
 
-def _means(rows: Tensor, place: Tensor, kept: int) -> Tensor:
+def group_means(rows: Tensor, place: Tensor, kept: int) -> Tensor:
     """Means (kept, columns), float64, of the rows of each group."""
     sizes = torch.bincount(place[place >= 0], minlength=kept)
-    return _sums(rows, place, kept) / sizes[:, None]
+    return group_sums(rows, place, kept) / sizes[:, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -170,13 +171,31 @@ def _pairwise(activations: Tensor, options: SelectOptions, keep: int | None) -> 
 
     if keep is None:
         return at(options.low_deg, options.high_deg)
-    best: Selection | None = None
+
+    found: dict[float, Selection] = {}
+
+    def count(low_deg: float) -> int:
+        found[low_deg] = at(low_deg, None if options.high_deg is None else 180 - low_deg)
+        return len(found[low_deg].survivors)
+
+    return found[smallest_angle(count, keep)]
+
+
+def smallest_angle(count: Callable[[float], int], keep: int) -> float:
+    """The smallest angle in degrees at which `count` gives `keep` survivors or fewer.
+
+    Bisected, as if that number fell with the angle; what is returned has been counted. Raises
+    InputError when no angle below 90 degrees will do.
+
+    >>> round(smallest_angle(lambda low_deg: int(90 - low_deg), 30), 2)
+    59.02
+    """
+    best: float | None = None
     least, most = 0.0, 90.0
     for _ in range(BISECTIONS):
         middle = (least + most) / 2
-        tried = at(middle, None if options.high_deg is None else 180 - middle)
-        if len(tried.survivors) <= keep:
-            best, most = tried, middle
+        if count(middle) <= keep:
+            best = most = middle
         else:
             least = middle
     if best is None:

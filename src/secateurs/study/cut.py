@@ -78,6 +78,53 @@ def prune_network(
     The model given is not changed. Raises InputError for a layer that is unknown or cannot be
     pruned, before anything is done.
     """
+    measured = measure(model, train, val, config, device=device, progress=progress)
+    return cut_measured(measured, config, progress=progress)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A network with what its layers to cut receive: all that cutting them needs of the images.
+
+    `inputs` (copies * n, ...) and `val_inputs` (m, ...) are what the tail receives for the
+    training images, view by view, and the validation images; the labels are theirs, (n,) and (m,).
+    """
+
+    model: nn.Module
+    paths: tuple[str, ...]
+    aliases: tuple[str, ...]
+    prefix: nn.Sequential
+    tail: nn.Sequential
+    inputs: torch.Tensor
+    val_inputs: torch.Tensor
+    labels: torch.Tensor
+    val_labels: torch.Tensor
+    seconds: float
+
+    @property
+    def copies(self) -> int:
+        """Views of each training image."""
+        return len(self.inputs) // len(self.labels)
+
+    @property
+    def where(self) -> list[str]:
+        """Paths of the layers within the tail."""
+        return [tail_path(self.tail, path) for path in self.paths]
+
+
+def measure(
+    model: nn.Module,
+    train: Images,
+    val: Images,
+    config: StudyConfig,
+    *,
+    device: torch.device,
+    progress: Progress = SILENT,
+) -> Measured:
+    """Run what comes before the first of `config.layers` once, on training and validation images.
+
+    Raises InputError for a layer that is unknown or cannot be pruned, before anything is run.
+    """
     started = time.perf_counter()
     paths, aliases = layers_to_cut(model, config)
     order = [layer.path for layer in layers(model, config.backbone)]
@@ -87,37 +134,54 @@ def prune_network(
     ) as advance:
         inputs = training_inputs(train, prefix, config, device=device, advance=advance)
         val_inputs = prefix_outputs(val, prefix, device=device, advance=advance)
-    labels = torch.from_numpy(val.labels)
-    copies = len(inputs) // len(train)
-    answers = torch.from_numpy(train.labels).repeat(copies)
-    where = [tail_path(tail, path) for path in paths]
+    return Measured(
+        model=model,
+        paths=tuple(paths),
+        aliases=tuple(aliases),
+        prefix=prefix,
+        tail=tail,
+        inputs=inputs,
+        val_inputs=val_inputs,
+        labels=torch.from_numpy(train.labels),
+        val_labels=torch.from_numpy(val.labels),
+        seconds=time.perf_counter() - started,
+    )
 
+
+def cut_measured(measured: Measured, config: StudyConfig, *, progress: Progress = SILENT) -> Cut:
+    """The rest of `prune_network`, for any configuration with the same layers."""
+    started = time.perf_counter()
+    paths, copies = measured.paths, measured.copies
+    answers = measured.labels.repeat(copies)
     base = [replace(own, copies=copies) for own in config.prune_options(len(paths))]
 
     def cut_with(**changes: Any) -> Cuts:
         options = [replace(own, **changes) for own in base]
-        return prune_layers(tail, where, inputs, options=options, labels=answers)
+        return prune_layers(
+            measured.tail, measured.where, measured.inputs, options=options, labels=answers
+        )
 
     def accuracy(module: nn.Module) -> float:
-        return float((predict_logits(module, val_inputs).argmax(1) == labels).double().mean())
+        right = predict_logits(module, measured.val_inputs).argmax(1) == measured.val_labels
+        return float(right.double().mean())
 
     with progress.task("pruning", 1) as advance:
-        found = _find(cut_with, lambda: accuracy(tail), accuracy, config)
+        found = _find(cut_with, lambda: accuracy(measured.tail), accuracy, config)
         cuts = cut_with(**found.options)
         advance(1)
-    pruned = model
+    pruned = measured.model
     for path, cut in zip(paths, cuts, strict=True):
         pruned = apply_cut(pruned, path, cut)
     return Cut(
         model=pruned.eval(),
-        layers=tuple(_record(*row) for row in zip(aliases, paths, cuts, strict=True)),
+        layers=tuple(_record(*row) for row in zip(measured.aliases, paths, cuts, strict=True)),
         kept={p: cut.selection.survivors.tolist() for p, cut in zip(paths, cuts, strict=True)},
         ledgers=tuple(cut.ledger for cut in cuts),
         parity=max(cut.parity or 0.0 for cut in cuts),
         low_deg=found.options.get("low_deg", config.low_deg if by_angle(config) else None),
         tried=found.tried,
-        merged=tuple(_merged(tail, cuts, inputs[: len(train)])),
-        seconds=time.perf_counter() - started,
+        merged=tuple(_merged(measured.tail, cuts, measured.inputs[: len(measured.labels)])),
+        seconds=measured.seconds + time.perf_counter() - started,
     )
 
 

@@ -29,7 +29,7 @@ from secateurs.ship.spec import ModelSpec, describe
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Dataset, open_bench, open_dataset
 from secateurs.study.config import StudyConfig, from_json
-from secateurs.study.cut import prune_network
+from secateurs.study.cut import Cut, prune_network
 from secateurs.study.logs import Log, tell, trial_entry
 from secateurs.study.models import evaluate_model, model_spec
 from secateurs.study.trials import (
@@ -180,17 +180,35 @@ def prune_saved(
     cut = prune_network(
         original, sides["train"], sides["val"], config, device=device, progress=progress
     )
-    spec = describe(
+    return save_cut(cut, original, loaded.spec, config, dataset, out, before=before)
+
+
+def save_cut(
+    cut: Cut,
+    original: torch.nn.Module,
+    spec: ModelSpec,
+    config: StudyConfig,
+    dataset: Dataset,
+    out: Path,
+    *,
+    before: Record,
+) -> Record:
+    """Write a pruned network, its ledger and pruning.json into `out`; return what the last holds.
+
+    `original` and `spec` are the network that was cut, and `before` its evaluation on validation.
+    """
+    new = describe(
         cut.model,
-        loaded.spec.backbone,
-        loaded.spec.classes,
-        loaded.spec.preprocessing,
+        spec.backbone,
+        spec.classes,
+        spec.preprocessing,
         kept=cut.kept,
-        extra=loaded.spec.extra | {"config": config.to_json()},
+        extra=spec.extra | {"config": config.to_json()},
     )
-    save(cut.model, spec, out)
+    save(cut.model, new, out)
     write_csv(out / "ledger.csv", *cut.ledgers)
     write_parquet(out / "ledger.parquet", *cut.ledgers)
+    device = next(cut.model.parameters()).device
     answer: Record = {
         "layers": list(cut.layers),
         "low_deg": cut.low_deg,
@@ -217,7 +235,11 @@ def _pictures(images: Path) -> list[Path]:
     return [images]
 
 
-def _inputs(spec: ModelSpec, paths: Sequence[Path]) -> torch.Tensor:
+def image_inputs(spec: ModelSpec, paths: Sequence[Path]) -> torch.Tensor:
+    """What a network of this recipe receives (n, 3, size, size) for image files.
+
+    Raises DecodeError for one that cannot be used.
+    """
     wanted = spec.preprocessing
     pixels = [eval_pixels(decode(path), crop=wanted.size, resize=wanted.resize) for path in paths]
     return normalise(torch.from_numpy(np.stack(pixels)), mean=wanted.mean, std=wanted.std)
@@ -232,7 +254,7 @@ def export_saved(model: Path, images: Path, out: Path) -> Record:
     if out.suffix not in (".onnx", ".pt2"):
         raise InputError(f"{out}: the file to write must end in .onnx or .pt2")
     loaded = load(model)
-    example = _inputs(loaded.spec, _pictures(images))
+    example = image_inputs(loaded.spec, _pictures(images))
     write = export_onnx if out.suffix == ".onnx" else export_program
     check = write(loaded.model, loaded.spec, out, example)
     return {
@@ -246,7 +268,7 @@ def export_saved(model: Path, images: Path, out: Path) -> Record:
 def predict_saved(model: Path, images: Sequence[Path], *, top: int = 3) -> Record:
     """The `top` most probable classes of each image under a saved network."""
     loaded: Loaded = load(model)
-    logits = predict_logits(loaded.model, _inputs(loaded.spec, images))
+    logits = predict_logits(loaded.model, image_inputs(loaded.spec, images))
     probabilities, order = logits.softmax(1).sort(dim=1, descending=True)
     predictions = [
         {

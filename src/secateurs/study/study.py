@@ -10,7 +10,7 @@ from secateurs.files import read_json, write_json
 from secateurs.fit.cache import PrefixCache
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
-from secateurs.study.bench import Bench, open_bench
+from secateurs.study.bench import FACES, Bench, open_bench
 from secateurs.study.config import StudyConfig, difference
 from secateurs.study.cut import layers_to_cut
 from secateurs.study.logs import Log, answer_entry, tell, trial_entry
@@ -58,7 +58,7 @@ def run_study(
         raise InputError("both splits: groups must be known; give --group-by, with --split random")
     if prune:
         layers_to_cut(bench.new_model(seed=config.seed, pretrained=False), bench.config)
-    _claim(out, config, bench)
+    _claim(out, config, bench, data)
     stages, store = Stages(out), Store(out)
     kept = prefix_cache or PrefixCache()
     trials = _logged_sweep(bench, store, kept, stop=stop, progress=progress, log=log)
@@ -188,10 +188,18 @@ def _check_configuration(out: Path, config: StudyConfig) -> None:
         )
 
 
-def _claim(out: Path, config: StudyConfig, bench: Bench) -> None:
-    """Mark a new directory as this study's, or check that it holds the same images and weights."""
+def _claim(out: Path, config: StudyConfig, bench: Bench, data: str) -> None:
+    """Mark a new directory as this study's, or check that it holds the same images and weights.
+
+    Where the images are is kept as well, for `secateurs explore`.
+    """
     identity = bench.dataset.identity() | {"weights": list(bench.weights.loaded)}
-    mine = {"schema": STUDY_SCHEMA, "config": config.to_json(), "identity": identity}
+    mine = {
+        "schema": STUDY_SCHEMA,
+        "config": config.to_json(),
+        "identity": identity,
+        "data": data if data == FACES else str(Path(data).resolve()),
+    }
     path = out / "study.json"
     if not path.exists():
         write_json(path, mine)

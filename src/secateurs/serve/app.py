@@ -1,0 +1,187 @@
+"""What the page of `secateurs explore` asks, and what it is answered: JSON in, JSON out."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from secateurs.data.decode import MAX_PIXELS, DecodeError
+from secateurs.errors import InputError
+from secateurs.serve.guard import Guard
+from secateurs.serve.page import policy_of, render_page
+from secateurs.study.explore import Explorer, answers, cut, facts, look_at, save_wish, unit
+from secateurs.study.wish import Wish, parse_wish
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_WISH_BYTES = 4096
+MAX_IMAGE_BYTES = 32 * 2**20
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+Record = dict[str, Any]
+
+
+@dataclass
+class Desk:
+    """What the page works on: the explorer, where cuts are saved, and the picture shown last."""
+
+    explorer: Explorer
+    saved_in: Path
+    max_image_bytes: int = MAX_IMAGE_BYTES
+    max_pixels: int = MAX_PIXELS
+    # One at a time: a move uses both cores, and the number of threads belongs to the process.
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    shown: tuple[int, torch.Tensor] | None = None
+
+    def wish(self, text: Any) -> Wish:
+        """A position of the sliders, checked."""
+        return parse_wish(text, num_units=self.explorer.num_units)
+
+    def cut(self, text: bytes) -> Record:
+        """The cut at a position, with the answers to the picture shown, if there is one."""
+        wish = self.wish(text)
+        with self.lock:
+            found = cut(self.explorer, wish)
+            if self.shown is not None:
+                number, outputs = self.shown
+                found["picture"] = {"number": number, **answers(self.explorer, outputs, wish)}
+        return found
+
+    def unit(self, text: str, index: str) -> Record:
+        """What became of one unit at a position."""
+        wish = self.wish(text)
+        if not re.fullmatch(r"\d{1,9}", index):
+            raise InputError(f"unit: expected a number, got {index!r:.40}")
+        with self.lock:
+            return unit(self.explorer, wish, int(index))
+
+    def picture(self, text: str, data: bytes) -> Record:
+        """Both networks' answers to an image file; it is kept in memory until the next one."""
+        wish = self.wish(text)
+        with self.lock, tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "picture"
+            path.write_bytes(data)
+            try:
+                outputs, seen = look_at(self.explorer, path, max_pixels=self.max_pixels)
+            except DecodeError as error:
+                raise InputError(f"picture: {error.reason} ({error.detail})") from None
+            number = 1 if self.shown is None else self.shown[0] + 1
+            found = answers(self.explorer, outputs, wish)
+            self.shown = number, outputs
+        return {"number": number, "seen": seen, **found}
+
+    def save(self, text: str, name: str) -> Record:
+        """Save the cut at a position under a plain name."""
+        wish = self.wish(text)
+        if not NAME.fullmatch(name):
+            raise InputError(
+                f"name: expected letters, digits, dots, dashes and underscores (1 to 64, the first "
+                f"a letter or digit), got {name!r:.80}"
+            )
+        out = self.saved_in / name
+        with self.lock:
+            done = save_wish(self.explorer, wish, out)
+        return {
+            "folder": str(out),
+            "num_kept": done["layers"][0]["num_kept"],
+            "num_parameters": done["num_parameters"]["after"],
+            "accuracy": done["after"]["accuracy"],
+            "parity": done["parity"],
+            "bytes": (out / "model.safetensors").stat().st_size,
+        }
+
+
+def make_app(desk: Desk, *, port: int) -> Starlette:
+    """The application for a server on 127.0.0.1 at `port`; all else is refused, see `Guard`."""
+    first = desk.cut(b'{"low_deg": 15}')
+    page = render_page(facts(desk.explorer), first, desk.saved_in, desk.max_image_bytes)
+
+    async def index(request: Request) -> Response:
+        return HTMLResponse(page)
+
+    async def nothing(request: Request) -> Response:
+        return Response(status_code=204)
+
+    async def do_cut(request: Request) -> Response:
+        body = await _body(request, MAX_WISH_BYTES, "application/json")
+        return await _answer(desk.cut, body)
+
+    async def do_unit(request: Request) -> Response:
+        query = request.query_params
+        return await _answer(desk.unit, query.get("wish", ""), query.get("index", ""))
+
+    async def do_picture(request: Request) -> Response:
+        body = await _body(request, desk.max_image_bytes, "application/octet-stream")
+        return await _answer(desk.picture, request.query_params.get("wish", ""), body)
+
+    async def do_save(request: Request) -> Response:
+        query = request.query_params
+        await _body(request, 0, "application/json")
+        return await _answer(desk.save, query.get("wish", ""), query.get("name", ""))
+
+    return Starlette(
+        routes=[
+            Route("/", index),
+            Route("/favicon.ico", nothing),
+            Route("/cut", do_cut, methods=["POST"]),
+            Route("/unit", do_unit),
+            Route("/picture", do_picture, methods=["POST"]),
+            Route("/save", do_save, methods=["POST"]),
+        ],
+        middleware=[Middleware(Guard, port=port, policy=policy_of())],
+        exception_handlers={HTTPException: _refusal},
+    )
+
+
+async def _body(request: Request, limit: int, kind: str) -> bytes:
+    """The whole body of a request, which may not exceed `limit` bytes.
+
+    A page of another site cannot send these kinds without asking first, which is refused.
+    """
+    if request.headers.get("content-type", "").split(";")[0].strip() != kind:
+        raise HTTPException(415, f"content-type: expected {kind}")
+    told = request.headers.get("content-length", "0")
+    if not told.isdigit() or int(told) > limit:
+        raise HTTPException(413, _too_large(limit))
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise HTTPException(413, _too_large(limit))
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _too_large(limit: int) -> str:
+    size = f"{limit / 2**20:.0f} MiB" if limit >= 2**20 else f"{limit} bytes"
+    return f"body: more than the limit of {size}"
+
+
+async def _answer(do: Callable[..., Record], *given: Any) -> Response:
+    try:
+        return JSONResponse(await run_in_threadpool(do, *given))
+    except InputError as error:
+        return JSONResponse({"error": " ".join(str(error).split())}, status_code=400)
+    except OSError as error:
+        reason = f"{error.filename or 'file'}: {error.strerror or error}"
+        return JSONResponse({"error": reason}, status_code=500)
+
+
+async def _refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, status_code=error.status_code)

@@ -1,0 +1,60 @@
+"""The page of `secateurs explore` as text: everything it needs is in it."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from secateurs.report import words
+from secateurs.report.canvas import DARK
+from secateurs.report.page import TEMPLATES, embedded_json, policy
+
+OWN = Path(__file__).parent / "templates"
+COMPENSATIONS = {
+    "merge": "merged, next layer refitted",
+    "least_squares": "kept, next layer refitted",
+    "affine": "scale and offset added",
+    "add": "weights added (Gedeon)",
+    "drop": "left as they are",
+}
+
+
+@cache
+def _scripts() -> tuple[str, ...]:
+    return get_plotlyjs(), (OWN / "explore.js").read_text(encoding="utf-8")
+
+
+def policy_of() -> str:
+    """The page's content security policy: its own two scripts, and requests to its own address."""
+    return f"{policy(_scripts())}; connect-src 'self'; frame-ancestors 'none'"
+
+
+def render_page(
+    facts: dict[str, Any], first: dict[str, Any], saved_in: Path, max_image_bytes: int
+) -> str:
+    """The page for what `study.explore` tells of a layer, opened at the cut `first`."""
+    environment = Environment(
+        loader=FileSystemLoader(OWN),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    styles = (TEMPLATES / "report.css", OWN / "explore.css")
+    return environment.get_template("explore.html.j2").render(
+        facts=facts,
+        words=words,
+        compensations=[(word, COMPENSATIONS[word]) for word in COMPENSATIONS],
+        saved_in=saved_in,
+        max_mib=max_image_bytes // 2**20,
+        style=Markup("\n".join(path.read_text(encoding="utf-8") for path in styles)),
+        scripts=[Markup(text) for text in _scripts()],
+        facts_json=embedded_json(facts),
+        first_json=embedded_json(first),
+        dark=embedded_json(DARK),
+    )

@@ -1,0 +1,473 @@
+"use strict";
+// Moves the sliders' position to the server and shows what it answers. One question at a time: while
+// one is under way only the latest position is remembered.
+(() => {
+  const $ = (id) => document.getElementById(id);
+  const read = (id) => JSON.parse($(id).textContent);
+  const facts = read("facts");
+  const dark = new Map(Object.entries(read("dark")).map(([from, to]) => [from.toUpperCase(), to]));
+  const scheme = window.matchMedia("(prefers-color-scheme: dark)");
+  const coarse = window.matchMedia("(pointer: coarse)");
+  const page = document.documentElement;
+  const before = facts.before;
+
+  // Numbers as the reports write them.
+  const whole = (value) => Math.round(value).toLocaleString("en-US");
+  const scaled = (value, units, base) => {
+    let at = 0;
+    while (value >= 999.5 && at < units.length - 1) { value /= base; at += 1; }
+    const digits = at === 0 || value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
+    return `${value.toFixed(digits)} ${units[at]}`.trim();
+  };
+  const count = (value) => (value < 10000 ? whole(value) : scaled(value, ["", "k", "M", "G"], 1000));
+  const size = (value) => scaled(value, ["B", "kB", "MB", "GB"], 1000);
+  const percent = (value, digits = 1) => `${(100 * value).toFixed(digits)}%`;
+  const share = (value) => (value > 0 && value < 0.001 ? "under 0.1%" : percent(value));
+  const times = (old, now) => {
+    const ratio = old / now;
+    if (Math.abs(ratio - 1) < 0.005) return "as before";
+    if (ratio >= 2) return `${ratio.toFixed(ratio < 9.95 ? 1 : 0)} times smaller`;
+    return ratio > 1 ? `${percent(1 - now / old, 0)} smaller` : `${percent(now / old - 1, 0)} larger`;
+  };
+  const plural = (value, noun) => `${whole(value)} ${noun}${value === 1 ? "" : "s"}`;
+  const degrees = (value) => `${Number(value.toFixed(2))}°`;
+
+  // Stops of the keep slider: evenly spaced in the logarithm, each a different number.
+  const stops = [];
+  for (let k = 0; k <= 240; k += 1) {
+    const value = Math.round(facts.num_units ** (k / 240));
+    if (value !== stops.at(-1)) stops.push(value);
+  }
+  const nearest = (value) => {
+    let best = 0;
+    stops.forEach((stop, k) => {
+      if (Math.abs(Math.log(stop / value)) < Math.abs(Math.log(stops[best] / value))) best = k;
+    });
+    return best;
+  };
+
+  const state = {
+    rule: "pairwise", compensation: "merge", by: "angle", angle: 15, norm: 0,
+    keep: facts.num_units, last: null, previous: null, pictureNumber: 0,
+  };
+  const groups = () => state.rule === "cluster";
+  const wishNow = () => ({
+    rule: state.rule,
+    compensation: state.compensation,
+    low_deg: !groups() && state.by === "angle" ? state.angle : null,
+    keep: groups() || state.by === "keep" ? state.keep : null,
+    norm_std: !groups() && state.norm > 0 ? state.norm : null,
+  });
+
+  // Asking.
+  const problem = (text) => {
+    $("problem").textContent = text ?? "";
+    $("problem").hidden = !text;
+  };
+  const ask = async (path, options = {}) => {
+    let response;
+    try {
+      response = await fetch(path, options);
+    } catch {
+      throw new Error("The server does not answer. Start `secateurs explore` again.");
+    }
+    const found = await response.json().catch(() => ({ error: `The server failed (${response.status}).` }));
+    if (!response.ok) throw new Error(found.error);
+    return found;
+  };
+  const post = (path, body, kind) => ask(path, { method: "POST", body, headers: { "Content-Type": kind } });
+  const askCut = (wish) => post("/cut", JSON.stringify(wish), "application/json");
+  const query = (values) => new URLSearchParams(values).toString();
+
+  let busy = false;
+  let waiting = false;
+  let moves = 0;
+  const move = async () => {
+    if (busy) { waiting = true; return; }
+    busy = true;
+    stopSketch();
+    do {
+      waiting = false;
+      const started = performance.now();
+      try {
+        const found = await askCut(wishNow());
+        problem();
+        if (!waiting) follow(found);
+        show(found, performance.now() - started);
+      } catch (error) {
+        problem(error.message);
+      }
+    } while (waiting);
+    busy = false;
+    moves += 1;
+    page.dataset.moves = String(moves);
+  };
+
+  // Showing.
+  const follow = (found) => {
+    if (!groups() && state.by === "angle") state.keep = found.num_kept;
+    if (!groups() && state.by === "keep") state.angle = found.low_deg;
+    if (state.rule === "cluster") state.by = "keep";
+    setControls();
+  };
+  const setControls = () => {
+    const active = document.activeElement;
+    const put = (id, value) => { if ($(id) !== active) $(id).value = value; };
+    $("angle").value = String(Math.min(45, state.angle));
+    $("norm").value = String(state.norm);
+    if ($("keep") !== active || state.by !== "keep") $("keep").value = String(nearest(state.keep));
+    put("angle-number", String(Number(state.angle.toFixed(2))));
+    put("norm-number", String(Number(state.norm.toFixed(2))));
+    put("keep-number", String(state.keep));
+    $("angle").setAttribute("aria-valuetext", `${Number(state.angle.toFixed(2))} degrees`);
+    $("norm").setAttribute("aria-valuetext",
+      state.norm > 0 ? `${state.norm} standard deviations` : "0: every unit");
+    $("keep").setAttribute("aria-valuetext", plural(state.keep, "unit"));
+    for (const id of ["angle", "angle-number", "norm", "norm-number"]) $(id).disabled = groups();
+    $("keep-hint").textContent = groups()
+      ? "So many groups; one unit a group stays."
+      : "At most so many units stay: the angle follows.";
+    $("rule-note").textContent = groups()
+      ? "Units are sorted into groups by the angles between them, as secateurs prune does by default; there is no one angle."
+      : "One pass over the units: each goes that is within the angle of one that stays.";
+    for (const box of document.querySelectorAll("input[name=rule]")) box.checked = box.value === state.rule;
+    $("compensation").value = state.compensation;
+  };
+
+  const show = (found, milliseconds) => {
+    const old = state.last;
+    state.last = found;
+    $("kept").textContent = whole(found.num_kept);
+    $("kept-note").textContent = `of ${whole(facts.num_units)}, ${share(found.num_kept / facts.num_units)}`;
+    $("accuracy").textContent = percent(found.accuracy);
+    const points = 100 * (found.accuracy - before.accuracy);
+    const sign = points > 0.05 ? "+" : points < -0.05 ? "−" : "±";
+    $("accuracy-note").textContent =
+      `${sign}${Math.abs(points).toFixed(1)} points; 95%: ${Math.round(100 * found.accuracy_low)}–${Math.round(100 * found.accuracy_high)}%`;
+    $("parameters").textContent = count(found.num_parameters);
+    $("parameters-note").textContent = `of ${count(before.num_parameters)}, ${times(before.num_parameters, found.num_parameters)}`;
+    $("bytes").textContent = size(found.bytes);
+    $("bytes-note").textContent = `of ${size(before.bytes)}, ${times(before.bytes, found.bytes)}`;
+    $("command").textContent = found.command;
+    $("name").placeholder = suggestion(found);
+    if (!$("name").dataset.own) $("name").value = suggestion(found);
+    if (milliseconds !== undefined) {
+      $("took").textContent = `Computed in ${Math.round(1000 * found.seconds)} ms, shown after ${Math.round(milliseconds)} ms. `
+        + `${plural(found.num_changed, "validation image")} ${found.num_changed === 1 ? "is" : "are"} answered differently.`;
+      page.dataset.milliseconds = String(Math.round(milliseconds));
+    }
+    state.previous = old && JSON.stringify(old.wish) !== JSON.stringify(found.wish) ? old.states : state.previous ?? found.states;
+    drawMap(found.states, state.previous);
+    remember(found, true);
+    if (found.picture && found.picture.number === state.pictureNumber) showAnswers(found.picture);
+    if ($("unit").value !== "") askUnit();
+    window.clearTimeout(show.timer);
+    show.timer = window.setTimeout(() => {
+      $("said").textContent = `${plural(found.num_kept, "unit")} kept, validation accuracy ${percent(found.accuracy)}, ${size(found.bytes)}`;
+    }, 600);
+  };
+  const suggestion = (found) => `${facts.layer.replace(/[^A-Za-z0-9._-]/g, "-")}-${found.num_kept}`.replace(/^[^A-Za-z0-9]+/, "");
+
+  // The map: one square a unit, row by row.
+  const columns = Math.ceil(Math.sqrt(facts.num_units));
+  const rows = Math.ceil(facts.num_units / columns);
+  const colour = (name) => getComputedStyle(page).getPropertyValue(name).trim();
+  const drawMap = (states, old) => {
+    const canvas = $("map");
+    const side = Math.max(4, Math.floor((Math.min(460, canvas.parentElement.clientWidth - 4) * window.devicePixelRatio) / columns));
+    canvas.width = columns * side;
+    canvas.height = rows * side;
+    const paint = canvas.getContext("2d");
+    const [kept, gone, line, dead, went, back] =
+      ["--accent", "--shade", "--line", "--muted", "--after", "--before"].map(colour);
+    const gap = side > 5 ? 1 : 0;
+    const counts = { kept: 0, gone: 0, dead: 0, went: 0, back: 0 };
+    for (let k = 0; k < states.length; k += 1) {
+      const x = (k % columns) * side;
+      const y = Math.floor(k / columns) * side;
+      const now = states[k];
+      const was = old[k];
+      counts[now === "0" ? "kept" : now === "1" ? "gone" : "dead"] += 1;
+      if (now === "0" && was !== "0") counts.back += 1;
+      if (now === "1" && was === "0") counts.went += 1;
+      paint.fillStyle = now === "0" ? (was === "0" ? kept : back) : now === "1" ? (was === "0" ? went : gone) : line;
+      if (now > "1") {
+        const dot = Math.max(2, Math.round(side / 3));
+        paint.fillStyle = dead;
+        paint.fillRect(x + (side - dot) / 2, y + (side - dot) / 2, dot, dot);
+      } else {
+        paint.fillRect(x, y, side - gap, side - gap);
+      }
+    }
+    for (const [name, value] of Object.entries(counts)) $(`legend-${name}`).textContent = whole(value);
+    canvas.setAttribute("aria-label",
+      `Map of ${plural(states.length, "unit")}: ${whole(counts.kept)} kept, ${whole(counts.gone)} gone, ${whole(counts.dead)} never fire or change; ${whole(counts.went)} went with the last move, ${whole(counts.back)} came back`);
+  };
+  $("map").addEventListener("click", (event) => {
+    const box = $("map").getBoundingClientRect();
+    const column = Math.floor(((event.clientX - box.left) / box.width) * columns);
+    const row = Math.floor(((event.clientY - box.top) / box.height) * rows);
+    const index = row * columns + column;
+    if (index < facts.num_units) { $("unit").value = String(index); askUnit(); }
+  });
+  const askUnit = async () => {
+    const index = $("unit").value;
+    if (index === "" || !state.last) return;
+    try {
+      const found = await ask(`/unit?${query({ wish: JSON.stringify(state.last.wish), index })}`);
+      const angle = found.angle_deg === null ? "" : ` at ${degrees(found.angle_deg)}`;
+      const stands = found.angle_deg > 90 ? "opposite" : "nearest";
+      $("unit-answer").textContent = {
+        0: found.num_merged ? `stays, and stands for ${plural(found.num_merged, "other")}.` : "stays, for itself alone.",
+        1: found.parent === null ? "goes, and no other stands for it." : `goes; the ${stands} that stays is unit ${found.parent}${angle}.`,
+        2: "goes: it never fires on a training image.",
+        3: "goes: it never changes on the training images.",
+      }[found.state];
+    } catch (error) {
+      $("unit-answer").textContent = error.message;
+    }
+  };
+  $("unit").addEventListener("input", askUnit);
+
+  // The trail of cuts tried.
+  const trail = new Map();
+  const named = (wish, low) => {
+    const how = wish.keep !== null && wish.rule === "cluster" ? "groups" : degrees(low ?? wish.low_deg);
+    const norm = wish.norm_std === null ? "" : `, norm ${Number(wish.norm_std.toFixed(2))}`;
+    return `${how}${norm}, ${wish.compensation.replace("_", " ")}`;
+  };
+  const remember = (found, current) => {
+    trail.set(JSON.stringify(found.wish), found);
+    drawTrail(current ? found : state.last);
+    listTrail();
+  };
+  const recolour = (value) => {
+    if (typeof value === "string") return dark.get(value.toUpperCase()) ?? value;
+    if (Array.isArray(value)) return value.map(recolour);
+    if (value && typeof value === "object") {
+      return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, recolour(item)]));
+    }
+    return value;
+  };
+  const INK = "#1F262D", MUTED = "#5B6670", FAINT = "#B9C1C9", GRID = "#E4E7EA", SURFACE = "#FFFFFF";
+  const KINDS = { pairwise: ["by angle", "#0072B2", "circle"], cluster: ["by groups", "#D55E00", "diamond"] };
+  const drawTrail = (current) => {
+    const marks = [...trail.values()];
+    const data = Object.entries(KINDS).map(([rule, [name, fill, symbol]]) => {
+      const mine = marks.filter((one) => one.wish.rule === rule);
+      return {
+        type: "scatter", mode: "markers", name, x: mine.map((one) => one.num_kept), y: mine.map((one) => one.accuracy),
+        customdata: mine.map((one) => JSON.stringify(one.wish)),
+        text: mine.map((one) => `${plural(one.num_kept, "unit")} kept<br>${percent(one.accuracy)}<br>${named(one.wish, one.low_deg)}`),
+        hovertemplate: "%{text}<extra></extra>",
+        marker: { color: fill, symbol, size: 9, opacity: 0.75, line: { color: SURFACE, width: 1 } },
+      };
+    });
+    data.push({
+      type: "scatter", mode: "lines", name: "unpruned", x: [1, facts.num_units], y: [before.accuracy, before.accuracy],
+      line: { color: MUTED, width: 1.6, dash: "dash" }, hovertemplate: `unpruned ${percent(before.accuracy)}<extra></extra>`,
+    });
+    if (current) {
+      data.push({
+        type: "scatter", mode: "markers", name: "this cut", x: [current.num_kept], y: [current.accuracy], hoverinfo: "skip",
+        marker: { color: "rgba(0,0,0,0)", size: 18, line: { color: INK, width: 2.5 } },
+      });
+    }
+    const values = [...marks.map((one) => one.accuracy), before.accuracy];
+    const [low, high] = [Math.min(...values), Math.max(...values)];
+    const room = Math.max(0.02, 0.12 * (high - low));
+    const axis = { automargin: true, gridcolor: GRID, linecolor: FAINT, zeroline: false, tickfont: { color: MUTED }, ticks: "" };
+    const title = (text) => ({ text, font: { color: MUTED, size: 13 }, standoff: 8 });
+    const layout = {
+      height: 320, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      font: { family: 'system-ui, -apple-system, "Segoe UI", Roboto, sans-serif', size: 13, color: INK },
+      margin: { l: 8, r: 14, t: 34, b: 8 }, showlegend: true,
+      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { color: INK } },
+      hoverlabel: { bgcolor: SURFACE, bordercolor: FAINT, font: { color: INK }, align: "left" },
+      xaxis: { ...axis, type: "log", title: title("units kept"), range: [-0.05, Math.log10(facts.num_units) + 0.08], showgrid: false, dtick: 1, tickformat: ",d" },
+      yaxis: { ...axis, title: title("validation accuracy"), tickformat: ".0%", range: [Math.max(-0.02, low - room), Math.min(1.02, high + room)] },
+      dragmode: coarse.matches ? false : "zoom", uirevision: "same",
+    };
+    const [traces, look] = scheme.matches ? [recolour(data), recolour(layout)] : [data, layout];
+    Plotly.react("trail", traces, look, { displayModeBar: false, responsive: true });
+  };
+  const listTrail = () => {
+    const sorted = [...trail.values()].sort((a, b) => a.num_kept - b.num_kept);
+    $("tried").replaceChildren(...sorted.map((one) => {
+      const row = document.createElement("tr");
+      const head = document.createElement("th");
+      head.scope = "row";
+      head.textContent = named(one.wish, one.low_deg);
+      row.append(head);
+      for (const text of [whole(one.num_kept), percent(one.accuracy), count(one.num_parameters)]) {
+        const cell = document.createElement("td");
+        cell.textContent = text;
+        row.append(cell);
+      }
+      const cell = document.createElement("td");
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = "Go";
+      button.setAttribute("aria-label", `Go to ${named(one.wish, one.low_deg)}`);
+      button.addEventListener("click", () => goTo(one.wish));
+      cell.append(button);
+      row.append(cell);
+      return row;
+    }));
+  };
+  const goTo = (wish) => {
+    state.rule = wish.rule;
+    state.compensation = wish.compensation;
+    state.by = wish.keep === null ? "angle" : "keep";
+    if (wish.low_deg !== null) state.angle = wish.low_deg;
+    if (wish.keep !== null) state.keep = wish.keep;
+    if (wish.rule === "pairwise") state.norm = wish.norm_std ?? 0;
+    setControls();
+    move();
+  };
+
+  // A dozen cuts, from which the curve can be seen; any move of the reader's ends it.
+  let sketching = null;
+  const stopSketch = () => { sketching = null; $("sketch").textContent = "Sketch the curve"; };
+  $("sketch").addEventListener("click", async () => {
+    if (sketching) { stopSketch(); return; }
+    const mine = {};
+    sketching = mine;
+    $("sketch").textContent = "Stop";
+    const base = wishNow();
+    const wishes = groups()
+      ? [4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256].filter((keep) => keep <= facts.num_units).map((keep) => ({ ...base, keep }))
+      : Array.from({ length: 12 }, (_, k) => ({ ...base, keep: null, low_deg: 2 + 2 * k }));
+    for (const wish of wishes) {
+      if (sketching !== mine) return;
+      try {
+        const found = await askCut(wish);
+        if (sketching !== mine) return;
+        remember(found, false);
+      } catch (error) {
+        problem(error.message);
+        break;
+      }
+    }
+    stopSketch();
+    page.dataset.sketched = "true";
+  });
+
+  // Controls.
+  const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+  const on = (id, kind, act) => $(id).addEventListener(kind, () => { act(); setControls(); move(); });
+  on("angle", "input", () => { state.by = "angle"; state.angle = Number($("angle").value); });
+  on("norm", "input", () => { state.norm = Number($("norm").value); });
+  on("keep", "input", () => { state.by = "keep"; state.keep = stops[Number($("keep").value)]; });
+  const number = (id, act) => {
+    on(id, "change", () => {
+      const value = Number($(id).value);
+      if ($(id).value !== "" && Number.isFinite(value)) act(value);
+      $(id).blur();
+    });
+  };
+  number("angle-number", (value) => { state.by = "angle"; state.angle = clamp(value, 0, 89); });
+  number("norm-number", (value) => { state.norm = clamp(value, 0, 5); });
+  number("keep-number", (value) => { state.by = "keep"; state.keep = clamp(Math.round(value), 1, facts.num_units); });
+  on("compensation", "change", () => { state.compensation = $("compensation").value; });
+  for (const box of document.querySelectorAll("input[name=rule]")) {
+    box.addEventListener("change", () => {
+      state.rule = box.value;
+      if (groups()) { state.by = "keep"; state.keep = Math.min(state.keep, Math.min(facts.num_units, 256)); }
+      setControls();
+      move();
+    });
+  }
+
+  // Pictures.
+  const showAnswers = (found) => {
+    for (const which of ["before", "after"]) {
+      $(`bars-${which}`).replaceChildren(...found[which].map((one) => {
+        const item = document.createElement("li");
+        const said = document.createElement("div");
+        said.className = "said";
+        const label = document.createElement("span");
+        label.textContent = one.label;
+        const value = document.createElement("b");
+        value.textContent = percent(one.probability);
+        said.append(label, value);
+        const rail = document.createElement("div");
+        rail.className = "rail-bar";
+        const bar = document.createElement("span");
+        bar.style.width = percent(one.probability);
+        rail.append(bar);
+        item.append(said, rail);
+        return item;
+      }));
+    }
+    $("verdict").textContent = found.agree
+      ? `Both say ${found.before[0].label}.`
+      : `They differ: ${found.before[0].label} before, ${found.after[0].label} after the cut.`;
+  };
+  const askPicture = async (file) => {
+    if (!file || !state.last) return;
+    try {
+      const found = await post(`/picture?${query({ wish: JSON.stringify(state.last.wish) })}`, file, "application/octet-stream");
+      problem();
+      state.pictureNumber = found.number;
+      $("seen").src = found.seen;
+      $("seen").alt = `${file.name}, as the networks see it`;
+      $("asked").hidden = false;
+      showAnswers(found);
+      page.dataset.pictures = String(found.number);
+    } catch (error) {
+      problem(`${file.name}: ${error.message}`);
+    }
+  };
+  $("file").addEventListener("change", () => askPicture($("file").files[0]));
+  let inside = 0;
+  const dragged = (change) => { inside = Math.max(0, change); page.classList.toggle("dropping", inside > 0); };
+  document.addEventListener("dragenter", (event) => { event.preventDefault(); dragged(inside + 1); });
+  document.addEventListener("dragleave", () => dragged(inside - 1));
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    dragged(0);
+    const file = event.dataTransfer?.files[0];
+    if (file) askPicture(file); else problem("Drop an image file from your computer.");
+  });
+
+  // Saving.
+  $("name").addEventListener("input", () => { $("name").dataset.own = $("name").value === "" ? "" : "1"; });
+  $("save").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const button = $("save").querySelector("button");
+    button.disabled = true;
+    $("saved").textContent = "Cutting, checking and writing…";
+    try {
+      const wish = JSON.stringify(state.last.wish);
+      const found = await post(`/save?${query({ wish, name: $("name").value })}`, "", "application/json");
+      problem();
+      $("saved").textContent = `Saved ${found.folder}: ${plural(found.num_kept, "unit")}, ${size(found.bytes)}, `
+        + `validation accuracy ${percent(found.accuracy)} measured on the images again.`;
+      delete $("name").dataset.own;
+    } catch (error) {
+      $("saved").textContent = `Not saved. ${error.message}`;
+    }
+    button.disabled = false;
+  });
+  $("copy").addEventListener("click", async () => {
+    await navigator.clipboard.writeText($("command").textContent);
+    $("copy").textContent = "Copied";
+    window.setTimeout(() => { $("copy").textContent = "Copy"; }, 1500);
+  });
+
+  // The first cut came with the page.
+  scheme.addEventListener("change", () => { drawMap(state.last.states, state.previous); drawTrail(state.last); });
+  window.addEventListener("resize", () => drawMap(state.last.states, state.previous));
+  $("keep").max = String(stops.length - 1);
+  const first = read("first");
+  follow(first);
+  show(first);
+  $("trail").on("plotly_click", (event) => {
+    const wish = event.points[0]?.customdata;
+    if (wish) goTo(JSON.parse(wish));
+  });
+  page.dataset.drawn = "true";
+  page.dataset.moves = "0";
+})();

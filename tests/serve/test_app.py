@@ -1,0 +1,246 @@
+"""What the server answers its own page, and what it refuses everyone else."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from secateurs.cli import main
+from secateurs.errors import InputError
+from secateurs.serve.app import Desk, make_app
+from secateurs.serve.run import listen
+from secateurs.ship.checkpoint import load
+from secateurs.study.explore import Explorer
+
+PORT = 5123
+HOST = f"127.0.0.1:{PORT}"
+WISH = json.dumps({"low_deg": 8})
+JSON = {"content-type": "application/json"}
+BYTES = {"content-type": "application/octet-stream"}
+
+
+def client_of(desk: Desk) -> TestClient:
+    return TestClient(make_app(desk, port=PORT), base_url=f"http://{HOST}")
+
+
+@pytest.fixture
+def desk(explorer: Explorer, tmp_path: Path) -> Desk:
+    return Desk(explorer, tmp_path / "cuts", max_image_bytes=200_000, max_pixels=300 * 300)
+
+
+@pytest.fixture
+def client(desk: Desk) -> Generator[TestClient]:
+    with client_of(desk) as opened:
+        yield opened
+
+
+def picture(side: int = 60, kind: str = "PNG") -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8)
+    packed = io.BytesIO()
+    Image.fromarray(pixels).save(packed, format=kind)
+    return packed.getvalue()
+
+
+def refusal(response: Any, status: int) -> str:
+    assert response.status_code == status, response.text
+    answer = response.json()
+    assert list(answer) == ["error"]
+    return answer["error"]
+
+
+def test_the_page_stands_by_itself(client: TestClient):
+    page = client.get("/")
+    assert page.status_code == 200
+    rules = page.headers["content-security-policy"]
+    assert "default-src 'none'" in rules and "connect-src 'self'" in rules
+    assert "frame-ancestors 'none'" in rules
+    assert page.headers["cache-control"] == "no-store"
+    for kind in ('src="http', 'href="http', "@import", "<link"):
+        assert kind not in page.text.split("<script>")[0]
+    assert client.get("/favicon.ico").status_code == 204
+    refusal(client.get("/cut"), 405)
+    refusal(client.get("/nothing"), 404)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["example.org", f"example.org:{PORT}", "127.0.0.1", "127.0.0.1:80", f"0.0.0.0:{PORT}", ""],
+)
+def test_foreign_hosts_are_refused(client: TestClient, host: str):
+    assert "host: expected" in refusal(client.get("/", headers={"host": host}), 403)
+    answer = client.post("/cut", content=WISH, headers=JSON | {"host": host})
+    assert "host: expected" in refusal(answer, 403)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://example.org"},
+        {"origin": "null"},
+        {"origin": f"https://{HOST}"},
+        {"origin": "http://127.0.0.1:9"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+    ],
+)
+def test_foreign_origins_are_refused(client: TestClient, desk: Desk, headers: dict[str, str]):
+    query = {"wish": WISH, "name": "mine"}
+    for path, kind in (("/cut", JSON), ("/picture", BYTES), ("/save", JSON)):
+        refused = client.post(path, params=query, content=b"", headers=kind | headers)
+        assert "only the page served here may ask" in refusal(refused, 403)
+    refusal(client.get("/", headers=headers), 403)
+    assert not desk.saved_in.exists()
+
+
+def test_the_own_page_may_ask(client: TestClient):
+    for host in ("127.0.0.1", "localhost"):
+        own = {"host": f"{host}:{PORT}", "origin": f"http://{host}:{PORT}"}
+        found = client.post(
+            "/cut", content=WISH, headers=JSON | own | {"sec-fetch-site": "same-origin"}
+        )
+        assert found.status_code == 200
+        assert found.json()["wish"]["low_deg"] == 8
+
+
+def test_bad_positions_are_told_in_one_line(client: TestClient):
+    for text, words in (
+        (b"\xff", "not readable as JSON"),
+        (b"[" * 4000, "not readable as JSON"),
+        (b'{"low_deg": 95}', "low_deg: expected degrees"),
+        (b'{"keep": 1e400}', "keep: expected a whole number"),
+    ):
+        assert words in refusal(client.post("/cut", content=text, headers=JSON), 400)
+    assert "more than the limit of 4096 bytes" in refusal(
+        client.post("/cut", content=b" " * 5000, headers=JSON), 413
+    )
+    assert "expected application/json" in refusal(client.post("/cut", content=WISH), 415)
+    for index in ("", "-1", "x", "1" * 30):
+        asked = client.get("/unit", params={"wish": WISH, "index": index})
+        assert "unit: expected a number" in refusal(asked, 400)
+    assert client.get("/unit", params={"wish": WISH, "index": "3"}).json()["index"] == 3
+
+
+def test_pictures_are_limited_and_asked_of_both(client: TestClient):
+    def post(data: bytes | Generator[bytes], **headers: str) -> Any:
+        return client.post("/picture", params={"wish": WISH}, content=data, headers=BYTES | headers)
+
+    found = post(picture()).json()
+    assert found["number"] == 1
+    for which in ("before", "after"):
+        assert {row["label"] for row in found[which]} == {"across", "down", "plain"}
+        assert sum(row["probability"] for row in found[which]) == pytest.approx(1, abs=1e-5)
+    moved = client.post("/cut", content='{"low_deg": 8}', headers=JSON).json()
+    assert moved["picture"] == {k: v for k, v in found.items() if k != "seen"}
+    assert post(picture(kind="TIFF")).json()["number"] == 2
+    large = picture(310)
+    assert "body: more than the limit" in refusal(post(large), 413)
+    assert "body: more than the limit" in refusal(post(part for part in [large]), 413)
+    assert "oversized (301 x 301 pixels" in refusal(post(picture(301, "JPEG")), 400)
+    assert "picture: zero-byte" in refusal(post(b""), 400)
+    assert "picture: truncated" in refusal(post(picture()[:3000]), 400)
+    assert "picture: unreadable" in refusal(post(b"<svg></svg>"), 400)
+    told = client.post("/picture", params={"wish": WISH}, content=picture(), headers=JSON)
+    assert "expected application/octet-stream" in refusal(told, 415)
+
+
+def test_a_cut_is_saved_once_under_a_plain_name(client: TestClient, desk: Desk):
+    def save(name: str) -> Any:
+        return client.post("/save", params={"wish": WISH, "name": name}, headers=JSON)
+
+    done = save("small").json()
+    loaded = load(desk.saved_in / "small")
+    shown = client.post("/cut", content=WISH, headers=JSON).json()
+    assert done["num_kept"] == shown["num_kept"] == len(loaded.spec.kept["classifier.0"])
+    assert done["accuracy"] == shown["accuracy"]
+    assert done["num_parameters"] == shown["num_parameters"]
+    assert "is there already and not empty" in refusal(save("small"), 400)
+    for name in ("", ".", "..", "../up", "a/b", "/etc/x", ".hidden", "a" * 65, "a\n", "ä"):
+        assert "name: expected letters" in refusal(save(name), 400)
+    assert [path.name for path in desk.saved_in.iterdir()] == ["small"]
+    (desk.saved_in / "taken").write_text("a file")
+    assert "is there already" in refusal(save("taken"), 400)
+
+
+def test_ports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys):
+    with listen() as first:
+        port = first.getsockname()[1]
+        assert first.getsockname()[0] == "127.0.0.1"
+        with pytest.raises(InputError, match=f"port {port}: cannot be used"):
+            listen(port)
+    with pytest.raises(InputError, match="port: expected 0 to 65535, got 70000"):
+        listen(70000)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("sys.argv", ["secateurs", "explore", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "pip install 'secateurs[explore]'" in capsys.readouterr().err
+
+
+def test_the_command_as_typed(
+    model: Path, flags: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    served: list[Any] = []
+
+    def serve(app: Any, listener: socket.socket) -> None:
+        port = listener.getsockname()[1]
+        with TestClient(app, base_url=f"http://127.0.0.1:{port}") as client:
+            served.append((port, client.get("/").text))
+        listener.close()
+
+    monkeypatch.setattr("secateurs.serve.run.serve", serve)
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    out = tmp_path / "mine"
+    words = [str(model), str(flags), "--layer", "classifier.0", "--cache", str(cache)]
+    for more in (["--json"], ["--open", "--out", str(out)]):
+        monkeypatch.setattr("sys.argv", ["secateurs", "explore", *words, "--quiet", *more])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert json.loads(first) == {
+        "address": f"http://{HOST[:-4]}{served[0][0]}/",
+        "port": served[0][0],
+    }
+    assert second == f"http://127.0.0.1:{served[1][0]}/  (Ctrl-C ends it)"
+    assert opened == [f"http://127.0.0.1:{served[1][0]}/"]
+    assert "Cut classifier.0" in served[0][1] and str(model / "cuts") in served[0][1]
+    assert str(out) in served[1][1]
+
+
+SERVER = """
+from starlette.applications import Starlette
+from secateurs.serve.run import listen, serve
+listener = listen()
+print(listener.getsockname()[1], flush=True)
+serve(Starlette(), listener)
+print("ended")
+"""
+
+
+def test_ctrl_c_ends_it_quietly():
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        with socket.create_connection(("127.0.0.1", port)) as caller:
+            caller.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+            assert caller.recv(12) == b"HTTP/1.1 404"
+            process.send_signal(signal.SIGINT)  # with a caller that stays connected
+            rest, complaints = process.communicate(timeout=60)
+    assert (process.returncode, rest, complaints) == (0, "ended\n", "")
