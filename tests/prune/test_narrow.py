@@ -20,8 +20,10 @@ from torchvision.models.swin_transformer import (
 from secateurs.errors import InputError
 from secateurs.nets.attention import open_attention
 from secateurs.nets.backbones import build
+from secateurs.nets.trace import skeleton
 from secateurs.prune.groups import Group, Groups, Member, find_groups
 from secateurs.prune.narrow import PARITY_LIMIT, checked, difference, narrow
+from secateurs.prune.patches import visit_rows
 
 
 def fewer(model: nn.Module, at: str, inputs: int) -> nn.Module:
@@ -203,3 +205,16 @@ def test_modes_and_hooks_are_as_before(net: nn.Module):
     checked(net, groups, torch.randn(2, 3, 8, 8))
     assert net.training and torch.equal(net[1].running_mean, statistics)
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in net.modules())
+
+
+def test_a_model_on_another_device_is_told(net: nn.Module):
+    groups = find_groups(net, size=8)
+    images = torch.randn(2, 3, 8, 8)
+    with pytest.raises(InputError, match=r"0\.weight: the model has shapes and no values"):
+        checked(skeleton(net), groups, images)
+    with pytest.raises(InputError, match=r"0\.weight of the model is on cpu .* images are on meta"):
+        checked(net, groups, images.to("meta"))
+    with pytest.raises(
+        InputError, match=r"images are on meta: move one to the other with .to\('meta"
+    ):
+        visit_rows(net, {"3": 4}, [images.to("meta")], lambda *_: None)

@@ -13,6 +13,7 @@ from torch import nn
 from secateurs.errors import InputError
 from secateurs.files import sha256_file
 from secateurs.nets.backbones import build
+from secateurs.nets.trace import skeleton
 from secateurs.ship import checkpoint
 from secateurs.ship.checkpoint import load, save
 from secateurs.ship.spec import ImageInput, ModelSpec, describe
@@ -285,6 +286,8 @@ def test_a_recipe_of_another_model_is_not_saved(
         save(model, ModelSpec(NAME, ("a", "a", "c"), IMAGE), tmp_path)
     with pytest.raises(InputError, match=r"is not a resnet18: its modules differ"):
         describe(stock, "resnet18", CLASSES, IMAGE)
+    with pytest.raises(InputError, match=r"the model given: tensor '.*' has a shape and no values"):
+        save(skeleton(model), spec, tmp_path)
     stock.fc = nn.Identity()
     with pytest.raises(InputError, match=r"is not a shufflenet_v2_x0_5: fc is a Identity"):
         describe(stock, NAME, CLASSES, IMAGE)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ from secateurs.errors import InputError
 from secateurs.fit.images import ViewPlan
 from secateurs.fit.inputs import prepare_inputs, with_teacher
 from secateurs.fit.train import distillation_loss
+from secateurs.nets.backbones import preprocessing
 from secateurs.ship.checkpoint import load, save
-from secateurs.ship.cost import cost
+from secateurs.ship.cost import Cost, cost
 from secateurs.ship.spec import ImageInput, describe
 from secateurs.stopping import StopFlag, StopRequested
+from secateurs.study import bench as bench_module
 from secateurs.study import shrink as shrink_module
 from secateurs.study import whole as whole_module
 from secateurs.study.bench import Dataset, open_dataset, seeded_model
@@ -30,9 +33,19 @@ NAME = "squeezenet1_1"
 CONFIG = StudyConfig(backbone=NAME, group_by=r"^(\d+)_", batch_size=8, augment=True)
 
 
+PIXELS = 64  # enough for this network, and a twelfth of the work
+
+
 @pytest.fixture(scope="module")
 def dataset(flags: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return open_dataset(str(flags), CONFIG, cache=tmp_path_factory.mktemp("cache"))
+    small = replace(preprocessing(NAME), size=PIXELS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench_module, "preprocessing", lambda _: small)
+        return open_dataset(str(flags), CONFIG, cache=tmp_path_factory.mktemp("cache"))
+
+
+def cost_here(network: nn.Module) -> Cost:
+    return cost(network, size=PIXELS)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +56,7 @@ def network() -> nn.Module:
 def test_a_budget_is_met_and_nothing_given_is_changed(dataset: Dataset, network: nn.Module):
     before = {name: value.clone() for name, value in network.state_dict().items()}
     cut = prune_whole(network, dataset, CONFIG, Budget(macs=0.5, params=0.6), device=CPU)
-    price, whole = cost(cut.model), cost(network)
+    price, whole = cost_here(cut.model), cost_here(network)
     assert price.macs <= 0.5 * whole.macs
     assert price.num_parameters <= 0.6 * whole.num_parameters
     assert cut.chosen.price.macs == pytest.approx(price.macs)
@@ -93,7 +106,7 @@ def test_latency_is_measured_until_it_is_low_enough(
     asked: list[float] = []
 
     def timed(before, after, images, *, batch, warmup, budget_s):
-        part = cost(after).macs / cost(before).macs
+        part = cost_here(after).macs / cost_here(before).macs
         asked.append(part)
         from secateurs.ship.latency import LatencyRow, Spread
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.nets.attention import BiasedAttention
-from secateurs.nets.trace import eval_mode
+from secateurs.nets.trace import check_device, eval_mode
 from secateurs.prune.groups import Group, Groups, Whole
 from secateurs.prune.removal import check_survivors, double
 
@@ -127,7 +127,9 @@ def difference(
 
     Relative to the largest output. Both networks run in float64, so that anything above 1e-5 is a
     wrong cut and no rounding. An exception while the narrowed network runs counts as infinite.
+    Raises InputError when the images are on another device than the model.
     """
+    check_device(model, images)
     batch = images.double()
     with torch.no_grad():
         whole = double(model)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
-from secateurs.nets.trace import eval_mode
+from secateurs.nets.trace import check_device, eval_mode
 
 Run = Callable[[nn.Module, Tensor], object]
 Visit = Callable[[str, Tensor, Tensor, int], None]
@@ -81,10 +81,13 @@ def visit_rows(
     positions depend on the seed, the layer's path, the size of its output and the batch's number
     alone, so that another network of the same layers is looked at in the same places; `drawn_as`
     looks at a layer in the places of another. No batch runs further than the last of the layers.
-    Raises InputError when one of them does not run exactly once.
+    Raises InputError when one of them does not run exactly once, and when the images are on another
+    device than the model.
     """
     seen: dict[str, int] = {}
     number = 0
+    for batch in batches[:1]:
+        check_device(model, batch)
 
     def watch(path: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
         def hook(_: nn.Module, received: tuple[Tensor, ...], output: Tensor) -> None:

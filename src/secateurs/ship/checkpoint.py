@@ -43,6 +43,9 @@ def save(model: nn.Module, spec: ModelSpec, folder: Path) -> Path:
     except (TypeError, ValueError) as error:
         raise InputError(f"{where}: extra: not plain data ({error})") from None
     parse_spec(spec.to_json(), where=where)
+    for key, value in model.state_dict().items():
+        if value.is_meta:
+            raise InputError(f"the model given: tensor {key!r} has a shape and no values")
     tensors = {
         key: value.detach().to("cpu", copy=True).contiguous()
         for key, value in model.state_dict().items()
