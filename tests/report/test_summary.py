@@ -30,6 +30,21 @@ def test_tiles(results: dict[str, Any]) -> None:
     assert tiles["Latency"].note == "31% less time; ONNX Runtime, cpu, batch 1"
 
 
+def test_rounds_that_disagree_are_no_gain_on_the_first_screen(results: dict[str, Any]) -> None:
+    for row in results["cost"]["latency"]:
+        row["ratio_p75"] = 1.02
+    checked = check_results(results)
+    assert summary.tiles(checked)[-1].note == "not measurably faster; ONNX Runtime, cpu, batch 1"
+    assert any("Pruning did not make it faster: " in text for text in cautions.warnings(checked))
+
+
+def test_the_depth_is_called_recommended_where_it_is(results: dict[str, Any]) -> None:
+    chosen = results["chosen"]["depth"]
+    for depth, title in ((chosen, "Recommended depth"), (chosen - 1, "Chosen depth")):
+        results["recommendation"] = {"depth": depth, "best": chosen, "sentences": ["Freeze them."]}
+        assert summary.tiles(check_results(results))[0].title == title
+
+
 def test_scratch_can_be_the_chosen_one(results: dict[str, Any]) -> None:
     scratch = results["trials"][-1]
     results["chosen"] |= {"key": scratch["key"], "depth": 0, "run": 1}

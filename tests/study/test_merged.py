@@ -97,7 +97,7 @@ def test_every_image_is_written_once_in_its_own_proportions(flags: Path, tmp_pat
         picture = record["pictures"][at]
         assert name.startswith(picture["true"] + "/")
         with Image.open(out / picture["thumbnail"]) as image:
-            assert (image.format, image.size) == ("WEBP", (86, 72))
+            assert (image.format, image.size) == ("WEBP", (115, 96))
     first = record["layers"][0]["groups"][0]["units"][0]
     strongest = found.groups[0].units[0].rows[0]
     assert names[first["pictures"][0]] == dataset.names("train")[strongest]

@@ -144,7 +144,7 @@ def angles_caption(results: Record, layer: Record) -> str:
     low = results["pruned"]["low_deg"]
     text = kept
     if median is not None:
-        text = f"Half of all pairs of units are closer than {degrees(median)}; {kept}"
+        text = f"Half of all pairs of units are closer than {degrees(round(median, 1))}; {kept}"
     if low is not None:
         text += f"; a pair below {degrees(low)} points the same way"
     if layer["num_dead"]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from secateurs.report.outcome import Record, latency_name, outcome
+from secateurs.report.outcome import Record, is_faster, latency_name, outcome
 from secateurs.report.words import integer, listed, milliseconds, plural, share
-
-# Within 5%, two medians of a quick measurement are the same number.
-SAME_TIME = 0.97
 
 
 def warnings(results: Record) -> list[str]:
@@ -119,18 +116,9 @@ def _class_warnings(results: Record) -> list[str]:
 
 def _speed_warnings(results: Record) -> list[str]:
     cost = results["cost"]
-    rows = [row for row in (cost and cost["latency"]) or [] if row["after_ms"]]
-    timed = [
-        (row, row["before_ms"]["median"], row["after_ms"]["median"])
-        for row in rows
-        if row["before_ms"]["median"] and row["after_ms"]["median"] is not None
-    ]
-    # The rule of the sentence on cost: a median below SAME_TIME in which most rounds agree.
-    slow = [
-        (row, before, after)
-        for row, before, after in timed
-        if after / before > SAME_TIME or (row.get("ratio_p75") or 0) >= 1
-    ]
+    rows = [row for row in (cost and cost["latency"]) or [] if is_faster(row) is not None]
+    timed = [(row, row["before_ms"]["median"], row["after_ms"]["median"]) for row in rows]
+    slow = [(row, before, after) for row, before, after in timed if not is_faster(row)]
     if not slow:
         return []
     where = listed(

@@ -91,3 +91,22 @@ def headline_latency(results: Record) -> Record | None:
     cost = results["cost"]
     rows: list[Record] = (cost and cost["latency"]) or []
     return min(rows, key=lambda row: (row["batch"], row["runtime"] != "onnxruntime"), default=None)
+
+
+# Within 3%, two medians of a quick measurement are the same number.
+SAME_TIME = 0.97
+
+
+def is_faster(row: Record) -> bool | None:
+    """Whether a latency measurement says that pruning made it faster; None when it cannot say.
+
+    The rule of the sentence on cost: a median below `SAME_TIME` in which most rounds agree.
+
+    >>> times = {"before_ms": {"median": 10.0}, "after_ms": {"median": 9.0}}
+    >>> is_faster(times), is_faster(times | {"ratio_p75": 1.02})
+    (True, False)
+    """
+    before, after = row["before_ms"]["median"], (row["after_ms"] or {}).get("median")
+    if not before or after is None:
+        return None
+    return after / before <= SAME_TIME and (row.get("ratio_p75") or 0) < 1

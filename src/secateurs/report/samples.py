@@ -98,7 +98,8 @@ def samples_sentence(samples: list[Sample]) -> str:
     two = any(len(sample.answers) > 1 for sample in samples)
     text = f"{wrong} of these {len(samples)} examples are answered wrongly"
     if two:
-        text += f" after pruning, and pruning changed the answer of {changed}"
+        text += " after pruning, and pruning changed "
+        text += f"the answer of {changed}" if changed else "no answer"
     return text + "."
 
 

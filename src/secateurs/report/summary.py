@@ -10,6 +10,7 @@ from secateurs.report.outcome import (
     chosen_row,
     depth_rows,
     headline_latency,
+    is_faster,
     is_scratch,
     latency_name,
     num_right,
@@ -117,6 +118,8 @@ def tiles(results: Record) -> list[Tile]:
         after = row["after_ms"]["median"] if row["after_ms"] else None
         tile = _pair_tile("Latency", before, after, milliseconds)
         speed = time_change(before, after) if tile.note else ""
+        if speed and before and after and after < before and not is_faster(row):
+            speed = "not measurably faster"
         where = f"{latency_name(row)}, batch {integer(row['batch'])}"
         shown.append(
             Tile(tile.title, tile.before, tile.after, f"{speed}; {where}".lstrip("; "), tile.ratio)

@@ -19,7 +19,7 @@ from secateurs.study.samples import thumbnail
 NUM_GROUPS = 12
 NUM_NEAREST = 4
 NUM_IMAGES = 6
-THUMBNAIL_PX = 72
+THUMBNAIL_PX = 96
 
 
 @dataclass(frozen=True)
