@@ -4,9 +4,10 @@ Each network runs in a process of its own. It gets random weights, batch-norm st
 of 7 classes; of each of its groups 30% of the units go, at random. It passes when at least one
 group can be cut; removing is the same as zeroing within 1e-5 in float64, on 2 random images; the
 narrowed network, saved and loaded, gives the same bits; its ONNX file gives its logits within 1e-4
-of 1 or of the largest; and it was timed. A step that fails is named and the others go on. Networks
-of the library timm (`--timm`) cannot be saved, since recipes know torchvision's builders, and are
-exported for a batch of one.
+of 1 or of the largest; and it was timed. Images are as large as the published weights want them,
+at most 224 pixels where a network takes any size. A step that fails is named and the others go on.
+Networks of the library timm (`--timm`) cannot be saved, since recipes know torchvision's builders,
+and are exported for a batch of one.
 
     python benchmarks/coverage.py --json coverage.json
     python benchmarks/coverage.py alexnet resnet18 vit_b_32
@@ -77,7 +78,6 @@ class Row:
     left_whole: int = 0
     first_reason: str = ""
     refused: dict[str, str] = field(default_factory=dict)  # groups whose check failed, and why
-    note: str = ""
     parameters_fraction: float | None = None
     macs_fraction: float | None = None
     parity: float | None = None
@@ -172,7 +172,6 @@ def run_steps(row: Row, *, timm: bool) -> None:
     groups = Groups((), ())
     with step(row, "groups"):
         known = groups = find_groups(model, size=row.size)
-        row.note = groups.note
         row.groups_cut, row.left_whole = len(groups.found), len(groups.whole)
     with step(row, "check"):
         groups = checked(model, groups, images)
@@ -328,17 +327,16 @@ def short(text: str, width: int = 90) -> str:
 
 def table(rows: list[Row]) -> str:
     lines = [
-        "| network | groups cut | left whole | found by | parameters left | MACs left | parity "
+        "| network | groups cut | left whole | parameters left | MACs left | parity "
         "| saved and loaded | ONNX difference | latency ratio, batch 1 | CPU seconds | peak GiB "
         "| passed all |",
-        "|---" * 13 + "|",
+        "|---" * 12 + "|",
     ]
     for row in rows:
         cells = [
             row.network,
             str(row.groups_cut),
             f"{row.left_whole} ({short(row.first_reason)})" if row.left_whole else "0",
-            f"chains: {short(row.note)}" if row.note else "graph",
             number(row.parameters_fraction, ".0%"),
             number(row.macs_fraction, ".0%"),
             number(row.parity, ".0e"),

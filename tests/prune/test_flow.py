@@ -88,6 +88,7 @@ def test_channels_that_go_together(do, reads: int, expected: list[list[int]]):
         (lambda x: x.split([2, 6], 1)[1], 6, "Between splits it into unequal parts"),
         (lambda x: x.sort(1).values, 8, "Between does sort with it, which is not known"),
         (lambda x: x * torch.arange(8.0, device=x.device)[:, None, None], 8, "cannot be cut"),
+        (lambda x: shuffled(torch.cat([x, x.new_zeros(x.shape)], 1)), 16, "folded together with"),
         (lambda x: F.layer_norm(x, x.shape[1:]), 8, "works over all units at once"),
         (lambda x: F.group_norm(x, 2), 8, "works over all units at once"),
         (lambda x: F.softmax(x, 1), 8, "Between works over all units at once"),

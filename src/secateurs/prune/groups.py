@@ -29,7 +29,7 @@ class Groups:
 
     found: tuple[Group, ...]
     whole: tuple[Whole, ...]
-    note: str = ""  # why the graph could not be traced, when only chains of layers are known
+    note: str = ""  # why torch-pruning found none, where it was asked
 
 
 def find_groups(

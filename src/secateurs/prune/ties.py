@@ -35,6 +35,11 @@ def varying(numbers: Tensor) -> list[int]:
     return [axis for axis, size in enumerate(numbers.shape) if size > 1]
 
 
+def _axes(unit: NDArray[np.int64], numbers: Tensor) -> list[int]:
+    """Axes along which the units of numbers change."""
+    return varying(compact(torch.from_numpy(unit[numbers.numpy()])))
+
+
 class Ties:
     """Numbers given out so far, which of them are tied, and which must stay.
 
@@ -135,19 +140,16 @@ class Ties:
         of them but the longest.
         """
         unit = self._components()
-        while True:
-            crossed = [
-                numbers
-                for numbers in self.splits
-                if len(varying(compact(torch.from_numpy(unit[numbers.numpy()])))) > 1
-            ]
-            if not crossed:
-                break
+        splits = list(self.splits)
+        while crossed := [numbers for numbers in splits if len(_axes(unit, numbers)) > 1]:
+            splits = [numbers for numbers in splits if not any(numbers is c for c in crossed)]
             for numbers in crossed:
-                of_unit = compact(torch.from_numpy(unit[numbers.numpy()]))
-                axes = varying(of_unit)
-                axes.remove(max(axes, key=lambda axis: of_unit.shape[axis]))
-                self.merge(numbers, axes)
+                axes = _axes(unit, numbers)
+                if bool((numbers == 0).any()):
+                    self.fix(numbers, "it is folded together with what cannot be cut")
+                else:
+                    axes.remove(max(axes, key=lambda axis: numbers.shape[axis]))
+                    self.merge(numbers, axes)
             unit = self._components()
         stays: dict[int, str] = {}
         for numbers, why in self.fixed:
