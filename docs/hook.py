@@ -9,7 +9,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 MARK = "<!-- every command -->"
-REPOSITORY_FILES = re.compile(r"\]\(\.\./([^)]+)\)")  # links that only work in the repository
+REPOSITORY_FILES = re.compile(r"\[([^\]]+)\]\(\.\./[^)]+\)")  # only there in the repository
 
 
 def on_config(config: Any, **_: Any) -> Any:
@@ -32,7 +32,7 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     """Replace the mark on the command line's page; show links to files outside as their names."""
     if MARK in markdown:
         markdown = markdown.replace(MARK, commands_markdown())
-    return REPOSITORY_FILES.sub("]", markdown).replace("[]", "")
+    return REPOSITORY_FILES.sub(r"\1", markdown)
 
 
 def commands_markdown() -> str:
