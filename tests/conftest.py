@@ -45,3 +45,47 @@ def browser() -> Generator[Any]:
         )
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="session")
+def net_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder for what rests on `flags` and `net`."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved network with random weights for the classes of `flags`; `classifier.0` can be cut."""
+    from secateurs.ship.checkpoint import save
+    from secateurs.ship.spec import ImageInput, describe
+    from secateurs.study.bench import seeded_model
+    from secateurs.study.config import StudyConfig
+
+    path = tmp_path_factory.mktemp("net") / "model"
+    backbone = "mobilenet_v3_small"
+    config = StudyConfig(
+        backbone=backbone,
+        weights="none",
+        group_by=r"^(\d+)_",
+        device="cpu",
+        layers=("classifier.0",),
+    )
+    network = seeded_model(backbone, 3, 0)
+    spec = describe(
+        network,
+        backbone,
+        ("across", "down", "plain"),
+        ImageInput.of(backbone),
+        extra={"config": config.to_json(), "depth": 53},
+    )
+    save(network, spec, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def explorer(net: Path, flags: Path, net_cache: Path) -> Any:
+    """The network's layer `classifier.0`, ready to be cut."""
+    from secateurs.study.explore import find_place, open_explorer
+
+    place = find_place(net, str(flags))
+    return open_explorer(place, "classifier.0", changes={}, cache=net_cache)

@@ -190,7 +190,7 @@ def test_ports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys):
 
 
 def test_the_command_as_typed(
-    model: Path, flags: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+    net: Path, flags: Path, net_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ):
     served: list[Any] = []
 
@@ -204,7 +204,7 @@ def test_the_command_as_typed(
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     out = tmp_path / "mine"
-    words = [str(model), str(flags), "--layer", "classifier.0", "--cache", str(cache)]
+    words = [str(net), str(flags), "--layer", "classifier.0", "--cache", str(net_cache)]
     for more in (["--json"], ["--open", "--out", str(out)]):
         monkeypatch.setattr("sys.argv", ["secateurs", "explore", *words, "--quiet", *more])
         with pytest.raises(SystemExit) as ended:
@@ -217,7 +217,7 @@ def test_the_command_as_typed(
     }
     assert second == f"http://127.0.0.1:{served[1][0]}/  (Ctrl-C ends it)"
     assert opened == [f"http://127.0.0.1:{served[1][0]}/"]
-    assert "Cut classifier.0" in served[0][1] and str(model / "cuts") in served[0][1]
+    assert "Cut classifier.0" in served[0][1] and str(net / "cuts") in served[0][1]
     assert str(out) in served[1][1]
 
 

@@ -13,11 +13,8 @@ import torch
 from secateurs.data.decode import DecodeError
 from secateurs.errors import InputError
 from secateurs.prune.normalise import outside_norms
-from secateurs.ship.checkpoint import load, save
+from secateurs.ship.checkpoint import load
 from secateurs.ship.cost import macs
-from secateurs.ship.spec import ImageInput, describe
-from secateurs.study.bench import seeded_model
-from secateurs.study.config import StudyConfig
 from secateurs.study.explore import (
     Explorer,
     answers,
@@ -33,34 +30,7 @@ from secateurs.study.explore import (
 from secateurs.study.single import predict_saved, prune_saved
 from secateurs.study.wish import Wish, parse_wish
 
-BACKBONE = "mobilenet_v3_small"
 LAYER = "classifier.0"
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved network with random weights."""
-    path = tmp_path_factory.mktemp("net") / "model"
-    config = StudyConfig(
-        backbone=BACKBONE, weights="none", group_by=r"^(\d+)_", device="cpu", layers=(LAYER,)
-    )
-    network = seeded_model(BACKBONE, 3, 0)
-    classes = ("across", "down", "plain")
-    preprocessing = ImageInput.of(BACKBONE)
-    extra = {"config": config.to_json(), "depth": 53}
-    save(network, describe(network, BACKBONE, classes, preprocessing, extra=extra), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def explorer(model: Path, flags: Path, cache: Path) -> Explorer:
-    return open_explorer(find_place(model, str(flags)), LAYER, changes={}, cache=cache)
-
 
 WISHES = [
     Wish(low_deg=6.0),
@@ -73,7 +43,7 @@ WISHES = [
 
 @pytest.mark.parametrize("wish", WISHES, ids=lambda wish: f"{wish.rule}-{wish.compensation}")
 def test_a_position_says_what_prune_does(
-    explorer: Explorer, model: Path, flags: Path, cache: Path, tmp_path: Path, wish: Wish
+    explorer: Explorer, net: Path, flags: Path, net_cache: Path, tmp_path: Path, wish: Wish
 ):
     found = cut(explorer, wish)
     plain = wished_config(explorer, wish).to_json()
@@ -81,7 +51,7 @@ def test_a_position_says_what_prune_does(
     changes: dict[str, Any] = {name: plain[name] for name in names} | {"max_loss": -1}
     changes |= {name: plain[name] and tuple(plain[name]) for name in ("layers", "keep")}
     out = tmp_path / "pruned"
-    pruned = prune_saved(model, str(flags), out, changes=changes, cache=cache)
+    pruned = prune_saved(net, str(flags), out, changes=changes, cache=net_cache)
     assert found["num_kept"] == pruned["layers"][0]["num_kept"]
     assert 0 < found["num_removed"] < explorer.num_units
     assert found["accuracy"] == pruned["after"]["accuracy"]
@@ -175,19 +145,19 @@ def test_bad_positions(plain: Any, text: str):
         parse_wish(plain, num_units=50)
 
 
-def test_places_without_a_network_or_images(model: Path, flags: Path, tmp_path: Path):
+def test_places_without_a_network_or_images(net: Path, flags: Path, tmp_path: Path):
     with pytest.raises(InputError, match="no such directory"):
         find_place(tmp_path / "nothing", None)
     with pytest.raises(InputError, match="neither a study nor a saved model"):
         find_place(tmp_path, None)
     with pytest.raises(InputError, match=r"no images at hand; say where they are: secateurs exp"):
-        find_place(model, None)
+        find_place(net, None)
     study = tmp_path / "study"
     study.mkdir()
     (study / "study.json").write_text("{}")
     with pytest.raises(InputError, match="this study has no network yet"):
         find_place(study, None)
-    (study / "unpruned").symlink_to(model)
+    (study / "unpruned").symlink_to(net)
     with pytest.raises(InputError, match="no images at hand"):
         find_place(study, None)
     (study / "study.json").write_text(json.dumps({"data": str(tmp_path / "moved")}))
@@ -201,20 +171,22 @@ def test_places_without_a_network_or_images(model: Path, flags: Path, tmp_path: 
 
 
 def test_other_images_and_pruned_networks_are_refused(
-    explorer: Explorer, model: Path, flags: Path, cache: Path, tmp_path: Path
+    explorer: Explorer, net: Path, flags: Path, net_cache: Path, tmp_path: Path
 ):
     study = tmp_path / "study"
     study.mkdir()
-    (study / "unpruned").symlink_to(model)
+    (study / "unpruned").symlink_to(net)
     identity = explorer.dataset.identity()
     (study / "study.json").write_text(json.dumps({"identity": identity | {"data": "x"}}))
     with pytest.raises(InputError, match="not the data of the study in"):
-        open_explorer(find_place(study, str(flags)), LAYER, changes={}, cache=cache)
+        open_explorer(find_place(study, str(flags)), LAYER, changes={}, cache=net_cache)
     (study / "study.json").write_text(json.dumps({"identity": identity}))
-    opened = open_explorer(find_place(study, str(flags)), LAYER, changes={}, cache=cache)
+    opened = open_explorer(find_place(study, str(flags)), LAYER, changes={}, cache=net_cache)
     assert facts(opened)["before"] == facts(explorer)["before"]
     with pytest.raises(InputError, match="has no weighted layer 'fc7'; it has"):
-        open_explorer(find_place(model, str(flags)), "fc7", changes={}, cache=cache)
+        open_explorer(find_place(net, str(flags)), "fc7", changes={}, cache=net_cache)
     save_wish(explorer, WISHES[0], tmp_path / "small")
     with pytest.raises(InputError, match="already pruned"):
-        open_explorer(find_place(tmp_path / "small", str(flags)), LAYER, changes={}, cache=cache)
+        open_explorer(
+            find_place(tmp_path / "small", str(flags)), LAYER, changes={}, cache=net_cache
+        )

@@ -1,13 +1,13 @@
 """Cuts of one layer, each with its compensation, at little more than what differs between them.
 
 What all cuts need is computed once: the samples' Gram matrix over every unit, and what the next
-layer receives. A cut then adds or takes away its own units, whichever are fewer. The weights are
-those of `prune_layer` with the same selection, to float64 rounding.
+layer receives. A cut then adds or takes away the units in which it differs from the last. The
+weights are those of `prune_layer` with the same selection, to float64 rounding.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -45,11 +45,24 @@ class FittedCut:
         return view.logits(answers)
 
 
+UPDATES = 16  # of a Gram matrix from cut to cut before it is summed anew: rounding stays small
+
+
+@dataclass
+class _Last:
+    """The Gram matrix of the cut before, over the units in `same`, and how it was come by."""
+
+    same: Tensor
+    gram: Tensor
+    updates: int
+
+
 @dataclass(frozen=True)
 class Refits:
     """What the refits of a layer's cuts share."""
 
     view: LayerView
+    last: list[_Last] = field(default_factory=list[_Last])
 
     @cached_property
     def _sums(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -63,6 +76,30 @@ class Refits:
         return rows, mean, self.view.weight.T.double().contiguous(), rows.T @ rows
 
     @cached_property
+    def _before(self) -> Tensor:
+        """The layer's own outputs on the training inputs, (units, samples)."""
+        assert self.view.before is not None
+        return self.view.before.T.contiguous()
+
+    def _gram(self, same: Tensor) -> Tensor:
+        """The Gram matrix (samples, samples) over the units in `same` (units,) bool.
+
+        From that over all units, over none or over the last cut's, whichever differs least.
+        """
+        rows, _, _, whole = self._sums
+        bases = [
+            _Last(torch.ones_like(same), whole, 0),
+            _Last(torch.zeros_like(same), torch.zeros_like(whole), 0),
+            *self.last,
+        ]
+        base = min(bases, key=lambda one: int((one.same ^ same).sum()))
+        more, less = rows[same & ~base.same], rows[base.same & ~same]
+        gram = base.gram + more.T @ more - less.T @ less
+        fresh = base.updates + 1 < UPDATES
+        self.last[:] = [_Last(same, gram, base.updates + 1)] if fresh else []
+        return gram
+
+    @cached_property
     def _target(self) -> Tensor:
         """What the next layer gave before any cut (samples, outputs), float64."""
         rows, mean, weight, _ = self._sums
@@ -71,7 +108,7 @@ class Refits:
 
     def prepare(self) -> None:
         """Compute now what the first refit would wait for."""
-        _ = self._sums, self._target
+        _ = self._sums, self._target, self._before
 
     @torch.no_grad()
     def fit(self, selection: Selection, step: Compensation) -> FittedCut:
@@ -96,13 +133,12 @@ class Refits:
 
     def _merged(self, place: Tensor, kept: int) -> Tensor:
         """What the next layer receives of groups (kept, samples), float64."""
-        assert self.view.before is not None
-        means = group_means(self.view.before.T, place, kept)
+        means = group_means(self._before, place, kept)
         return self.view.receive(means.to(self.view.train.dtype)).double()
 
     def _dual(self, selection: Selection, place: Tensor | None) -> Outgoing:
         """Refit to at least as many survivors as there are samples."""
-        rows, mean, weight, gram = self._sums
+        rows, mean, weight, _ = self._sums
         same = torch.zeros_like(selection.dead)  # units that the next layer receives as before
         same[selection.survivors] = True
         kept = len(selection.survivors)
@@ -121,13 +157,7 @@ class Refits:
             new = new - new_mean[:, None]
             anchor = group_sums(weight, inside, len(several))
         other = (~same).nonzero().flatten()
-        if 2 * len(other) > len(same):
-            mine = rows[same]
-            gram = mine.T @ mine
-        else:
-            lost = rows[other]
-            gram = gram - lost.T @ lost
-        gram = gram + new.T @ new
+        gram = self._gram(same) + new.T @ new
         missing = rows[other].T @ weight[other] - new.T @ anchor
         shift = mean[other] @ weight[other] - new_mean @ anchor
         coefficients, ridge = dual_ridge(gram, missing, kept, copies=self.view.copies)

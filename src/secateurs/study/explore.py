@@ -42,7 +42,7 @@ from secateurs.study.single import open_saved, save_cut
 from secateurs.study.wish import Wish
 
 KEPT, GONE, DEAD, CONSTANT = "0123"
-REMEMBERED = 8  # cuts whose weights are at hand for a picture or a unit
+REMEMBERED = 4  # cuts whose weights are at hand for a picture or a unit
 TOP = 5  # answers to a picture
 
 Record = dict[str, Any]
