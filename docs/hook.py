@@ -78,7 +78,9 @@ def _row(record: tuple[str, str]) -> str:
     said = re.search(r"\[default: ([^\]]*)\]", text)
     default = said.group(1) if said else "required" if "[required]" in text else ""
     meaning = re.sub(r"\s*\[(default: [^\]]*|required)\]", "", text)
-    return f"| <code>{_cell(word)}</code> | {_cell(meaning)} | {_cell(default)} |"
+    # Pieces of their own, so that a narrow column breaks between them.
+    words = " ".join(f"<code>{_cell(part)}</code>" for part in word.replace(" / ", " ").split())
+    return f"| {words} | {_cell(meaning)} | {_cell(default)} |"
 
 
 def _cell(text: str) -> str:
