@@ -207,12 +207,16 @@ def importance(
     def watch(path: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
         axis = 1 if isinstance(layer, nn.Conv2d) else -1
 
-        def hook(_: nn.Module, __: object, output: Tensor) -> None:
+        def hook(_: nn.Module, __: object, output: Tensor) -> Tensor:
+            if not output.requires_grad:  # what does not depend on the image, as Swin V2's biases
+                output = output.detach().requires_grad_(True)
+
             def add(gradient: Tensor) -> None:
                 found = gradient.float().movedim(axis, -1).flatten(0, -2).square().sum(0)
                 sums[path] = sums[path] + found if path in sums else found
 
             output.register_hook(add)
+            return output
 
         return layer.register_forward_hook(hook)
 
