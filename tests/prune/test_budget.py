@@ -8,6 +8,7 @@ from torch import nn
 from torchvision import models
 
 from secateurs.errors import InputError
+from secateurs.nets.attention import open_attention
 from secateurs.prune.budget import Widths, descent
 from secateurs.prune.groups import Groups, find_groups
 from secateurs.prune.narrow import narrow
@@ -175,3 +176,14 @@ def test_bad_budgets_are_told(net: nn.Module, groups: Groups, words, message: st
     widths = Widths(net, groups.found, size=16)
     with pytest.raises(InputError, match=message):
         descent(widths, curves(groups), **words)
+
+
+def test_heads_go_one_by_one_since_each_is_many_channels():
+    model = models.VisionTransformer(32, 8, 2, 4, 32, 64, num_classes=3)
+    found = find_groups(open_attention(model), size=32)
+    widths = Widths(open_attention(model), found.found, size=32)
+    way = descent(widths, curves(found), round_to=8, fewest=8)
+    kept = [{name: n for name, n in step.kept.items() if name.endswith("qkv")} for step in way]
+    assert {n for heads in kept for n in heads.values()} == {4, 3, 2, 1}
+    hidden = {n for step in way for name, n in step.kept.items() if "mlp" in name}
+    assert all(n % 8 == 0 for n in hidden) and min(hidden) == 8

@@ -47,6 +47,7 @@ HALVES = [[k, k + 4] for k in range(4)]
         (lambda x: F.max_pool2d(F.gelu(x) * 2 + 1, 2), 8, SINGLE),
         (lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(), 8, SINGLE),
         (lambda x: x.permute(0, 2, 3, 1).flip(1).roll(1, 2).permute(0, 3, 1, 2), 8, SINGLE),
+        (lambda x: F.pad(x, (0, 0, 0, 0, 1, 2)), 11, SINGLE),
         (lambda x: F.interpolate(F.pad(x, (1, 1, 1, 1)), scale_factor=2.0), 8, SINGLE),
         (lambda x: torch.where(x > 0, x, 0.1 * x), 8, SINGLE),
         (lambda x: torch.cat([x, x.neg()], 1), 16, SINGLE),

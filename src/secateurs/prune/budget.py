@@ -63,6 +63,13 @@ class Widths:
     def __init__(self, model: nn.Module, groups: Sequence[Group], *, size: int) -> None:
         outputs = trace(model, size=size).outputs
         self.whole: Kept = {group.name: group.num_units for group in groups}
+        # Channels of a unit where it has most: many for an attention head or a grouped convolution.
+        self.channels: dict[str, int] = {
+            group.name: max(
+                (len(member.index) // group.num_units for member in group.side("out")), default=1
+            )
+            for group in groups
+        }
         self.layers: dict[str, _Layer] = {}
         self.touching: dict[str, list[str]] = {group.name: [] for group in groups}
         shares: dict[str, dict[str, list[tuple[str, int]]]] = {}
@@ -153,7 +160,7 @@ def descent(
     """The way from the whole network down to the budgets, every step where loss is cheapest.
 
     `params` and `macs` are fractions of the whole (0..1); the way ends with the first step within
-    all that are given, or with `fewest` units in every group when none is. A step takes units of
+    all that are given, or with `fewest` channels in every group when none is. A step takes units of
     the group whose loss rises the least for what is saved of the budgets not yet met (without any,
     of what `by` names), counted as fractions of the whole; the last step goes no further than the
     budgets ask. `start` are units kept to go on from.
@@ -206,7 +213,7 @@ class _Walk:
         self.whole = widths.price(widths.whole)
         self.price = widths.price(kept)
         self.ladders = {
-            name: _ladder(units, round_to, fewest)
+            name: _ladder(units, *_in_units(widths.channels[name], round_to, fewest))
             for name, units in widths.whole.items()
             if name in eliminations
         }
@@ -282,6 +289,15 @@ class _Walk:
             if found is None or rate < found[0]:
                 found = (rate, name, keep)
         return found
+
+
+def _in_units(channels: int, round_to: int, fewest: int) -> tuple[int, int]:
+    """The multiple and the least number of units of so many channels each.
+
+    >>> _in_units(1, 8, 8), _in_units(4, 8, 8), _in_units(96, 8, 8)
+    ((8, 8), (2, 2), (1, 1))
+    """
+    return round_to // math.gcd(round_to, channels), math.ceil(fewest / channels)
 
 
 def _ladder(units: int, round_to: int, fewest: int) -> list[int]:

@@ -346,14 +346,17 @@ class _Flow(TorchDispatchMode):
         zeros = [None if p is None else torch.zeros(p.shape, dtype=torch.int64) for p in places]
         self._set(out, compact(func(numbers.expand(args[0].shape), zeros)))
 
-    def _do_constant_pad_nd(self, _: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+    def _do_constant_pad_nd(self, name: str, _: Any, args: list[Any], kw: Any, out: Tensor) -> None:
         numbers = self.numbers_of(args[0])
         assert numbers is not None
         grown = [a for a in varying(numbers) if args[0].shape[a] != out.shape[a]]
         if not grown:
             self._set(out, numbers)
             return
-        self._set(out, compact(func(self._full(args[0]), args[1], 0)))
+        mode = (args[2] if len(args) > 2 else kw.get("mode", "constant")) if name == "pad" else ""
+        if mode not in ("", "constant"):  # reflected channels
+            raise NotImplementedError(mode)
+        self._set(out, compact(torch.constant_pad_nd(self._full(args[0]), args[1], 0)))
 
     _do_pad = _do_constant_pad_nd
 
