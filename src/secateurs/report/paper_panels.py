@@ -168,7 +168,8 @@ def table3(answer: Record) -> Panel:
         f"At {degrees(program['low_deg'])} the program's rule leaves a mean of "
         f"{percent(program['accuracy_mean'])} and adding outgoing weights "
         f"{percent(text['accuracy_mean'])}; the unpruned network has "
-        f"{percent(grid['unpruned']['accuracy'])}, the paper's 50.0%."
+        f"{percent(grid['unpruned']['accuracy'])}, the paper's 50.0%. The text's rule and "
+        f"refitting also remove the {integer(grid['num_dead'])} neurons that never fire."
     )
     plots = (
         Plot(

@@ -121,10 +121,11 @@ class _Run:
         pruned = self.stages.run("grids", identity, lambda: self._grids(chosen, identity))
         searched = self._search(chosen["depth"]) if plan.search else None
         apart = self._apart()
+        whence = {**identity, "honest": honest["key"], "apart": apart and apart["chosen"]["key"]}
         small = self.stages.run(
             "smallest",
-            {**identity, "honest": honest["key"], "apart": apart and apart["chosen"]["key"]},
-            lambda: {"rows": self._smallest(honest)},
+            whence,
+            lambda: {"rows": self._smallest(honest, whence)},
         )
         parts = {"grids": pruned, "resize": resized, "smallest": small}
         seconds = {name: part.pop("timing")["seconds"] for name, part in parts.items()}
@@ -252,15 +253,16 @@ class _Run:
         names = ("sweep", "recommendation", "chosen")
         return {"split": split, **{key: found[key] for key in names}}
 
-    def _smallest(self, honest: Record) -> list[Record]:
+    def _smallest(self, honest: Record, whence: Record) -> list[Record]:
         """From the network that validation chose, with films apart where they are known."""
-        bench, found = self.bench, partial(smallest, stop=self.stop, progress=self.progress)
+        bench, stages = self.bench, self.stages
+        found = partial(smallest, stop=self.stop, progress=self.progress)
         if self.films.group_by is None:
-            return found(self._model(honest), bench)
+            return found(self._model(honest), bench, stages, whence)
         config = self.plan.apart(self.films.group_by)
         dataset = open_dataset(self.data, config, cache=self.cache)
         model = load(self.out / FILES["apart"] / "unpruned").model.to(bench.device)
-        return found(model, replace(bench, config=config, dataset=dataset))
+        return found(model, replace(bench, config=config, dataset=dataset), stages, whence)
 
 
 def _check_directory(out: Path, plan: PaperPlan) -> None:

@@ -12,6 +12,7 @@ from secateurs.stopping import StopFlag
 from secateurs.study.bench import Bench
 from secateurs.study.cut import prune_network
 from secateurs.study.models import evaluate_model
+from secateurs.study.stages import Stages
 from secateurs.study.whole import Budget, prune_whole
 
 Record = dict[str, Any]
@@ -19,23 +20,34 @@ LAYERS = (("fc7",), ("fc6", "fc7"))
 
 
 def smallest(
-    model: nn.Module, bench: Bench, *, stop: StopFlag, progress: Progress = SILENT
+    model: nn.Module,
+    bench: Bench,
+    stages: Stages,
+    identity: Record,
+    *,
+    stop: StopFlag,
+    progress: Progress = SILENT,
 ) -> list[Record]:
     """A row for the network as it is, and one each for what can be cut off it without loss.
 
     Units are merged by their angles and the next layers refitted by least squares; the whole
-    network goes by the loss that each unit costs. No training follows.
+    network goes by the loss that each unit costs. No training follows. Each row is a stage.
     """
     sides = bench.dataset.sides
     rows = [_measured("unpruned", model, model, bench)]
     for names in LAYERS:
         stop.check()
-        config = replace(bench.config, layers=names, max_loss=0.0)
-        cut = prune_network(
-            model, sides["train"], sides["val"], config, device=bench.device, progress=progress
-        )
-        kept = {layer["layer"]: layer["num_kept"] for layer in cut.layers}
-        rows.append(_measured(" and ".join(names), cut.model, model, bench) | {"kept": kept})
+
+        def cut_layers(names: tuple[str, ...] = names) -> Record:
+            config = replace(bench.config, layers=names, max_loss=0.0)
+            cut = prune_network(
+                model, sides["train"], sides["val"], config, device=bench.device, progress=progress
+            )
+            kept = {layer["layer"]: layer["num_kept"] for layer in cut.layers}
+            return _measured(" and ".join(names), cut.model, model, bench) | {"kept": kept}
+
+        rows.append(stages.run(f"smallest-{'-'.join(names)}", identity, cut_layers))
+        rows[-1].pop("timing")
     stop.check()
     whole = prune_whole(
         model,
