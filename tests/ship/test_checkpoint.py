@@ -264,7 +264,7 @@ def test_widths_that_fit_the_tensors_but_not_each_other_are_refused(saved: Path)
 
 def test_missing_and_broken_recipes(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"model.json: no such file"):
-        load(tmp_path)
+        load(str(tmp_path))
     (tmp_path / "model.json").write_text("{")
     with pytest.raises(InputError, match=r"model.json: not readable as JSON"):
         load(tmp_path)

@@ -63,13 +63,14 @@ def save(model: nn.Module, spec: ModelSpec, folder: Path) -> Path:
     return path
 
 
-def load(path: Path) -> Loaded:
+def load(path: Path | str) -> Loaded:
     """Read a model back from its folder or its model.json; outputs are those of the model saved.
 
     Nothing is built, and no memory taken, before the recipe's claims agree with the tensors' own
     shapes. Raises InputError, naming file and field, for anything missing, changed, cut off or
     contradictory.
     """
+    path = Path(path)
     path = path / JSON_NAME if path.is_dir() else path
     data = read_json(path)
     _check_format(data, path)
