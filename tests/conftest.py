@@ -11,6 +11,11 @@ import pytest
 from PIL import Image
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Begun last, a slow test would keep one process waiting for the other.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def flags(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 48 pictures in three classes, told apart by their stripes; 12 senders."""
