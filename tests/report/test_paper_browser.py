@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import opened
+from browsing import opened, violations
 from example_paper import example_paper
 
 from secateurs.report.paper_page import write_paper_page
@@ -41,3 +41,4 @@ def test_the_page_draws_everything_and_loads_nothing(
         assert outside == []
         assert [url for url in requests if not url.startswith("data:image/")] == [path.as_uri()]
         assert complaints == []
+        assert violations(page) == []
