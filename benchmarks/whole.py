@@ -212,7 +212,14 @@ def curves(given: argparse.Namespace) -> list[Row]:
         answers = torch.from_numpy(val.labels)
         groups = find_groups(model, size=train.size).found
         seen = survey(model, groups, batches, copies=copies, seed=split)
-        seen = with_merging(model, groups, seen, batches, copies=copies)
+        seen = with_merging(
+            model,
+            groups,
+            seen,
+            batches,
+            steps=lambda network: chain(network, given.backbone),
+            copies=copies,
+        )
         widths = Widths(model, groups, size=train.size)
 
         def score(network: nn.Module, held: list[Tensor] = seen_val, y: Tensor = answers) -> float:

@@ -16,6 +16,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def short_latency() -> Generator[None]:
+    """Networks are timed for a moment: no test asks how fast they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("secateurs.study.price.BUDGET_S", 0.2)
+        patch.setattr("secateurs.study.shrink.LATENCY_S", 0.2)
+        yield
+
+
 @pytest.fixture(scope="session")
 def flags(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 48 pictures in three classes, told apart by their stripes; 12 senders."""

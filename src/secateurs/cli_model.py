@@ -33,6 +33,7 @@ from secateurs.cli_options import (
     RecoverLr,
     RoundTo,
     Rule,
+    Starts,
     Std,
 )
 from secateurs.cli_session import session_of
@@ -89,6 +90,7 @@ def prune(
     latency: Latency = None,
     latency_batch: LatencyBatch = 64,
     round_to: RoundTo = 8,
+    starts: Starts = 5,
     recover: Recover = 0,
     recover_lr: RecoverLr = 3e-4,
     split: OwnSplit = None,
@@ -129,6 +131,7 @@ def prune(
             max_loss=None if asked or max_loss < 0 else max_loss,
             latency_batch=latency_batch,
             round_to=round_to,
+            starts=starts,
             recovery=RecoveryOptions(epochs=recover, lr=recover_lr),
         )
         with stop_on_interrupt() as stop:

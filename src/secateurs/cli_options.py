@@ -188,6 +188,13 @@ LatencyBatch = Annotated[int, typer.Option(help="Images at a time for --latency.
 RoundTo = Annotated[
     int, typer.Option(help="Whole network: every group's channels a multiple of it.", min=1)
 ]
+Starts = Annotated[
+    int,
+    typer.Option(
+        help="Whole network: random starts for the groups that are merged; validation decides.",
+        min=1,
+    ),
+]
 Recover = Annotated[
     int,
     typer.Option(

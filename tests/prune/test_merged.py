@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -24,6 +26,7 @@ def network() -> nn.Sequential:
     with torch.no_grad():
         model[1].weight.copy_(kinds + 0.1 * noise)
         model[1].bias.zero_()
+        model[3].bias.zero_()
         model[3].weight.copy_(torch.randn(3, KINDS, generator=generator).repeat(1, UNITS // KINDS))
     return model
 
@@ -33,10 +36,10 @@ def images(count: int = 256) -> list[Tensor]:
     return list(torch.randn(count, 3, SIZE, SIZE, generator=generator).split(64))
 
 
-def looked_at(model: nn.Module, sizes: tuple[int, ...]) -> tuple[Survey, Survey]:
+def looked_at(model: nn.Module, sizes: tuple[int, ...], **words: Any) -> tuple[Survey, Survey]:
     groups = find_groups(model, size=SIZE).found
     seen = survey(model, groups, images())
-    return seen, with_merging(model, groups, seen, images(), sizes=sizes)
+    return seen, with_merging(model, groups, seen, images(), sizes=sizes, **words)
 
 
 def test_units_that_only_differ_by_noise_cost_less_merged():
@@ -47,9 +50,14 @@ def test_units_that_only_differ_by_noise_cost_less_merged():
     assert torch.equal(merged.eliminations[name].order, seen.eliminations[name].order)
 
 
-def test_the_loss_is_the_left_out_error_of_the_next_layers_outputs():
+@pytest.mark.parametrize("opened", [False, True])
+def test_the_loss_is_what_left_out_images_make_of_the_answers(opened: bool):
     model = network()
-    seen, merged = looked_at(model, (4,))
+    if opened:
+        model.extend([nn.Tanh(), nn.Linear(3, 2)])
+        torch.nn.init.eye_(model[5].weight)
+    steps = (lambda model: list(model.named_children())) if opened else (lambda model: [])
+    seen, merged = looked_at(model, (4,), steps=steps)
     name = next(iter(seen.eliminations))
     # Units by kind, in plain NumPy, and the refit without a ridge, each image left out in turn.
     x = torch.cat(images()).flatten(1).double().numpy()
@@ -61,6 +69,8 @@ def test_the_loss_is_the_left_out_error_of_the_next_layers_outputs():
     hat = design @ np.linalg.pinv(design)
     away = (target - hat @ target) / (1 - np.diag(hat))[:, None]
     scale = seen.importance["3"].numpy()
+    if opened:  # through all that follows, not by its derivative
+        away, scale = (np.tanh(target - away) - np.tanh(target))[:, :2], 1.0
     # Targets are held in bfloat16.
     assert merged.eliminations[name].loss_of(4) == pytest.approx(
         float((away**2 * scale).sum() / len(x)), rel=0.03

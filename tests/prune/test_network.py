@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ from torch import Tensor, nn
 
 from secateurs.prune.groups import find_groups
 from secateurs.prune.merged import mergeable
-from secateurs.prune.network import Pruned, cut, recalibrate
+from secateurs.prune.network import Judge, Pruned, cut, recalibrate
+from secateurs.prune.rules import select
 from secateurs.prune.survey import importance, norms_after, survey
 
 SIZE = 12
@@ -98,6 +101,47 @@ def test_opened_into_steps_or_not_the_network_is_the_same(monkeypatch: pytest.Mo
         torch.testing.assert_close(stepwise.state_dict()[name], value, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(forgetful.state_dict()[name], value, rtol=1e-4, atol=1e-5)
     assert far(whole, stepwise, batches) < 1e-8
+
+
+@pytest.mark.parametrize("steps", [opened, lambda model: []])
+def test_a_judge_takes_the_start_that_is_right_most_often(steps, monkeypatch: pytest.MonkeyPatch):
+    model, batches, seen = network(inplace=True), images(), images(300)
+    with torch.no_grad():
+        model[12].bias -= torch.cat([model(batch) for batch in seen]).mean(0)
+        labels = torch.cat([model(batch) for batch in seen]).argmax(1)
+    kept = {"0": 5, "6": 3, "10": 3}
+    result = pruned(model, kept, batches, steps=steps, judge=Judge(seen, labels, starts=6))
+
+    def alone(start: int) -> nn.Module:
+        """By a cut that knows of one start only."""
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                "secateurs.prune.network.select",
+                lambda x, a, b, options: select(x, a, b, replace(options, seed=start)),
+            )
+            return pruned(model, kept, batches).model
+
+    networks = [alone(start) for start in range(6)]
+    with torch.no_grad():
+        answers = [torch.cat([net(batch) for batch in seen]) for net in networks]
+    right = [float((logits.argmax(1) == labels).double().mean()) for logits in answers]
+    entropy = [float(nn.functional.cross_entropy(logits, labels)) for logits in answers]
+    assert len(set(right)) > 1  # or there was nothing to choose
+    assert result.tried == pytest.approx(right)
+    best = max(range(6), key=lambda k: (right[k], -entropy[k]))
+    for name, value in networks[best].state_dict().items():
+        torch.testing.assert_close(result.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_judge_has_nothing_to_say_where_nothing_is_merged():
+    model, batches = network(), images()
+    judge = Judge(images(20), torch.zeros(20, dtype=torch.int64))
+    plain, judged = (pruned(model, {"3": 4}, batches, judge=given) for given in (None, judge))
+    assert judged.tried == ()
+    assert all(
+        torch.equal(value, judged.model.state_dict()[name])
+        for name, value in plain.model.state_dict().items()
+    )
 
 
 def test_a_reader_is_refitted_by_least_squares_over_patches():

@@ -7,7 +7,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneGroupOut, LeaveOneOut, cross_val_predict
 
 from secateurs.errors import InputError
-from secateurs.prune.ridge import fit_ridge, fit_ridge_stream, left_out_error
+from secateurs.prune.ridge import fit_ridge, fit_ridge_stream, left_out, left_out_error
 
 
 def problem(samples, inputs, outputs=3, seed=0, shift=0.0):
@@ -135,10 +135,20 @@ def test_the_left_out_error_is_that_of_leaving_out(images, inputs, copies):
         away = cross_val_predict(model, x, y, groups=groups, cv=LeaveOneGroupOut())
         errors.append(np.square(away - y).sum() / len(x))
     found = left_out_error(torch.tensor(x), torch.tensor(y), ridges=ridges, copies=copies)
-    # The closed form keeps the mean over all samples in the images' blocks, as in `fit_ridge`.
-    assert found == pytest.approx(min(errors), rel=0.02)
+    assert found == pytest.approx(min(errors), rel=1e-6)
 
 
 def test_the_left_out_error_of_inputs_that_never_change_is_the_variance():
     y = torch.tensor([[1.0, 0.0], [3.0, 0.0]])
     assert left_out_error(torch.ones(2, 3), y) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("images", "inputs", "copies"), [(30, 4, 1), (40, 12, 2), (16, 60, 3)])
+def test_what_is_left_out_is_foretold_from_the_others(images, inputs, copies):
+    x, y = views(images, inputs, copies)
+    ridge = 0.1
+    found = left_out(torch.tensor(x), torch.tensor(y), ridges=[ridge], copies=copies).numpy()
+    groups = np.tile(np.arange(images), copies)
+    model = Ridge(alpha=ridge * scale(x), solver="svd")
+    expected = cross_val_predict(model, x, y, groups=groups, cv=LeaveOneGroupOut())
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)

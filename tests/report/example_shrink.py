@@ -45,6 +45,7 @@ def example_shrink() -> dict[str, Any]:
         "note": "",
         "groups": groups,
         "left_whole": [{"name": "fc8", "reason": "its units are the classes"}],
+        "starts": [0.79, 0.84, 0.81],
         "way": way,
         "chosen": way[60],
         "before": _evaluation(98),

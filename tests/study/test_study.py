@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 import secateurs.study.sweep
+from secateurs.cli import main
 from secateurs.errors import InputError
-from secateurs.files import fingerprint
+from secateurs.files import fingerprint, write_json
 from secateurs.fit.inputs import Inputs
 from secateurs.progress import Silent
 from secateurs.report.schema import check_results
@@ -99,20 +101,33 @@ def exports(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for all processes that test."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "shared_study"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def finished(flags: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory):
-    out = tmp_path_factory.mktemp("study")
-    return out, run_study(str(flags), CONFIG, out, cache=cache)
+def cache(shared: Path) -> Path:
+    return shared / "cache"
+
+
+@pytest.fixture(scope="module")
+def finished(flags: Path, cache: Path, shared: Path):
+    """A study and what it returned, as plain data; made by the process that asks first."""
+    out, returned = shared / "study", shared / "returned.json"
+    with FileLock(shared / "study.lock"):
+        if not returned.exists():
+            write_json(returned, run_study(str(flags), CONFIG, out, cache=cache))
+    return out, json.loads(returned.read_text())
 
 
 def test_results_are_whole(finished: tuple[Path, dict]):
     out, results = finished
     written = json.loads((out / "results.json").read_text())
-    assert written == json.loads(json.dumps(results))
+    assert written == results
     check_results(written)
     for key in ("data", "split", "weights", "trials", "chosen", "pruned", "cost", "versions"):
         assert key in written
@@ -163,7 +178,7 @@ def test_a_second_run_trains_decodes_and_measures_nothing(
     monkeypatch.setattr("secateurs.study.stages.prune_network", never)
     monkeypatch.setattr("secateurs.study.stages.price", never)
     again = run_study(str(flags), CONFIG, out, cache=cache)
-    assert again == results
+    assert json.loads(json.dumps(again)) == results
 
 
 def test_a_sweep_ends_with_the_choice_and_a_study_goes_on_from_it(
@@ -259,11 +274,15 @@ def test_stopped_and_resumed_equals_unstopped(
 
 @pytest.mark.slow
 def test_killed_and_run_again_equals_one_that_was_not(
-    finished: tuple[Path, dict], flags: Path, cache: Path, tmp_path: Path
+    finished: tuple[Path, dict],
+    flags: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     out = tmp_path / "killed"
-    command = [sys.executable, "-c", "from secateurs.cli import main; main()", "study", str(flags)]
-    command += ["--out", str(out), "--cache", str(cache), "--quiet", *WORDS]
+    words = ["study", str(flags), "--out", str(out), "--cache", str(cache), "--quiet", *WORDS]
+    command = [sys.executable, "-c", "from secateurs.cli import main; main()", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -273,7 +292,10 @@ def test_killed_and_run_again_equals_one_that_was_not(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / "results.json").exists()
-    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    monkeypatch.setattr("sys.argv", ["secateurs", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
     killed = json.loads((out / "results.json").read_text())
     whole = json.loads((finished[0] / "results.json").read_text())
     assert without_clock(killed) == without_clock(whole)
@@ -308,7 +330,9 @@ def test_two_processes_and_a_killed_one_share_a_directory(
     logs = [tmp_path / f"{name}.log" for name in ("killed", "one", "two")]
     processes = [subprocess.Popen([*command, str(log)], env=environment) for log in logs]
     deadline = time.monotonic() + 240
-    while not list(out.glob("trials/*.json")) and time.monotonic() < deadline:
+    while time.monotonic() < deadline and not (
+        logs[0].exists() and list(out.glob("trials/*.json"))
+    ):
         time.sleep(0.05)
     processes[0].kill()
     assert [process.wait() for process in processes[1:]] == [0, 0]

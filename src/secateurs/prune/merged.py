@@ -21,11 +21,12 @@ from secateurs.prune.groups import Group
 from secateurs.prune.merging import merged_outputs
 from secateurs.prune.patches import Run, visit_rows
 from secateurs.prune.removal import find_consumer, prunable_layers
-from secateurs.prune.ridge import left_out_error
+from secateurs.prune.ridge import left_out, left_out_error
 from secateurs.prune.surgeon import Elimination, projected
 from secateurs.prune.survey import Survey
 
 SIZES = (8, 16, 32, 64, 128, 256, 512)
+Steps = Callable[[nn.Module], Sequence[tuple[str, nn.Module]]]
 ROUNDS = 10  # of k-means: an estimate needs no more
 
 
@@ -47,22 +48,29 @@ def with_merging(
     batches: Sequence[Tensor],
     *,
     run: Run = lambda model, batch: model(batch),
+    steps: Steps = lambda model: [],
     copies: int = 1,
     sizes: Sequence[int] = SIZES,
     progress: Progress = SILENT,
 ) -> Survey:
     """The survey with the loss of every group that can be merged no higher than merging makes it.
 
-    Of a number of merged units in `sizes` the loss is the leave-one-out error of the refit, each
-    output by its importance; between two sizes it is interpolated in the logarithm of both, from
-    the last on towards none at all units. The batches are those of the survey.
+    Of a number of merged units in `sizes` the loss is what the refit's leave-one-out errors make of
+    the network's answers, where `steps(model)` opens it into (path, module) that run one after the
+    other; elsewhere the errors of the reader's outputs, each by its importance, which counts too
+    much where many outputs err each in their own way. Between two sizes it is interpolated in the
+    logarithm of both, from the last on towards none at all units. The batches are those of the
+    survey.
     """
     able = {n: r for n, r in mergeable(model, groups).items() if n in seen.eliminations}
     found: dict[str, Elimination] = {}
     with progress.task("what merged units say", len(able)) as advance:
         for name, reader in able.items():
-            before = _outputs(model, name, batches, run)
-            losses = _losses(model, name, reader, before, seen, copies, sizes)
+            before = _seen_outputs(seen, name, batches)
+            if before is None:
+                before = _outputs(model, name, batches, run)
+            rest = _rest(model, steps, reader)
+            losses = _losses(model, name, reader, before, seen, rest, copies, sizes)
             found[name] = lowered(seen.eliminations[name], losses)
             advance(1)
     return replace(seen, eliminations={**seen.eliminations, **found})
@@ -89,6 +97,16 @@ def lowered(elimination: Elimination, losses: Mapping[int, float]) -> Eliminatio
     return replace(elimination, loss=loss)
 
 
+def _seen_outputs(seen: Survey, name: str, batches: Sequence[Tensor]) -> Tensor | None:
+    """What a linear layer gave when the network was looked at, where it is a reader itself.
+
+    In bfloat16, which an estimate can do with; saves a run of all images.
+    """
+    if name not in seen.targets or len(seen.targets[name]) != 1:
+        return None
+    return seen.targets[name][0].to(batches[0].dtype)
+
+
 def _outputs(model: nn.Module, name: str, batches: Sequence[Tensor], run: Run) -> Tensor:
     """What a linear layer gives for every image, (samples, units)."""
     found: list[Tensor] = []
@@ -100,12 +118,22 @@ def _outputs(model: nn.Module, name: str, batches: Sequence[Tensor], run: Run) -
     return torch.cat(found)
 
 
+def _rest(model: nn.Module, steps: Steps, reader: str) -> nn.Module | None:
+    """What runs after a layer, None where that is not known."""
+    opened = steps(model)
+    names = [name for name, _ in opened]
+    if reader not in names:
+        return None
+    return nn.Sequential(*(module for _, module in opened[names.index(reader) + 1 :]))
+
+
 def _losses(
     model: nn.Module,
     name: str,
     reader: str,
     before: Tensor,
     seen: Survey,
+    rest: nn.Module | None,
     copies: int,
     sizes: Sequence[int],
 ) -> dict[int, float]:
@@ -115,15 +143,20 @@ def _losses(
     target = seen.targets[reader].to(before).flatten(0, 1)
     if len(target) != len(before):  # several positions an image: not a plain classifier
         return {}
-    scaled = projected(target.T.mul(seen.importance[reader].sqrt()[:, None]).T)
     weight = layer.weight.detach()
     losses: dict[int, float] = {}
     with torch.no_grad(), eval_mode(model):
         activations = after(before)
+        answers = None if rest is None else rest(target.clone())  # a step may work in place
+        scaled = projected(target.T.mul(seen.importance[reader].sqrt()[:, None]).T)
         for size in sizes:
             if size >= activations.shape[1] // 2:
                 break
             selection = cluster(activations, keep=size, weight=weight, rounds=ROUNDS)
             merged = merged_outputs(before, after, selection)
-            losses[size] = left_out_error(merged, scaled, copies=copies)
+            if rest is None:
+                losses[size] = left_out_error(merged, scaled, copies=copies)
+            else:
+                away = rest(left_out(merged, target, copies=copies).to(target)) - answers
+                losses[size] = float(away.square().sum(1).mean())
     return losses

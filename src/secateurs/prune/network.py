@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from secateurs.nets.trace import eval_mode
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.compensation import Outgoing, refit
 from secateurs.prune.groups import Group
-from secateurs.prune.merged import mergeable
+from secateurs.prune.merged import Steps, mergeable
 from secateurs.prune.merging import Incoming, merge
 from secateurs.prune.narrow import gone_channels, narrow
 from secateurs.prune.patches import Run, visit_rows
@@ -22,7 +23,6 @@ from secateurs.prune.rules import SelectOptions, select
 from secateurs.prune.surgeon import shrinkage
 from secateurs.prune.survey import Survey, reader_paths
 
-Steps = Callable[[nn.Module], Sequence[tuple[str, nn.Module]]]
 MEMORY = 2**30  # bytes of activations that are held between layers
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 TALL = 2  # samples for each input from which on the ridge needs no leave-one-out
@@ -30,15 +30,26 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 @dataclass(frozen=True)
+class Judge:
+    """Images that decide between several starts of the merging: batches and (images,) labels."""
+
+    batches: Sequence[Tensor]
+    labels: Tensor
+    starts: int = 5
+
+
+@dataclass(frozen=True)
 class Pruned:
     """A pruned network and the units of each group that it still has.
 
-    Of a merged group the survivors are the members nearest to their groups' directions.
+    Of a merged group the survivors are the members nearest to their groups' directions. `tried`
+    are the accuracies of the starts that a judge saw.
     """
 
     model: nn.Module
     survivors: dict[str, Tensor]
     merged: tuple[str, ...]
+    tried: tuple[float, ...] = ()
 
 
 def cut(
@@ -55,6 +66,7 @@ def cut(
     survivors: Mapping[str, Tensor] | None = None,
     copies: int = 1,
     seed: int = 0,
+    judge: Judge | None = None,
     progress: Progress = SILENT,
 ) -> Pruned:
     """Cut every group to `kept` units and refit the layers that read them, from input to output.
@@ -63,7 +75,9 @@ def cut(
     receives; linear layers in a chain are merged (see `merge`) where `merging`. `survivors` name
     the units themselves. `steps(model)` opens a network into (path, module) that run one after the
     other, so that nothing runs twice. The batches are `copies` views of the same images, view by
-    view. The model given is not changed.
+    view. Groups to merge are found from a random start; with a `judge` from several, and the
+    network that is right most often on its images is taken (then the smaller cross-entropy). The
+    model given is not changed.
     """
     touched = [group for group in groups if kept.get(group.name, group.num_units) < group.num_units]
     chosen = {g.name: seen.eliminations[g.name].survivors(kept[g.name]) for g in touched}
@@ -76,16 +90,49 @@ def cut(
     gone = gone_channels(plain, {g.name: chosen[g.name] for g in plain}, reads=False)
     merging_at = {reader: name for name, reader in merged.items()}
     paths = _running_order(work, reader_paths(work, touched), batches, run)
-    stand = _Stand(work, batches, run, steps, copies, seed)
-    with progress.task("refitting", len(paths)) as advance:
-        for path in paths:
-            if path in merging_at:
-                name = merging_at[path]
-                chosen[name] = _merge(stand, name, path, kept[name], seen)
-            else:
-                _refit(stand, path, gone.get(path), seen)
-            advance(1)
-    return Pruned(stand.model, chosen, tuple(merged))
+    fork = next((k for k, path in enumerate(paths) if path in merging_at), len(paths))
+    starts = judge.starts if judge is not None else 1
+    tried: list[tuple[float, float]] = []
+    with progress.task("refitting", fork + starts * (len(paths) - fork)) as advance:
+
+        def go_on(stand: _Stand, paths: Sequence[str], start: int = 0) -> dict[str, Tensor]:
+            found: dict[str, Tensor] = {}
+            for path in paths:
+                if path in merging_at:
+                    name = merging_at[path]
+                    found[name] = _merge(stand, name, path, kept[name], seen, start)
+                else:
+                    _refit(stand, path, gone.get(path), seen)
+                advance(1)
+            return found
+
+        stand = _Stand(work, batches, run, steps, copies, seed)
+        go_on(stand, paths[:fork])
+        if judge is None or fork == len(paths):
+            chosen |= go_on(stand, paths[fork:])
+            return Pruned(stand.model, chosen, tuple(merged))
+        best, units = stand, {}
+        first = merging_at[paths[fork]]
+        held = stand.reach(first, _Held(judge.batches))
+        stand.reach(first, stand.held)  # once, not in every fork
+        for start in range(starts):
+            own = stand.fork()
+            found = go_on(own, paths[fork:], start)
+            tried.append(_judged(own, held, judge.labels))
+            if tried[-1] == max(tried) and tried.count(tried[-1]) == 1:
+                best, units = own, found
+    return Pruned(
+        best.model, chosen | units, tuple(merged), tuple(accuracy for accuracy, _ in tried)
+    )
+
+
+def _judged(stand: _Stand, held: _Held, labels: Tensor) -> tuple[float, float]:
+    """Accuracy (0..1) and, the larger the better, minus the cross-entropy."""
+    model = stand.rest(held)
+    with torch.no_grad(), eval_mode(model):
+        logits = torch.cat([model(batch.clone()) for batch in held.batches]).float().cpu()
+    entropy = float(nn.functional.cross_entropy(logits, labels))
+    return float((logits.argmax(1) == labels).double().mean()), -entropy
 
 
 def _running_order(
@@ -103,11 +150,33 @@ def _running_order(
     return order
 
 
+class _Held:
+    """Batches as far as they have run: the outputs of the first `done` steps of a network."""
+
+    def __init__(self, batches: Sequence[Tensor], done: int = 0) -> None:
+        self.batches, self.done = list(batches), done
+        self.borrowed = True  # by others as well: a step may work in place
+
+    def move_on(self, steps: Sequence[nn.Module]) -> None:
+        """Run on to the end of `steps`, or as far as the outputs fit `MEMORY`."""
+        images = sum(len(batch) for batch in self.batches)
+        while self.done < len(steps):
+            step = steps[self.done]
+            with torch.no_grad(), eval_mode(step):
+                first = step(self.batches[0][:1].clone())
+                if first.numel() * first.element_size() * images > MEMORY:
+                    return
+                self.batches = [
+                    step(batch.clone() if self.borrowed else batch) for batch in self.batches
+                ]
+            self.done, self.borrowed = self.done + 1, False
+
+
 class _Stand:
     """The network under the knife, and how far its images have run.
 
-    `held` are the outputs of the first `done` steps for every batch: what is cut or refitted comes
-    after them, so that they need not be computed again. They move on as long as they fit `MEMORY`.
+    What is cut or refitted comes after the steps whose outputs are `held`, so that they need not be
+    computed again.
     """
 
     def __init__(
@@ -121,7 +190,27 @@ class _Stand:
     ) -> None:
         self.model, self.run, self.steps = model, run, steps
         self.copies, self.seed = copies, seed
-        self.held, self.done = list(batches), 0
+        self.held = _Held(batches)
+
+    def fork(self) -> _Stand:
+        """The same stand for another attempt, its network a copy."""
+        other = copy.copy(self)
+        other.model = copy.deepcopy(self.model)
+        other.held = _Held(self.held.batches, self.held.done)
+        return other
+
+    def rest(self, held: _Held) -> nn.Module:
+        """What is still to run for images that are `held`."""
+        if not held.done:
+            return self.model
+        return nn.Sequential(*(module for _, module in self.steps(self.model)[held.done :]))
+
+    def reach(self, path: str, held: _Held) -> _Held:
+        """Run images on to the step that `path` is in, as far as memory allows."""
+        place = self._place(path)
+        if place is not None:
+            held.move_on([module for _, module in self.steps(self.model)[:place]])
+        return held
 
     def rows(
         self, path: str, positions: int, *, drawn_as: str, outputs: bool
@@ -137,30 +226,26 @@ class _Stand:
             seen = given if outputs else rows
             found.append(seen.view(-1, images, seen.shape[-1]))
 
-        steps = self.steps(self.model)
-        place = next(
-            (k for k, (name, _) in enumerate(steps) if path == name or path.startswith(f"{name}.")),
-            None,
-        )
+        place = self._place(path)
         if place is None:  # one step: the model itself
             visit_rows(
                 self.model,
                 {path: positions},
-                self.held,
+                self.held.batches,
                 visit,
                 run=self.run,
                 seed=self.seed,
                 drawn_as={path: drawn_as},
             )
         else:
-            self._move_on([module for _, module in steps[:place]])
-            rest = nn.Sequential(*(module for _, module in steps[self.done : place + 1]))
+            held, steps = self.reach(path, self.held), self.steps(self.model)
+            rest = nn.Sequential(*(module for _, module in steps[held.done : place + 1]))
             name = steps[place][0]
-            inner = f"{place - self.done}" + path[len(name) :]
+            inner = f"{place - held.done}" + path[len(name) :]
             visit_rows(
                 rest,
                 {inner: positions},
-                self.held,
+                held.batches,
                 visit,
                 run=lambda part, batch: part(batch.clone()),  # a step may work in place
                 seed=self.seed,
@@ -169,17 +254,13 @@ class _Stand:
         whole = torch.cat(found, 1)
         return whole.flatten(0, 1), len(whole) * self.copies
 
-    def _move_on(self, steps: Sequence[nn.Module]) -> None:
-        images = sum(len(batch) for batch in self.held)
-        while self.done < len(steps):
-            step = steps[self.done]
-            with torch.no_grad(), eval_mode(step):
-                first = step(self.held[0][:1].clone())
-                if first.numel() * first.element_size() * images > MEMORY:
-                    return
-                # Clones, because a step may work in place.
-                self.held = [step(batch if self.done else batch.clone()) for batch in self.held]
-            self.done += 1
+    def _place(self, path: str) -> int | None:
+        """The step that a layer is in."""
+        names = [name for name, _ in self.steps(self.model)]
+        return next(
+            (k for k, name in enumerate(names) if path == name or path.startswith(f"{name}.")),
+            None,
+        )
 
 
 def _refit(stand: _Stand, path: str, gone: Tensor | None, seen: Survey) -> None:
@@ -229,7 +310,7 @@ def _tall(rows: Tensor, anchor: Tensor, target: Tensor, num_samples: int) -> Out
     return Outgoing(weight, y_mean.double() - weight @ x_mean.double(), part)
 
 
-def _merge(stand: _Stand, name: str, reader: str, keep: int, seen: Survey) -> Tensor:
+def _merge(stand: _Stand, name: str, reader: str, keep: int, seen: Survey, start: int) -> Tensor:
     """Merge the units of the linear layer `name` into `keep`; return the survivors."""
     work = stand.model
     layer, consumer = work.get_submodule(name), find_consumer(work, name)
@@ -239,7 +320,8 @@ def _merge(stand: _Stand, name: str, reader: str, keep: int, seen: Survey) -> Te
         after = consumer.after(before)
         weight_in, bias = parameters(layer)
         weight, outer = parameters(consumer.layer)
-        selection = select(after, weight_in, weight, SelectOptions(rule="cluster", keep=keep))
+        options = SelectOptions(rule="cluster", keep=keep, seed=start)
+        selection = select(after, weight_in, weight, options)
         incoming, outgoing = merge(
             before,
             consumer.after,

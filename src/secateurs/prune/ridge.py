@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -81,14 +82,48 @@ def left_out_error(
     x (samples, inputs), y (samples, outputs); float64 throughout.
     """
     _check(ridges)
-    x, y = x.double() - x.mean(0, dtype=torch.float64), y.double() - y.mean(0, dtype=torch.float64)
-    u, values, _ = torch.linalg.svd(x, full_matrices=False)
-    squares, u = _significant(values.square(), u)
+    y = y.double() - y.mean(0, dtype=torch.float64)
+    squares, u = _left_vectors(x)
     if len(squares) == 0:
         return float(y.square().sum()) / len(y)
     scale = float(squares.sum()) / min(x.shape)
     errors = _errors(u, y, u.T @ y, squares, ridges, scale, len(x), copies)
     return float(errors.amin()) / len(x)
+
+
+def left_out(x: Tensor, y: Tensor, *, ridges: Sequence[float] = RIDGES, copies: int = 1) -> Tensor:
+    """What `fit_ridge` at the ridge of least leave-one-out error gives for each image left out.
+
+    x (samples, inputs), y (samples, outputs); returns (samples, outputs) float64. Exact, with the
+    intercept fitted anew, from the hat matrix; the ridge's scale is that of all samples.
+    """
+    _check(ridges)
+    mean = y.mean(0, dtype=torch.float64)
+    y = y.double() - mean
+    squares, u = _left_vectors(x)
+    if len(squares) == 0:
+        return mean.expand_as(y)
+    scale, projected = float(squares.sum()) / min(x.shape), u.T @ y
+    errors = _errors(u, y, projected, squares, ridges, scale, len(x), copies)
+    shrink = squares / (squares + ridges[int(errors.argmin())] * scale)
+    rows = _by_image(u, copies)
+    one = torch.eye(copies, dtype=torch.float64, device=u.device) - 1 / len(x)
+    rest = _by_image(y - u @ (shrink[:, None] * projected), copies)
+    away = torch.linalg.solve(one - (rows * shrink) @ rows.mT, rest)
+    return y + mean - away.transpose(0, 1).reshape(y.shape)
+
+
+def _left_vectors(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared singular values (rank,) and left singular vectors (samples, rank) of centred x."""
+    u, values, _ = torch.linalg.svd(
+        x.double() - x.mean(0, dtype=torch.float64), full_matrices=False
+    )
+    return _significant(values.square(), u)
+
+
+def _by_image(rows: Tensor, copies: int) -> Tensor:
+    """(samples, columns), view by view, as (images, copies, columns)."""
+    return rows.view(copies, -1, rows.shape[1]).transpose(0, 1)
 
 
 def fit_ridge_stream(
@@ -159,9 +194,7 @@ def _errors(
     if len(u) % copies:
         raise InputError(f"ridge: {len(u)} samples are not {copies} views of the same images")
 
-    def by_image(rows: Tensor) -> Tensor:
-        return rows.view(copies, -1, rows.shape[1]).transpose(0, 1)  # (images, copies, columns)
-
+    by_image = partial(_by_image, copies=copies)
     few = projected.shape[1] <= len(projected)
     outside = y - u @ projected
     mixed = inner = floor = projected

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
 from secateurs.errors import InputError
-from secateurs.files import write_text
 from secateurs.report import grid_figures as figures
 from secateurs.report import grid_words, words
-from secateurs.report.canvas import DARK, Plot
+from secateurs.report.canvas import Plot
 from secateurs.report.outcome import Record
-from secateurs.report.page import TEMPLATES, embedded_json, policy
 from secateurs.report.panels import Panel
+from secateurs.report.render import render_page, write_page
 from secateurs.report.tables import Table
 from secateurs.report.words import degrees, integer, percent, percent_interval
 
@@ -33,46 +27,28 @@ def write_grid_page(grid: Record, directory: Path) -> Path:
     """
     if grid.get("schema") != SCHEMA:
         raise InputError(f"grid: schema is {grid.get('schema')!r}, expected {SCHEMA}")
-    path = directory / NAME
-    try:
-        write_text(path, render_grid(grid))
-    except OSError as error:
-        raise InputError(f"{path}: the page cannot be written ({error.strerror})") from None
-    return path
+    return write_page(directory / NAME, render_grid(grid))
 
 
 def render_grid(grid: Record) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     blocks = {panel.key: panel for panel in (_maps(grid), _trade_off(grid), _means(grid))}
-    plots = {
-        f"plot-{panel.key}-{index}": json.loads(str(plot.figure.to_json()))
-        for panel in blocks.values()
-        for index, plot in enumerate(panel.plots)
-    }
     colours = figures.angle_colours(len(grid["settings"]["angles_deg"])) + figures.angle_colours(3)
-    scripts = (get_plotlyjs(), (TEMPLATES / "report.js").read_text(encoding="utf-8"))
-    return environment.get_template("grid.html.j2").render(
-        grid=grid,
-        headline=grid_words.headline(grid),
-        standfirst=grid_words.standfirst(grid),
-        tiles=grid_words.tiles(grid),
-        cautions=grid_words.cautions(grid),
-        command=grid_words.command(grid),
-        blocks=blocks,
-        record=_record(grid),
-        words=words,
-        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        scripts=[Markup(text) for text in scripts],
-        policy=policy(scripts),
-        plots=embedded_json(plots),
-        dark=embedded_json(DARK | dict(colours)),
+    return render_page(
+        "grid.html.j2",
+        blocks.values(),
+        {
+            "grid": grid,
+            "headline": grid_words.headline(grid),
+            "standfirst": grid_words.standfirst(grid),
+            "tiles": grid_words.tiles(grid),
+            "cautions": grid_words.cautions(grid),
+            "command": grid_words.command(grid),
+            "blocks": blocks,
+            "record": _record(grid),
+            "words": words,
+        },
+        colours=dict(colours),
     )
 
 

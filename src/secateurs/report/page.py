@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
 from secateurs.errors import InputError
-from secateurs.files import write_text
 from secateurs.report import cautions, merged, panels, summary, words
-from secateurs.report.canvas import DARK
 from secateurs.report.outcome import Record, outcome
+from secateurs.report.render import render_page, write_page
 from secateurs.report.samples import read_samples, samples_absence, samples_sentence
 from secateurs.report.schema import check_results, load_results
 
 __all__ = ["load_results", "render", "write_report"]
 
-TEMPLATES = Path(__file__).parent / "templates"
 # A list of thousands of file names helps nobody: results.json holds all of them.
 MAX_LISTED = 40
 
@@ -38,95 +30,55 @@ def write_report(results: dict[str, Any], study_dir: Path, out: Path | None = No
     if path.is_dir():
         raise InputError(f"{path}: is a directory; give the name of the page to write")
     text = render(check_results(results), study_dir)
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise InputError(f"{path}: the report cannot be written ({error.strerror})") from None
-    return path
+    return write_page(path, text)
 
 
 def render(results: Record, study_dir: Path) -> str:
     """The page as text; `results` must have passed `check_results`."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     found = outcome(results)
     blocks = _blocks(results)
-    plots = {
-        f"plot-{panel.key}-{index}": json.loads(str(plot.figure.to_json()))
-        for panel in blocks.values()
-        for index, plot in enumerate(panel.plots)
-    }
-    scripts = (get_plotlyjs(), (TEMPLATES / "report.js").read_text(encoding="utf-8"))
     samples = read_samples(results, study_dir)
     pictures = merged.read_pictures(results, study_dir)
-    return environment.get_template("report.html.j2").render(
-        name=results["data"]["name"],
-        headline=summary.headline(results),
-        standfirst=summary.standfirst(results),
-        tiles=summary.tiles(results),
-        found=found,
-        num_layers=summary.num_layers(results),
-        accuracy=summary.accuracy_lines(found) if found else [],
-        accuracy_note=summary.accuracy_note(found) if found else "",
-        spans=summary.accuracy_spans(found) if found else [],
-        chosen=results["chosen"],
-        advice=summary.advice(results),
-        ends_with_choice=summary.ends_with_choice(results),
-        warnings=cautions.warnings(results),
-        reassurance=cautions.reassurance(results),
-        leakage=cautions.leakage_lines(results),
-        blocks=blocks,
-        units=panels.tables.units_table(results) if results["pruned"] else None,
-        pruned=results["pruned"],
-        merged_layers=merged.layers(results),
-        merged_absence=merged.absence(results, pictures),
-        pictures=pictures,
-        held={picture.number for picture in pictures if picture.source},
-        cost=results["cost"],
-        data=results["data"],
-        split=results["split"],
-        weights=results["weights"],
-        findings=_findings(results),
-        notes=_notes(results),
-        samples=samples,
-        num_wrong=sum("wrong" in sample.state for sample in samples),
-        num_changed=sum("changed" in sample.state for sample in samples),
-        samples_sentence=samples_sentence(samples),
-        samples_absence=samples_absence(samples),
-        record=_record(results),
-        words=words,
-        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        scripts=[Markup(text) for text in scripts],
-        policy=policy(scripts),
-        plots=embedded_json(plots),
-        dark=embedded_json(DARK),
-    )
-
-
-def embedded_json(value: Any) -> Markup:
-    """JSON that can stand inside a script element: nothing in it can close the element.
-
-    >>> embedded_json("</script>")
-    Markup('"\\\\u003c/script\\\\u003e"')
-    """
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
-
-
-def policy(scripts: tuple[str, ...]) -> str:
-    """A content security policy: the two scripts by their hashes, own pictures, nothing else."""
-    digests = [hashlib.sha256(text.encode()).digest() for text in scripts]
-    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
-        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    return render_page(
+        "report.html.j2",
+        blocks.values(),
+        {
+            "name": results["data"]["name"],
+            "headline": summary.headline(results),
+            "standfirst": summary.standfirst(results),
+            "tiles": summary.tiles(results),
+            "found": found,
+            "num_layers": summary.num_layers(results),
+            "accuracy": summary.accuracy_lines(found) if found else [],
+            "accuracy_note": summary.accuracy_note(found) if found else "",
+            "spans": summary.accuracy_spans(found) if found else [],
+            "chosen": results["chosen"],
+            "advice": summary.advice(results),
+            "ends_with_choice": summary.ends_with_choice(results),
+            "warnings": cautions.warnings(results),
+            "reassurance": cautions.reassurance(results),
+            "leakage": cautions.leakage_lines(results),
+            "blocks": blocks,
+            "units": panels.tables.units_table(results) if results["pruned"] else None,
+            "pruned": results["pruned"],
+            "merged_layers": merged.layers(results),
+            "merged_absence": merged.absence(results, pictures),
+            "pictures": pictures,
+            "held": {picture.number for picture in pictures if picture.source},
+            "cost": results["cost"],
+            "data": results["data"],
+            "split": results["split"],
+            "weights": results["weights"],
+            "findings": _findings(results),
+            "notes": _notes(results),
+            "samples": samples,
+            "num_wrong": sum("wrong" in sample.state for sample in samples),
+            "num_changed": sum("changed" in sample.state for sample in samples),
+            "samples_sentence": samples_sentence(samples),
+            "samples_absence": samples_absence(samples),
+            "record": _record(results),
+            "words": words,
+        },
     )
 
 

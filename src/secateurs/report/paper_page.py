@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
 from secateurs.errors import InputError
-from secateurs.files import read_json, write_text
+from secateurs.files import read_json
 from secateurs.report import paper_beyond as beyond
 from secateurs.report import paper_panels as panels
 from secateurs.report import words
-from secateurs.report.canvas import DARK
 from secateurs.report.outcome import Record
-from secateurs.report.page import TEMPLATES, embedded_json, policy
+from secateurs.report.render import render_page, write_page
 from secateurs.report.words import integer, percent, percent_interval, plural
 from secateurs.study.published import published
 
@@ -65,23 +59,11 @@ def write_paper_page(answer: Record, directory: Path) -> Path:
     """
     if answer.get("schema") != SCHEMA:
         raise InputError(f"paper: schema is {answer.get('schema')!r}, expected {SCHEMA}")
-    path = directory / NAME
-    try:
-        write_text(path, render_paper(answer))
-    except OSError as error:
-        raise InputError(f"{path}: the page cannot be written ({error.strerror})") from None
-    return path
+    return write_page(directory / NAME, render_paper(answer))
 
 
 def render_paper(answer: Record) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     first = [
         panels.table1(answer),
         *panels.search(answer),
@@ -96,25 +78,18 @@ def render_paper(answer: Record) -> str:
         beyond.compensation(answer),
         beyond.smallest(answer),
     ]
-    plots = {
-        f"plot-{panel.key}-{index}": json.loads(str(plot.figure.to_json()))
-        for panel in (*first, *second)
-        for index, plot in enumerate(panel.plots)
-    }
-    scripts = (get_plotlyjs(), (TEMPLATES / "report.js").read_text(encoding="utf-8"))
-    return environment.get_template("paper.html.j2").render(
-        paper=answer,
-        headline=headline(answer),
-        standfirst=standfirst(answer),
-        tiles=_tiles(answer),
-        cautions=cautions(answer),
-        first=first,
-        second=second,
-        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        scripts=[Markup(text) for text in scripts],
-        policy=policy(scripts),
-        plots=embedded_json(plots),
-        dark=embedded_json(DARK),
+    return render_page(
+        "paper.html.j2",
+        (*first, *second),
+        {
+            "paper": answer,
+            "headline": headline(answer),
+            "standfirst": standfirst(answer),
+            "tiles": _tiles(answer),
+            "cautions": cautions(answer),
+            "first": first,
+            "second": second,
+        },
     )
 
 

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
 from secateurs.errors import InputError
-from secateurs.files import write_text
 from secateurs.report import search_captions, search_words, words
 from secateurs.report import search_figures as figures
 from secateurs.report import search_grid_figures as grid_figures
-from secateurs.report.canvas import DARK, Plot
+from secateurs.report.canvas import Plot
 from secateurs.report.grid_figures import angle_colours
 from secateurs.report.outcome import Record
-from secateurs.report.page import TEMPLATES, embedded_json, policy
 from secateurs.report.panels import Panel
+from secateurs.report.render import render_page, write_page
 from secateurs.report.search_parallel import lines_of, parallel
 from secateurs.report.search_tables import cells_table, ranked_table, rungs_table, trials_table
 from secateurs.report.tables import Table
@@ -48,45 +42,26 @@ def write_search_page(search: Record, directory: Path) -> Path:
     """
     if search.get("schema") != SCHEMA:
         raise InputError(f"search: schema is {search.get('schema')!r}, expected {SCHEMA}")
-    path = directory / NAME
-    try:
-        write_text(path, render_search(search))
-    except OSError as error:
-        raise InputError(f"{path}: the page cannot be written ({error.strerror})") from None
-    return path
+    return write_page(directory / NAME, render_search(search))
 
 
 def render_search(search: Record) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     sections = _sections(search)
-    plots = {
-        f"plot-{panel.key}-{index}": json.loads(str(plot.figure.to_json()))
-        for section in sections
-        for panel in section.panels
-        for index, plot in enumerate(panel.plots)
-    }
     colours = angle_colours(len(search["trials"])) if search["cells"] is not None else []
-    scripts = (get_plotlyjs(), (TEMPLATES / "report.js").read_text(encoding="utf-8"))
-    return environment.get_template("search.html.j2").render(
-        search=search,
-        headline=search_words.headline(search),
-        standfirst=search_words.standfirst(search),
-        tiles=search_words.tiles(search),
-        cautions=search_words.cautions(search),
-        sections=sections,
-        record=_record(search),
-        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        scripts=[Markup(text) for text in scripts],
-        policy=policy(scripts),
-        plots=embedded_json(plots),
-        dark=embedded_json(DARK | dict(colours)),
+    return render_page(
+        "search.html.j2",
+        (panel for section in sections for panel in section.panels),
+        {
+            "search": search,
+            "headline": search_words.headline(search),
+            "standfirst": search_words.standfirst(search),
+            "tiles": search_words.tiles(search),
+            "cautions": search_words.cautions(search),
+            "sections": sections,
+            "record": _record(search),
+        },
+        colours=dict(colours),
     )
 
 

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
-from secateurs.errors import InputError
-from secateurs.files import write_text
 from secateurs.report import shrink_figures as figures
 from secateurs.report import words
-from secateurs.report.canvas import DARK, Plot
-from secateurs.report.page import TEMPLATES, embedded_json, policy
+from secateurs.report.canvas import Plot
 from secateurs.report.panels import Panel
+from secateurs.report.render import render_page, write_page
 from secateurs.report.tables import Table
 from secateurs.report.words import integer, milliseconds, percent, percent_interval, size
 
@@ -30,45 +23,26 @@ def write_shrink_page(record: Record, directory: Path) -> Path:
     The file is written whole or not at all and loads nothing from anywhere. Raises InputError when
     it cannot be written.
     """
-    path = directory / NAME
-    try:
-        write_text(path, render_shrink(record))
-    except OSError as error:
-        raise InputError(f"{path}: the page cannot be written ({error.strerror})") from None
-    return path
+    return write_page(directory / NAME, render_shrink(record))
 
 
 def render_shrink(record: Record) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     panels = [_groups(record), _way(record)]
     if record["recovery"] is not None and record["recovery"]["curve"]:
         panels.append(_recovery(record))
-    plots = {
-        f"plot-{panel.key}-{index}": json.loads(str(plot.figure.to_json()))
-        for panel in panels
-        for index, plot in enumerate(panel.plots)
-    }
-    scripts = (get_plotlyjs(), (TEMPLATES / "report.js").read_text(encoding="utf-8"))
-    return environment.get_template("shrink.html.j2").render(
-        record=record,
-        headline=headline(record),
-        tiles=_tiles(record),
-        panels=panels,
-        cost=_cost_table(record),
-        cautions=cautions(record),
-        words=words,
-        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        scripts=[Markup(text) for text in scripts],
-        policy=policy(scripts),
-        plots=embedded_json(plots),
-        dark=embedded_json(DARK),
+    return render_page(
+        "shrink.html.j2",
+        panels,
+        {
+            "record": record,
+            "headline": headline(record),
+            "tiles": _tiles(record),
+            "panels": panels,
+            "cost": _cost_table(record),
+            "cautions": cautions(record),
+            "words": words,
+        },
     )
 
 
@@ -91,6 +65,12 @@ def cautions(record: Record) -> list[str]:
         "Validation images chose the epoch of the recovery or the size of the cut where either was "
         "asked for; the test images were not looked at."
     ]
+    starts = record["starts"]
+    if len(starts) > 1:
+        found.append(
+            f"Validation also chose between {len(starts)} starts of the merging, which reached "
+            f"{percent(min(starts))} to {percent(max(starts))} before any recovery."
+        )
     if record["note"]:
         found.append(
             f"Only chains of layers were looked at: {record['note']}. Other units were left alone."

@@ -12,7 +12,7 @@ from plotly.offline import get_plotlyjs
 
 from secateurs.report import words
 from secateurs.report.canvas import DARK
-from secateurs.report.page import TEMPLATES, embedded_json, policy
+from secateurs.report.render import TEMPLATES, embedded_json, policy
 
 OWN = Path(__file__).parent / "templates"
 COMPENSATIONS = {

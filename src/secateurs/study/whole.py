@@ -22,7 +22,7 @@ from secateurs.prune.budget import Kept, Step, Widths, descent
 from secateurs.prune.groups import Group, Groups, find_groups
 from secateurs.prune.merged import with_merging
 from secateurs.prune.narrow import PARITY_LIMIT, checked, difference, gone_channels, narrow
-from secateurs.prune.network import Pruned, cut, recalibrate
+from secateurs.prune.network import Judge, Pruned, cut, recalibrate
 from secateurs.prune.surgeon import Elimination
 from secateurs.prune.survey import Survey, survey
 from secateurs.ship.latency import torch_latency
@@ -44,7 +44,8 @@ class Budget:
     `params` and `macs` 0..1; `latency` 0..1 of the time measured on this device at
     `latency_batch` images; `max_loss` points of validation accuracy before any recovery. The
     smallest network within `max_loss` is taken when nothing else is given. `round_to` keeps the
-    channels of every group a multiple of it.
+    channels of every group a multiple of it. Units that merge are grouped from `starts` random
+    starts, and validation decides between them.
     """
 
     params: float | None = None
@@ -54,6 +55,7 @@ class Budget:
     latency_batch: int = 64
     round_to: int = 8
     fewest: int = 8
+    starts: int = 5
     recovery: RecoveryOptions = field(default_factory=RecoveryOptions)
 
     def __post_init__(self) -> None:
@@ -65,6 +67,8 @@ class Budget:
             raise InputError(f"max_loss: expected points from 0 on, got {self.max_loss:g}")
         if self.round_to < 1 or self.fewest < 1:
             raise InputError("round_to and fewest: expected at least 1")
+        if self.starts < 1:
+            raise InputError(f"starts: expected at least 1, got {self.starts}")
         if self.params is self.macs is self.latency is self.max_loss is None:
             raise InputError("budget: give params, macs, latency or max_loss")
 
@@ -102,8 +106,9 @@ def prune_whole(
     """Prune every group of a network that can be, to the budget, and train it on if asked to.
 
     Units are taken where they cost the least loss for what they save, measured on the training
-    images; validation decides where `max_loss` does, and the best epoch of a recovery. The model
-    given is not changed. Raises InputError when nothing can be cut or the budget cannot be met.
+    images; validation decides where `max_loss` does, between the starts of what is merged, and the
+    best epoch of a recovery. The model given is not changed. Raises InputError when nothing can be
+    cut or the budget cannot be met.
     """
     started = time.perf_counter()
     stop = stop or StopFlag()
@@ -126,7 +131,10 @@ def prune_whole(
     stop.check()
     seen = survey(model, groups.found, batches, copies=copies, seed=config.seed, progress=progress)
     stop.check()
-    seen = with_merging(model, groups.found, seen, batches, copies=copies, progress=progress)
+    steps = partial(chain, name=config.backbone)
+    seen = with_merging(
+        model, groups.found, seen, batches, steps=steps, copies=copies, progress=progress
+    )
     widths = Widths(model, groups.found, size=size)
     stop.check()
     labels = torch.from_numpy(val.labels)
@@ -136,7 +144,7 @@ def prune_whole(
         logits = torch.cat([predict_logits(network, images) for images in answers])
         return float((logits.argmax(1) == labels).double().mean())
 
-    def cut_to(kept: Kept, *, progress: Progress = SILENT) -> Pruned:
+    def cut_to(kept: Kept, *, judge: Judge | None = None, progress: Progress = SILENT) -> Pruned:
         stop.check()
         result = cut(
             model,
@@ -144,9 +152,10 @@ def prune_whole(
             seen,
             kept,
             batches,
-            steps=lambda network: chain(network, config.backbone),
+            steps=steps,
             copies=copies,
             seed=config.seed,
+            judge=judge,
             progress=progress,
         )
         recalibrate(result.model, batches)
@@ -155,7 +164,7 @@ def prune_whole(
     way, chosen, tried = _choose(
         model, groups.found, widths, seen, budget, batches[0], cut_to, accuracy, progress
     )
-    result = cut_to(chosen.kept, progress=progress)
+    result = cut_to(chosen.kept, judge=Judge(answers, labels, budget.starts), progress=progress)
     seconds = time.perf_counter() - started
     parity = difference(model, groups.found, result.survivors, batches[0][:CHECKED_IMAGES])
     assert parity <= PARITY_LIMIT, f"removed and zeroed differ: {parity}"
@@ -181,6 +190,7 @@ def prune_whole(
         "way": [_step_row(step, way[0]) for step in way],
         "chosen": _step_row(chosen, way[0]),
         "tried": tried,
+        "starts": list(result.tried),
         "parity": parity,
         "seconds": seconds,
         "recovery": None if recovered is None else recovered.to_json(),
