@@ -27,7 +27,8 @@ from secateurs.files import cache_dir
 from secateurs.ship.checkpoint import save
 from secateurs.ship.spec import ImageInput, describe
 from secateurs.study.config import StudyConfig
-from secateurs.study.explore import Explorer, cut, find_place, open_explorer
+from secateurs.study.explore import Explorer, cut, open_explorer
+from secateurs.study.place import find_place
 from secateurs.study.wish import parse_wish
 
 CLASSES = tuple("abcdefg")

@@ -99,7 +99,8 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def explorer(net: Path, flags: Path, net_cache: Path) -> Any:
     """The network's layer `classifier.0`, ready to be cut."""
-    from secateurs.study.explore import find_place, open_explorer
+    from secateurs.study.explore import open_explorer
+    from secateurs.study.place import find_place
 
     place = find_place(net, str(flags))
     return open_explorer(place, "classifier.0", changes={}, cache=net_cache)

@@ -57,7 +57,8 @@ def explore(
         raise InputError("explore needs starlette and uvicorn: pip install 'secateurs[explore]'")
     from secateurs.serve.app import Desk, make_app
     from secateurs.serve.run import ADDRESS, listen, serve
-    from secateurs.study.explore import find_place, open_explorer
+    from secateurs.study.explore import open_explorer
+    from secateurs.study.place import find_place
 
     place = find_place(directory, data)
     listener = listen(port)

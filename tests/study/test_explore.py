@@ -20,13 +20,13 @@ from secateurs.study.explore import (
     answers,
     cut,
     facts,
-    find_place,
     look_at,
     open_explorer,
     save_wish,
     unit,
     wished_config,
 )
+from secateurs.study.place import find_place
 from secateurs.study.single import predict_saved, prune_saved
 from secateurs.study.wish import Wish, parse_wish
 

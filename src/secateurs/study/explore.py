@@ -19,7 +19,6 @@ from secateurs.data.decode import decode
 from secateurs.data.store import eval_pixels
 from secateurs.data.views import normalise
 from secateurs.errors import InputError
-from secateurs.files import read_json
 from secateurs.fit.inputs import run_frozen
 from secateurs.fit.metrics import Evaluation, evaluate
 from secateurs.fit.precision import resolve_device
@@ -38,6 +37,7 @@ from secateurs.study.bench import Dataset
 from secateurs.study.config import StudyConfig
 from secateurs.study.cut import Measured, cut_measured, measure
 from secateurs.study.grid_rows import LayerSizes, accuracy
+from secateurs.study.place import Place
 from secateurs.study.single import open_saved, save_cut
 from secateurs.study.wish import Wish
 
@@ -46,46 +46,6 @@ REMEMBERED = 4  # cuts whose weights are at hand for a picture or a unit
 TOP = 5  # answers to a picture
 
 Record = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a network and its images are; `identity` is that of a study's images, if it is one."""
-
-    directory: Path
-    model: Path
-    data: str
-    identity: Record | None = None
-
-
-def find_place(directory: Path, data: str | None) -> Place:
-    """The unpruned network of a study, or a saved model, and its images.
-
-    A study knows its images; those of another model must be given. Raises InputError when there is
-    no model or no image at hand.
-    """
-    if not directory.is_dir():
-        raise InputError(f"{directory}: no such directory; give a study's or a saved model's")
-    is_model = (directory / "model.json").exists()
-    root = directory.parent if is_model else directory
-    study = read_json(root / "study.json") if (root / "study.json").exists() else None
-    if not is_model and study is None:
-        raise InputError(
-            f"{directory}: neither a study nor a saved model (no study.json, no model.json in it)"
-        )
-    model = directory if is_model else directory / "unpruned"
-    if not (model / "model.json").exists():
-        raise InputError(
-            f"{directory}: this study has no network yet; run `secateurs study` to its end"
-        )
-    known = study.get("data") if isinstance(study, dict) else None
-    words = f"secateurs explore {shlex.quote(str(directory))} DATA"
-    if data is None and known is None:
-        raise InputError(f"{directory}: no images at hand; say where they are: {words}")
-    if data is None and known != "faces" and not Path(str(known)).is_dir():
-        raise InputError(f"{known}: the study's images are no longer there; {words}")
-    identity = study.get("identity") if isinstance(study, dict) else None
-    return Place(directory, model, data or str(known), identity)
 
 
 @dataclass(frozen=True)

@@ -328,15 +328,16 @@ def _fast_enough(
     row = torch_latency(
         model,
         narrow(model, groups, survivors),
-        images,
+        images.contiguous(),  # as users have them
         batch=budget.latency_batch,
         warmup=1,
         budget_s=LATENCY_S,
     )
-    # The ratio within rounds: what else runs on the machine slows both of a round.
-    tried.append({"kept": step.kept, "latency": row.ratio_p50})
+    # The ratio within rounds: what else runs on the machine slows both of a round. Three of four
+    # have to be fast enough, so that it is still so when it is measured again.
+    tried.append({"kept": step.kept, "latency": row.ratio_p75})
     assert budget.latency is not None
-    return row.ratio_p50 <= budget.latency
+    return row.ratio_p75 <= budget.latency
 
 
 def _group_rows(
