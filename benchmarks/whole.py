@@ -95,7 +95,8 @@ def targets(given: argparse.Namespace) -> list[Row]:
     if given.backbone == "alexnet":
         budgets = [
             Budget(params=1 / 16),
-            Budget(params=1 / 16, latency=1 / 3, recovery=RecoveryOptions(given.epochs)),
+            # A little less than the third that is wanted: it is measured again afterwards.
+            Budget(params=1 / 16, latency=0.32, recovery=RecoveryOptions(given.epochs)),
         ]
     else:
         budgets = [Budget(macs=0.5), Budget(macs=0.5, recovery=RecoveryOptions(given.epochs))]
@@ -126,8 +127,8 @@ def targets(given: argparse.Namespace) -> list[Row]:
                 else 100 * recovery.fit.curve[-1].val_accuracy,
                 "params": _size(whole.model) / _size(model),
                 "macs": whole.chosen.price.macs / whole.way[0].price.macs,
-                "latency_64": batch64.ratio,
-                "latency_1": batch1.ratio,
+                "latency_64": batch64.ratio_p50,
+                "latency_1": batch1.ratio_p50,
                 "seconds": whole.record["seconds"],
                 "recovery_s": None if recovery is None else recovery.seconds,
                 "cpu_s": used,
@@ -373,7 +374,7 @@ def main() -> None:
     options.add_argument("--weights", default="auto")
     options.add_argument("--store", default="networks", help="folder of the fine-tuned networks")
     options.add_argument("--splits", type=int, default=5)
-    options.add_argument("--epochs", type=int, default=40, help="of recovery")
+    options.add_argument("--epochs", type=int, default=60, help="of recovery")
     options.add_argument("--levels", type=_numbers, default=[0.7, 0.5, 0.35, 0.25])
     options.add_argument("--recover-at", type=_numbers, default=[0.35])
     options.add_argument("--rules", type=lambda text: text.split(","), default=list(RULES))
