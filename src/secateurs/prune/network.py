@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +93,7 @@ def cut(
     paths = _running_order(work, reader_paths(work, touched), batches, run)
     fork = next((k for k, path in enumerate(paths) if path in merging_at), len(paths))
     starts = judge.starts if judge is not None else 1
-    tried: list[tuple[float, float]] = []
+    stand = _Stand(work, batches, run, steps, copies, seed)
     with progress.task("refitting", fork + starts * (len(paths) - fork)) as advance:
 
         def go_on(stand: _Stand, paths: Sequence[str], start: int = 0) -> dict[str, Tensor]:
@@ -106,31 +107,51 @@ def cut(
                 advance(1)
             return found
 
-        stand = _Stand(work, batches, run, steps, copies, seed)
         go_on(stand, paths[:fork])
         if judge is None or fork == len(paths):
             chosen |= go_on(stand, paths[fork:])
             return Pruned(stand.model, chosen, tuple(merged))
-        best, units = stand, {}
-        first = merging_at[paths[fork]]
-        held = stand.reach(first, _Held(judge.batches))
-        stand.reach(first, stand.held)  # once, not in every fork
-        for start in range(starts):
-            own = stand.fork()
-            found = go_on(own, paths[fork:], start)
-            tried.append(_judged(own, held, judge.labels))
-            if tried[-1] == max(tried) and tried.count(tried[-1]) == 1:
-                best, units = own, found
-    return Pruned(
-        best.model, chosen | units, tuple(merged), tuple(accuracy for accuracy, _ in tried)
-    )
+        rest = partial(go_on, paths=paths[fork:])
+        model, units, tried = _best_start(stand, judge, merging_at[paths[fork]], rest)
+    return Pruned(model, chosen | units, tuple(merged), tried)
+
+
+def _best_start(
+    stand: _Stand,
+    judge: Judge,
+    first: str,
+    finish: Callable[..., dict[str, Tensor]],
+) -> tuple[nn.Module, dict[str, Tensor], tuple[float, ...]]:
+    """The network that a judge prefers, its merged units, and the accuracy from each start.
+
+    `finish(stand, start=k)` does what is left, from the merging of the layer `first` on. What runs
+    before that layer is the same from every start, and runs once.
+    """
+    held = stand.reach(first, _Held(judge.batches))
+    stand.reach(first, stand.held)
+    best: tuple[tuple[float, float], nn.Module, dict[str, Tensor]] | None = None
+    tried: list[float] = []
+    for start in range(judge.starts):
+        own = stand.fork()
+        units = finish(own, start=start)
+        score = _judged(own, held, judge.labels)
+        tried.append(score[0])
+        if best is None or score > best[0]:
+            best = score, own.model, units
+    assert best is not None
+    return best[1], best[2], tuple(tried)
 
 
 def _judged(stand: _Stand, held: _Held, labels: Tensor) -> tuple[float, float]:
     """Accuracy (0..1) and, the larger the better, minus the cross-entropy."""
     model = stand.rest(held)
+    parts: list[Tensor] = []
     with torch.no_grad(), eval_mode(model):
-        logits = torch.cat([model(batch.clone()) for batch in held.batches]).float().cpu()
+        for batch in held.batches:
+            logits = model(batch.clone()) if held.done else stand.run(model, batch)
+            assert isinstance(logits, Tensor)
+            parts.append(logits)
+    logits = torch.cat(parts).float().cpu()
     entropy = float(nn.functional.cross_entropy(logits, labels))
     return float((logits.argmax(1) == labels).double().mean()), -entropy
 
