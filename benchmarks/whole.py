@@ -37,7 +37,7 @@ from secateurs.progress import Console
 from secateurs.prune.budget import Widths, descent
 from secateurs.prune.groups import Group, find_groups
 from secateurs.prune.merged import with_merging
-from secateurs.prune.network import cut, recalibrate
+from secateurs.prune.network import Judge, cut, recalibrate
 from secateurs.prune.survey import survey
 from secateurs.ship.checkpoint import load, save
 from secateurs.ship.latency import torch_latency
@@ -50,7 +50,7 @@ from secateurs.study.whole import Budget, prune_whole, views
 
 Row = dict[str, Any]
 LATENCY_S = 5.0
-RULES = ("ours", "l2", "geometric_median", "taylor", "random")
+RULES = ("ours", "ours_judged", "l2", "geometric_median", "taylor", "random")
 
 
 def trained(given: argparse.Namespace, split: int) -> tuple[nn.Module, Bench]:
@@ -201,7 +201,11 @@ def evenly(widths: Widths, macs: float, round_to: int) -> dict[str, int]:
 
 
 def curves(given: argparse.Namespace) -> list[Row]:
-    """Every rule, with and without least squares, at every share of multiply-accumulates."""
+    """Every rule, with and without least squares, at every share of multiply-accumulates.
+
+    `ours` is one start of the merging, `ours_judged` the best of five on validation, as in
+    `prune_whole`: on validation that is no comparison among equals.
+    """
     rows: list[Row] = []
     for split in range(given.splits):
         model, bench = trained(given, split)
@@ -231,7 +235,9 @@ def curves(given: argparse.Namespace) -> list[Row]:
         torch.manual_seed(split)
         some = batches[0], torch.from_numpy(train.labels[: len(batches[0])])
         scores = {
-            rule: tp_scores(rule, model, groups, *some) for rule in given.rules if rule != "ours"
+            rule: tp_scores(rule, model, groups, *some)
+            for rule in given.rules
+            if not rule.startswith("ours")
         }
         measured: dict[tuple[int, ...], float] = {}
 
@@ -251,7 +257,7 @@ def curves(given: argparse.Namespace) -> list[Row]:
 
         for macs in given.levels:
             for rule in given.rules:
-                if rule == "ours":
+                if rule.startswith("ours"):
                     kept = descent(widths, seen.eliminations, macs=macs, round_to=8)[-1].kept
                     survivors = None
                 else:
@@ -270,8 +276,9 @@ def curves(given: argparse.Namespace) -> list[Row]:
                         batches,
                         steps=lambda network: chain(network, given.backbone),
                         refitting=refitting,
-                        merging=rule == "ours",
+                        merging=rule.startswith("ours"),
                         survivors=survivors,
+                        judge=Judge(seen_val, answers) if rule == "ours_judged" else None,
                         copies=copies,
                         seed=split,
                     )
