@@ -26,7 +26,7 @@ def grid() -> dict[str, Any]:
 @pytest.fixture
 def without_plotly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the five megabytes of Plotly out where a test is about other things."""
-    monkeypatch.setattr("secateurs.report.grid_page.get_plotlyjs", lambda: "window.Plotly = {};")
+    monkeypatch.setattr("secateurs.report.render.get_plotlyjs", lambda: "window.Plotly = {};")
 
 
 def shown(page: str) -> str:

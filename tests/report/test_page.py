@@ -51,7 +51,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def without_plotly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the five megabytes of Plotly out where a test is about other things."""
-    monkeypatch.setattr("secateurs.report.page.get_plotlyjs", lambda: "window.Plotly = {};")
+    monkeypatch.setattr("secateurs.report.render.get_plotlyjs", lambda: "window.Plotly = {};")
 
 
 def data_of(page: Page, key: str) -> Any:

@@ -22,7 +22,7 @@ from secateurs.report.search_tables import rungs_table
 @pytest.fixture
 def without_plotly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the five megabytes of Plotly out where a test is about other things."""
-    monkeypatch.setattr("secateurs.report.search_page.get_plotlyjs", lambda: "window.Plotly = {};")
+    monkeypatch.setattr("secateurs.report.render.get_plotlyjs", lambda: "window.Plotly = {};")
 
 
 def shown(page: str) -> str:

@@ -222,7 +222,7 @@ def test_the_command_as_typed(
         printed = capsys.readouterr()
         return int(ended.value.code or 0), printed.out, printed.err
 
-    monkeypatch.setattr("secateurs.report.grid_page.get_plotlyjs", lambda: "window.Plotly = {};")
+    monkeypatch.setattr("secateurs.report.render.get_plotlyjs", lambda: "window.Plotly = {};")
     common = [str(model), str(flags), "--layer", LAYER, "--cache", str(cache), "--quiet"]
     out = str(tmp_path / "out")
     words = [*common, "--out", out, "--angles", "4,9", "--stds", "1.5"]
