@@ -30,7 +30,7 @@ def _imports(path: Path) -> set[str]:
 def _stage(dotted: str) -> str:
     own = dotted.split(".")[1]
     # A command in a file of its own, `cli_<command>`, belongs to the command line.
-    return "cli" if own == "__main__" or own.startswith("cli_") and own not in BASE else own
+    return "cli" if own == "__main__" or (own.startswith("cli_") and own not in BASE) else own
 
 
 def test_imports_go_one_way():
