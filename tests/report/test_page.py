@@ -360,7 +360,7 @@ def test_an_unwritable_place_is_an_input_error(results: dict[str, Any], study_di
     with pytest.raises(InputError, match="is a directory; give the name of the page"):
         write_report(results, study_dir, study_dir)
     (study_dir / "file").write_text("")
-    with pytest.raises(InputError, match="the report cannot be written"):
+    with pytest.raises(InputError, match="the page cannot be written"):
         write_report(results, study_dir, study_dir / "file" / "report.html")
 
 

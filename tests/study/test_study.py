@@ -181,6 +181,7 @@ def test_a_second_run_trains_decodes_and_measures_nothing(
     assert json.loads(json.dumps(again)) == results
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_with_the_choice_and_a_study_goes_on_from_it(
     finished: tuple[Path, dict],
     flags: Path,
@@ -240,6 +241,7 @@ def test_progress_says_how_long_is_left(flags: Path, cache: Path, tmp_path: Path
     assert re.fullmatch(r"depth 53 run 2: \d+\.\d% on validation, \d+ s", last)
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_equals_unstopped(
     finished: tuple[Path, dict],
     flags: Path,
