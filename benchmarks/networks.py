@@ -1,0 +1,79 @@
+"""What scripts that cut whole networks share: fine-tuned networks by split, accuracy, spread."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import t as student
+from torch import nn
+
+from secateurs.files import cache_dir
+from secateurs.progress import Console
+from secateurs.ship.checkpoint import load, save
+from secateurs.study.bench import Bench, open_bench
+from secateurs.study.config import StudyConfig, from_preset
+from secateurs.study.models import evaluate_model, model_spec
+from secateurs.study.trials import SharedInputs, Store, Trial, run_trial
+
+Row = dict[str, Any]
+
+
+def options(doc: str) -> argparse.ArgumentParser:
+    """The words that all these scripts know."""
+    found = argparse.ArgumentParser(description=doc.splitlines()[0])
+    found.add_argument("data")
+    found.add_argument("--group-by")
+    found.add_argument("--backbone", default="alexnet")
+    found.add_argument("--depth", type=int, default=5)
+    found.add_argument("--weights", default="auto")
+    found.add_argument("--store", default="networks", help="folder of the fine-tuned networks")
+    found.add_argument("--json", type=Path, help="file for all figures, gone on from")
+    return found
+
+
+def heading() -> str:
+    """When and where a measurement ran."""
+    return (
+        f"{datetime.now(UTC).date()}, {torch.get_num_threads()} threads, {platform.machine()}, "
+        f"torch {torch.__version__}"
+    )
+
+
+def trained(given: argparse.Namespace, split: int) -> tuple[nn.Module, Bench]:
+    """The network of a split, from the store or fine-tuned now."""
+    config: StudyConfig = replace(
+        from_preset("quick"),
+        backbone=given.backbone,
+        group_by=given.group_by,
+        weights=given.weights,
+        depths=(given.depth,),
+        runs=1,
+        seed=split,
+    )
+    bench = open_bench(given.data, config, cache=cache_dir(), progress=Console())
+    folder = Path(given.store) / f"{given.backbone}-{given.depth}-{split}"
+    if not (folder / "model.json").exists():
+        shared = SharedInputs(progress=Console())
+        _, model = run_trial(bench, Trial(given.depth, 0), shared, Store(folder))
+        save(model, model_spec(model, bench, depth=given.depth, kept={}), folder)
+    return load(folder).model.to(bench.device), bench
+
+
+def accuracy(model: nn.Module, bench: Bench, side: str) -> float:
+    return 100 * evaluate_model(model, bench.dataset, side, bench.device).accuracy
+
+
+def spread(values: list[float]) -> str:
+    """Mean and 95% interval over splits."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return f"{mean:+.1f}"
+    half = float(student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
+    return f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
