@@ -30,7 +30,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Generator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import version
@@ -39,6 +39,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from coverage_table import Row, failures, table
 from secateurs.files import write_json
 from secateurs.nets.attention import open_attention
 from secateurs.nets.backbones import backbones, build, preprocessing
@@ -66,32 +67,6 @@ coatnet_nano_rw_224 poolformer_s12 caformer_s18 mambaout_femto hgnetv2_b0 eca_nf
 pvt_v2_b0 twins_svt_small tiny_vit_5m_224 focalnet_tiny_srf davit_tiny mvitv2_tiny hiera_tiny_224
 crossvit_tiny_240 inception_v4 xception41 botnet26t_256
 """
-
-
-@dataclass
-class Row:
-    """What became of one network; `failures` is empty when it passed all its steps."""
-
-    network: str
-    size: int = 0
-    groups_cut: int = 0
-    left_whole: int = 0
-    first_reason: str = ""
-    refused: dict[str, str] = field(default_factory=dict)  # groups whose check failed, and why
-    parameters_fraction: float | None = None
-    macs_fraction: float | None = None
-    parity: float | None = None
-    effect: float | None = None  # how much the cut changes the outputs: else parity means nothing
-    saved: str = ""
-    onnx: float | None = None  # of 1 or the largest logit
-    largest_logit: float | None = None
-    latency_ratio: float | None = None
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    peak_gib: float = 0.0
-    step: str = "starting"  # the one that runs
-    step_seconds: dict[str, float] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
 
 
 def reason_of(error: BaseException) -> str:
@@ -314,55 +289,6 @@ def in_process(name: str, *, timm: bool, seconds: float, memory_gib: float) -> R
             row.failures[row.step] = ended or died or f"exit code {status}"
     row.seconds, row.peak_gib = time.perf_counter() - start, peak
     return row
-
-
-def number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
-
-
-def short(text: str, width: int = 90) -> str:
-    text = text.replace("|", "/")
-    return text if len(text) <= width else f"{text[: width - 3]}..."
-
-
-def table(rows: list[Row]) -> str:
-    lines = [
-        "| network | groups cut | left whole | parameters left | MACs left | parity "
-        "| saved and loaded | ONNX difference | latency ratio, batch 1 | CPU seconds | peak GiB "
-        "| passed all |",
-        "|---" * 12 + "|",
-    ]
-    for row in rows:
-        cells = [
-            row.network,
-            str(row.groups_cut),
-            f"{row.left_whole} ({short(row.first_reason)})" if row.left_whole else "0",
-            number(row.parameters_fraction, ".0%"),
-            number(row.macs_fraction, ".0%"),
-            number(row.parity, ".0e"),
-            row.saved,
-            number(row.onnx, ".0e"),
-            number(row.latency_ratio, ".2f"),
-            f"{row.cpu_seconds:.0f}",
-            f"{row.peak_gib:.1f}",
-            "no" if row.failures else "yes",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def failures(rows: list[Row]) -> str:
-    passed = sum(not row.failures for row in rows)
-    lines = [f"{passed} of {len(rows)} networks pass all."]
-    for row in rows:
-        lines += [f"- {row.network}, {name}: {why}" for name, why in row.failures.items()]
-    refused = {row.network: row.refused for row in rows if row.refused}
-    if refused:
-        lines.append("\nGroups left whole because the check refused them:")
-    for network, reasons in refused.items():
-        name, why = next(iter(reasons.items()))
-        lines.append(f"- {network}: {len(reasons)}, the first {name}: {why}")
-    return "\n".join(lines)
 
 
 def run_all(names: list[str], given: argparse.Namespace) -> list[Row]:

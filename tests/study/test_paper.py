@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from narrow import LINEAR, narrowed
 
 from secateurs.cli import main

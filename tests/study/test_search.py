@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import shlex
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +17,7 @@ import numpy as np
 import pytest
 import typer
 from scipy.stats import t as student
+from searching import CONFIG, Trainings, asked
 
 from secateurs.cli import main
 from secateurs.cli_search import search as search_command
@@ -26,28 +25,15 @@ from secateurs.errors import InputError
 from secateurs.files import write_json
 from secateurs.fit.metrics import wilson_interval
 from secateurs.stopping import StopFlag, StopRequested
-from secateurs.study import search_methods, search_trials
+from secateurs.study import search_trials
 from secateurs.study.bench import open_bench
 from secateurs.study.config import StudyConfig
 from secateurs.study.search import run_search
 from secateurs.study.search_plan import GridSearch, Halving, Tpe
 from secateurs.study.search_rows import search_words
-from secateurs.study.search_space import draw, space_of
 from secateurs.study.search_trials import Job, bench_of
 from secateurs.study.trials import SharedInputs, Store, Trial, run_trial, trial_key
 
-CONFIG = StudyConfig(
-    backbone="mobilenet_v3_small",
-    weights="none",
-    depths=(53,),
-    runs=1,
-    scratch_runs=0,
-    views=1,
-    batch_size=14,
-    group_by=r"^(\d+)_",
-    device="cpu",
-    precision="float32",
-)
 GRID = GridSearch(lrs=(0.01, 0.001), epochs=(1, 3))
 
 
@@ -61,67 +47,6 @@ def finished(flags: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory)
     """A grid really trained."""
     out = tmp_path_factory.mktemp("search")
     return out, run_search(str(flags), CONFIG, GRID, out, cache=cache)
-
-
-class Trainings:
-    """Trainings that only pretend: they keep their books, diverge, and stop when told to."""
-
-    def __init__(self) -> None:
-        self.done: list[tuple[float, int, int, dict[str, Any]]] = []
-        self.stop_after: int | None = None
-        self.accuracy: Callable[[Any, int, int], float | None] = _accuracy
-
-    def __call__(self, bench: Any, trial: Trial, shared: Any, store: Store, **_: Any):
-        if self.stop_after is not None and len(self.done) >= self.stop_after:
-            raise StopRequested
-        config, curve = bench.config, []
-        for epoch in range(config.epochs):
-            value = self.accuracy(config, trial.run, epoch)
-            if value is None:
-                break
-            curve.append(
-                {
-                    "epoch": epoch,
-                    "train_loss": 1.0,
-                    "train_accuracy": 0.5,
-                    "val_loss": 2.0 - value,
-                    "val_accuracy": value,
-                }
-            )
-        best = max(curve, key=lambda e: (e["val_accuracy"], -e["val_loss"]), default=None)
-        key = trial_key(bench, trial)
-        record = {
-            "key": key, "depth": trial.depth, "run": trial.run, "pretrained": True,
-            "seed": config.seed + trial.run, "lr": config.lr, "epochs_run": len(curve),
-            "best_epoch": None if best is None else best["epoch"],
-            "stopped": "completed" if len(curve) == config.epochs else "diverged",
-            "message": "", "val_accuracy": None if best is None else best["val_accuracy"],
-            "val_loss": None if best is None else best["val_loss"], "curve": curve,
-            "precision": "float32", "timing": {"seconds": 2.0, "frozen_seconds": 0.5},
-        }  # fmt: skip
-        self.done.append((config.lr, config.epochs, trial.run, config.to_json()))
-        write_json(store.record(key), record)
-        return record, None
-
-
-def _accuracy(config: StudyConfig, run: int, epoch: int) -> float:
-    """Best at a learning rate of 1e-3; no two learning rates agree."""
-    return 0.7 - 0.1 * abs(np.log10(config.lr) + 3) + 0.001 * epoch + 0.01 * run
-
-
-@pytest.fixture
-def trainings(monkeypatch: pytest.MonkeyPatch) -> Trainings:
-    fake = Trainings()
-    monkeypatch.setattr(search_trials, "run_trial", fake)
-    return fake
-
-
-@pytest.fixture
-def go(flags: Path, cache: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    def run(plan: Any, config: StudyConfig = CONFIG, out: str = "out", **options: Any):
-        return run_search(str(flags), config, plan, tmp_path / out, cache=cache, **options)
-
-    return run
 
 
 def test_a_cell_is_what_a_training_of_that_many_epochs_gives(
@@ -249,124 +174,11 @@ def test_runs_that_diverge_leave_cells_without_accuracy(trainings, go):
         go(GridSearch((0.001,), (2,)), out="lost")
 
 
-def test_halving_trains_many_briefly_and_the_best_for_long(trainings, go):
-    plan = Halving(trials=9, min_epochs=2, max_epochs=10, eta=3)
-    answer = go(plan)
-    assert [(r["epochs"], len(r["numbers"])) for r in answer["rungs"]] == [(2, 9), (6, 3), (10, 1)]
-    space = space_of(plan.searched, num_train=len_train(answer))
-    lrs = [draw(space, seed=0, number=k)["lr"] for k in range(9)]
-    nearest = sorted(range(9), key=lambda k: abs(np.log10(lrs[k]) + 3))
-    assert answer["rungs"][1]["numbers"] == answer["rungs"][0]["promoted"] == sorted(nearest[:3])
-    assert answer["rungs"][2]["numbers"] == nearest[:1]
-    # Whole trainings under their own schedule, none of them twice.
-    assert sorted(epochs for _, epochs, _, _ in trainings.done) == [2] * 9 + [6] * 3 + [10]
-    assert {plain["schedule"] for *_, plain in trainings.done} == {"cosine"}
-    assert answer["cost"]["num_epochs"] == 9 * 2 + 3 * 6 + 10
-    assert answer["best"]["number"] == nearest[0]
-    assert {len(trial["parameters"]) for trial in answer["trials"]} == {4}
-
-
-def len_train(answer: dict[str, Any]) -> int:
-    return answer["split"]["counts"]["train"]
-
-
-def test_halving_promotes_none_that_diverged(trainings, go):
-    trainings.accuracy = lambda c, run, epoch: None if c.lr < 1e-3 else 0.5
-    answer = go(Halving(trials=6, min_epochs=1, max_epochs=2, eta=2))
-    good = [t["number"] for t in answer["trials"] if t["rung"] == 0 and not t["num_diverged"]]
-    assert good
-    assert set(answer["rungs"][1]["numbers"]) <= set(good)
-
-
-def asked(trainings: Trainings) -> list[float]:
-    return [lr for lr, *_ in trainings.done]
-
-
-def test_tpe_goes_on_with_the_same_configurations_and_trains_the_missing_only(trainings, go):
-    plan = Tpe(trials=14, epochs=2)
-    whole = go(plan, out="whole")
-    everything = asked(trainings)
-    assert len(everything) == len(set(everything)) == 14
-    parts: list[float] = []
-    for stop_after in (3, 12, None):
-        trainings.done, trainings.stop_after = [], None
-        if stop_after is not None:
-            trainings.stop_after = stop_after - len(parts)
-            with pytest.raises(StopRequested):
-                go(plan)
-        else:
-            resumed = go(plan)
-        parts += asked(trainings)
-    assert parts == everything
-    assert resumed == whole
-    best = [t["val_accuracy_mean"] for t in whole["trials"]]
-    assert np.mean(best[10:]) > np.mean(best[:10])  # it learnt something
-    trainings.done = []
-    more = go(replace(plan, trials=16))
-    assert more["trials"][:14] == whole["trials"] and len(trainings.done) == 2
-
-
-def test_tpe_of_fewer_trials_is_the_beginning_of_more(trainings, go):
-    few, many = go(Tpe(trials=3, epochs=1), out="a"), go(Tpe(trials=12, epochs=1), out="b")
-    assert many["trials"][:3] == few["trials"]
-
-
-def test_tpe_hears_of_divergence_and_avoids_it(trainings, go):
-    trainings.accuracy = lambda c, run, epoch: None if c.lr > 3e-4 else 0.5 + 0.01 * epoch
-    answer = go(Tpe(trials=20, epochs=1, searched=("lr",)))
-    lost = [trial["num_diverged"] for trial in answer["trials"]]
-    assert sum(lost[:10]) >= 2
-    assert sum(lost[10:]) < sum(lost[:10])
-    assert answer["importance"]["reason"] == "only one parameter was searched"
-    assert answer["importance"]["num_left_out"] == sum(lost)
-
-
-def test_optuna_is_left_as_it_was(trainings, go, capfd):
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    go(Tpe(trials=8, epochs=1))
-    assert optuna.logging.get_verbosity() == before == logging.INFO
-    assert "optuna" not in capfd.readouterr().err.lower()
-
-
-def test_without_optuna(trainings, go, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    assert search_methods.find_optuna() is None
-    with pytest.raises(InputError, match=r"pip install 'secateurs\[search\]'"):
-        go(Tpe(trials=3, epochs=1))
-    answer = go(Halving(trials=9, min_epochs=1, max_epochs=1), out="halving")
-    assert answer["importance"]["method"] == "rank correlation"
-    assert answer["importance"]["parts"][0]["name"] == "lr"
-    assert "optuna" not in answer["versions"]
-
-
-def test_what_matters_is_found(trainings, go):
-    trainings.accuracy = lambda c, run, epoch: 0.3 + 5 * c.label_smoothing / 2 + c.batch_size / 1e4
-    answer = go(Halving(trials=20, min_epochs=1, max_epochs=1))
-    parts = answer["importance"]["parts"]
-    assert answer["importance"]["method"] == "fANOVA"
-    assert parts[0]["name"] == "label_smoothing" and parts[0]["share"] > 0.8
-    assert sum(part["share"] for part in parts) == pytest.approx(1)
-    trainings.accuracy = lambda c, run, epoch: 0.5
-    flat = go(Halving(trials=9, min_epochs=1, max_epochs=1), out="flat")["importance"]
-    assert (flat["parts"], flat["reason"]) == ([], "every trial has the same accuracy")
-
-
 def test_jobs_set_the_fields_and_the_depth(flags: Path, cache: Path):
     bench = open_bench(str(flags), replace(CONFIG, depths=(50, 53)), cache=cache)
     changed, depth = bench_of(bench, Job(0, {"lr": 0.02, "batch_size": 16, "depth": 53}, 7))
     assert depth == 53
     assert changed.config == replace(bench.config, lr=0.02, batch_size=16, epochs=7)
-
-
-def test_depths_are_searched_too(trainings, go):
-    plan = Halving(trials=8, min_epochs=1, max_epochs=1, searched=("lr", "depth"))
-    answer = go(plan, replace(CONFIG, depths=(50, 53)))
-    assert {trial["parameters"]["depth"] for trial in answer["trials"]} == {50, 53}
-    assert f"--depth {answer['best']['parameters']['depth']} " in answer["best"]["command"]
-    with pytest.raises(InputError, match="depth: expected one number"):
-        go(GRID, replace(CONFIG, depths=(50, 53)), out="grid")
 
 
 def test_a_training_of_another_process_is_waited_for(

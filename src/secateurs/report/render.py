@@ -34,26 +34,34 @@ def render_page(
     the panels by the identifiers of their places. `colours` are further pairs of a colour on light
     and its stand-in on dark.
     """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     plots = {
         f"plot-{panel.key}-{index}": json.loads(str(plot.figure.to_json()))
         for panel in panels
         for index, plot in enumerate(panel.plots)
     }
     scripts = (get_plotlyjs(), (TEMPLATES / "report.js").read_text(encoding="utf-8"))
-    return environment.get_template(template).render(
-        **values,
-        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        scripts=[Markup(text) for text in scripts],
-        policy=policy(scripts),
-        plots=embedded_json(plots),
-        dark=embedded_json(DARK | dict(colours or {})),
+    return (
+        templates(TEMPLATES)
+        .get_template(template)
+        .render(
+            **values,
+            style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+            scripts=[Markup(text) for text in scripts],
+            policy=policy(scripts),
+            plots=embedded_json(plots),
+            dark=embedded_json(DARK | dict(colours or {})),
+        )
+    )
+
+
+def templates(folder: Path) -> Environment:
+    """The templates of a folder, escaping what is put into them and refusing an unknown name."""
+    return Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

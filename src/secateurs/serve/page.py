@@ -6,13 +6,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from secateurs.report import words
 from secateurs.report.canvas import DARK
-from secateurs.report.render import TEMPLATES, embedded_json, policy
+from secateurs.report.render import TEMPLATES, embedded_json, policy, templates
 
 OWN = Path(__file__).parent / "templates"
 COMPENSATIONS = {
@@ -38,23 +37,20 @@ def render_page(
     facts: dict[str, Any], first: dict[str, Any], saved_in: Path, max_image_bytes: int
 ) -> str:
     """The page for what `study.explore` tells of a layer, opened at the cut `first`."""
-    environment = Environment(
-        loader=FileSystemLoader(OWN),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     styles = (TEMPLATES / "report.css", OWN / "explore.css")
-    return environment.get_template("explore.html.j2").render(
-        facts=facts,
-        words=words,
-        compensations=[(word, COMPENSATIONS[word]) for word in COMPENSATIONS],
-        saved_in=saved_in,
-        max_mib=max_image_bytes // 2**20,
-        style=Markup("\n".join(path.read_text(encoding="utf-8") for path in styles)),
-        scripts=[Markup(text) for text in _scripts()],
-        facts_json=embedded_json(facts),
-        first_json=embedded_json(first),
-        dark=embedded_json(DARK),
+    return (
+        templates(OWN)
+        .get_template("explore.html.j2")
+        .render(
+            facts=facts,
+            words=words,
+            compensations=[(word, COMPENSATIONS[word]) for word in COMPENSATIONS],
+            saved_in=saved_in,
+            max_mib=max_image_bytes // 2**20,
+            style=Markup("\n".join(path.read_text(encoding="utf-8") for path in styles)),
+            scripts=[Markup(text) for text in _scripts()],
+            facts_json=embedded_json(facts),
+            first_json=embedded_json(first),
+            dark=embedded_json(DARK),
+        )
     )
