@@ -43,6 +43,7 @@ def example_shrink() -> dict[str, Any]:
     return {
         "backbone": "alexnet",
         "note": "",
+        "budget": {"params": None, "macs": 0.11, "latency": None, "max_loss": None},
         "groups": groups,
         "left_whole": [{"name": "fc8", "reason": "its units are the classes"}],
         "starts": [0.79, 0.84, 0.81],

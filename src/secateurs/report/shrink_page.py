@@ -29,7 +29,7 @@ def write_shrink_page(record: Record, directory: Path) -> Path:
 def render_shrink(record: Record) -> str:
     """The page as text."""
     panels = [_groups(record), _way(record)]
-    if record["recovery"] is not None and record["recovery"]["curve"]:
+    if _recovered(record):
         panels.append(_recovery(record))
     return render_page(
         "shrink.html.j2",
@@ -61,16 +61,7 @@ def headline(record: Record) -> str:
 
 def cautions(record: Record) -> list[str]:
     """What a reader has to know before relying on the numbers."""
-    found = [
-        "Validation images chose the epoch of the recovery or the size of the cut where either was "
-        "asked for; the test images were not looked at."
-    ]
-    starts = record["starts"]
-    if len(starts) > 1:
-        found.append(
-            f"Validation also chose between {len(starts)} starts of the merging, which reached "
-            f"{percent(min(starts))} to {percent(max(starts))} before any recovery."
-        )
+    found = [_chosen_on_validation(record)]
     if record["note"]:
         found.append(
             f"Only chains of layers were looked at: {record['note']}. Other units were left alone."
@@ -80,8 +71,39 @@ def cautions(record: Record) -> list[str]:
     return found
 
 
+def _chosen_on_validation(record: Record) -> str:
+    """What the validation images decided, and so flatter."""
+    chosen: list[str] = []
+    if record["budget"]["max_loss"] is not None:
+        chosen.append("the size of the cut")
+    if _recovered(record):
+        chosen.append("the epoch of the recovery")
+    starts = record["starts"]
+    if len(starts) > 1:
+        chosen.append(
+            f"one of {len(starts)} starts of the merging, which reached {percent(min(starts))} to "
+            f"{percent(max(starts))} before any recovery"
+        )
+    if not chosen:
+        return (
+            "Validation images had no part in this cut, but chose the unpruned network, and may "
+            "flatter it; the test images were not looked at."
+        )
+    return (
+        f"Validation images chose {words.listed(chosen)}. They flatter what they chose; the test "
+        "images were not looked at: secateurs evaluate does."
+    )
+
+
+def _recovered(record: Record) -> bool:
+    return record["recovery"] is not None and bool(record["recovery"]["curve"])
+
+
 def _tiles(record: Record) -> list[tuple[str, str, str]]:
     before, after = record["cost"]["before"], record["cost"]["after"]
+    after_cut = ""
+    if _recovered(record):
+        after_cut = f", {percent(record['cut']['accuracy'])} just after the cut"
     tiles = [
         (
             "Parameters",
@@ -92,8 +114,7 @@ def _tiles(record: Record) -> list[tuple[str, str, str]]:
         (
             "Validation accuracy",
             percent(record["after"]["accuracy"]),
-            f"{percent(record['before']['accuracy'])} unpruned, "
-            f"{percent(record['cut']['accuracy'])} just after the cut",
+            f"{percent(record['before']['accuracy'])} unpruned{after_cut}",
         ),
     ]
     tiles += [
@@ -211,7 +232,7 @@ def _cost_table(record: Record) -> Table:
                     record[key]["accuracy_high"],
                 ),
             )
-            for key in ("cut", "after")
+            for key in (("cut", "after") if _recovered(record) else ("after",))
         ),
     ]
     return Table("Before and after", ("", "unpruned", "pruned"), tuple(rows))
