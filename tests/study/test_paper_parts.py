@@ -239,6 +239,11 @@ def test_time_left_counts_trials_by_their_depth_and_then_the_rest():
     assert parts_left(plan, done, films=True) == pytest.approx(40 + 45 + 40)
     searching = PaperPlan(runs=1, epochs=20, noisy_activations=False, first_epoch_dropout=False)
     assert parts_left(searching, done, films=False) == pytest.approx(4 * 40 * 2)
+    # The search is at the depth that leads.
+    timing = {"timing": {"seconds": 10.0, "frozen_seconds": 0.0}}
+    for val, seconds in ((0.3, 40), (0.5, 10)):
+        more = [*done, trial(7, 0, 0.4, val=val) | timing]
+        assert parts_left(searching, more, films=False) == pytest.approx(4 * seconds * 2)
     assert left_words(plan, plan_trials, done, films=False) == (
         "about 2 min left for Table 1, about 85 s for the rest"
     )
