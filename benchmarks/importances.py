@@ -154,7 +154,7 @@ def opened(given: argparse.Namespace, split: int) -> Case:
         Widths(model, groups, size=train.size),
         {
             rule: tp_scores(rule, model, groups, *some)
-            for rule in RULES
+            for rule in given.rules
             if not rule.startswith("ours")
         },
         views(val, bench.device),

@@ -40,17 +40,14 @@ def render_page(
         for index, plot in enumerate(panel.plots)
     }
     scripts = (get_plotlyjs(), (TEMPLATES / "report.js").read_text(encoding="utf-8"))
-    return (
-        templates(TEMPLATES)
-        .get_template(template)
-        .render(
-            **values,
-            style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-            scripts=[Markup(text) for text in scripts],
-            policy=policy(scripts),
-            plots=embedded_json(plots),
-            dark=embedded_json(DARK | dict(colours or {})),
-        )
+    page = templates(TEMPLATES).get_template(template)
+    return page.render(
+        **values,
+        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        scripts=[Markup(text) for text in scripts],
+        policy=policy(scripts),
+        plots=embedded_json(plots),
+        dark=embedded_json(DARK | dict(colours or {})),
     )
 
 

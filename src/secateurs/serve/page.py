@@ -38,19 +38,16 @@ def render_page(
 ) -> str:
     """The page for what `study.explore` tells of a layer, opened at the cut `first`."""
     styles = (TEMPLATES / "report.css", OWN / "explore.css")
-    return (
-        templates(OWN)
-        .get_template("explore.html.j2")
-        .render(
-            facts=facts,
-            words=words,
-            compensations=[(word, COMPENSATIONS[word]) for word in COMPENSATIONS],
-            saved_in=saved_in,
-            max_mib=max_image_bytes // 2**20,
-            style=Markup("\n".join(path.read_text(encoding="utf-8") for path in styles)),
-            scripts=[Markup(text) for text in _scripts()],
-            facts_json=embedded_json(facts),
-            first_json=embedded_json(first),
-            dark=embedded_json(DARK),
-        )
+    page = templates(OWN).get_template("explore.html.j2")
+    return page.render(
+        facts=facts,
+        words=words,
+        compensations=[(word, COMPENSATIONS[word]) for word in COMPENSATIONS],
+        saved_in=saved_in,
+        max_mib=max_image_bytes // 2**20,
+        style=Markup("\n".join(path.read_text(encoding="utf-8") for path in styles)),
+        scripts=[Markup(text) for text in _scripts()],
+        facts_json=embedded_json(facts),
+        first_json=embedded_json(first),
+        dark=embedded_json(DARK),
     )
