@@ -24,8 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from networks import Row, heading, options, spread, trained
-from secateurs.files import read_json, write_json
+from networks import Row, heading, keep_rows, kept_rows, options, spread, trained
 from secateurs.fit.metrics import predict_logits
 from secateurs.nets.chain import chain
 from secateurs.prune.budget import Widths, descent
@@ -280,12 +279,11 @@ def main() -> None:
     known.add_argument("--rules", type=lambda text: text.split(","), default=list(RULES))
     given = known.parse_args()
     print(heading(), flush=True)
-    rows: list[Row] = read_json(given.json)["rows"] if given.json and given.json.exists() else []
+    rows = kept_rows(given)
     for row in curves(given, list(rows)):
         rows = [*(old for old in rows if cell(old) != cell(row)), row]
         print(json.dumps(row), flush=True)
-        if given.json:
-            write_json(given.json, {"rows": rows})
+        keep_rows(given, rows)
     print_curves(rows)
 
 

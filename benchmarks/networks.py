@@ -14,7 +14,8 @@ import torch
 from scipy.stats import t as student
 from torch import nn
 
-from secateurs.files import cache_dir
+from secateurs.errors import InputError
+from secateurs.files import cache_dir, read_json, write_json
 from secateurs.progress import Console
 from secateurs.ship.checkpoint import load, save
 from secateurs.study.bench import Bench, open_bench
@@ -44,6 +45,36 @@ def heading() -> str:
         f"{datetime.now(UTC).date()}, {torch.get_num_threads()} threads, {platform.machine()}, "
         f"torch {torch.__version__}"
     )
+
+
+def kept_rows(given: argparse.Namespace) -> list[Row]:
+    """The rows that the file of figures holds already; InputError where it is of other networks."""
+    if given.json is None or not given.json.exists():
+        return []
+    kept = read_json(given.json)
+    if kept.get("subject") != _subject(given):
+        raise InputError(
+            f"{given.json}: subject: expected {_subject(given)}, got {kept.get('subject')}; "
+            "give another --json file"
+        )
+    return kept["rows"]
+
+
+def keep_rows(given: argparse.Namespace, rows: list[Row]) -> None:
+    """Write the file of figures, if one was asked for."""
+    if given.json is not None:
+        write_json(given.json, {"subject": _subject(given), "rows": rows})
+
+
+def _subject(given: argparse.Namespace) -> dict[str, Any]:
+    """What all rows of a file are of."""
+    return {
+        "data": Path(given.data).name,
+        "group_by": given.group_by,
+        "backbone": given.backbone,
+        "depth": given.depth,
+        "weights": Path(given.weights).name,
+    }
 
 
 def trained(given: argparse.Namespace, split: int) -> tuple[nn.Module, Bench]:

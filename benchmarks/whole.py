@@ -18,8 +18,7 @@ import time
 import numpy as np
 from torch import nn
 
-from networks import Row, accuracy, heading, options, spread, trained
-from secateurs.files import read_json, write_json
+from networks import Row, accuracy, heading, keep_rows, kept_rows, options, spread, trained
 from secateurs.ship.latency import torch_latency
 from secateurs.study.recovery import RecoveryOptions
 from secateurs.study.whole import Budget, prune_whole
@@ -48,7 +47,7 @@ def targets(given: argparse.Namespace) -> list[Row]:
         ]
     else:
         budgets = [Budget(macs=0.5), Budget(macs=0.5, recovery=RecoveryOptions(given.epochs))]
-    rows: list[Row] = read_json(given.json)["rows"] if given.json and given.json.exists() else []
+    rows = kept_rows(given)
     done = {(row["split"], row["budget"]) for row in rows}
     for budget in budgets if given.epochs else budgets[:1]:
         for split in range(given.splits):
@@ -85,8 +84,7 @@ def targets(given: argparse.Namespace) -> list[Row]:
             }
             rows.append(row)
             print(json.dumps(row), flush=True)
-            if given.json:
-                write_json(given.json, {"rows": rows})
+            keep_rows(given, rows)
     return rows
 
 
