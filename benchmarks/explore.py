@@ -63,8 +63,7 @@ def wishes(kind: str, step: str, num_units: int) -> list[dict[str, Any]]:
     if kind == "norm":
         stds = np.arange(0.1, 3, 0.2)
         return [{"low_deg": 9.0, "norm_std": float(s), "compensation": step} for s in stds]
-    most = num_units if kind == "keep" else 256
-    keeps = sorted({round(k) for k in np.geomspace(4, most, 20)}, reverse=True)
+    keeps = sorted({round(k) for k in np.geomspace(4, num_units, 20)}, reverse=True)
     rule = "pairwise" if kind == "keep" else "cluster"
     return [{"rule": rule, "keep": keep, "compensation": step} for keep in keeps]
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
 from secateurs.errors import InputError
-from secateurs.prune.cluster import cluster
+from secateurs.prune import cluster as by_angle
+from secateurs.prune.cluster import cluster, cluster_members, prepare
 
 
 def grouped(seed=0, num_groups=5, each=12, samples=40, noise=0.05):
@@ -57,6 +58,64 @@ def test_against_a_plain_loop_from_the_same_start():
     for k, centre in centres.items():
         members = np.flatnonzero(found == k)
         assert k == max(members, key=lambda u: centre @ vectors[:, u])
+
+
+def plain_rounds(vectors, share, first, rounds):
+    """Lloyd's rounds from the vectors `first` on, in float64, one unit at a time."""
+    centres = [vectors[k] for k in first]
+    found = [-1] * len(vectors)
+    for _ in range(rounds):
+        new = [int(np.argmax([c @ v for c in centres])) for v in vectors]
+        if new == found:
+            break
+        found = new
+        for k in range(len(centres)):
+            total = sum((share[u] * vectors[u] for u in range(len(found)) if found[u] == k), 0.0)
+            if np.linalg.norm(total) > 0:
+                centres[k] = total / np.linalg.norm(total)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("rounds", [1, 3, 30])
+def test_rounds_by_vectors_and_by_pairs_against_a_plain_loop(seed, rounds):
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(60, 12))
+    # The two first directions are the same: nobody ever comes to the second.
+    vectors[1] = vectors[0]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    share = rng.uniform(size=60) ** 8
+    share[7] = 0.0
+    first = [0, 1, 7, 20, 33]
+    expected = plain_rounds(vectors, share, first, rounds)
+    given = torch.from_numpy(vectors).float(), torch.from_numpy(share).float()
+    start = torch.tensor(first)
+    by_vectors = by_angle._by_vectors(*given, start, rounds)
+    by_pairs = by_angle._by_pairs(given[0] @ given[0].T, given[1], start, rounds)
+    assert by_vectors[0].tolist() == by_pairs[0].tolist() == expected
+    torch.testing.assert_close(by_vectors[1], by_pairs[1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("keep", [1, 3, 12, 40])
+def test_pairs_held_or_not_give_the_same_groups(keep, monkeypatch):
+    units, _ = grouped(4, noise=1.0)
+    weight = torch.rand(3, 60)
+    held = prepare(units, weight=weight, num_groups=1000)
+    assert held.cosine is not None and held.cosine.shape == (60, 60)
+    monkeypatch.setattr(by_angle, "HELD_BYTES", 0)
+    bare = prepare(units, weight=weight, num_groups=1000)
+    assert bare.cosine is None
+    one, two = (cluster_members(given, keep=keep, seed=3) for given in (held, bare))
+    alone = cluster(units, keep=keep, weight=weight, seed=3)
+    for name in ("survivors", "removed", "parent", "angle_deg"):
+        assert torch.equal(getattr(one, name), getattr(two, name))
+        assert torch.equal(getattr(one, name), getattr(alone, name))
+
+
+def test_pairs_are_looked_at_only_where_many_groups_are_asked_for():
+    units, _ = grouped()  # 60 units
+    assert prepare(units, num_groups=3).cosine is None
+    assert prepare(units, num_groups=4).cosine is not None
 
 
 @settings(max_examples=20, deadline=None)

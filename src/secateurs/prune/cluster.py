@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,8 @@ from secateurs.prune.normalise import Directions, Normalise, contribution, direc
 from secateurs.prune.selection import Selection, make_selection
 
 ROUNDS = 30
+HELD_BYTES = 512 * 2**20  # cosines of all pairs are held up to this size: 11,585 units
+UNITS_A_GROUP = 16  # with more, looking at vectors again and again is cheaper than at all pairs
 
 
 def cluster(
@@ -37,19 +41,58 @@ def cluster(
     >>> chosen.survivors.tolist(), chosen.removed.tolist(), chosen.parent.tolist()
     ([1, 2], [0, 3], [1, 2])
     """
+    members = prepare(activations, normalise=normalise, weight=weight, num_groups=keep)
+    return cluster_members(members, keep=keep, seed=seed, rounds=rounds)
+
+
+@dataclass(frozen=True)
+class Members:
+    """What may be grouped: directions of a layer's units and what each counts, looked at once.
+
+    `cosine` holds all pairs, where so many groups will be asked for that it pays and they fit.
+    """
+
+    source: Directions
+    units: Tensor  # (members,) int64, units that have a direction
+    vectors: Tensor  # (members, samples) float32, of length 1
+    share: Tensor  # (members,) float32, squared contributions, the largest 1
+    cosine: Tensor | None  # (members, members) float32
+
+
+def prepare(
+    activations: Tensor,
+    *,
+    normalise: Normalise = "centre",
+    weight: Tensor | None = None,
+    num_groups: int,
+) -> Members:
+    """Look at (samples, units) once, for `cluster_members` to be called any number of times.
+
+    `num_groups` is how many groups will be asked for, over all calls; more make it pay to look at
+    all pairs first. Raises InputError as `cluster` does.
+    """
+    source = directions(activations, normalise=normalise)
+    size = contribution(source, weight)
+    units = (source.live & (source.norm > 0)).nonzero().flatten()
+    vectors = _unit_vectors(source, units)
+    share = (size[units] / size[units].amax()).square().float() if len(units) else size[units]
+    pays = num_groups * UNITS_A_GROUP > len(units) and 4 * len(units) ** 2 <= HELD_BYTES
+    return Members(source, units, vectors, share, vectors @ vectors.T if pays else None)
+
+
+def cluster_members(
+    members: Members, *, keep: int, seed: int = 0, rounds: int = ROUNDS
+) -> Selection:
+    """What `cluster` gives, of units that were looked at before. Raises InputError as it does."""
     if keep < 1:
         raise InputError(f"keep: expected at least 1 unit, got {keep}")
     if rounds < 1:
         raise InputError(f"rounds: expected at least 1, got {rounds}")
-    source = directions(activations, normalise=normalise)
-    size = contribution(source, weight)
-    units = (source.live & (source.norm > 0)).nonzero().flatten()
+    source, units = members.source, members.units
     alive, parents = source.live.clone(), torch.full_like(source.dead, -1, dtype=torch.int64)
     if len(units) <= keep:
         return make_selection("cluster", source, alive, parents)
-    vectors = _unit_vectors(source, units)  # (live, samples) float32
-    share = (size[units] / size[units].amax()).square().float()
-    label, cosine = _k_means(vectors, share, keep, seed, rounds)
+    label, cosine = _k_means(members, keep, seed, rounds)
     # The member nearest to its group's direction; ties go to the lower index.
     order = torch.argsort(cosine, descending=True, stable=True)
     order = order[torch.argsort(label[order], stable=True)]
@@ -70,11 +113,21 @@ def _unit_vectors(source: Directions, units: Tensor) -> Tensor:
     return vectors
 
 
-def _k_means(
-    vectors: Tensor, share: Tensor, num_groups: int, seed: int, rounds: int
+def _k_means(members: Members, num_groups: int, seed: int, rounds: int) -> tuple[Tensor, Tensor]:
+    """Group of each member (members,) int64 and its cosine to the group's direction (members,)."""
+    first = _first_members(members, num_groups, seed)
+    groups = members.vectors.shape[1] * num_groups, len(members.units)
+    # A round by vectors is a matrix product, by pairs a pass over memory.
+    if members.cosine is None or groups[0] < 8 * groups[1]:
+        return _by_vectors(members.vectors, members.share, first, rounds)
+    return _by_pairs(members.cosine, members.share, first, rounds)
+
+
+def _by_vectors(
+    vectors: Tensor, share: Tensor, first: Tensor, rounds: int
 ) -> tuple[Tensor, Tensor]:
-    """Group of each row (rows,) int64 and its cosine to the group's direction (rows,)."""
-    centres = _first_centres(vectors, share, num_groups, seed)
+    """Lloyd's rounds from the members `first` on, each group's direction a vector."""
+    centres = vectors[first]
     label = torch.full((len(vectors),), -1, dtype=torch.int64, device=vectors.device)
     cosine = vectors.new_zeros(len(vectors))
     weighted = vectors * share[:, None]
@@ -90,16 +143,61 @@ def _k_means(
     return label, cosine
 
 
-def _first_centres(vectors: Tensor, share: Tensor, num_groups: int, seed: int) -> Tensor:
-    """Rows drawn one after the other, by their share times their distance to those drawn."""
+def _by_pairs(pairs: Tensor, share: Tensor, first: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
+    """The same from the cosines of all pairs alone, (members, members).
+
+    The inner product of a member with a group's sum is the sum of its cosines to the group's
+    members; only groups that gained or lost a member are summed again.
+    """
+    num_groups, num = len(first), len(pairs)
+    closeness = pairs[first]  # (groups, members), cosine to each group's direction
+    label = torch.full((num,), -1, dtype=torch.int64, device=pairs.device)
+    cosine = pairs.new_zeros(num)
+    for _ in range(rounds):
+        cosine, new = closeness.T.contiguous().max(1)
+        moved = new != label
+        if not bool(moved.any()):
+            break
+        changed = torch.zeros(num_groups + 1, dtype=torch.bool, device=pairs.device)
+        changed[new[moved]] = changed[label[moved]] = True  # -1, no group yet, is the last
+        label = new
+        changed = changed[:-1].nonzero().flatten()
+        place = torch.full((num_groups,), -1, dtype=torch.int64, device=pairs.device)
+        place[changed] = torch.arange(len(changed), device=pairs.device)
+        inside = (place[label] >= 0).nonzero().flatten()
+        inside = inside[torch.argsort(label[inside], stable=True)]
+        row = place[label[inside]]
+        sums = torch.sparse_coo_tensor(
+            torch.stack([row, inside]),
+            share[inside],
+            (len(changed), num),
+            is_coalesced=True,
+            check_invariants=False,
+        )
+        total = sums @ pairs  # (changed groups, members)
+        square = pairs.new_zeros(len(changed))
+        square.index_add_(0, row, share[inside] * total[row, inside])
+        length = square.clamp(min=0).sqrt()[:, None]
+        # As above: a group without a direction stays where it was.
+        closeness[changed] = torch.where(
+            length > 0, total / length.clamp(min=1e-30), closeness[changed]
+        )
+    return label, cosine
+
+
+def _first_members(members: Members, num_groups: int, seed: int) -> Tensor:
+    """Members drawn one after the other, by their share times their distance to those drawn."""
     generator = torch.Generator().manual_seed(seed)
     draws = torch.rand(num_groups, generator=generator, dtype=torch.float64).tolist()
+    vectors, share = members.vectors, members.share
     distance = torch.ones_like(share)
     chosen: list[int] = []
     for draw in draws:
         ladder = (share * distance).double().cumsum(0)
         row = int(torch.searchsorted(ladder, draw * float(ladder[-1]), right=True))
-        chosen.append(min(row, len(share) - 1))
-        distance = torch.minimum(distance, (1 - vectors @ vectors[chosen[-1]]).clamp_(min=0))
-        distance[chosen[-1]] = 0.0
-    return vectors[chosen].clone()
+        row = min(row, len(share) - 1)
+        chosen.append(row)
+        near = vectors @ vectors[row] if members.cosine is None else members.cosine[row]
+        distance = torch.minimum(distance, (1 - near).clamp_(min=0))
+        distance[row] = 0.0
+    return torch.tensor(chosen, device=share.device)

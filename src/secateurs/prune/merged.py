@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from secateurs.nets.trace import eval_mode
 from secateurs.progress import SILENT, Progress
-from secateurs.prune.cluster import cluster
+from secateurs.prune.cluster import cluster_members, prepare
 from secateurs.prune.groups import Group
 from secateurs.prune.merging import merged_outputs
 from secateurs.prune.patches import Run, visit_rows
@@ -149,10 +149,10 @@ def _losses(
         activations = after(before)
         answers = None if rest is None else rest(target.clone())  # a step may work in place
         scaled = projected(target.T.mul(seen.importance[reader].sqrt()[:, None]).T)
-        for size in sizes:
-            if size >= activations.shape[1] // 2:
-                break
-            selection = cluster(activations, keep=size, weight=weight, rounds=ROUNDS)
+        few = [size for size in sizes if size < activations.shape[1] // 2]
+        members = prepare(activations, weight=weight, num_groups=sum(few))
+        for size in few:
+            selection = cluster_members(members, keep=size, rounds=ROUNDS)
             merged = merged_outputs(before, after, selection)
             if rest is None:
                 losses[size] = left_out_error(merged, scaled, copies=copies)

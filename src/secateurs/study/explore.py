@@ -23,12 +23,12 @@ from secateurs.fit.inputs import run_frozen
 from secateurs.fit.metrics import Evaluation, evaluate
 from secateurs.fit.precision import resolve_device
 from secateurs.progress import SILENT, Progress
+from secateurs.prune.cluster import Members, cluster_members, prepare
 from secateurs.prune.cosines import Cosines, cosines
 from secateurs.prune.grid import LayerView, view_layer
 from secateurs.prune.normalise import outside_norms
 from secateurs.prune.pipeline import Compensation
 from secateurs.prune.refits import FittedCut, Refits
-from secateurs.prune.rules import SelectOptions, select
 from secateurs.prune.selection import Selection
 from secateurs.prune.shared_ridge import one_thread
 from secateurs.ship.checkpoint import Loaded
@@ -60,6 +60,7 @@ class Explorer:
     measured: Measured
     view: LayerView
     table: Cosines
+    members: Members
     refits: Refits
     sizes: LayerSizes
     before: Evaluation
@@ -119,8 +120,10 @@ def open_explorer(
     )
     view = view_layer(measured.tail, measured.where[0], measured.inputs, measured.val_inputs)
     view = replace(view, copies=measured.copies)
-    with progress.task("pairs", 2) as advance:
+    with progress.task("pairs", 3) as advance:
         table = cosines(view.train)
+        advance(1)
+        members = prepare(view.train, weight=view.weight, num_groups=view.train.shape[1])
         advance(1)
         refits = Refits(view)
         refits.prepare()
@@ -137,6 +140,7 @@ def open_explorer(
         measured=measured,
         view=view,
         table=table,
+        members=members,
         refits=refits,
         sizes=LayerSizes.of(model, measured.paths[0], "pairwise"),
         before=evaluate(logits, measured.val_labels, dataset.classes),
@@ -230,11 +234,8 @@ def _select(explorer: Explorer, wish: Wish) -> tuple[Selection, float | None]:
         assert low_deg is not None
         alive = table.survivors(low_deg, wish.norm_std)
         return table.selection(alive, low_deg, wish.norm_std), low_deg
-    layer = explorer.measured.model.get_submodule(explorer.measured.paths[0])
-    assert isinstance(layer, nn.Linear)
-    options = SelectOptions(rule=wish.rule, keep=wish.keep, seed=explorer.config.seed)
-    weights = layer.weight.detach(), explorer.view.weight
-    return select(explorer.view.train, *weights, options), None
+    assert wish.keep is not None
+    return cluster_members(explorer.members, keep=wish.keep, seed=explorer.config.seed), None
 
 
 def _states(selection: Selection) -> str:
