@@ -145,8 +145,16 @@ def test_groups_and_the_trail(browser: Any, address: str, width: int, scheme: st
     page.click("#tried button[aria-label^='Go to 15°']")
     until(page, "document.getElementById('command').textContent.includes('--rule pairwise')")
     assert page.is_enabled("#angle")
+    page.check("input[value=cluster]")
+    until(page, "document.getElementById('command').textContent.includes('--rule cluster')")
+    before = rows.count()
+    page.click("#sketch")
+    until(page, "document.documentElement.dataset.sketched === 'true'")
+    kept = {row.locator("td").first.text_content() for row in rows.all()}
+    assert {"4", "64", "512"} <= kept  # groups over the whole range of the layer's 1,024 units
+    assert rows.count() >= before + 7
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.locator("#trail .point").count() >= 2
+    assert page.locator("#trail .point").count() == rows.count() + 1  # a ring around this cut
     assert violations(page) == []
     assert complaints == []
 

@@ -336,7 +336,7 @@
     $("sketch").textContent = "Stop";
     const base = wishNow();
     const wishes = groups()
-      ? [4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256].filter((keep) => keep <= facts.num_units).map((keep) => ({ ...base, keep }))
+      ? [4, 8, 16, 32, 64, 128, 256, 512, 1024, 1536, 2048, 3072].filter((keep) => keep < facts.num_units).map((keep) => ({ ...base, keep }))
       : Array.from({ length: 12 }, (_, k) => ({ ...base, keep: null, low_deg: 2 + 2 * k }));
     for (const wish of wishes) {
       if (sketching !== mine) return;
