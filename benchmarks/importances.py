@@ -241,33 +241,54 @@ def curves(given: argparse.Namespace, rows: list[Row]) -> Iterator[Row]:
 
 def cell(row: Row) -> tuple[Any, ...]:
     """What a row is of."""
-    return row["split"], row["level"], row["rule"], row["refitted"]
+    return row["split"], *kind(row)
+
+
+def kind(row: Row) -> tuple[Any, ...]:
+    """The same on any split."""
+    return row["level"], row["rule"], row["refitted"]
 
 
 def print_curves(rows: list[Row]) -> None:
+    """Each rule against the unpruned network, and ours against each rule on the same splits."""
     levels = sorted({row["level"] for row in rows}, reverse=True)
     head = " | ".join(f"MACs {level:g}" for level in levels)
+    kinds = dict.fromkeys((row["rule"], row["refitted"]) for row in rows)
     for what, name in (("cut", "the cut"), ("recovered", "recovery")):
         if all(row[what] is None for row in rows):
             continue
+        found = {cell(row): row for row in rows if row[what] is not None}
         print(f"\nPoints of validation accuracy after {name}, and latency left at batch 64:\n")
         print(f"| rule | {head} |")
         print("|---" * (len(levels) + 1) + "|")
-        for rule in dict.fromkeys(row["rule"] for row in rows):
-            for refitted in (True, False):
-                cells: list[str] = []
-                for level in levels:
-                    own = [
-                        row
-                        for row in rows
-                        if (row["rule"], row["refitted"], row["level"]) == (rule, refitted, level)
-                        and row[what] is not None
-                    ]
-                    lost = [row[what] - row["unpruned"] for row in own]
-                    time_left = np.mean([row["latency"] for row in own]) if own else 0.0
-                    cells.append(f"{spread(lost)}, {100 * time_left:.0f}%" if own else "")
-                least = "least squares" if refitted else "as they are"
-                print(f"| {rule}, {least} | {' | '.join(cells)} |")
+        for rule, refitted in kinds:
+            cells: list[str] = []
+            for level in levels:
+                own = [row for row in found.values() if kind(row) == (level, rule, refitted)]
+                lost = [row[what] - row["unpruned"] for row in own]
+                time_left = np.mean([row["latency"] for row in own]) if own else 0.0
+                cells.append(f"{spread(lost)}, {100 * time_left:.0f}%" if own else "")
+            print(f"| {rule}, {_weights(refitted)} | {' | '.join(cells)} |")
+        print(f"\nPoints of ours after {name} less those of each rule, in pairs:\n")
+        print(f"| rule | {head} |")
+        print("|---" * (len(levels) + 1) + "|")
+        for rule, refitted in kinds:
+            if rule == "ours":
+                continue
+            cells = []
+            for level in levels:
+                ahead = [
+                    found[split, level, "ours", refitted][what] - row[what]
+                    for (split, *rest), row in found.items()
+                    if rest == [level, rule, refitted] and (split, level, "ours", refitted) in found
+                ]
+                better = sum(points > 0 for points in ahead)
+                cells.append(f"{spread(ahead)}, {better} of {len(ahead)}" if ahead else "")
+            print(f"| {rule}, {_weights(refitted)} | {' | '.join(cells)} |")
+
+
+def _weights(refitted: bool) -> str:
+    return "least squares" if refitted else "as they are"
 
 
 def main() -> None:
