@@ -293,7 +293,6 @@ def _weights(refitted: bool) -> str:
 
 def main() -> None:
     known = options(__doc__ or "")
-    known.add_argument("--splits", type=_counts, default=[0, 1, 2, 3, 4])
     known.add_argument("--epochs", type=int, default=10, help="of recovery")
     known.add_argument("--levels", type=_numbers, default=[0.7, 0.5, 0.35, 0.25])
     known.add_argument("--recover-at", type=_numbers, default=[0.25])
@@ -306,10 +305,6 @@ def main() -> None:
         print(json.dumps(row), flush=True)
         keep_rows(given, rows)
     print_curves(rows)
-
-
-def _counts(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
 
 
 def _numbers(text: str) -> list[float]:

@@ -36,7 +36,12 @@ def options(doc: str) -> argparse.ArgumentParser:
     found.add_argument("--weights", default="auto")
     found.add_argument("--store", default="networks", help="folder of the fine-tuned networks")
     found.add_argument("--json", type=Path, help="file for all figures, gone on from")
+    found.add_argument("--splits", type=_counts, default=[0, 1, 2, 3, 4])
     return found
+
+
+def _counts(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
 
 def heading() -> str:

@@ -30,8 +30,16 @@ def words(budget: Budget) -> str:
         for name in ("params", "macs", "latency", "max_loss")
         if (value := getattr(budget, name)) is not None
     ]
-    epochs = budget.recovery.epochs
-    return ", ".join(parts) + (f", {epochs} epochs of recovery" if epochs else "")
+    again = budget.recovery
+    if again.epochs:
+        parts.append(f"{again.epochs} epochs of recovery")
+        standard = RecoveryOptions()
+        parts += [
+            f"{name} {value:g}"
+            for name in ("lr", "distil")
+            if (value := getattr(again, name)) != getattr(standard, name)
+        ]
+    return ", ".join(parts)
 
 
 def targets(given: argparse.Namespace) -> list[Row]:
@@ -39,18 +47,19 @@ def targets(given: argparse.Namespace) -> list[Row]:
 
     All cuts without recovery come first.
     """
+    again = RecoveryOptions(given.epochs, lr=given.lr, distil=given.distil)
     if given.backbone == "alexnet":
         budgets = [
             Budget(params=1 / 16),
             # A little less than the third that is wanted: it is measured again afterwards.
-            Budget(params=1 / 16, latency=0.32, recovery=RecoveryOptions(given.epochs)),
+            Budget(params=1 / 16, latency=0.32, recovery=again),
         ]
     else:
-        budgets = [Budget(macs=0.5), Budget(macs=0.5, recovery=RecoveryOptions(given.epochs))]
+        budgets = [Budget(macs=0.5, recovery=again)]
     rows = kept_rows(given)
     done = {(row["split"], row["budget"]) for row in rows}
     for budget in budgets if given.epochs else budgets[:1]:
-        for split in range(given.splits):
+        for split in given.splits:
             if (split, words(budget)) in done:
                 continue
             model, bench = trained(given, split)
@@ -66,8 +75,10 @@ def targets(given: argparse.Namespace) -> list[Row]:
                 "split": split,
                 "budget": words(budget),
                 "val": accuracy(model, bench, "val"),
+                "val_cut": accuracy(whole.cut, bench, "val"),
                 "val_after": accuracy(whole.model, bench, "val"),
                 "test": accuracy(model, bench, "test"),
+                "test_cut": accuracy(whole.cut, bench, "test"),
                 "test_after": accuracy(whole.model, bench, "test"),
                 "last_epoch": None
                 if recovery is None
@@ -77,6 +88,7 @@ def targets(given: argparse.Namespace) -> list[Row]:
                 "latency_64": batch64.ratio_p50,
                 "latency_1": batch1.ratio_p50,
                 "seconds": whole.record["seconds"],
+                "lr": None if recovery is None else recovery.lr,
                 "recovery_s": None if recovery is None else recovery.seconds,
                 "cpu_s": used,
                 "kept": whole.chosen.kept,
@@ -94,10 +106,9 @@ def _size(model: nn.Module) -> int:
 
 def print_targets(rows: list[Row]) -> None:
     print(
-        "\n| budget | parameters | MACs | batch 64 | batch 1 | validation, points | test, points "
-        "| unpruned val, test | pruning, s | recovery, s | processor, s | added MiB |\n|"
-        + "---|"
-        * 12
+        "\n| budget | parameters | MACs | batch 64 | batch 1 | validation after the cut, points "
+        "| test | validation in the end | test | unpruned val, test | pruning, s | recovery, s "
+        "| processor, s | added MiB |\n|" + "---|" * 14
     )
     for budget in dict.fromkeys(row["budget"] for row in rows):
         own = [row for row in rows if row["budget"] == budget]
@@ -108,7 +119,9 @@ def print_targets(rows: list[Row]) -> None:
         recovery = "" if own[0]["recovery_s"] is None else f"{mean('recovery_s'):.0f}"
         print(
             f"| {budget} | {mean('params'):.4f} | {mean('macs'):.2f} | {mean('latency_64'):.2f} "
-            f"| {mean('latency_1'):.2f} | {spread([r['val_after'] - r['val'] for r in own])} "
+            f"| {mean('latency_1'):.2f} | {spread([r['val_cut'] - r['val'] for r in own])} "
+            f"| {spread([r['test_cut'] - r['test'] for r in own])} "
+            f"| {spread([r['val_after'] - r['val'] for r in own])} "
             f"| {spread([r['test_after'] - r['test'] for r in own])} "
             f"| {mean('val'):.1f}, {mean('test'):.1f} | {mean('seconds'):.0f} | {recovery} "
             f"| {mean('cpu_s'):.0f} | {max(r['added_mib'] for r in own):.0f} |"
@@ -117,8 +130,9 @@ def print_targets(rows: list[Row]) -> None:
 
 def main() -> None:
     known = options(__doc__ or "")
-    known.add_argument("--splits", type=int, default=5)
     known.add_argument("--epochs", type=int, default=60, help="of recovery")
+    known.add_argument("--lr", type=float, default=RecoveryOptions.lr)
+    known.add_argument("--distil", type=float, default=RecoveryOptions.distil)
     given = known.parse_args()
     print(heading(), flush=True)
     print_targets(targets(given))

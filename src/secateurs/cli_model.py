@@ -30,6 +30,7 @@ from secateurs.cli_options import (
     ProgressMode,
     Quiet,
     Recover,
+    RecoverDistil,
     RecoverLr,
     RoundTo,
     Rule,
@@ -92,7 +93,8 @@ def prune(
     round_to: RoundTo = 8,
     starts: Starts = 5,
     recover: Recover = 0,
-    recover_lr: RecoverLr = 3e-4,
+    recover_lr: RecoverLr = None,
+    recover_distil: RecoverDistil = 0.5,
     split: OwnSplit = None,
     group_by: GroupBy = None,
     seed: OwnSeed = None,
@@ -132,7 +134,7 @@ def prune(
             latency_batch=latency_batch,
             round_to=round_to,
             starts=starts,
-            recovery=RecoveryOptions(epochs=recover, lr=recover_lr),
+            recovery=RecoveryOptions(epochs=recover, lr=recover_lr, distil=recover_distil),
         )
         with stop_on_interrupt() as stop:
             answer = shrink_saved(

@@ -202,4 +202,19 @@ Recover = Annotated[
         min=0,
     ),
 ]
-RecoverLr = Annotated[float, typer.Option(help="Adam's learning rate of that training.")]
+RecoverLr = Annotated[
+    float | None,
+    typer.Option(
+        help="Adam's learning rate of that training  [default: 0.001 where the network has batch "
+        "norm, 0.0003 elsewhere]"
+    ),
+]
+RecoverDistil = Annotated[
+    float,
+    typer.Option(
+        help="Share of that training's loss that the unpruned network's answers have; the labels "
+        "have the rest.",
+        min=0,
+        max=1,
+    ),
+]

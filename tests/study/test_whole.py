@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -197,6 +199,22 @@ def test_recovery_learns_and_leaves_the_pruned_network_alone(dataset: Dataset, n
     assert len(found.fit.curve) == 3
     assert found.fit.curve[-1].train_loss < found.fit.curve[0].train_loss
     assert not torch.equal(away[0], away[1])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"epochs": -1}, "expected a number of epochs from 0 on, got -1"),
+        ({"lr": 0.0}, "expected a learning rate above 0, got 0"),
+        ({"lr": float("nan")}, "expected a learning rate above 0, got nan"),
+        ({"distil": 1.5}, "distillation within 0..1 and a temperature above 0, got 1.5 and 2"),
+        ({"temperature": 0.0}, "got 0.5 and 0"),
+        ({"views": 0}, "at least 1 view"),
+    ],
+)
+def test_a_recovery_out_of_range_is_refused_before_any_work(wrong: dict[str, Any], message: str):
+    with pytest.raises(InputError, match=re.escape(message)):
+        RecoveryOptions(**wrong)
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from secateurs.fit.precision import resolve_precision
 from secateurs.fit.train import Fit, FitConfig, fit
 from secateurs.nets.depth import freeze, split_at, train_mode
 from secateurs.progress import SILENT, Progress
+from secateurs.prune.network import NORMS
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Dataset
 from secateurs.study.config import StudyConfig
@@ -28,13 +30,14 @@ from secateurs.study.config import StudyConfig
 class RecoveryOptions:
     """How a pruned network is trained on.
 
-    `epochs` 0 leaves it as it is; `depth` layers stay frozen; `distil` is the share of the loss
-    that the unpruned network's answers have, at `temperature`. There are `views` of each image,
-    cropped to at least `min_scale` of it: all layers are trained on few images.
+    `epochs` 0 leaves it as it is; `lr` is Adam's learning rate, None what `standard_rate` says;
+    `depth` layers stay frozen; `distil` is the share of the loss that the unpruned network's
+    answers have, at `temperature`. There are `views` of each image, cropped to at least `min_scale`
+    of it: all layers are trained on few images.
     """
 
     epochs: int = 0
-    lr: float = 3e-4
+    lr: float | None = None
     depth: int = 0
     distil: float = 0.5
     temperature: float = 2.0
@@ -44,21 +47,39 @@ class RecoveryOptions:
     def __post_init__(self) -> None:
         if self.epochs < 0:
             raise InputError(f"recover: expected a number of epochs from 0 on, got {self.epochs}")
+        if self.lr is not None and not (self.lr > 0 and math.isfinite(self.lr)):
+            raise InputError(f"recover: expected a learning rate above 0, got {self.lr:g}")
+        if not 0 <= self.distil <= 1 or not self.temperature > 0:
+            raise InputError(
+                "recover: expected a share of distillation within 0..1 and a temperature above 0, "
+                f"got {self.distil:g} and {self.temperature:g}"
+            )
         if self.views < 1 or not 0 < self.min_scale <= 1:
             raise InputError("recovery: expected at least 1 view and a scale within 0..1")
 
 
+def standard_rate(model: nn.Module) -> float:
+    """Adam's learning rate for the recovery of a network: higher where batch norm holds it.
+
+    >>> standard_rate(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))), standard_rate(nn.ReLU())
+    (0.001, 0.0003)
+    """
+    return 1e-3 if any(isinstance(module, NORMS) for module in model.modules()) else 3e-4
+
+
 @dataclass(frozen=True)
 class Recovered:
-    """The network at its best epoch on validation, and its learning curve."""
+    """The network at its best epoch on validation, its learning curve and the rate it came at."""
 
     model: nn.Module
     fit: Fit
+    lr: float
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
         """What is kept of it."""
         return {
+            "lr": self.lr,
             "best_epoch": self.fit.best_epoch,
             "curve": [asdict(row) for row in self.fit.curve],
             "stopped": self.fit.stopped,
@@ -87,6 +108,7 @@ def recover(
     """
     started = time.perf_counter()
     name = config.backbone
+    lr = standard_rate(pruned) if options.lr is None else options.lr
     model = copy.deepcopy(pruned).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     freeze(model, name, options.depth)
     prefix, tail = split_at(model, name, options.depth)
@@ -112,7 +134,7 @@ def recover(
                 inputs,
                 dataset.sides["val"].labels,
                 FitConfig(
-                    lr=options.lr,
+                    lr=lr,
                     epochs=options.epochs,
                     batch_size=config.batch_size,
                     weight_decay=config.weight_decay,
@@ -130,4 +152,4 @@ def recover(
                 on_epoch=lambda row: advance(1),
             )
     model = model.to(memory_format=torch.contiguous_format).eval()
-    return Recovered(model, result, time.perf_counter() - started)
+    return Recovered(model, result, lr, time.perf_counter() - started)
