@@ -58,5 +58,5 @@ def example_shrink() -> dict[str, Any]:
             "latency": [_latency(1, 14.2, 6.1), _latency(64, 410.0, 402.0)],
             "sentence": "An image takes 43% of the time; a batch of 64 is not measurably faster.",
         },
-        "recovery": {"curve": curve, "best_epoch": 5, "seconds": 118.0},
+        "recovery": {"curve": curve, "lr": 0.001, "best_epoch": 5, "seconds": 118.0},
     }

@@ -255,6 +255,7 @@ def test_a_saved_network_is_shrunk_and_loads_again(flags: Path, saved: Path, tmp
         assert sum(int(row["kept"]) for row in own) == group["num_kept"]
     for path, units in loaded.spec.kept.items():
         assert len(units) == len(loaded.model.get_submodule(path).weight)
+    assert answer["recovery"]["lr"] == 3e-4  # SqueezeNet has no batch norm
     text = shrink_words(answer)
     assert "after recovery: validation accuracy" in text
     assert answer["cost"]["sentence"] in text

@@ -180,8 +180,9 @@ def _recovery(record: Record) -> Panel:
     curve = record["recovery"]["curve"]
     best = record["recovery"]["best_epoch"] + 1
     caption = (
-        f"{len(curve)} epochs in {words.seconds(record['recovery']['seconds'])}; epoch {best} is "
-        "the best on validation, and shipped."
+        f"{len(curve)} epochs in {words.seconds(record['recovery']['seconds'])}, from a learning "
+        f"rate of {record['recovery']['lr']:g} down; epoch {best} is the best on validation, and "
+        "shipped."
     )
     table = Table(
         "Recovery",
