@@ -54,7 +54,7 @@ def points(rows: list[Row], what: str, share: str) -> list[tuple[float, float, f
 
 
 def panel(axes: Axes, rows: list[Row], what: str, share: str) -> None:
-    """One curve a rule; only ours has its interval drawn, so that it can be seen."""
+    """One curve a rule, each point with its 95% interval."""
     for place, (rule, (label, look)) in enumerate(LOOKS.items()):
         own = [row for row in rows if row["rule"] == rule]
         if not own:
