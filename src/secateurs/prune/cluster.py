@@ -116,9 +116,9 @@ def _unit_vectors(source: Directions, units: Tensor) -> Tensor:
 def _k_means(members: Members, num_groups: int, seed: int, rounds: int) -> tuple[Tensor, Tensor]:
     """Group of each member (members,) int64 and its cosine to the group's direction (members,)."""
     first = _first_members(members, num_groups, seed)
-    groups = members.vectors.shape[1] * num_groups, len(members.units)
-    # A round by vectors is a matrix product, by pairs a pass over memory.
-    if members.cosine is None or groups[0] < 8 * groups[1]:
+    num, samples = members.vectors.shape
+    # A round by vectors is a matrix product, by pairs a pass over memory: equal here, as measured.
+    if members.cosine is None or samples * num_groups < 8 * num:
         return _by_vectors(members.vectors, members.share, first, rounds)
     return _by_pairs(members.cosine, members.share, first, rounds)
 
