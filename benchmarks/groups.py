@@ -62,9 +62,8 @@ def library(members: Members, keep: int) -> Labels:
     """scikit-learn's k-means of the same unit vectors with the same weights, its own start."""
     means = KMeans(keep, n_init=1, max_iter=ROUNDS, random_state=0)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # equal vectors: fewer groups than asked
+        # Equal vectors make fewer groups than asked for.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         return means.fit(members.vectors.numpy(), sample_weight=members.share.numpy()).labels_
 
 

@@ -252,15 +252,15 @@ def kind(row: Row) -> tuple[Any, ...]:
 def print_curves(rows: list[Row]) -> None:
     """Each rule against the unpruned network, and ours against each rule on the same splits."""
     levels = sorted({row["level"] for row in rows}, reverse=True)
-    head = " | ".join(f"MACs {level:g}" for level in levels)
+    head = f"| rule | {' | '.join(f'MACs {level:g}' for level in levels)} |\n"
+    head += "|---" * (len(levels) + 1) + "|"
     kinds = dict.fromkeys((row["rule"], row["refitted"]) for row in rows)
     for what, name in (("cut", "the cut"), ("recovered", "recovery")):
         if all(row[what] is None for row in rows):
             continue
         found = {cell(row): row for row in rows if row[what] is not None}
         print(f"\nPoints of validation accuracy after {name}, and latency left at batch 64:\n")
-        print(f"| rule | {head} |")
-        print("|---" * (len(levels) + 1) + "|")
+        print(head)
         for rule, refitted in kinds:
             cells: list[str] = []
             for level in levels:
@@ -270,8 +270,7 @@ def print_curves(rows: list[Row]) -> None:
                 cells.append(f"{spread(lost)}, {100 * time_left:.0f}%" if own else "")
             print(f"| {rule}, {_weights(refitted)} | {' | '.join(cells)} |")
         print(f"\nPoints of ours after {name} less those of each rule, in pairs:\n")
-        print(f"| rule | {head} |")
-        print("|---" * (len(levels) + 1) + "|")
+        print(head)
         for rule, refitted in kinds:
             if rule == "ours":
                 continue
