@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -24,6 +26,12 @@ def test_measures_agree_with_scikit_learn(num: int, seed: int):
     true, predicted = generator.integers(0, 4, num), generator.integers(0, 4, num)
     result = evaluate(_logits(predicted), torch.from_numpy(true), CLASSES)
     assert result.accuracy == pytest.approx(reference.accuracy_score(true, predicted))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes that are predicted and not there
+        balanced = reference.balanced_accuracy_score(true, predicted)
+    assert result.balanced_accuracy == pytest.approx(balanced)
+    constant = np.full(num, np.bincount(true).argmax())
+    assert result.majority_accuracy == pytest.approx(reference.accuracy_score(true, constant))
     matrix = reference.confusion_matrix(true, predicted, labels=range(4))
     assert np.array_equal(np.array(result.confusion), matrix)
     precision, recall, _, support = reference.precision_recall_fscore_support(
@@ -67,6 +75,14 @@ def test_missing_and_never_predicted_classes_are_said():
     assert result.per_class[3].recall is None
     assert result.per_class[3].specificity == 1.0
     assert result.to_json()["per_class"][2]["class"] == "c"
+
+
+def test_a_constant_answer_is_no_better_than_its_baseline():
+    true = torch.tensor([0] * 60 + [1] * 8 + [2] * 6)
+    result = evaluate(_logits(np.zeros(74, dtype=np.int64)), true, CLASSES)
+    assert result.accuracy == result.majority_accuracy == pytest.approx(60 / 74)
+    assert result.balanced_accuracy == pytest.approx(1 / 3)
+    assert result.to_json()["majority_accuracy"] == result.majority_accuracy
 
 
 def test_papers_best_model_has_the_interval_of_67_in_134():

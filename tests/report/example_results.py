@@ -53,6 +53,8 @@ def evaluation(confusion: np.ndarray) -> dict[str, Any]:
         "accuracy": right / total,
         "accuracy_low": low,
         "accuracy_high": high,
+        "majority_accuracy": max(score["num_true"] for score in scores) / total,
+        "balanced_accuracy": float(np.mean([s["recall"] for s in scores if s["num_true"]])),
         "loss": 1.0217,
         "confusion": confusion.tolist(),
         "per_class": scores,

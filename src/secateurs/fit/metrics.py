@@ -33,6 +33,8 @@ class Evaluation:
 
     `accuracy` and its 95% Wilson interval `accuracy_low`..`accuracy_high` are in 0..1, `loss` is
     the mean cross-entropy in nats. `confusion[t][p]` counts images of class t answered p.
+    `majority_accuracy` is what a constant answer of the largest class here would reach, and
+    `balanced_accuracy` the mean recall over the classes that have images here, both in 0..1.
     """
 
     num_images: int
@@ -43,6 +45,8 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...]
     per_class: tuple[ClassScore, ...]
     notes: tuple[str, ...]
+    majority_accuracy: float
+    balanced_accuracy: float
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, as `docs/results.md` describes an evaluation."""
@@ -108,6 +112,8 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluati
     >>> result = evaluate(logits, torch.tensor([0, 1, 1]), ["cat", "dog"])
     >>> result.confusion, round(result.accuracy, 2)
     (((1, 0), (1, 1)), 0.67)
+    >>> round(result.majority_accuracy, 2), result.balanced_accuracy
+    (0.67, 0.75)
     """
     if logits.ndim != 2 or logits.shape[1] != len(classes) or len(logits) != len(labels):
         raise InputError(
@@ -122,6 +128,7 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluati
     num_correct = int(confusion.diagonal().sum())
     low, high = wilson_interval(num_correct, len(labels))
     scores = class_scores(confusion, classes)
+    recalls = [score.recall for score in scores if score.recall is not None]
     notes = [f"class {s.name} has no image here" for s in scores if s.num_true == 0]
     notes += [f"class {s.name} was never predicted" for s in scores if s.num_predicted == 0]
     return Evaluation(
@@ -133,6 +140,8 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluati
         confusion=tuple(tuple(int(x) for x in row) for row in confusion.tolist()),
         per_class=scores,
         notes=tuple(notes),
+        majority_accuracy=max(score.num_true for score in scores) / len(labels),
+        balanced_accuracy=sum(recalls) / len(recalls),
     )
 
 

@@ -31,6 +31,8 @@ _EVALUATION: dict[str, Any] = {
     "accuracy": _NUMBER,
     "accuracy_low": _NUMBER,
     "accuracy_high": _NUMBER,
+    "majority_accuracy": Maybe(float, absent=True),
+    "balanced_accuracy": Maybe(float, absent=True),
     "confusion": [[int]],
     "per_class": [
         {"class": str, "precision": _NUMBER, "recall": _NUMBER, "specificity": _NUMBER}
