@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from bisect import bisect_left
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from secateurs.errors import InputError
 
@@ -78,14 +79,79 @@ def skeleton(model: nn.Module) -> nn.Module:
     >>> next(skeleton(nn.Linear(3, 2)).parameters()).device.type
     'meta'
     """
+    bare = copied(model, lambda tensor: torch.empty_like(tensor, device="meta")).eval()
+    if next(bare.parameters(), None) is None:
+        raise InputError("the network has no parameters: there is nothing to follow or to cut")
+    return bare
+
+
+def copied(
+    model: nn.Module, change: Callable[[Tensor], Tensor] = lambda tensor: tensor.clone()
+) -> nn.Module:
+    """A copy of a model whose parameters, buffers and other tensors went through `change`.
+
+    `change` gets each tensor detached and returns a new one. Tensors that modules keep as plain
+    attributes, such as a feature map of the last run, are copied without their history. Raises
+    InputError for a model that cannot be copied: compiled by TorchScript, or with layers that are
+    not initialised yet.
+
+    >>> copied(nn.Linear(3, 2), lambda tensor: tensor.double()).weight.dtype
+    torch.float64
+    """
     memo: dict[int, object] = {}
-    for parameter in model.parameters():
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise InputError(
+                f"{path or 'the network'}: compiled by TorchScript, so that its layers cannot be "
+                "cut; give the module that it was made from"
+            )
+        for name, value in vars(module).items():
+            if name not in ("_parameters", "_buffers", "_modules"):
+                for tensor in tensors_of(value):
+                    memo[id(tensor)] = change(tensor.detach())
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, UninitializedParameter):
+            raise InputError(f"{name}: not initialised yet; run the network on an image first")
         memo[id(parameter)] = nn.Parameter(
-            torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad
+            change(parameter.detach()), requires_grad=parameter.requires_grad
         )
-    for buffer in model.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(model, memo).eval()
+    for name, buffer in model.named_buffers():
+        if isinstance(buffer, UninitializedBuffer):
+            raise InputError(f"{name}: not initialised yet; run the network on an image first")
+        memo[id(buffer)] = change(buffer.detach())
+    try:
+        return copy.deepcopy(model, memo)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise InputError(
+            f"the network cannot be copied ({type(error).__name__}: {first_line(error)})"
+        ) from error
+
+
+def tensors_of(result: object) -> list[Tensor]:
+    """All tensors in nested lists, tuples, mappings and records, in order.
+
+    >>> len(tensors_of({"out": torch.zeros(2), "aux": [torch.zeros(1), None]}))
+    2
+    """
+    if isinstance(result, Tensor):
+        return [result]
+    parts: list[object] = []
+    if isinstance(result, Mapping):
+        parts = list(result.values())
+    elif isinstance(result, list | tuple | set | frozenset):
+        parts = list(result)
+    elif is_dataclass(result) and not isinstance(result, type):
+        parts = [getattr(result, one.name, None) for one in fields(result)]
+    return [tensor for part in parts for tensor in tensors_of(part)]
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says.
+
+    >>> first_line(ValueError("wrong\\nand more"))
+    'wrong'
+    """
+    return (str(error).strip().splitlines() or [""])[0]
 
 
 def trace(model: nn.Module, *, size: int) -> Trace:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from secateurs.nets.attention import BiasedAttention
-from secateurs.nets.trace import check_device, eval_mode
+from secateurs.nets.trace import check_device
 from secateurs.prune.groups import Group, Groups, Whole
-from secateurs.prune.removal import check_survivors, double
-
-PARITY_LIMIT = 1e-5
+from secateurs.prune.parity import PARITY_LIMIT as PARITY_LIMIT
+from secateurs.prune.parity import Comparison, Run, compared
+from secateurs.prune.removal import check_survivors
 
 Survivors = Mapping[str, Tensor]  # unit indices by the name of their group
 Channels = dict[str, Tensor]  # channel indices by the path of their layer
@@ -101,10 +101,14 @@ def zeroing(
     def mute(layer: nn.Module, gone: Tensor) -> None:
         axis = 1 if isinstance(layer, nn.Conv2d) else -1
 
-        def hook(_: nn.Module, received: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (received[0].index_fill(axis, gone.to(received[0].device), 0.0), *received[1:])
+        def hook(
+            _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]
+        ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+            received = args[0] if args else kwargs["input"]
+            zeroed = received.index_fill(axis, gone.to(received.device), 0.0)
+            return (zeroed, *args[1:]) if args else (), kwargs if args else {"input": zeroed}
 
-        handles.append(layer.register_forward_pre_hook(hook))
+        handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
 
     try:
         for path, gone in gone_channels(groups, survivors, reads=True).items():
@@ -121,39 +125,38 @@ def difference(
     survivors: Survivors,
     images: Tensor,
     *,
-    run: Callable[[nn.Module, Tensor], Tensor] = lambda model, batch: model(batch),
+    run: Run = lambda model, batch: model(batch),
 ) -> float:
     """Largest difference of outputs between removing units and zeroing them where they are read.
 
-    Relative to the largest output. Both networks run in float64, so that anything above 1e-5 is a
-    wrong cut and no rounding. An exception while the narrowed network runs counts as infinite.
-    Raises InputError when the images are on another device than the model.
+    Relative to how far zeroing them moves the output, each tensor that the network gives on a scale
+    of its own, so that anything above 1e-5 is a wrong cut: both networks run in float64, and what
+    rounding can explain is not counted. A cut without effect on these images is compared with other
+    weights too. An exception while the narrowed network runs counts as infinite. Raises InputError
+    when the images are on another device than the model or not finite, and when the network does
+    not run on them.
     """
     check_device(model, images)
-    batch = images.double()
-    with torch.no_grad():
-        whole = double(model)
-        with eval_mode(whole), zeroing(whole, groups, survivors):
-            expected = run(whole, batch)
-        del whole  # before the other one takes its memory
-        cut = double(narrow(model, groups, survivors))
-        try:
-            with eval_mode(cut):
-                got = run(cut, batch)
-        except RuntimeError:
-            return float("inf")
-    if got.shape != expected.shape:
-        return float("inf")
-    scale = max(1.0, float(expected.abs().max()))
-    return float((got - expected).abs().max()) / scale
+    return compared(
+        model,
+        images,
+        lambda network: zeroing(network, groups, survivors),
+        lambda network: narrow(network, groups, survivors),
+        run=run,
+    )
 
 
 def checked(model: nn.Module, groups: Groups, images: Tensor, *, seed: int = 0) -> Groups:
     """The groups that can be cut: of each some units are removed and compared with zeroing them.
 
     All groups at once first; where that fails, halves, until the groups that fail are known. They
-    are left whole, with the difference as the reason. `images` are real ones (n, 3, size, size).
+    are left whole, with the difference as the reason. This is done on the network given, and in a
+    copy with other weights, where no group hides behind weights near zero. `images` are real ones
+    (n, 3, size, size). Raises InputError as `difference` does.
     """
+    if not groups.found:
+        return groups
+    check_device(model, images)
     generator = torch.Generator().manual_seed(seed)
     survivors = {
         group.name: torch.randperm(group.num_units, generator=generator)[
@@ -161,23 +164,31 @@ def checked(model: nn.Module, groups: Groups, images: Tensor, *, seed: int = 0) 
         ]
         for group in groups.found
     }
-    failed: dict[str, float] = {}
-
-    def look(part: Sequence[Group]) -> None:
-        seen = difference(model, part, {g.name: survivors[g.name] for g in part}, images)
-        if seen <= PARITY_LIMIT:
-            return
-        if len(part) == 1:
-            failed[part[0].name] = seen
-            return
-        look(part[: len(part) // 2])
-        look(part[len(part) // 2 :])
-
-    if groups.found:
-        look(groups.found)
+    comparison = Comparison(model, images, lambda network, batch: network(batch))
+    failed = _wrong(comparison, groups.found, survivors)
+    rest = [group for group in groups.found if group.name not in failed]
+    if rest and comparison.awaken(seed):
+        failed |= _wrong(comparison, rest, survivors)
     reasons = tuple(
         Whole(name, f"removing its units is not the same as zeroing them (differs by {seen:.1e})")
         for name, seen in failed.items()
     )
     found = tuple(group for group in groups.found if group.name not in failed)
     return Groups(found, groups.whole + reasons, groups.note)
+
+
+def _wrong(
+    comparison: Comparison, groups: Sequence[Group], survivors: Survivors
+) -> dict[str, float]:
+    """The errors of the groups whose cut is wrong, found by halves."""
+    mine = {group.name: survivors[group.name] for group in groups}
+    error = comparison.compare(
+        lambda network: zeroing(network, groups, mine),
+        lambda network: narrow(network, groups, mine),
+    ).error
+    if error <= PARITY_LIMIT:
+        return {}
+    if len(groups) == 1:
+        return {groups[0].name: error}
+    half = len(groups) // 2
+    return _wrong(comparison, groups[:half], mine) | _wrong(comparison, groups[half:], mine)

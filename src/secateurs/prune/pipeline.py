@@ -18,6 +18,7 @@ from secateurs.prune.compensation import Outgoing, add, affine, drop, least_squa
 from secateurs.prune.gradients import loss_gradients
 from secateurs.prune.ledger import Ledger, ledger
 from secateurs.prune.merging import Incoming, merge
+from secateurs.prune.parity import PARITY_LIMIT
 from secateurs.prune.removal import find_consumer, parity, remove_units
 from secateurs.prune.rules import SelectOptions, select
 from secateurs.prune.selection import Selection
@@ -26,7 +27,6 @@ Compensation = Literal["drop", "add", "affine", "least_squares", "merge"]
 REFITTED = ("least_squares", "merge")  # steps that fit a target
 Run = Callable[[nn.Module, Tensor], Tensor]
 PARITY_INPUTS = 32  # inputs on which removing is compared with zeroing
-PARITY_LIMIT = 1e-5
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
-from secateurs.nets.trace import eval_mode
+from secateurs.prune.parity import compared, double
 
 ELEMENTWISE: tuple[type[nn.Module], ...] = (
     nn.ReLU,
@@ -238,43 +239,38 @@ def parity(
     run: Callable[[nn.Module, Tensor], Tensor] | None = None,
     pruned: nn.Module | None = None,
 ) -> float:
-    """Largest difference of logits between removing units and zeroing them after activation.
+    """Largest difference of outputs between removing units and zeroing them after activation.
 
-    `pruned` (default: made here by `remove_units`) must have its units dropped without
-    compensation. `inputs` is one batch for `run(model, inputs)`, by default the model itself. Both
-    networks run in float64 copies, so that anything above 1e-5 is a wrong cut and no rounding.
+    Relative to how far zeroing them moves the outputs (see `parity.compared`), in float64 copies,
+    so that anything above 1e-5 is a wrong cut and no rounding. `pruned` (default: made here by
+    `remove_units`) must have its units dropped without compensation. `inputs` is one batch for
+    `run(model, inputs)`, by default the model itself.
 
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     >>> parity(model, "0", torch.tensor([0, 2]), torch.ones(5, 4)) < 1e-5
     True
     """
-    run = run or _call
-    whole = double(model)
-    cut = remove_units(whole, path, survivors) if pruned is None else double(pruned)
-    consumer = find_consumer(whole, path)
-    mask = torch.zeros(consumer.layer.in_features, dtype=torch.bool)
-    mask[check_survivors(survivors, len(mask)).cpu()] = True
+    units = find_consumer(model, path).layer.in_features
+    mask = torch.zeros(units, dtype=torch.bool)
+    mask[check_survivors(survivors, units).cpu()] = True
 
-    def zero(_: nn.Module, received: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (received[0] * mask.to(received[0].device), *received[1:])
+    @contextmanager
+    def zeroing(network: nn.Module) -> Generator[None]:
+        def zero(_: nn.Module, received: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            gone = (~mask).nonzero().flatten().to(received[0].device)
+            return (received[0].index_fill(-1, gone, 0.0), *received[1:])
 
-    consumer.layer.register_forward_pre_hook(zero)
-    with torch.no_grad(), eval_mode(whole), eval_mode(cut):
-        batch = inputs.double()
-        difference = (run(whole, batch) - run(cut, batch)).abs()
-    return float(difference.max()) if difference.numel() else 0.0
+        handle = find_consumer(network, path).layer.register_forward_pre_hook(zero)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def narrowed(network: nn.Module) -> nn.Module:
+        return remove_units(network, path, survivors) if pruned is None else double(pruned)
+
+    return compared(model, inputs, zeroing, narrowed, run=run or _call, redrawn=pruned is None)
 
 
 def _call(model: nn.Module, batch: Tensor) -> Tensor:
     return model(batch)
-
-
-def double(model: nn.Module) -> nn.Module:
-    """A float64 copy, without a float32 copy on the way."""
-    memo: dict[int, object] = {
-        id(old): nn.Parameter(old.detach().double(), requires_grad=False)
-        for old in model.parameters()
-        if old.is_floating_point()
-    }
-    memo |= {id(old): old.detach().double() for old in model.buffers() if old.is_floating_point()}
-    return copy.deepcopy(model, memo)
