@@ -10,8 +10,11 @@ from torch import nn
 
 from secateurs.errors import InputError
 from secateurs.ship.latency import (
+    LatencyRow,
+    affordable_batch,
     compare_latency,
     fill_batch,
+    latency_rows,
     onnx_latency,
     row,
     spread,
@@ -67,6 +70,25 @@ def test_a_larger_network_is_slower_and_modes_are_restored() -> None:
     got = torch_latency(wide, narrow, torch.zeros(2, 3, 32, 32), batch=8, repeats=9)
     assert got.ratio < 0.9 and got.batch == 8 and got.device == "cpu" and got.num_rounds == 9
     assert wide.training and narrow[1].training
+
+
+def timed(batch: int, ms: float) -> LatencyRow:
+    return row("pytorch", "cpu", batch, {"before": [ms] * 3, "after": [ms] * 3})
+
+
+def test_the_large_batch_is_halved_until_time_and_memory_suffice() -> None:
+    assert affordable_batch(timed(1, 1.0), 2**20) == 64
+    # Four rounds of both: 64 images of 100 ms would take 51 s, 32 take 26.
+    assert affordable_batch(timed(1, 100.0), 2**20) == 32
+    assert affordable_batch(timed(1, 60_000.0), 2**20) == 1
+    assert affordable_batch(timed(1, 1.0), 2**28) == 16  # 256 MiB an image, 4 GiB in all
+    assert affordable_batch(timed(1, 1.0), 2**34) == 1
+
+
+def test_rows_are_of_one_image_and_of_what_is_affordable() -> None:
+    assert [r.batch for r in latency_rows(lambda batch: timed(batch, 1.0), 2**20)] == [1, 64]
+    assert [r.batch for r in latency_rows(lambda batch: timed(batch, 1.0), 2**29)] == [1, 8]
+    assert [r.batch for r in latency_rows(lambda batch: timed(batch, 9e4), 2**20)] == [1]
 
 
 def test_errors() -> None:

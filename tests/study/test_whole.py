@@ -220,7 +220,7 @@ def test_a_recovery_out_of_range_is_refused_before_any_work(wrong: dict[str, Any
 @pytest.fixture(autouse=True)
 def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shrink_module, "LATENCY_S", 0.1)
-    monkeypatch.setattr(shrink_module, "BATCHES", (1, 2))
+    monkeypatch.setattr(shrink_module, "LARGE_BATCH", 2)
     small = replace(preprocessing(NAME), size=PIXELS)
     monkeypatch.setattr(bench_module, "preprocessing", lambda _: small)
 

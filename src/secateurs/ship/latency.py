@@ -16,6 +16,9 @@ from secateurs.errors import InputError
 from secateurs.nets.trace import eval_mode
 
 MIN_ROUNDS = 3
+LARGE_BATCH = 64
+LONGEST_S = 30.0  # what the fewest rounds at the large batch may take, by the time of one image
+MOST_BYTES = 4 * 2**30  # for a batch and what is computed from it
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,28 @@ def row(runtime: str, device: str, batch: int, times: Mapping[str, list[float]])
         ratios.p75,
         len(times["before"]),
     )
+
+
+def affordable_batch(one: LatencyRow, activation_bytes: int, *, largest: int = LARGE_BATCH) -> int:
+    """`largest`, halved until the fewest rounds end in 30 s and a batch fits in 4 GiB.
+
+    `one` is the measurement at batch 1, and `activation_bytes` what one image takes at once. The
+    fewest rounds are one to warm up and three measured.
+    """
+    seconds = (1 + MIN_ROUNDS) * (one.before_ms.median + one.after_ms.median) / 1e3
+    batch = largest
+    while batch > 1 and (batch * seconds > LONGEST_S or batch * activation_bytes > MOST_BYTES):
+        batch //= 2
+    return batch
+
+
+def latency_rows(
+    measure: Callable[[int], LatencyRow], activation_bytes: int, *, largest: int = LARGE_BATCH
+) -> list[LatencyRow]:
+    """What `measure` gives at batch 1 and at `affordable_batch`; one row where that is 1 too."""
+    one = measure(1)
+    batch = affordable_batch(one, activation_bytes, largest=largest)
+    return [one] if batch == 1 else [one, measure(batch)]
 
 
 def torch_latency(

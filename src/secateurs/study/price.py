@@ -12,9 +12,8 @@ from torch import Tensor
 from secateurs.progress import SILENT, Progress
 from secateurs.ship.checkpoint import load
 from secateurs.ship.cost import Cost, cost, cost_sentence
-from secateurs.ship.latency import LatencyRow, onnx_latency, torch_latency
+from secateurs.ship.latency import LatencyRow, latency_rows, onnx_latency, torch_latency
 
-BATCHES = (1, 64)
 BUDGET_S = 5.0
 
 
@@ -28,8 +27,9 @@ def price(
 ) -> dict[str, Any]:
     """The `cost` part of `results.json` for two folders, each with a saved model and its ONNX file.
 
-    `images` (n, 3, size, size) are what the networks are timed on, at batch 1 and 64, the two in
-    turns: in PyTorch on `device`, and in ONNX Runtime on the CPU.
+    `images` (n, 3, size, size) are what the networks are timed on, at batch 1 and 64 (fewer
+    where that takes too long, see `latency_rows`), in alternating rounds: in PyTorch on `device`,
+    and in ONNX Runtime on the CPU.
     """
     before, after = load(unpruned).model.to(device), load(pruned).model.to(device)
     costs: list[Cost] = []
@@ -42,14 +42,19 @@ def price(
                 onnx_bytes=(folder / "model.onnx").stat().st_size,
             )
         )
+    files = (unpruned / "model.onnx", pruned / "model.onnx")
+    most = max(one.activation_bytes or 0 for one in costs)
+
+    def in_torch(batch: int) -> LatencyRow:
+        return torch_latency(before, after, images, batch=batch, budget_s=BUDGET_S)
+
+    def in_onnx(batch: int) -> LatencyRow:
+        return onnx_latency(*files, images, batch=batch, budget_s=BUDGET_S)
+
     rows: list[LatencyRow] = []
-    with progress.task("latency", 2 * len(BATCHES)) as advance:
-        for batch in BATCHES:
-            rows.append(torch_latency(before, after, images, batch=batch, budget_s=BUDGET_S))
-            advance(1)
-        for batch in BATCHES:
-            files = (unpruned / "model.onnx", pruned / "model.onnx")
-            rows.append(onnx_latency(*files, images, batch=batch, budget_s=BUDGET_S))
+    with progress.task("latency", 2) as advance:
+        for measure in (in_torch, in_onnx):
+            rows += latency_rows(measure, most)
             advance(1)
     return {
         "before": costs[0].to_json(),

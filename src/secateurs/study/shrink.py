@@ -18,7 +18,7 @@ from secateurs.fit.precision import resolve_device
 from secateurs.progress import SILENT, Progress
 from secateurs.ship.checkpoint import save
 from secateurs.ship.cost import cost, cost_sentence
-from secateurs.ship.latency import LatencyRow, torch_latency
+from secateurs.ship.latency import LARGE_BATCH, LatencyRow, latency_rows, torch_latency
 from secateurs.ship.spec import describe
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Dataset
@@ -26,7 +26,6 @@ from secateurs.study.models import evaluate_model
 from secateurs.study.single import Record, evaluation_words, open_saved
 from secateurs.study.whole import Budget, Whole, prune_whole
 
-BATCHES = (1, 64)
 LATENCY_S = 5.0
 STATE = "recovery.state.safetensors"
 
@@ -96,14 +95,17 @@ def _price(
     device: torch.device,
     progress: Progress,
 ) -> Record:
-    images = dataset.sides["train"].eval_views(slice(0, BATCHES[-1]), device)
+    images = dataset.sides["train"].eval_views(slice(0, LARGE_BATCH), device)
     size = images.shape[-1]
     costs = cost(before, size=size), cost(after, size=size)
-    rows: list[LatencyRow] = []
-    with progress.task("latency", len(BATCHES)) as advance:
-        for batch in BATCHES:
-            rows.append(torch_latency(before, after, images, batch=batch, budget_s=LATENCY_S))
-            advance(1)
+
+    def measure(batch: int) -> LatencyRow:
+        return torch_latency(before, after, images, batch=batch, budget_s=LATENCY_S)
+
+    with progress.task("latency", 1) as advance:
+        most = max(one.activation_bytes or 0 for one in costs)
+        rows = latency_rows(measure, most, largest=LARGE_BATCH)
+        advance(1)
     return {
         "before": costs[0].to_json(),
         "after": costs[1].to_json(),
