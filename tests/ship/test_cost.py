@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from secateurs.nets.backbones import build, weights_entry
@@ -136,3 +139,43 @@ def test_the_sentence_is_plain() -> None:
         "With ONNX Runtime on cpu at batch 64 it is not measurably faster "
         "(300 ms before, 301 ms after)."
     )
+
+
+class Computes(nn.Module):
+    """A layer, and something that multiplies besides."""
+
+    def __init__(self, do: Callable[[Computes, torch.Tensor], torch.Tensor], **layers: nn.Module):
+        super().__init__()
+        self.do = do
+        self.first = nn.Conv2d(3, 4, 1)
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.do(self, self.first(x))
+
+
+@pytest.mark.parametrize(
+    ("do", "layers", "expected"),
+    [
+        (lambda s, x: x.flatten(2) @ x.new_ones(25), {}, 4 * 25),
+        (lambda s, x: torch.dot(x[0, 0].flatten(), x[0, 1].flatten()), {}, 25),
+        (lambda s, x: torch.addmv(x[0, :, 0, 0], x[0].flatten(1), x.new_ones(25)), {}, 4 * 25),
+        (lambda s, x: torch.einsum("nchw,ndhw->ncd", x, x), {}, 4 * 4 * 25),
+        (lambda s, x: x.flatten(2) @ x.flatten(2).mT, {}, 4 * 4 * 25),
+        (
+            lambda s, x: s.two(x.mean((2, 3)), x.mean((2, 3))),
+            {"two": nn.Bilinear(4, 4, 7)},
+            4 * 4 * 7,
+        ),
+        (lambda s, x: s.up(x), {"up": nn.ConvTranspose2d(4, 6, 4, 2, 1)}, 25 * 4 * 6 * 16),
+        (lambda s, x: s.flat(x.flatten(2)), {"flat": nn.Conv1d(4, 6, 3, groups=2)}, 23 * 6 * 2 * 3),
+        (lambda s, x: s.deep(x[:, None]), {"deep": nn.Conv3d(1, 2, 3)}, 2 * 3 * 3 * 2 * 27),
+        (lambda s, x: s.rnn(x.flatten(2).mT)[0], {"rnn": nn.GRU(4, 5)}, 25 * 3 * 5 * (4 + 5)),
+        (lambda s, x: F.conv2d(x, x.new_ones(2, 4, 3, 3)), {}, 9 * 2 * 4 * 9),
+        (lambda s, x: F.scaled_dot_product_attention(*[x.flatten(2).mT] * 3), {}, 2 * 25 * 25 * 4),
+        (lambda s, x: torch.cdist(x.flatten(2), x.flatten(2)), {}, 4 * 4 * 25),
+    ],
+)
+def test_whatever_multiplies_is_counted(do, layers: dict[str, nn.Module], expected: int) -> None:
+    assert macs(Computes(do, **layers), size=5) == 25 * 3 * 4 + expected

@@ -294,3 +294,15 @@ def test_a_stop_during_recovery_goes_on_to_the_same_network(
     first, second = load(tmp_path / "a").model, load(tmp_path / "b").model
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name])
+
+
+def test_a_cut_network_that_costs_more_than_was_asked_for_is_an_error(
+    dataset: Dataset, network: nn.Module, monkeypatch: pytest.MonkeyPatch
+):
+    def too_little(model: nn.Module, groups: Any, seen: Any, kept: Any, *_: Any, **more: Any):
+        return real_cut(model, groups, seen, {}, *_, **more)
+
+    real_cut = whole_module.cut
+    monkeypatch.setattr(whole_module, "cut", too_little)
+    with pytest.raises(InputError, match=r"budget: macs 0\.9 was asked for, the cut network has 1"):
+        prune_whole(network, dataset, CONFIG, Budget(macs=0.9), device=CPU)

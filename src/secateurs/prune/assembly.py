@@ -29,8 +29,9 @@ def groups_by_flow(bare: nn.Module, size: int) -> tuple[list[Group], list[Whole]
     units; where that makes several, later ones are numbered: "layer (2)".
     """
     dtype = next(bare.parameters()).dtype
-    ties, events = follow(bare, torch.empty(1, 3, size, size, dtype=dtype, device="meta"))
-    of_number, stays, whys = ties.units()
+    seen = follow(bare, torch.empty(1, 3, size, size, dtype=dtype, device="meta"))
+    events = seen.events
+    of_number, stays, whys = seen.ties.units()
     channels = [of_number[event.numbers.numpy()] for event in events]
     taken: dict[str, int] = {}
     found: list[Group] = []

@@ -18,8 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from secateurs.nets.attention import BiasedAttention
+from secateurs.nets.trace import tensors_of
 from secateurs.prune.members import Side
-from secateurs.prune.operations import Operations
+from secateurs.prune.operations import Operations, Product
 from secateurs.prune.ties import Ties
 
 OUTPUT = "output"
@@ -34,6 +35,15 @@ class Event:
     numbers: Tensor
 
 
+@dataclass(frozen=True)
+class Followed:
+    """Ties between numbers, what each layer did, and what was multiplied, in running order."""
+
+    ties: Ties
+    events: list[Event]
+    products: list[Product]
+
+
 @dataclass
 class _Layers:
     """Layers by the identity of the tensors that they compute with."""
@@ -42,11 +52,12 @@ class _Layers:
     norms: dict[int, str] = field(default_factory=dict)
 
 
-def follow(bare: nn.Module, image: Tensor) -> tuple[Ties, list[Event]]:
+def follow(bare: nn.Module, image: Tensor) -> Followed:
     """Run a network without values (see `skeleton`) on an image without values.
 
-    Returns the ties between numbers, and what each convolution, linear layer and batch norm did, in
-    the order in which they ran. What the network gives is fixed for the reason `OUTPUT`.
+    Returns the ties between numbers, what each convolution, linear layer and batch norm did, in
+    the order in which they ran, and the products of those layers and of attention. What the network
+    gives is fixed for the reason `OUTPUT`.
     """
     flow = _Flow(bare)
     handles = [
@@ -59,10 +70,10 @@ def follow(bare: nn.Module, image: Tensor) -> tuple[Ties, list[Event]]:
     finally:
         for handle in handles:
             handle.remove()
-    for tensor in tree_leaves(result):
-        if isinstance(tensor, Tensor) and (numbers := flow.numbers_of(tensor)) is not None:
+    for tensor in tensors_of(result):
+        if (numbers := flow.numbers_of(tensor)) is not None:
             flow.ties.fix(numbers, OUTPUT)
-    return flow.ties, flow.events
+    return Followed(flow.ties, flow.events, flow.products)
 
 
 class _Flow(Operations, TorchDispatchMode):
@@ -153,8 +164,10 @@ class _Flow(Operations, TorchDispatchMode):
             return
         path, width = known[0], len(weight)
         read = self._channels(numbers, weight.shape[1] * groups, axis)
+        places, kernel = out.numel() // width, weight[0, 0].numel()
         if groups == 1:
             made = self.ties.fresh(width)
+            self.multiplied(places * kernel, weight.shape[:2], [(made, (0,)), (read, (1,))])
             if bool(read.any()):
                 self.events.append(Event(path, "in", read))
             self.events.append(Event(path, "out", made))
@@ -165,6 +178,7 @@ class _Flow(Operations, TorchDispatchMode):
             self.ties.tie(rows, unit[:, None])
             self.ties.fix(unit[(rows == 0).any(1)], f"{self._where()} also reads what has to stay")
             made = unit.repeat_interleave(width // groups)
+            self.multiplied(places * weight[0].numel(), (width,), [(made, (0,))])
             self.events.append(Event(path, "both", made))
         shape = [1] * out.ndim
         shape[axis] = width

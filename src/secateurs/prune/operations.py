@@ -6,6 +6,7 @@ An operation that has no rule, or a form that its rule does not know, makes what
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -43,6 +44,19 @@ POOLING = _names(
 ALONG = _names("softmax _softmax log_softmax _log_softmax cumsum cumprod logcumsumexp")
 
 
+@dataclass
+class Product:
+    """Multiplications whose number is the product of the lengths of some axes.
+
+    `times` of them for each place of the axes of `sizes`. `labels` are numbers (compact) of tensors
+    that take part, and which axis of `sizes` each of their axes is.
+    """
+
+    times: int
+    sizes: tuple[int, ...]
+    labels: list[tuple[Tensor, tuple[int, ...]]]
+
+
 class Operations:
     """Numbers of the units in tensors, by the tensors' identities, and the rules that move them.
 
@@ -52,11 +66,22 @@ class Operations:
     def __init__(self) -> None:
         self.ties = Ties()
         self.numbers: dict[int, Tensor] = {}
+        self.products: list[Product] = []
         self.stack: list[str] = []
 
     def numbers_of(self, tensor: Tensor) -> Tensor | None:
         """The numbers of a tensor, if it has any."""
         return self.numbers.get(id(tensor))
+
+    def multiplied(
+        self,
+        times: int,
+        sizes: Sequence[int],
+        labels: Sequence[tuple[Tensor | None, tuple[int, ...]]],
+    ) -> None:
+        """Take note of multiplications, see `Product`."""
+        known = [(numbers, axes) for numbers, axes in labels if numbers is not None]
+        self.products.append(Product(times, tuple(sizes), known))
 
     def _where(self) -> str:
         return self.stack[-1] if self.stack else "the network"
@@ -257,12 +282,27 @@ class Operations:
         """Numbers of a matrix product (..., n, k) by (..., k, m), plus others that broadcast."""
         (first, of_a), (second, of_b) = self._labelled(a), self._labelled(b)
         why = f"{self._where()} multiplies it with what cannot be cut"
+        self._matrices(a.shape, of_a, b.shape, of_b)
         if of_a is not None:
             of_a = self.ties.merge(of_a, [of_a.ndim - 1], self._over())
         if of_b is not None:
             of_b = self.ties.merge(of_b, [of_b.ndim - 2], self._over())
         parts = [((*first[:-1], 1), of_a), ((*second[:-2], 1, second[-1]), of_b)]
         return self.ties.combine([*parts, *map(self._labelled, more)], why)
+
+    def _matrices(
+        self, a: Sequence[int], of_a: Tensor | None, b: Sequence[int], of_b: Tensor | None
+    ) -> None:
+        """Take note of a matrix product (..., n, k) by (..., k, m), whose first axes broadcast."""
+        batch = torch.broadcast_shapes(tuple(a[:-2]), tuple(b[:-2]))
+        depth = len(batch)
+        first = tuple(range(depth - len(a) + 2, depth))  # places of axes in (..., n, k, m)
+        second = tuple(range(depth - len(b) + 2, depth))
+        self.multiplied(
+            1,
+            (*batch, a[-2], a[-1], b[-1]),
+            [(of_a, (*first, depth, depth + 1)), (of_b, (*second, depth + 1, depth + 2))],
+        )
 
     def _do_matmul(self, name: str, __: Any, args: list[Any], kw: Any, out: Tensor) -> None:
         if args[0].ndim < 2 or args[1].ndim < 2:
@@ -283,6 +323,11 @@ class Operations:
         query, key, value = args[:3]
         mask = kw.get("attn_mask", args[3] if len(args) > 3 else None)
         over = self._over()
+        of_query, of_key, of_value = map(self.numbers_of, (query, key, value))
+        turned_shape = (*key.shape[:-2], key.shape[-1], key.shape[-2])
+        self._matrices(query.shape, of_query, turned_shape, None if of_key is None else of_key.mT)
+        of_scores = None if of_query is None else of_query[..., :1]
+        self._matrices((*query.shape[:-1], key.shape[-2]), of_scores, value.shape, of_value)
 
         def merged(tensor: Tensor, axis: int) -> Tensor | None:
             numbers = self.numbers_of(tensor)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
+from secateurs.nets.counting import macs as macs
+from secateurs.nets.counting import num_parameters as num_parameters
 from secateurs.nets.trace import skeleton
 from secateurs.ship.latency import LatencyRow
 
@@ -35,38 +36,6 @@ class Cost:
     def to_json(self) -> dict[str, int | None]:
         """The record as plain data."""
         return asdict(self)
-
-
-def num_parameters(model: nn.Module) -> int:
-    """How many parameters a network has.
-
-    >>> num_parameters(nn.Linear(3, 2))
-    8
-    """
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def macs(model: nn.Module, *, size: int = 224) -> int:
-    """Multiply-accumulates of convolutions, linear layers and attention for one image.
-
-    The image is (3, size, size). Counted on shapes alone, by PyTorch's own counter of floating
-    point operations, two of which are one multiply-accumulate; nothing is computed and the model
-    is left as it is.
-
-    >>> macs(nn.Conv2d(3, 4, 3), size=10)
-    6912
-    """
-    bare = skeleton(model)
-    image = torch.empty(1, 3, size, size, device="meta", dtype=next(bare.parameters()).dtype)
-    # A fused attention kernel would hide its products from the counter.
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            bare(image)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-    return counter.get_total_flops() // 2
 
 
 class _Live(TorchDispatchMode):

@@ -18,13 +18,14 @@ from secateurs.fit.metrics import predict_logits
 from secateurs.nets.attention import open_attention
 from secateurs.nets.chain import chain
 from secateurs.progress import SILENT, Progress
-from secateurs.prune.budget import Kept, Step, Widths, descent
+from secateurs.prune.budget import Kept, Price, Step, Widths, descent
 from secateurs.prune.groups import Group, Groups, find_groups
 from secateurs.prune.merged import with_merging
 from secateurs.prune.narrow import PARITY_LIMIT, checked, difference, gone_channels, narrow
 from secateurs.prune.network import Judge, Pruned, cut, recalibrate
 from secateurs.prune.surgeon import Elimination
 from secateurs.prune.survey import Survey, survey
+from secateurs.ship.cost import macs, num_parameters
 from secateurs.ship.latency import torch_latency
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Dataset
@@ -165,6 +166,7 @@ def prune_whole(
         model, groups.found, widths, seen, budget, batches[0], cut_to, accuracy, progress
     )
     result = cut_to(chosen.kept, judge=Judge(answers, labels, budget.starts), progress=progress)
+    _check_reached(result.model, widths, budget, size)
     seconds = time.perf_counter() - started
     parity = difference(model, groups.found, result.survivors, batches[0][:CHECKED_IMAGES])
     assert parity <= PARITY_LIMIT, f"removed and zeroed differ: {parity}"
@@ -282,6 +284,19 @@ def _choose(
                 high = middle
             advance(1)
     return way, steps[low], tried
+
+
+def _check_reached(model: nn.Module, widths: Widths, budget: Budget, size: int) -> None:
+    """Raise InputError when a network that was cut costs more than the budget, as reports count."""
+    real = widths.fraction(Price(float(macs(model, size=size)), float(num_parameters(model))))
+    for word, limit, part in (
+        ("macs", budget.macs, real.macs),
+        ("params", budget.params, real.parameters),
+    ):
+        if limit is not None and part > limit:
+            raise InputError(
+                f"budget: {word} {limit:g} was asked for, the cut network has {part:.3g}"
+            )
 
 
 def _thinned(way: list[Step]) -> list[Step]:
