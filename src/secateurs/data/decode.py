@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
 from secateurs.errors import InputError
+from secateurs.files import open_regular
 
 Reason = Literal["zero-byte", "unreadable", "truncated", "oversized"]
 MAX_PIXELS = 178_956_970 // 2  # Pillow's own limit: a quarter of a GiB as 24-bit RGB
@@ -76,7 +77,7 @@ def decode(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """
     path = Path(path)
     try:
-        data = path.open("rb")
+        data = open_regular(path)
     except OSError as error:
         raise DecodeError(path, "unreadable", error.strerror or "cannot be opened") from None
     with data, without_warnings():

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from secateurs.data.decode import decode
-from secateurs.data.scan import EXTENSIONS
+from secateurs.data.decode import DecodeError, decode
+from secateurs.data.folders import image_files
 from secateurs.data.store import eval_pixels
 from secateurs.data.views import normalise
 from secateurs.errors import InputError
@@ -226,15 +226,6 @@ def save_cut(
     return answer
 
 
-def _pictures(images: Path) -> list[Path]:
-    if images.is_dir():
-        found = sorted(p for p in images.rglob("*") if p.suffix.lower() in EXTENSIONS)
-        if not found:
-            raise InputError(f"{images}: no image in it")
-        return found[:NUM_EXPORT_IMAGES]
-    return [images]
-
-
 def image_inputs(spec: ModelSpec, paths: Sequence[Path]) -> torch.Tensor:
     """What a network of this recipe receives (n, 3, size, size) for image files.
 
@@ -243,6 +234,24 @@ def image_inputs(spec: ModelSpec, paths: Sequence[Path]) -> torch.Tensor:
     wanted = spec.preprocessing
     pixels = [eval_pixels(decode(path), crop=wanted.size, resize=wanted.resize) for path in paths]
     return normalise(torch.from_numpy(np.stack(pixels)), mean=wanted.mean, std=wanted.std)
+
+
+def _usable(images: Path) -> list[Path]:
+    # The first images that can be decoded, of a folder or the one that is named.
+    found: list[Path] = []
+    first: DecodeError | None = None
+    for path in image_files(images).paths:
+        try:
+            decode(path)
+        except DecodeError as error:
+            first = first or error
+            continue
+        found.append(path)
+        if len(found) == NUM_EXPORT_IMAGES:
+            break
+    if first is not None and not found:
+        raise first
+    return found
 
 
 def export_saved(model: Path, images: Path, out: Path) -> Record:
@@ -254,7 +263,7 @@ def export_saved(model: Path, images: Path, out: Path) -> Record:
     if out.suffix not in (".onnx", ".pt2"):
         raise InputError(f"{out}: the file to write must end in .onnx or .pt2")
     loaded = load(model)
-    example = image_inputs(loaded.spec, _pictures(images))
+    example = image_inputs(loaded.spec, _usable(images))
     write = export_onnx if out.suffix == ".onnx" else export_program
     check = write(loaded.model, loaded.spec, out, example)
     return {

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from secateurs.errors import InputError
+from secateurs.files import open_regular, read_json, read_regular, sha256_file
+
+
+def test_only_regular_files_are_opened(tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"text")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    with open_regular(tmp_path / "link") as file:
+        assert file.read() == b"text"
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "self").symlink_to(tmp_path / "self")
+    for name, message in (
+        ("pipe", "not a regular file: a named pipe"),
+        ("zero", "not a regular file: a device"),
+        (".", "not a regular file: a folder"),
+        ("none", "No such file or directory"),
+        ("self", "Too many levels of symbolic links"),
+        ("nu\0ll", "null"),
+    ):
+        with pytest.raises(OSError, match=message):
+            open_regular(tmp_path / name)
+        with pytest.raises(OSError, match=message):
+            sha256_file(tmp_path / name)
+
+
+def test_a_file_replaced_by_a_pipe_while_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "x"
+    path.write_bytes(b"")
+    regular = path.stat()
+    path.unlink()
+    os.mkfifo(path)
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: regular)
+    with pytest.raises(OSError, match="not a regular file: a named pipe"):
+        open_regular(path)
+
+
+def test_files_have_a_limit_where_one_is_given(tmp_path: Path):
+    (tmp_path / "x").write_bytes(b"12345")
+    assert read_regular(tmp_path / "x", max_bytes=5) == b"12345"
+    with pytest.raises(OSError, match="larger than 4 bytes"):
+        read_regular(tmp_path / "x", max_bytes=4)
+
+
+def test_json_is_read_from_regular_files_only(tmp_path: Path):
+    os.mkfifo(tmp_path / "x.json")
+    with pytest.raises(InputError, match=r"x\.json: not readable as JSON .*named pipe"):
+        read_json(tmp_path / "x.json")
