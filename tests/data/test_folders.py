@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -89,18 +90,31 @@ def test_a_folder_with_an_unusable_name_has_its_images_listed(tmp_path: Path):
     assert [bad.name for bad in found.bad] == ["two\\nlines/1.png"]
 
 
-def test_nested_folders_have_a_limit(tmp_path: Path):
-    picture(tmp_path / "a.png")
+@pytest.fixture
+def nested(tmp_path: Path) -> Iterator[Path]:
+    """1,200 folders within folders, which are removed by steps: `rmtree` cannot."""
     # One step at a time: the whole path is longer than the system takes at once.
-    here = os.open(tmp_path, os.O_RDONLY)
+    root = tmp_path / "nested"
+    root.mkdir()
+    here = os.open(root, os.O_RDONLY)
     for _ in range(1200):
         os.mkdir("deeper", dir_fd=here)
         inner = os.open("deeper", os.O_RDONLY, dir_fd=here)
         os.close(here)
         here = inner
     os.close(here)
-    found = image_files(tmp_path)
-    assert names(tmp_path) == ["a.png"]
+    yield root
+    while (root / "deeper").exists():
+        (root / "deeper").rename(tmp_path / "next")
+        if (tmp_path / "next" / "deeper").exists():
+            (tmp_path / "next" / "deeper").rename(root / "deeper")
+        (tmp_path / "next").rmdir()
+
+
+def test_nested_folders_have_a_limit(nested: Path):
+    picture(nested / "a.png")
+    found = image_files(nested)
+    assert names(nested) == ["a.png"]
     assert [(bad.reason, bad.detail) for bad in found.bad] == [
         ("too deep", "more than 32 folders within folders; nothing there was read")
     ]
