@@ -186,7 +186,7 @@ def short_words(words: list[str], work: Path, data: Path) -> str:
     return text.removesuffix(" --json")
 
 
-def machine(threads: int) -> dict[str, Any]:
+def machine(given: argparse.Namespace) -> dict[str, Any]:
     """What the rows were measured on."""
     described = Path("/proc/cpuinfo")
     text = described.read_text() if described.exists() else ""
@@ -194,7 +194,9 @@ def machine(threads: int) -> dict[str, Any]:
     return {
         "processor": names[0] if names else platform.machine(),
         "cores": os.cpu_count(),
-        "threads": threads,
+        "threads": given.threads,
+        "time_limit_s": given.time_limit,
+        "memory_gib": given.memory_gib,
         "versions": {name: version(name) for name in ("torch", "torchvision", "onnxruntime")},
     }
 
@@ -243,7 +245,7 @@ def main() -> None:
             print(f"[{place}/{len(missing)}] {row['network']}: {said(row)}", file=sys.stderr)
             if given.json:
                 found = sorted(rows.values(), key=lambda row: places[row["network"]])
-                write_json(given.json, {"machine": machine(given.threads), "rows": found})
+                write_json(given.json, {"machine": machine(given), "rows": found})
     print(f"{sum(rows[name]['passed'] for name in wanted)} of {len(wanted)} pass; logs in {work}")
 
 

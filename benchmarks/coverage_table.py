@@ -1,80 +1,127 @@
-"""What `coverage.py` found, as rows and as tables."""
+"""The measured part of docs/coverage.md, from the file that `coverage.py` writes.
+
+python benchmarks/coverage_table.py benchmarks/measured/coverage.json --into docs/coverage.md
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from coverage import BUDGETS, order
+
+Row = dict[str, Any]
+
+START, END = "<!-- measured -->\n", "<!-- end of measured -->\n"
+
+COLUMNS = (
+    "network",
+    "groups",
+    "MACs left, `--macs 0.5`",
+    "parameters left, `--params 0.3`",
+    "ONNX difference",
+    "seconds",
+    "peak GiB",
+    "passed",
+)
 
 
-@dataclass
-class Row:
-    """What became of one network; `failures` is empty when it passed all its steps."""
-
-    network: str
-    size: int = 0
-    groups_cut: int = 0
-    left_whole: int = 0
-    first_reason: str = ""
-    refused: dict[str, str] = field(default_factory=dict)  # groups whose check failed, and why
-    parameters_fraction: float | None = None
-    macs_fraction: float | None = None
-    parity: float | None = None
-    effect: float | None = None  # how much the cut changes the outputs: else parity means nothing
-    saved: str = ""
-    onnx: float | None = None  # of 1 or the largest logit
-    largest_logit: float | None = None
-    latency_ratio: float | None = None
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    peak_gib: float = 0.0
-    step: str = "starting"  # the one that runs
-    step_seconds: dict[str, float] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
+def answers(row: Row, name: str) -> Row:
+    """What a step of a row answered, empty where it did not run."""
+    return next((step["answer"] for step in row["steps"] if step["name"] == name), {})
 
 
-def number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
+def share(row: Row, word: str) -> str:
+    value = answers(row, f"cost ({word})").get(word)
+    return "" if value is None else f"{value:.1%}"
 
 
-def short(text: str, width: int = 90) -> str:
-    text = text.replace("|", "/")
-    return text if len(text) <= width else f"{text[: width - 3]}..."
+def finished(row: Row) -> bool:
+    """False where a limit of time or memory ended a step."""
+    return not any(one["limit"] for one in row["failures"])
+
+
+def cells(row: Row) -> list[str]:
+    """The row of the table."""
+    found = [answers(row, f"prune ({word})").get("groups") for word in BUDGETS]
+    gaps = [answers(row, f"export .onnx ({word})").get("max_abs_difference") for word in BUDGETS]
+    known = [gap for gap in gaps if gap is not None]
+    groups = next((str(number) for number in found if number), "")
+    return [
+        row["network"],
+        groups,
+        *(share(row, word) for word in BUDGETS),
+        f"{max(known):.0e}" if known else "",
+        f"{row['seconds']:.0f}",
+        f"{row['peak_gib']:.1f}",
+        "yes" if row["passed"] else "no" if finished(row) else "not finished",
+    ]
 
 
 def table(rows: list[Row]) -> str:
-    lines = [
-        "| network | groups cut | left whole | parameters left | MACs left | parity "
-        "| saved and loaded | ONNX difference | latency ratio, batch 1 | CPU seconds | peak GiB "
-        "| passed all |",
-        "|---" * 12 + "|",
-    ]
-    for row in rows:
-        cells = [
-            row.network,
-            str(row.groups_cut),
-            f"{row.left_whole} ({short(row.first_reason)})" if row.left_whole else "0",
-            number(row.parameters_fraction, ".0%"),
-            number(row.macs_fraction, ".0%"),
-            number(row.parity, ".0e"),
-            row.saved,
-            number(row.onnx, ".0e"),
-            number(row.latency_ratio, ".2f"),
-            f"{row.cpu_seconds:.0f}",
-            f"{row.peak_gib:.1f}",
-            "no" if row.failures else "yes",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    """All rows."""
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *map(cells, rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def failures(rows: list[Row]) -> str:
-    passed = sum(not row.failures for row in rows)
-    lines = [f"{passed} of {len(rows)} networks pass all."]
+    """One row for each failing step: which, why and where."""
+    lines = ["| network | step | reason |", "|---|---|---|"]
     for row in rows:
-        lines += [f"- {row.network}, {name}: {why}" for name, why in row.failures.items()]
-    refused = {row.network: row.refused for row in rows if row.refused}
-    if refused:
-        lines.append("\nGroups left whole because the check refused them:")
-    for network, reasons in refused.items():
-        name, why = next(iter(reasons.items()))
-        lines.append(f"- {network}: {len(reasons)}, the first {name}: {why}")
+        for one in row["failures"]:
+            where = f" ({one['where']})" if one["where"] else ""
+            reason = one["reason"].replace("|", "/")
+            lines.append(f"| {row['network']} | {one['step']} | {reason}{where} |")
     return "\n".join(lines)
+
+
+def measured_part(measured: Row) -> str:
+    """Counts, the machine, the table, and what failed or was not run."""
+    rows, here = measured["rows"], measured["machine"]
+    missing = [name for name in order() if name not in {row["network"] for row in rows}]
+    ended = [row for row in rows if not finished(row)]
+    failed = [row for row in rows if finished(row) and not row["passed"]]
+    passed, left = sum(row["passed"] for row in rows), len(missing) + len(ended)
+    text = f"**{passed} of {len(order())} networks passed every step, {len(failed)} failed"
+    text += f", and {left} were not run to the end.**" if left else ".**"
+    days = [min(row["when"] for row in rows)[:10], max(row["when"] for row in rows)[:10]]
+    about = [
+        f"{' to '.join(dict.fromkeys(days))}, {here['cores']} cores, {here['processor']}",
+        f"one network at a time on {here['threads']} thread, other programs on the machine",
+        f"{here['time_limit_s']:g} s for a network and {here['memory_gib']:g} GiB for a command",
+        *(f"{name} {number}" for name, number in here["versions"].items()),
+    ]
+    parts = [text, "", "; ".join(about) + ".", "", table(rows)]
+    if failed:
+        counts = Counter(row["failures"][0]["step"].split()[0] for row in failed)
+        said = ", ".join(f"{number} in {step}" for step, number in counts.most_common())
+        parts += ["", "## Failures", "", f"By the first step that failed: {said}."]
+        parts += ["", failures(failed)]
+    if left:
+        parts += ["", "## Not run to the end", ""]
+        if ended:
+            parts += ["Ended by a limit:", "", failures(ended), ""]
+        if missing:
+            parts.append(f"Not started, for lack of time: {', '.join(missing)}.")
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words.add_argument("json", type=Path)
+    words.add_argument("--into", type=Path, help="page whose measured part is replaced")
+    given = words.parse_args()
+    text = measured_part(json.loads(given.json.read_text()))
+    if given.into is None:
+        print(text, end="")
+        return
+    before, _, rest = given.into.read_text().partition(START)
+    _, _, after = rest.partition(END)
+    given.into.write_text(f"{before}{START}\n{text}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()
