@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneGroupOut, LeaveOneOut, cross_val_predict
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from secateurs.errors import InputError
 from secateurs.prune.ridge import fit_ridge, fit_ridge_stream, left_out, left_out_error
@@ -152,3 +156,27 @@ def test_what_is_left_out_is_foretold_from_the_others(images, inputs, copies):
     model = Ridge(alpha=ridge * scale(x), solver="svd")
     expected = cross_val_predict(model, x, y, groups=groups, cv=LeaveOneGroupOut())
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
+
+
+class _Largest(TorchDispatchMode):
+    """Notices the largest tensor that any operation makes."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, torch.Tensor):
+                self.elements = max(self.elements, value.numel())
+        return result
+
+
+@pytest.mark.parametrize("outputs", [3, 300])
+def test_many_views_take_no_more_memory_than_the_gram_matrix(outputs):
+    # As in a convolution, whose 49 positions in two views are 98 copies of an image.
+    images, copies = 4, 50
+    x, y = torch.randn(images * copies, 250), torch.randn(images * copies, outputs)
+    with _Largest() as seen:
+        fit_ridge(x, y, copies=copies)
+    # The products of an image's rows, held at once, were 50 times the samples' Gram matrix.
+    assert seen.elements <= max(len(x) ** 2, x.numel(), y.numel(), 250 * outputs)

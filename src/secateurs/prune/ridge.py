@@ -202,9 +202,7 @@ def _errors(
         mixed = by_image(outside @ projected.T)  # (images, copies, rank)
         inner = projected @ projected.T
         floor = by_image(outside) @ by_image(outside).mT  # (images, copies, copies)
-    # By image the products of its rows of u, of which every hat matrix is a weighted sum.
     rows = by_image(u)
-    products = rows[:, :, None] * rows[:, None]  # (images, copies, copies, rank)
     one = torch.eye(copies, dtype=torch.float64, device=u.device) - 1 / samples
     errors = torch.empty(len(ridges), dtype=torch.float64, device=u.device)
     for k, ridge in enumerate(ridges):
@@ -217,7 +215,9 @@ def _errors(
             part = rows * kept
             cross = mixed @ part.mT
             square = floor + cross + cross.mT + (part @ inner) @ part.mT
-        left = one - products @ shrink  # 1 less the image's block of the hat matrix
+        # 1 less the image's block of the hat matrix. A product for each ridge: the outer products
+        # of the rows, taken once, are `copies` times as large as the samples' Gram matrix.
+        left = one - (rows * shrink) @ rows.mT
         if copies > 1:
             # On the axes of its eigenvectors the block is diagonal.
             left, axes = torch.linalg.eigh(left)
