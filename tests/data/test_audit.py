@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from secateurs.data.audit import audit
-from secateurs.data.decode import DecodeError, decode
+from secateurs.data.decode import Decoded, DecodeError, decode, decoding
 from secateurs.data.groups import groups_from_csv, groups_from_pattern, parse_group_by
 from secateurs.data.hashes import close_pairs
 from secateurs.data.scan import scan
@@ -131,7 +132,7 @@ def test_a_second_audit_decodes_nothing(
     def never(*args: object, **options: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr("secateurs.data.audit.decode", never)
+    monkeypatch.setattr("secateurs.data.audit.decoding", never)
     assert audit(folder, cache=tmp_path / "cache").to_json() == first.to_json()
 
 
@@ -285,11 +286,11 @@ def test_only_new_files_are_decoded(folder: Path, tmp_path: Path, monkeypatch: p
     scene(99).save(folder / "dog" / "new.png")
     decoded: list[str] = []
 
-    def watched(path: Path, **options: int) -> Image.Image:
+    def watched(path: Path, **options: int) -> AbstractContextManager[Decoded]:
         decoded.append(path.name)
-        return decode(path, **options)
+        return decoding(path, **options)
 
-    monkeypatch.setattr("secateurs.data.audit.decode", watched)
+    monkeypatch.setattr("secateurs.data.audit.decoding", watched)
     assert audit(folder, cache=tmp_path).to_json() == audit(folder).to_json()
     assert decoded.count("new.png") == 2  # with the cache, and without
     assert len(decoded) == 1 + 9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import closing
@@ -13,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from secateurs.data.decode import MAX_PIXELS, DecodeError, decode, without_warnings
+from secateurs.data.decode import MAX_PIXELS, DecodeError, decoding, open_file, without_warnings
 from secateurs.data.hashes import close_pairs
 from secateurs.data.ordered import in_order
 from secateurs.data.records import Record, load_records, measure, save_records, unusable
 from secateurs.data.scan import Listing, scan, subset
-from secateurs.files import fingerprint, sha256_file
+from secateurs.files import fingerprint
 from secateurs.progress import SILENT, Progress
 
 # Measured on 675 photographs: no two different ones came closer than 10 bits with a thumbnail
@@ -28,6 +29,13 @@ NEAR_BITS = 10
 NEAR_SIMILARITY = 0.92
 SMALL_SIDE_PX = 64
 FEW_IMAGES = 10
+REMARKS = {
+    "blank": "nearly one colour",
+    "constant": "of one colour only",
+    "dark": "nearly black",
+    "transparent": "transparent everywhere, read as if opaque",
+}
+BITS_REMARK = "in 16-bit grey that use only {bits} bits, and look dark: scale their values first"
 OTHER_IMAGES = frozenset({".gif", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg"})
 
 
@@ -47,7 +55,8 @@ class Audit:
     `sizes` (n, 2) int64 are height and width in pixels, upright; `content_ids` (n,) uint64 are the
     first 8 bytes of the SHA-256 of each file. `exact` are groups of images with identical pixels,
     `near` pairs i < j that look alike and are not identical, `conflicts` the groups and pairs
-    among them that carry more than one label.
+    among them that carry more than one label. `notes` are the words of `records.Record.notes`
+    for each image.
     """
 
     listing: Listing
@@ -57,6 +66,7 @@ class Audit:
     exact: tuple[tuple[int, ...], ...]
     near: tuple[tuple[int, int], ...]
     conflicts: tuple[tuple[int, ...], ...]
+    notes: tuple[tuple[str, ...], ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -109,6 +119,7 @@ class Audit:
                 f"{_count(len(small), 'image')} with a side under {SMALL_SIDE_PX} pixels"
                 f" (first: {names[small[0]]})."
             )
+        found += _remarks(names, self.notes)
         other = [(kind, num) for kind, num in self.listing.ignored if kind in OTHER_IMAGES]
         if other:
             listed = ", ".join(f"{num} {kind}" for kind, num in other)
@@ -134,6 +145,20 @@ class Audit:
             "findings": list(self.findings),
             "fingerprint": self.fingerprint,
         }
+
+
+def _remarks(names: Sequence[str], notes: Sequence[tuple[str, ...]]) -> list[str]:
+    """What images show, or do not show, although they can be read: a sentence for each note."""
+    remarked: defaultdict[str, list[str]] = defaultdict(list)
+    for name, words in zip(names, notes, strict=False):
+        for word in words:
+            remarked[word].append(name)
+    found: list[str] = []
+    for word in sorted(remarked, key=lambda word: (word not in REMARKS, word)):
+        first, count = remarked[word][0], _count(len(remarked[word]), "image")
+        text = REMARKS.get(word) or BITS_REMARK.format(bits=word.removesuffix("-bit"))
+        found.append(f"{count} {text} (first: {first}).")
+    return found
 
 
 def _count(num: int, noun: str) -> str:
@@ -203,17 +228,21 @@ def audit(
     def examine(index: int) -> tuple[Record, bool, Any]:
         path = listing.path(index)
         try:
-            sha256 = bytes.fromhex(sha256_file(path))
+            with open_file(path) as file:
+                sha256 = hashlib.file_digest(file, "sha256").digest()
+        except DecodeError as error:
+            return unusable(b"", error), False, None
         except OSError as error:
-            detail = error.strerror or "cannot be opened"
+            detail = error.strerror or "cannot be read"
             return unusable(b"", DecodeError(path, "unreadable", detail)), False, None
         if sha256 in known:
             return known[sha256], False, None
         try:
-            image = decode(path, max_pixels=max_pixels)
+            with decoding(path, max_pixels=max_pixels) as found:
+                rendered = None if sink is None else sink.render(found.image)
+                return measure(sha256, found.image, found.notes), True, rendered
         except DecodeError as error:
             return unusable(sha256, error), False, None
-        return measure(sha256, image), True, None if sink is None else sink.render(image)
 
     records: list[Record] = []
     # Filters are changed here once, and not by each thread.
@@ -267,4 +296,5 @@ def _conclude(listing: Listing, records: Sequence[Record], *, near_bits: int) ->
         conflicts=tuple(
             group for group in (*exact, *near) if len({good.labels[i] for i in group}) > 1
         ),
+        notes=tuple(record.notes for record in kept),
     )

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
+import os
 import struct
 import threading
 import warnings
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image
 
+from secateurs.data import footprint
+from secateurs.data.native import to_rgb
+from secateurs.data.kinds import HEAD, true_format
 from secateurs.errors import InputError
 from secateurs.files import open_regular
 
 Reason = Literal["zero-byte", "unreadable", "truncated", "oversized"]
 MAX_PIXELS = 178_956_970 // 2  # Pillow's own limit: a quarter of a GiB as 24-bit RGB
+MAX_FILE_BYTES = 2**30
 # A file's name is no promise: these are opened whatever the extension, and nothing else is.
 # (JPEG's reader opens MPO, the pictures of some cameras, as well.)
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM")
+READ = "JPEG, PNG, WebP, BMP, TIFF, GIF or PNM"
+_READ = frozenset({"JPEG", "PNG", "WebP", "BMP", "TIFF", "GIF", "PNM", "BigTIFF"})
 
 
 class DecodeError(InputError):
@@ -32,6 +42,18 @@ class DecodeError(InputError):
         self.path = path
         self.reason: Reason = reason
         self.detail = detail
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """An upright RGB `image` and what was remarkable in its file.
+
+    `notes` may hold "transparent" (alpha is zero everywhere, so that the colours below it are
+    the image) and "N-bit" (grey values of a 16-bit image that only use the lowest N bits).
+    """
+
+    image: Image.Image
+    notes: tuple[str, ...]
 
 
 class _Silence:
@@ -65,132 +87,183 @@ class _Silence:
 without_warnings = _Silence()
 
 
+@functools.cache
+def silence_libtiff() -> bool:
+    """Stop libtiff from printing errors on the process's stderr; False where it cannot be reached.
+
+    Pillow raises the same errors, and silences the library's warnings but not these. Where libtiff
+    is linked into Pillow statically, its handler has no name.
+    """
+    try:
+        library = ctypes.CDLL(Image.core.__file__)
+        for name in ("TIFFSetErrorHandler", "TIFFSetErrorHandlerExt"):
+            setter = getattr(library, name)
+            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+            setter(None)
+    except (AttributeError, OSError, TypeError):
+        return False
+    return True
+
+
+def open_file(path: Path) -> BufferedReader:
+    """Open an image file for reading, which never waits and never reads anything but a file.
+
+    Raises DecodeError for what is missing or no regular file (a pipe or a device, also behind a
+    link), "zero-byte" for an empty file and "oversized" for one of more than 1 GiB.
+    """
+    path = Path(path)
+    try:
+        file = open_regular(path)
+    except OSError as error:
+        raise DecodeError(path, "unreadable", error.strerror or "cannot be opened") from None
+    num_bytes = os.fstat(file.fileno()).st_size
+    if 0 < num_bytes <= MAX_FILE_BYTES:
+        return file
+    file.close()
+    if num_bytes == 0:
+        raise DecodeError(path, "zero-byte", "the file is empty")
+    limit = f"{MAX_FILE_BYTES / 2**20:.0f} MiB"
+    detail = f"{num_bytes / 2**20:.0f} MiB, more than the limit of {limit}"
+    raise DecodeError(path, "oversized", detail)
+
+
 def decode(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The image of a file in mode "RGB": upright after EXIF, alpha laid on white, first frame.
 
     16-bit grey is scaled from 0..65535 to 0..255. Float and 32-bit grey is taken as 0..1 (float
     only), 0..255 or 0..65535, whichever is the first that holds all its values, else stretched
-    from its minimum..maximum. Colour profiles are not applied, as in torchvision.
+    from its minimum..maximum. Where alpha is zero everywhere the colours below it are the image.
+    Colour profiles are not applied, as in torchvision.
 
     Raises DecodeError: "zero-byte", "unreadable", "truncated", or "oversized" when the header
-    promises more than `max_pixels` pixels; then nothing is decoded.
+    promises more than `max_pixels` pixels or decoding would take more than 1 GiB; then nothing
+    is decoded. Threads that decode at once share this 1 GiB and wait for each other.
+    """
+    with decoding(path, max_pixels=max_pixels) as decoded:
+        return decoded.image
+
+
+@contextmanager
+def decoding(path: Path, *, max_pixels: int = MAX_PIXELS) -> Generator[Decoded]:
+    """What `decode` gives, and notes; its memory counts as used until the block ends.
+
+    No thread may wait for another's decoding inside the block.
     """
     path = Path(path)
+    with ExitStack() as held:
+        with open_file(path) as file, without_warnings():
+            decoded = _decoded(path, file, max_pixels, held)
+        yield decoded
+
+
+def _decoded(path: Path, file: BinaryIO, max_pixels: int, held: ExitStack) -> Decoded:
+    silence_libtiff()
     try:
-        data = open_regular(path)
-    except OSError as error:
-        raise DecodeError(path, "unreadable", error.strerror or "cannot be opened") from None
-    with data, without_warnings():
-        if path.stat().st_size == 0:
-            raise DecodeError(path, "zero-byte", "the file is empty")
-        try:
-            with Image.open(data, formats=FORMATS) as image:
-                num_pixels = image.width * image.height
-                if num_pixels > max_pixels:
-                    raise DecodeError(path, "oversized", _too_many(image.size, max_pixels))
-                image.load()
-                return _to_rgb(_upright(image))
-        except DecodeError:
-            raise
-        except Image.DecompressionBombError as error:
-            raise DecodeError(path, "oversized", _one_line(error)) from None
-        except MemoryError:
-            raise DecodeError(path, "oversized", "does not fit in memory") from None
-        except Exception as error:
-            # Pillow's readers meet broken files with many exceptions, SyntaxError among them.
-            if "truncated" in str(error).lower() or _ends_early(path):
-                detail = f"the file ends early, {path.stat().st_size} bytes long"
-                raise DecodeError(path, "truncated", detail) from None
-            if isinstance(error, Image.UnidentifiedImageError):
-                detail = "not a JPEG, PNG, WebP, BMP, TIFF or GIF image"
-                raise DecodeError(path, "unreadable", detail) from None
-            raise DecodeError(path, "unreadable", _one_line(error)) from None
+        rgb, notes, turn = _loaded(path, file, max_pixels, held)
+        # The file's own pixels are let go before those of the result are turned.
+        return Decoded(rgb if turn is None else rgb.transpose(turn), notes)
+    except DecodeError:
+        raise
+    except (Image.DecompressionBombError, footprint.Excessive) as error:
+        raise DecodeError(path, "oversized", _one_line(error)) from None
+    except MemoryError:
+        raise DecodeError(path, "oversized", "does not fit in memory") from None
+    except Exception as error:
+        # Pillow's readers meet broken files with many exceptions, SyntaxError among them.
+        num_bytes = os.fstat(file.fileno()).st_size
+        if "truncated" in str(error).lower() or _ends_early(file, num_bytes):
+            detail = f"the file ends early, {num_bytes} bytes long"
+            raise DecodeError(path, "truncated", detail) from None
+        if isinstance(error, Image.UnidentifiedImageError):
+            raise DecodeError(path, "unreadable", _not_an_image(file)) from None
+        raise DecodeError(path, "unreadable", _one_line(error)) from None
+
+
+def _loaded(
+    path: Path, file: BinaryIO, max_pixels: int, held: ExitStack
+) -> tuple[Image.Image, tuple[str, ...], Image.Transpose | None]:
+    num_bytes = os.fstat(file.fileno()).st_size
+    footprint.check_metadata(file, num_bytes)
+    with Image.open(file, formats=FORMATS) as image:
+        if image.width * image.height > max_pixels:
+            raise DecodeError(path, "oversized", _too_many(image.size, max_pixels))
+        needed = footprint.decode_bytes(image, file, num_bytes)
+        if needed > footprint.BUDGET.total:
+            raise DecodeError(path, "oversized", _too_much(image, needed))
+        held.enter_context(footprint.BUDGET.reserve(needed))
+        image.load()
+        turn = _turn(image)
+        return *to_rgb(image), turn
 
 
 def _too_many(size: tuple[int, int], max_pixels: int) -> str:
     return f"{size[0]} x {size[1]} pixels, more than the limit of {max_pixels}"
 
 
+def _too_much(image: Image.Image, needed: int) -> str:
+    return (
+        f"{image.width} x {image.height} pixels of this kind of {image.format} take up to"
+        f" {needed / 2**20:.0f} MiB to decode, more than the limit of"
+        f" {footprint.BUDGET.total / 2**20:.0f} MiB"
+    )
+
+
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _ends_early(path: Path) -> bool:
+def _not_an_image(file: BinaryIO) -> str:
+    file.seek(0)
+    head = file.read(HEAD)
+    found = "zero bytes only" if not head.strip(b"\0") else true_format(head)
+    if found is None:
+        return f"not a {READ} image"
+    if found in _READ:
+        return f"a damaged {found} file, or of a kind of {found} that is not read"
+    return f"not a {READ} image; by its content: {found}"
+
+
+def _ends_early(file: BinaryIO, num_bytes: int) -> bool:
     # Asked only after decoding failed: does the container promise more than the file holds?
-    data = path.read_bytes()
-    if data.startswith(b"\xff\xd8"):
-        return b"\xff\xd9" not in data[-64:]
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return b"IEND" not in data[-64:]
-    if data.startswith(b"RIFF"):
-        return len(data) < 12 or struct.unpack("<I", data[4:8])[0] + 8 > len(data)
-    if data.startswith(b"BM"):
-        return len(data) < 6 or struct.unpack("<I", data[2:6])[0] > len(data)
-    if data.startswith((b"II*\0", b"MM\0*")):
-        order = "<" if data.startswith(b"II") else ">"
-        if len(data) < 8:
+    file.seek(0)
+    head = file.read(16)
+    file.seek(max(0, num_bytes - 64))
+    tail = file.read(64)
+    if head.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" not in tail
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return b"IEND" not in tail
+    if head.startswith(b"RIFF"):
+        return len(head) < 12 or struct.unpack("<I", head[4:8])[0] + 8 > num_bytes
+    if head.startswith(b"BM"):
+        return len(head) < 6 or struct.unpack("<I", head[2:6])[0] > num_bytes
+    if head.startswith((b"II*\0", b"MM\0*")):
+        order = "<" if head.startswith(b"II") else ">"
+        if len(head) < 8:
             return True
-        directory = struct.unpack(f"{order}I", data[4:8])[0]
-        if directory + 2 > len(data):
+        directory = struct.unpack(f"{order}I", head[4:8])[0]
+        file.seek(directory)
+        count = file.read(2)
+        if len(count) < 2:
             return True
-        num_entries = struct.unpack(f"{order}H", data[directory : directory + 2])[0]
-        return directory + 2 + 12 * num_entries > len(data)
+        return directory + 2 + 12 * struct.unpack(f"{order}H", count)[0] > num_bytes
     return False
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        image.getexif()
-    except Exception:
-        return image  # broken EXIF says nothing about the pixels
-    return ImageOps.exif_transpose(image)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        grey = np.asarray(image).astype(np.float64)
-        return _with_key(_grey_to_rgb(grey, 65535.0), grey, image.info.get("transparency"))
-    if image.mode in ("I", "F"):
-        grey = np.asarray(image).astype(np.float64)
-        return _with_key(
-            _grey_to_rgb(grey, _full_scale(grey, fractions=image.mode == "F")),
-            grey,
-            image.info.get("transparency"),
-        )
-    if image.mode == "LAB":
-        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-        assert converted is not None, "profileToProfile returns an image unless in place"
-        return converted
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.copy() if image.mode == "RGB" else image.convert("RGB")
-
-
-def _full_scale(grey: NDArray[np.float64], *, fractions: bool) -> float | None:
-    if not np.isfinite(grey).all():
-        raise ValueError("has values that are not finite")
-    if grey.min() < 0:
-        return None
-    for scale in (1.0, 255.0, 65535.0) if fractions else (255.0, 65535.0):
-        if grey.max() <= scale:
-            return scale
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    # As ImageOps.exif_transpose, which copies an image that is upright already.
+    with contextlib.suppress(Exception):  # broken EXIF says nothing about the pixels
+        orientation: Any = image.getexif().get(0x0112)
+        return _TURNS.get(orientation)
     return None
-
-
-def _grey_to_rgb(grey: NDArray[np.float64], scale: float | None) -> Image.Image:
-    # `scale` is the value of white; None stretches minimum..maximum.
-    low, high = (0.0, scale) if scale is not None else (float(grey.min()), float(grey.max()))
-    span = high - low or 1.0
-    levels = np.floor((grey - low) * 255.0 / span + 0.5).astype(np.uint8)
-    return Image.fromarray(levels).convert("RGB")
-
-
-def _with_key(rgb: Image.Image, grey: NDArray[np.float64], key: Any) -> Image.Image:
-    # PNG may name one grey level as transparent.
-    if isinstance(key, int):
-        mask = Image.fromarray((grey == key).astype(np.uint8) * 255)
-        rgb.paste((255, 255, 255), mask=mask)
-    return rgb

@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from secateurs.data.native import pieces
+from secateurs.data.working import resized
+
 THUMBNAIL_SIDE = 32
 HASH_SIDE = 8
 BLOCK = 512  # rows of pairs compared at once
@@ -17,14 +20,15 @@ PLAIN_LEVELS = 1.5  # a thumbnail whose values spread less than this has no pict
 def pixel_digest(image: Image.Image) -> bytes:
     """32 bytes that are equal for two RGB images exactly when size and every pixel are."""
     digest = hashlib.sha256(f"{image.width}x{image.height}:".encode())
-    digest.update(image.tobytes())
+    for box in pieces(image.size):  # rows, so that no second copy is held
+        digest.update(image.crop(box).tobytes())
     return digest.digest()
 
 
 def thumbnail(image: Image.Image) -> NDArray[np.uint8]:
     """The whole RGB image squashed to (32, 32, 3) uint8, each pixel the mean of its area."""
     side = THUMBNAIL_SIDE
-    return np.asarray(image.resize((side, side), Image.Resampling.BOX), dtype=np.uint8)
+    return np.asarray(resized(image, (side, side), Image.Resampling.BOX), dtype=np.uint8)
 
 
 def _cosines() -> NDArray[np.float64]:

@@ -15,9 +15,10 @@ from PIL import Image
 
 from secateurs.data import hashes
 from secateurs.data.decode import DecodeError
+from secateurs.data.native import tone_notes
 from secateurs.files import atomic_path, fingerprint
 
-VERSION = 1
+VERSION = 2
 MAX_FILES = 32  # record files kept in a cache, the newest
 
 
@@ -26,7 +27,8 @@ class Record:
     """One file's content: either an image's measures, or the reason why it is none.
 
     `sha256` (32 bytes) is of the file, `pixels` (32 bytes) of the decoded RGB image; `thumb` is
-    (32, 32, 3) uint8. An unusable file has a `reason` and zeros.
+    (32, 32, 3) uint8. `notes` are those of `decode.Decoded` and of `native.tone_notes`. An unusable
+    file has a `reason` and zeros.
     """
 
     sha256: bytes
@@ -37,10 +39,11 @@ class Record:
     thumb: NDArray[np.uint8]
     reason: str = ""
     detail: str = ""
+    notes: tuple[str, ...] = ()
 
 
-def measure(sha256: bytes, image: Image.Image) -> Record:
-    """The record of a decoded RGB image."""
+def measure(sha256: bytes, image: Image.Image, notes: tuple[str, ...] = ()) -> Record:
+    """The record of a decoded RGB image, with the `notes` of its decoding."""
     thumb = hashes.thumbnail(image)
     return Record(
         sha256=sha256,
@@ -49,6 +52,7 @@ def measure(sha256: bytes, image: Image.Image) -> Record:
         pixels=hashes.pixel_digest(image),
         hash=hashes.perceptual_hash(thumb),
         thumb=thumb,
+        notes=(*notes, *tone_notes(image)),
     )
 
 
@@ -90,6 +94,7 @@ def _read(path: Path) -> dict[bytes, Record]:
             thumb=table["thumb"][row],
             reason=str(table["reason"][row]),
             detail=str(table["detail"][row]),
+            notes=tuple(str(table["notes"][row]).split()),
         )
         found[record.sha256] = record
     return found
@@ -113,6 +118,7 @@ def save_records(cache: Path, records: Mapping[bytes, Record], *, max_pixels: in
             thumb=np.stack([row.thumb for row in rows]),
             reason=np.array([row.reason for row in rows], dtype=np.str_),
             detail=np.array([row.detail for row in rows], dtype=np.str_),
+            notes=np.array([" ".join(row.notes) for row in rows], dtype=np.str_),
         )
     # Another process may be removing the same files.
     with contextlib.suppress(OSError):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from secateurs.data.audit import NEAR_BITS, Audit, audit, content_id
-from secateurs.data.decode import MAX_PIXELS, decode, without_warnings
+from secateurs.data.decode import MAX_PIXELS, decoding, without_warnings
 from secateurs.data.ordered import in_order
 from secateurs.data.scan import Listing, scan
 from secateurs.data.shelf import Shelf, open_shelf, read_shelf
@@ -25,7 +25,7 @@ from secateurs.progress import SILENT, Progress
 
 __all__ = ["ImageStore", "Resize", "audit_and_store", "eval_pixels", "open_store", "squash"]
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +161,8 @@ def _fill(
 
     def render(index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         path = listing.path(index)
-        rendered = working.render(decode(path, max_pixels=max_pixels))
+        with decoding(path, max_pixels=max_pixels) as found:
+            rendered = working.render(found.image)
         if content_id(bytes.fromhex(sha256_file(path))) != int(audit.content_ids[index]):
             raise InputError(f"{path}: changed since the audit; run again")
         return rendered
