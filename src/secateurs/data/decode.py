@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, Literal
 from PIL import Image
 
 from secateurs.data import footprint
-from secateurs.data.native import to_rgb
 from secateurs.data.kinds import HEAD, true_format
+from secateurs.data.native import to_rgb
 from secateurs.errors import InputError
 from secateurs.files import open_regular
 
