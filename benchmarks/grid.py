@@ -33,12 +33,13 @@ from secateurs.files import cache_dir
 from secateurs.fit.inputs import prefix_outputs, run_frozen
 from secateurs.nets.backbones import find_layer, layers
 from secateurs.nets.depth import split_at, tail_path
+from secateurs.progress import SILENT
 from secateurs.prune.grid import GridOptions, LayerView, grid_cells, view_layer
 from secateurs.prune.normalise import directions, outside_norms
 from secateurs.ship.checkpoint import load
-from secateurs.study.bench import open_dataset, seeded_model
+from secateurs.study.bench import seeded_model
 from secateurs.study.cut import training_inputs
-from secateurs.study.single import own_config
+from secateurs.study.saved import own_config, saved_dataset
 
 ONE = GridOptions((12.5,), (1.0,))
 LOOP_PAIRS = 20_000
@@ -163,7 +164,9 @@ def saved_view(words: argparse.Namespace) -> LayerView:
     """The layer of a saved model, for the double loop."""
     loaded = load(Path(words.model))
     config = own_config(loaded.spec, {"group_by": words.group_by})
-    dataset = open_dataset(words.data, config, cache=cache_dir())
+    dataset = saved_dataset(
+        loaded.spec, words.data, config, cache=cache_dir(), progress=SILENT, sides=("train", "val")
+    )
     prefix, tail, where = tail_of(loaded.model, config.backbone, words.layer)
     device = torch.device("cpu")
     train = training_inputs(dataset.sides["train"], prefix, config, device=device)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import secateurs
 from secateurs.cli import main
 
 BACKBONE = ["--backbone", "mobilenet_v3_small", "--weights", "none"]
@@ -50,6 +53,34 @@ def test_help_of_every_command_gives_units_and_defaults(capsys, monkeypatch):
         assert word in text
     assert "degrees" in text
     assert "[default: 1e-4]" in text
+
+
+def test_the_version_is_printed(capsys, monkeypatch):
+    assert run(capsys, monkeypatch, "--version") == (0, f"secateurs {secateurs.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "nowhere", "faces"],
+        ["train", "nowhere", "--out", "x"],
+        ["prune", "nowhere", "faces", "--out", "x"],
+        ["predict", "nowhere", "x.png"],
+    ],
+)
+def test_a_wrong_path_loads_no_library(words: list[str], tmp_path: Path):
+    code = (
+        "import sys\nfrom secateurs.cli import main\n"
+        f"sys.argv = ['secateurs', *{words!r}]\n"
+        "try:\n    main()\n"
+        "except SystemExit as ended:\n"
+        "    print(ended.code, sorted({'torch', 'numpy', 'PIL', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout.strip() == "2 []"
+    assert done.stderr.startswith("error: nowhere: no such ")
 
 
 def test_audit_prints_the_papers_split(flags: Path, cache: str, capsys, monkeypatch):
@@ -104,9 +135,14 @@ def test_one_step_at_a_time(flags: Path, tmp_path: Path, cache: str, capsys, mon
 
     common = ["--cache", cache, "--quiet", "--json"]
     code, out, _ = call("evaluate", model, str(flags), "--side", "val", *common)
-    assert json.loads(out) == trained["val"]
+    found = json.loads(out)
+    assert {key: found[key] for key in trained["val"]} == trained["val"]
+    assert found["split"]["num_train"] + found["split"]["num_val"] < 48
     code, out, _ = call("evaluate", model, str(flags), "--side", "all", "--cache", cache, "--quiet")
-    assert "on 48 images" in out
+    num_test = found["split"]["num_test"]
+    assert f"on {num_test} images" in out
+    assert f"on {found['split']['num_train']} images" in out
+    assert "caution: only" in out
     assert "specificity" in out
 
     prune = ["prune", model, str(flags), "--out", small, "--layers", "classifier.0", *common]
@@ -148,6 +184,14 @@ def test_one_step_at_a_time(flags: Path, tmp_path: Path, cache: str, capsys, mon
         (["sweep", "faces", "--out", "x", "--cache-budget", "-1"], "number of GiB from 0 on"),
         (["evaluate", "nowhere", "faces"], "nowhere"),
         (["predict", "nowhere", "x.png"], "nowhere"),
+        (["train", "nowhere", "--out", "x"], "nowhere: no such folder"),
+        (["train", "faces", "--out", "x", "--weights", "none.pth"], "none.pth: no such weights"),
+        (["train", "faces", "--out", "x", "--group-by", "none.csv"], "none.csv: no such file"),
+        (["grid", "nowhere", "faces", "--out", "x"], "nowhere: no such model"),
+        (["export", ".", "faces", "--out", "x.onnx"], "neither a saved model nor a study"),
+        (["results", "nowhere"], "nowhere: no such file or folder"),
+        (["explore", "nowhere"], "nowhere: no such file or folder"),
+        (["audit", "nowhere"], "nowhere: no such folder"),
         (["report", "nowhere"], "nowhere"),
         (["explode"], "No such command 'explode'"),
     ],

@@ -13,7 +13,7 @@ import secateurs
 
 ROOT = Path(secateurs.__file__).parent
 ORDER = ["data", "nets", "fit", "prune", "ship", "study", "report", "serve", "cli"]
-BASE = {"errors", "files", "progress", "stopping", "cli_options"}
+BASE = {"errors", "files", "paths", "progress", "stopping", "cli_options"}
 
 
 def _imports(path: Path) -> set[str]:

@@ -7,12 +7,14 @@ each stands there once a command.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from secateurs import __version__
 from secateurs.cli_explore import explore
 from secateurs.cli_grid import grid
 from secateurs.cli_model import evaluate, export, predict, prune
@@ -24,6 +26,7 @@ from secateurs.cli_session import session_of
 from secateurs.cli_study import study, train
 from secateurs.cli_sweep import sweep
 from secateurs.errors import InputError
+from secateurs.paths import existing_directory
 from secateurs.stopping import StopRequested
 
 app = typer.Typer(
@@ -35,6 +38,24 @@ app = typer.Typer(
     help="Find how many layers of a pretrained network to fine-tune on your images, remove the "
     "neurons that say the same as others, and ship a small, measured classifier.",
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"secateurs {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Options of the program itself."""
 
 
 for _command in (
@@ -104,7 +125,10 @@ def faces(
 
 @app.command()
 def report(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A study's directory.")],
+    directory: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="A study's directory.", callback=existing_directory),
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="[default: DIR/report.html]")
     ] = None,
@@ -137,6 +161,9 @@ def main() -> None:
         text = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
         print(f"error: {' '.join(text.split())}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # whoever reads the answers has enough of them
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

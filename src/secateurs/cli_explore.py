@@ -10,12 +10,17 @@ import typer
 
 from secateurs.cli_options import AsJson, Cache, GroupBy, OwnSeed, OwnSplit, ProgressMode, Quiet
 from secateurs.cli_session import session_of
+from secateurs.paths import existing_directory
 
 
 def explore(
     directory: Annotated[
         Path,
-        typer.Argument(metavar="DIR", help="A study's directory, or a folder with model.json."),
+        typer.Argument(
+            metavar="DIR",
+            help="A study's directory, or a folder with model.json.",
+            callback=existing_directory,
+        ),
     ],
     data: Annotated[
         str | None,

@@ -38,6 +38,7 @@ from secateurs.cli_options import (
     Std,
 )
 from secateurs.cli_session import session_of
+from secateurs.paths import existing_path, existing_paths, output_file
 from secateurs.stopping import stop_on_interrupt
 
 
@@ -57,7 +58,7 @@ def evaluate(
 
     Without --split or --group-by the model's own split is used.
     """
-    from secateurs.study.single import evaluate_saved, evaluation_table
+    from secateurs.study.evaluate import evaluate_saved, evaluation_table
 
     session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress)
     answer = evaluate_saved(
@@ -181,37 +182,98 @@ def prune(
 def export(
     model: Model,
     images: Annotated[
-        Path, typer.Argument(metavar="IMAGES", help="Image or folder; the export is checked on it.")
+        Path,
+        typer.Argument(
+            metavar="IMAGES",
+            help="Image or folder; the export is checked on it.",
+            callback=existing_path,
+        ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="The file to write, .onnx or .pt2.")
+        Path,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="The file to write, .onnx or .pt2.",
+            callback=output_file,
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Export a saved model to ONNX or as a PyTorch program, checked on real images."""
+    """Export a saved model to ONNX or as a PyTorch program, checked on real images.
+
+    Images that cannot be read are left out of the check.
+    """
     from secateurs.study.single import export_saved
 
     answer = export_saved(model, images, out)
-    session_of(None, as_json=as_json, quiet=True).answer(
-        answer,
+    lines = [
         f"{out}: {answer['num_bytes'] / 2**20:.1f} MiB, largest difference from PyTorch "
         f"{answer['max_abs_difference']:.1e} on {answer['num_images']} images",
-    )
+        *(f"not used for the check: {text}" for text in answer["skipped"]),
+    ]
+    session_of(None, as_json=as_json, quiet=True).answer(answer, "\n".join(lines))
 
 
 def predict(
     model: Model,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    top: Annotated[int, typer.Option(help="Answers an image.", min=1)] = 3,
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE...",
+            help="Image files, and folders of them.",
+            callback=existing_paths,
+        ),
+    ],
+    top: Annotated[int, typer.Option(help="Answers per image.", min=1)] = 3,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="text|csv|jsonl|json",
+            help="One line per image, CSV, one JSON object per line, or one in all. [default: as "
+            "FILE ends, else text]",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="Where answers go. [default: standard output]",
+            callback=output_file,
+        ),
+    ] = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
+    progress: ProgressMode = "auto",
 ) -> None:
-    """Class probabilities of images under a saved model."""
-    from secateurs.study.single import predict_saved
+    """Class probabilities of images under a saved model, or a study's.
 
-    answer = predict_saved(model, images, top=top)
-    lines = [
-        f"{row['name']}: "
-        + ", ".join(f"{a['label']} {a['probability']:.1%}" for a in row["answers"])
-        for row in answer["predictions"]
-    ]
-    session_of(None, as_json=as_json, quiet=True).answer(answer, "\n".join(lines))
+    A file that cannot be used has its error in its place, and the exit code is 1 in the end.
+    """
+    import sys
+
+    from secateurs.errors import InputError
+    from secateurs.files import atomic_path
+    from secateurs.study.prediction_files import format_of, write_predictions
+
+    if as_json and kind not in (None, "json"):
+        raise InputError(f"--json and --format {kind} ask for two formats; give one of them")
+    kind = format_of("json" if as_json else kind, out)
+    session = session_of(None, quiet=quiet, progress=progress)
+
+    from secateurs.study.predict import list_images, load_saved, predictions
+
+    listed = list_images(images)
+    for text in listed.notes:
+        session.progress.note(text)
+    rows = predictions(load_saved(model), listed.files, top=top, progress=session.progress)
+    if out is None:
+        num_errors = write_predictions(rows, sys.stdout, kind=kind, top=top)
+    else:
+        with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8") as file:
+            num_errors = write_predictions(rows, file, kind=kind, top=top)
+    if num_errors:
+        session.progress.note(f"{num_errors} of {len(listed.files)} images could not be used")
+        raise typer.Exit(1)

@@ -7,14 +7,28 @@ from typing import Annotated
 
 import typer
 
+from secateurs.paths import data_path, group_by_path, model_path, output_directory, weights_path
+
 Data = Annotated[
     str,
     typer.Argument(
-        metavar="DATA", help="Folder with one folder per class, or the word faces (embedded set)."
+        metavar="DATA",
+        help="Folder with one folder per class, or the word faces (embedded set).",
+        callback=data_path,
     ),
 ]
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder with model.json.")]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where results are written.")]
+Model = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL", help="Folder with model.json, or a study's.", callback=model_path
+    ),
+]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out", metavar="DIR", help="Where results are written.", callback=output_directory
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 ProgressMode = Annotated[
@@ -55,6 +69,7 @@ GroupBy = Annotated[
         metavar="REGEX|CSV",
         help="Keep groups on one side: a regular expression on the file name, whose first group "
         "names the group, or a CSV file with columns name and group.",
+        callback=group_by_path,
     ),
 ]
 Preset = Annotated[str, typer.Option(help="quick (minutes) or full (hours).")]
@@ -68,7 +83,12 @@ ScratchRuns = Annotated[
 ]
 Backbone = Annotated[str, typer.Option(help="A torchvision classifier.")]
 Weights = Annotated[
-    str, typer.Option(metavar="auto|none|FILE", help="Pretrained weights; none is random.")
+    str,
+    typer.Option(
+        metavar="auto|none|FILE",
+        help="Pretrained weights; none is random.",
+        callback=weights_path,
+    ),
 ]
 Epochs = Annotated[int | None, typer.Option(help="Epochs. [default: 20; 30 in full]")]
 LearningRate = Annotated[float | None, typer.Option(help="Adam's learning rate. [default: 1e-4]")]

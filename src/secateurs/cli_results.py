@@ -8,11 +8,17 @@ from typing import Annotated
 
 import typer
 
+from secateurs.paths import existing_directory
+
 
 def results(
     directory: Annotated[
         Path,
-        typer.Argument(metavar="DIR", help="The --out of a study, sweep, search, grid or paper."),
+        typer.Argument(
+            metavar="DIR",
+            help="The --out of a study, sweep, search, grid or paper.",
+            callback=existing_directory,
+        ),
     ],
     format: Annotated[
         str, typer.Option("--format", help="markdown, csv or parquet (with --out).")

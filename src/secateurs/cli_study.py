@@ -205,8 +205,9 @@ def train(
     progress: ProgressMode = "auto",
 ) -> None:
     """Fine-tune one network with DEPTH frozen layers and save it in DIR."""
+    from secateurs.study.evaluate import cautions, evaluation_words
     from secateurs.study.logs import open_log
-    from secateurs.study.single import evaluation_words, train_model
+    from secateurs.study.single import train_model
     from secateurs.study.trials import prefix_cache
 
     config = config_of(
@@ -247,4 +248,7 @@ def train(
             progress=session.progress,
             log=open_log(log, out),
         )
-    session.answer(answer, f"{evaluation_words(answer['val'], 'validation')}\nmodel: {out}")
+    grouped = group_by is not None or split != "random" or data == "faces"
+    said = [f"caution: {text}" for text in cautions(answer["val"], grouped=grouped)]
+    words = [evaluation_words(answer["val"], "validation"), *said, f"model: {out}"]
+    session.answer(answer, "\n".join(words))

@@ -145,3 +145,28 @@ def test_a_subset_keeps_classes_and_order(indices: list[int]):
         assert part.names[row] == whole.names[index]
         assert part.labels[row] == whole.labels[index]
         assert part.folds[row] == folds[index]
+
+
+def test_the_classes_of_a_model_may_lack_images_and_keep_their_order(tmp_path: Path):
+    root = touch(tmp_path, "b/2.png", "b/1.png", "a/notes.txt", "empty.txt")
+    listing = scan(root, classes=("c", "b", "a"))
+    assert listing.classes == ("c", "b", "a")
+    assert listing.names == ("b/1.png", "b/2.png") and listing.labels == (1, 1)
+    assert listing.per_class == (0, 2, 0)
+    with pytest.raises(InputError, match="the model knows the classes a, c; the folder has b"):
+        scan(root, classes=("a", "c"))
+    with pytest.raises(InputError, match="the model knows the classes a; the folder has no images"):
+        scan(touch(tmp_path / "none", "a/notes.txt"), classes=("a",))
+
+
+def test_a_folder_in_another_unicode_form_is_the_models_class(tmp_path: Path):
+    composed, decomposed = "\u00dcber", "U\u0308ber"
+    root = touch(tmp_path, f"{decomposed}/1.png", "a/1.png")
+    listing = scan(root, classes=("a", composed))
+    assert listing.classes == ("a", composed)
+    assert listing.names == ("a/1.png", f"{decomposed}/1.png")
+
+
+def test_folds_of_a_model_need_not_have_the_same_classes(tmp_path: Path):
+    root = touch(tmp_path, "train/a/1.png", "train/b/1.png", "test/b/2.png")
+    assert scan(root, classes=("a", "b")).folds == ("train", "train", "test")

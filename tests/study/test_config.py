@@ -15,7 +15,7 @@ from secateurs.study.config import (
     parse_depths,
     rule_of,
 )
-from secateurs.study.single import own_config
+from secateurs.study.saved import own_config
 
 
 def test_plain_data_and_back():
@@ -120,7 +120,7 @@ def test_the_rule_that_words_ask_for():
 
 def test_a_network_keeps_its_own_number_of_units_until_it_is_pruned_again():
     own = from_preset("quick", rule="l2", keep=(64,), max_loss=-1.0)
-    spec = SimpleNamespace(extra={"config": own.to_json()})
+    spec = SimpleNamespace(backbone="alexnet", extra={"config": own.to_json()})
     assert own_config(spec, {"split": None, "seed": 3}).keep == (64,)
     pruned = own_config(spec, {"rule": "cluster", "keep": None, "keep_fraction": 0.1})
     assert (pruned.keep, pruned.keep_fraction, pruned.rule) == (None, 0.1, "cluster")

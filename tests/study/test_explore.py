@@ -27,7 +27,8 @@ from secateurs.study.explore import (
     wished_config,
 )
 from secateurs.study.place import find_place
-from secateurs.study.single import predict_saved, prune_saved
+from secateurs.study.predict import predict_saved
+from secateurs.study.single import prune_saved
 from secateurs.study.wish import Wish, parse_wish
 
 LAYER = "classifier.0"

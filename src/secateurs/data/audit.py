@@ -53,10 +53,10 @@ class Audit:
     """What is in a folder of images. Indices refer to `listing`, which holds the usable ones.
 
     `sizes` (n, 2) int64 are height and width in pixels, upright; `content_ids` (n,) uint64 are the
-    first 8 bytes of the SHA-256 of each file. `exact` are groups of images with identical pixels,
-    `near` pairs i < j that look alike and are not identical, `conflicts` the groups and pairs
-    among them that carry more than one label. `notes` are the words of `records.Record.notes`
-    for each image.
+    first 8 bytes of the SHA-256 of each file, `pixels` the SHA-256 of each image's pixels. `exact`
+    are groups of images with identical pixels, `near` pairs i < j that look alike and are not
+    identical, `conflicts` the groups and pairs among them that carry more than one label. `notes`
+    are the words of `records.Record.notes` for each image.
     """
 
     listing: Listing
@@ -67,6 +67,7 @@ class Audit:
     near: tuple[tuple[int, int], ...]
     conflicts: tuple[tuple[int, ...], ...]
     notes: tuple[tuple[str, ...], ...] = ()
+    pixels: tuple[bytes, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -297,4 +298,5 @@ def _conclude(listing: Listing, records: Sequence[Record], *, near_bits: int) ->
             group for group in (*exact, *near) if len({good.labels[i] for i in group}) > 1
         ),
         notes=tuple(record.notes for record in kept),
+        pixels=tuple(record.pixels for record in kept),
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from secateurs.errors import InputError
@@ -102,7 +103,9 @@ class _Image:
     name: str  # path relative to the root
 
 
-def _read_classes(folder: Path, prefix: str, fold: str, ignored: Counter[str]) -> list[_Image]:
+def _read_classes(
+    folder: Path, prefix: str, fold: str, ignored: Counter[str], known: Sequence[str] | None = None
+) -> list[_Image]:
     classes, files = _children(folder)
     _refuse_loose(folder, files)
     _ignore(files, ignored)
@@ -113,7 +116,7 @@ def _read_classes(folder: Path, prefix: str, fold: str, ignored: Counter[str]) -
         inside = _files_under(folder / label)
         images = [inner for inner in inside if _is_image(inner)]
         _ignore([inner for inner in inside if not _is_image(inner)], ignored)
-        if not images:
+        if not images and known is None:
             raise InputError(
                 f"{folder / label}: class folder without images"
                 f" ({', '.join(sorted(EXTENSIONS))}); add some or remove the folder"
@@ -159,12 +162,29 @@ def _same_classes(root: Path, folders: dict[str, str], images: Sequence[_Image])
                 )
 
 
-def scan(root: Path) -> Listing:
+def _known_classes(
+    root: Path, images: Sequence[_Image], known: Sequence[str]
+) -> tuple[list[_Image], tuple[str, ...]]:
+    # The images under the names of known classes, however their folders' accents are encoded.
+    place = {unicodedata.normalize("NFC", name): name for name in known}
+    found = {image.label: unicodedata.normalize("NFC", image.label) for image in images}
+    if not found or not set(found.values()) <= place.keys():
+        listed = ", ".join(sorted(found)) or "no images"
+        raise InputError(
+            f"{root}: the model knows the classes {', '.join(known)}; the folder has {listed}"
+        )
+    return [replace(image, label=place[found[image.label]]) for image in images], tuple(known)
+
+
+def scan(root: Path, *, classes: Sequence[str] | None = None) -> Listing:
     """List the images of a folder-per-class tree, or of train/val/test folders of such trees.
 
     Read are files ending in .jpg, .jpeg, .png, .webp, .bmp, .tif or .tiff, in either case, at any
     depth of a class folder. Hidden files and folders are passed over; other files are counted in
     `Listing.ignored`. The validation folder may be called val, valid or validation.
+
+    With the `classes` of a model the listing has these, in this order: some of them may have no
+    folder or no images, and images of any other class are an error.
 
     Raises InputError when `root` is missing or not a folder, has no class folders, only one, one
     without images, images outside them, or folds with different classes.
@@ -178,14 +198,15 @@ def scan(root: Path) -> Listing:
     ignored: Counter[str] = Counter()
     folds = _fold_folders(root, folders)
     if folds is None:
-        images = _read_classes(root, "", "", ignored)
+        images = _read_classes(root, "", "", ignored, classes)
     else:
         _refuse_loose(root, files)
         _ignore(files, ignored)
         images = []
         for fold, folder in folds.items():
-            images += _read_classes(root / folder, f"{folder}/", fold, ignored)
-        _same_classes(root, folds, images)
+            images += _read_classes(root / folder, f"{folder}/", fold, ignored, classes)
+        if classes is None:
+            _same_classes(root, folds, images)
         for folder in set(folders) - set(folds.values()):
             others = _files_under(root / folder)
             if any(_is_image(name) for name in others):
@@ -194,15 +215,19 @@ def scan(root: Path) -> Listing:
                     " move them into one of the folds"
                 )
             _ignore(others, ignored)
-    classes = tuple(sorted({image.label for image in images}))
-    if len(classes) < 2:
-        raise InputError(f"{root}: one class only ({images[0].label}); expected at least 2")
-    images.sort(key=lambda image: (image.label, image.inner, image.fold))
+    if classes is None:
+        found = tuple(sorted({image.label for image in images}))
+        if len(found) < 2:
+            raise InputError(f"{root}: one class only ({images[0].label}); expected at least 2")
+    else:
+        images, found = _known_classes(root, images, classes)
+    place = {name: index for index, name in enumerate(found)}
+    images.sort(key=lambda image: (place[image.label], image.inner, image.fold))
     return Listing(
         root=root,
-        classes=classes,
+        classes=found,
         names=tuple(image.name for image in images),
-        labels=tuple(classes.index(image.label) for image in images),
+        labels=tuple(place[image.label] for image in images),
         folds=None if folds is None else tuple(image.fold for image in images),
         ignored=tuple(sorted(ignored.items())),
     )

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from secateurs.data.split_record import SplitRecord, parse_split_record
 from secateurs.errors import InputError
 from secateurs.nets.attention import BiasedAttention, is_open, open_attention
 from secateurs.nets.backbones import build, check_name, preprocessing
@@ -57,7 +58,8 @@ class ModelSpec:
     `widths` holds, for each layer that differs from the stock network, its "in" and "out" widths
     (and "groups" of a grouped convolution); `kept` the indices of the stock network's units that a
     layer still has; `extra` any plain data to keep with the model. `attention` is "open" where the
-    network's attention was replaced by one whose heads can be cut (see `nets.attention`).
+    network's attention was replaced by one whose heads can be cut (see `nets.attention`). `split`
+    says which images it was trained, chosen and tested on; None where that is not known.
     """
 
     backbone: str
@@ -67,6 +69,7 @@ class ModelSpec:
     kept: dict[str, tuple[int, ...]] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     attention: Attention = "stock"
+    split: SplitRecord | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain data."""
@@ -84,6 +87,7 @@ class ModelSpec:
             "kept": {path: list(units) for path, units in self.kept.items()},
             "extra": self.extra,
             **({} if self.attention == "stock" else {"attention": self.attention}),
+            **({} if self.split is None else {"split": self.split.to_json()}),
         }
 
 
@@ -95,6 +99,7 @@ def describe(
     *,
     kept: Mapping[str, Sequence[int]] | None = None,
     extra: Mapping[str, Any] | None = None,
+    split: SplitRecord | None = None,
 ) -> ModelSpec:
     """The recipe of a model at hand: its widths are found by comparing it with the stock network.
 
@@ -122,7 +127,7 @@ def describe(
             found[path] = width
     units = {path: tuple(int(u) for u in indices) for path, indices in (kept or {}).items()}
     more = dict(extra or {})
-    return ModelSpec(backbone, tuple(classes), image_input, found, units, more, attention)
+    return ModelSpec(backbone, tuple(classes), image_input, found, units, more, attention, split)
 
 
 @lru_cache(maxsize=4)
@@ -182,7 +187,7 @@ def parse_spec(data: Any, *, where: str) -> ModelSpec:
         check_name(backbone)
     except InputError as error:
         raise InputError(f"{where}: backbone: {error}") from None
-    attention = data.get("attention", "stock")
+    attention, split = data.get("attention", "stock"), data.get("split")
     if attention not in ("stock", "open"):
         raise InputError(f"{where}: attention: expected 'stock' or 'open', got {_shown(attention)}")
     return ModelSpec(
@@ -193,6 +198,7 @@ def parse_spec(data: Any, *, where: str) -> ModelSpec:
         _entries(_get(data, "kept", dict, where), _units, f"{where}: kept"),
         _get(data, "extra", dict, where),
         attention,
+        None if split is None else parse_split_record(split, where=f"{where}: split"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,21 @@ from secateurs.data.audit import Audit
 from secateurs.data.faces import embedded_faces
 from secateurs.data.groups import parse_group_by
 from secateurs.data.scan import Listing, scan
-from secateurs.data.splits import Leakage, Split, leakage, make_split, split_json
+from secateurs.data.split_record import SplitRecord, record_split
+from secateurs.data.splits import SIDES, Leakage, Split, leakage, make_split, split_json
 from secateurs.data.store import audit_and_store
 from secateurs.errors import InputError
 from secateurs.files import fingerprint
 from secateurs.fit.images import Images
 from secateurs.fit.precision import Precision, resolve_device, resolve_precision
-from secateurs.nets.backbones import build, check_name, preprocessing
+from secateurs.nets.backbones import build, check_name
 from secateurs.nets.depth import check_depth, num_depths
 from secateurs.nets.download import WeightsFile, find_weights
 from secateurs.nets.weights import WeightsReport, load_pretrained
 from secateurs.progress import SILENT, Progress
+from secateurs.ship.spec import ImageInput
 from secateurs.study.config import StudyConfig
+from secateurs.study.standing import Standing
 
 FACES = "faces"
 FACES_GROUPS = r"^(\d+)_"
@@ -33,7 +37,10 @@ FACES_GROUPS = r"^(\d+)_"
 
 @dataclass(frozen=True)
 class Dataset:
-    """Audited, split and decoded images: `sides` holds train, val and test."""
+    """Audited, split and decoded images: `sides` holds train, val and test.
+
+    `standing` says how the images stand to the saved model that they were opened for.
+    """
 
     name: str
     audit: Audit
@@ -41,6 +48,7 @@ class Dataset:
     leakage: Leakage
     groups: tuple[str, ...] | None
     sides: dict[str, Images]
+    standing: Standing | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -54,8 +62,15 @@ class Dataset:
 
     def identity(self) -> dict[str, Any]:
         """What decides which pixels are on which side."""
-        sides = {side: self.names(side) for side in ("train", "val", "test")}
+        sides = {side: self.names(side) for side in SIDES}
         return {"data": self.audit.fingerprint, "split": fingerprint(sides)}
+
+    def record(self, earlier: SplitRecord | None = None) -> SplitRecord:
+        """Which images are on which side by content, for a model that is made with them.
+
+        `earlier` is the record of the model that it is made from.
+        """
+        return record_split(self.audit, self.split, self.groups, earlier=earlier)
 
     def split_json(self) -> dict[str, Any]:
         """The split with its leakage, as `docs/results.md` describes it."""
@@ -112,36 +127,58 @@ def split_listing(
     return make_split(listing, rule=rule, groups=dealt, seed=seed), groups
 
 
-def open_dataset(
+@dataclass(frozen=True)
+class Opened:
+    """A folder's images, audited and decoded and not split."""
+
+    name: str
+    audit: Audit
+    images: Images
+
+    def dataset(
+        self,
+        split: Split,
+        groups: tuple[str, ...] | None,
+        *,
+        standing: Standing | None = None,
+    ) -> Dataset:
+        """The images dealt to the sides of a split."""
+        return Dataset(
+            name=self.name,
+            audit=self.audit,
+            split=split,
+            leakage=leakage(split, self.audit, groups),
+            groups=groups,
+            sides={name: self.images.take(getattr(split, name)) for name in SIDES},
+            standing=standing,
+        )
+
+
+def open_images(
     data: str,
-    config: StudyConfig,
+    wanted: ImageInput,
     *,
+    classes: Sequence[str] | None = None,
     cache: Path,
     strict: bool = False,
     progress: Progress = SILENT,
-) -> Dataset:
-    """Audit, split and decode a folder, or the embedded faces under the name `faces`.
+) -> Opened:
+    """Audit and decode a folder, or the embedded faces under the name `faces`.
 
-    Raises InputError for whatever is wrong with the folder, and with `strict` for any finding.
+    With the `classes` of a model some of them may have no images. Raises InputError for whatever
+    is wrong with the folder, and with `strict` for any finding.
     """
     folder = data_folder(data, cache=cache, progress=progress)
-    wanted = preprocessing(config.backbone)
     checked, store = audit_and_store(
-        scan(folder),
+        scan(folder, classes=classes),
         cache=cache,
         side=wanted.size * 8 // 7,
         crop=wanted.size,
-        resize=config.resize,
+        resize=wanted.resize,
         progress=progress,
     )
     if strict and checked.findings:
         raise InputError(f"{folder}: the audit found: {'; '.join(checked.findings)}")
-    group_by = config.group_by
-    if data == FACES and group_by is None and config.split in ("random", "ungrouped"):
-        group_by = FACES_GROUPS
-    split, groups = split_listing(
-        checked.listing, rule=config.split, group_by=group_by, seed=config.seed
-    )
     images = Images(
         pixels=store.train_view,
         eval_pixels=store.eval_view,
@@ -151,14 +188,37 @@ def open_dataset(
         mean=wanted.mean,
         std=wanted.std,
     )
-    return Dataset(
-        name=FACES if data == FACES else folder.resolve().name,
-        audit=checked,
-        split=split,
-        leakage=leakage(split, checked, groups),
-        groups=groups,
-        sides={name: images.take(getattr(split, name)) for name in ("train", "val", "test")},
+    return Opened(FACES if data == FACES else folder.resolve().name, checked, images)
+
+
+def group_rule(data: str, config: StudyConfig) -> str | None:
+    """What names the groups: the configuration's rule, or that of the embedded faces."""
+    if data == FACES and config.group_by is None and config.split in ("random", "ungrouped"):
+        return FACES_GROUPS
+    return config.group_by
+
+
+def open_dataset(
+    data: str,
+    config: StudyConfig,
+    *,
+    cache: Path,
+    strict: bool = False,
+    progress: Progress = SILENT,
+) -> Dataset:
+    """Audit, decode and split a folder, or the embedded faces under the name `faces`.
+
+    Raises InputError for whatever is wrong with the folder, and with `strict` for any finding.
+    """
+    wanted = ImageInput.of(config.backbone, resize=config.resize)
+    opened = open_images(data, wanted, cache=cache, strict=strict, progress=progress)
+    split, groups = split_listing(
+        opened.audit.listing,
+        rule=config.split,
+        group_by=group_rule(data, config),
+        seed=config.seed,
     )
+    return opened.dataset(split, groups)
 
 
 def open_bench(

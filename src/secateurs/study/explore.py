@@ -38,7 +38,8 @@ from secateurs.study.config import StudyConfig
 from secateurs.study.cut import Measured, cut_measured, measure
 from secateurs.study.grid_rows import LayerSizes, accuracy
 from secateurs.study.place import Place
-from secateurs.study.single import open_saved, save_cut
+from secateurs.study.saved import open_saved
+from secateurs.study.single import save_cut
 from secateurs.study.wish import Wish
 
 KEPT, GONE, DEAD, CONSTANT = "0123"
@@ -94,11 +95,10 @@ def open_explorer(
     """
     given = {key: value for key, value in changes.items() if value is not None}
     loaded, config, dataset = open_saved(
-        place.model, place.data, given | {"layers": (layer,)}, cache, progress
+        place.model, place.data, given | {"layers": (layer,)}, cache, progress, unpruned=True
     )
-    if loaded.spec.kept:
-        raise InputError(f"{place.model}: already pruned; give the network that it was made from")
-    if place.identity is not None and not given:
+    # A network that knows its images finds them in a folder that has changed; another cannot.
+    if place.identity is not None and loaded.spec.split is None and not given:
         odd = [k for k, v in dataset.identity().items() if place.identity.get(k) != v]
         if odd:
             raise InputError(

@@ -17,15 +17,16 @@ from secateurs.fit.inputs import prefix_outputs
 from secateurs.fit.precision import resolve_device
 from secateurs.nets.backbones import Layer, find_layer, layers
 from secateurs.nets.depth import split_at, tail_path
+from secateurs.paths import saved_model
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.grid import GridOptions, LayerView, grid_cells, view_layer
 from secateurs.prune.removal import find_consumer
-from secateurs.ship.checkpoint import Loaded, load
-from secateurs.study.bench import Dataset, open_dataset
+from secateurs.ship.checkpoint import Loaded
+from secateurs.study.bench import Dataset
 from secateurs.study.config import StudyConfig, difference
 from secateurs.study.cut import training_inputs
 from secateurs.study.grid_rows import LayerSizes, accuracy, cell_row, csv_text, mean_row
-from secateurs.study.single import own_config
+from secateurs.study.saved import own_config, saved_dataset, unpruned_model
 
 SCHEMA = 1
 SIDES = {"val": "validation", "test": "test"}
@@ -92,20 +93,16 @@ def grid_saved(
     started = time.perf_counter()
     plan.check()
     _check_directory(out)
-    loaded = load(model)
-    if loaded.spec.kept:
-        raise InputError(f"{model}: already pruned; give the network that it was made from")
+    loaded = unpruned_model(model)
+    model = saved_model(model, pruned=False)
     config = own_config(loaded.spec, changes)
     layer = find_layer(loaded.model, config.backbone, plan.layer)
     find_consumer(loaded.model, layer.path)
     settings = plan.to_json() | {"layer": layer.alias} | _split_words(config)
     _check_settings(out, settings)
-    dataset = open_dataset(data, config, cache=cache, progress=progress)
-    if dataset.classes != loaded.spec.classes:
-        raise InputError(
-            f"{data}: the model knows the classes {', '.join(loaded.spec.classes)}; "
-            f"the folder has {', '.join(dataset.classes)}"
-        )
+    dataset = saved_dataset(
+        loaded.spec, data, config, cache=cache, progress=progress, sides=("train", plan.on)
+    )
     identity = dataset.identity() | {"model": read_json(model / "model.json")["tensors"]["sha256"]}
     stored = _stored(out, identity)
     if stored is not None:

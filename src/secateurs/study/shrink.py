@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateurs.errors import InputError
 from secateurs.files import write_json, write_text
 from secateurs.fit.precision import resolve_device
 from secateurs.progress import SILENT, Progress
@@ -22,8 +21,10 @@ from secateurs.ship.latency import LARGE_BATCH, LatencyRow, latency_rows, torch_
 from secateurs.ship.spec import describe
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Dataset
+from secateurs.study.evaluate import evaluation_words
 from secateurs.study.models import evaluate_model
-from secateurs.study.single import Record, evaluation_words, open_saved
+from secateurs.study.saved import Record, open_saved
+from secateurs.study.single import remarks
 from secateurs.study.whole import Budget, Whole, prune_whole
 
 LATENCY_S = 5.0
@@ -49,9 +50,9 @@ def shrink_saved(
     recovery that is stopped goes on when the same is run again. Raises InputError for bad input,
     with nothing written.
     """
-    loaded, config, dataset = open_saved(model, data, dict(changes or {}), cache, progress)
-    if loaded.spec.kept:
-        raise InputError(f"{model}: already pruned; prune the network that it was made from")
+    loaded, config, dataset = open_saved(
+        model, data, dict(changes or {}), cache, progress, unpruned=True
+    )
     device = resolve_device(config.device)
     original = loaded.model.to(device)
     state = out / STATE
@@ -72,12 +73,14 @@ def shrink_saved(
         loaded.spec.preprocessing,
         kept=whole.kept,
         extra=loaded.spec.extra | {"config": config.to_json(), "budget": asdict(budget)},
+        split=None if loaded.spec.split is None else dataset.record(loaded.spec.split),
     )
     save(whole.model, spec, out)
     write_text(out / "units.csv", _units(whole))
     answer = whole.record | {
         "budget": asdict(budget),
         "backbone": config.backbone,
+        "split": None if dataset.standing is None else dataset.standing.to_json(),
         "before": evaluate_model(original, dataset, "val", device).to_json(),
         "cut": evaluate_model(whole.cut, dataset, "val", device).to_json(),
         "after": evaluate_model(whole.model, dataset, "val", device).to_json(),
@@ -143,4 +146,4 @@ def shrink_words(answer: Record) -> str:
     if answer["recovery"] is not None:
         lines.append(f"after recovery: {evaluation_words(answer['after'], 'validation')}")
     lines.append(answer["cost"]["sentence"])
-    return "\n".join(lines)
+    return "\n".join(lines + remarks(answer))
