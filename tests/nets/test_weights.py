@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import os
 import re
 from collections import OrderedDict
@@ -71,6 +72,86 @@ def test_a_full_file_fills_all_but_the_head(
     assert report.sha256 == sha256_file(path)
     assert report.fresh == ("classifier.1",) and len(report.loaded) == 25
     assert report.to_json()["fresh"] == ["classifier.1"]
+
+
+class Holder(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.model = inner
+
+
+def prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {f"{prefix}{key}": value for key, value in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        *([], ["state_dict"], ["model_state_dict"], ["model"], ["net"], ["ema"], ["teacher"]),
+        *(["state_dict", "model"], ["checkpoint"], ["model_ema", "module"]),
+    ],
+)
+@pytest.mark.parametrize(
+    "prefix",
+    ["", "module.", "model.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.net."],
+)
+def test_checkpoints_of_training_programs_are_read(
+    model: nn.Module,
+    published: dict[str, Tensor],
+    tmp_path: Path,
+    container: list[str],
+    prefix: str,
+) -> None:
+    content: object = prefixed(published, prefix)
+    for key in reversed(container):
+        others = {"epoch": 3, "optimizer": {"state": {0: {"step": torch.zeros(1)}}}}
+        content = others | {key: content, "args": argparse.Namespace(lr=0.1)}
+    torch.save(content, tmp_path / "checkpoint.pth")
+    if container == ["checkpoint"]:
+        with pytest.raises(InputError, match=r"no tensor of squeezenet1_1's body in it"):
+            load(model, tmp_path / "checkpoint.pth")
+        return
+    load(model, tmp_path / "checkpoint.pth")
+    check_loaded(model, published)
+
+
+def test_parts_that_were_wrapped_and_modules_that_hold_the_network(
+    model: nn.Module, published: dict[str, Tensor], tmp_path: Path
+) -> None:
+    # The example program of PyTorch wraps the features of AlexNet and VGG alone.
+    inner = {re.sub(r"^features\.", "features.module.", k): v for k, v in published.items()}
+    torch.save({"state_dict": inner, "arch": "x"}, tmp_path / "inner.pth")
+    load(model, tmp_path / "inner.pth")
+    check_loaded(model, published)
+    holder = Holder(build(NAME, 1000))
+    holder.model.load_state_dict(published)
+    averaged = torch.optim.swa_utils.AveragedModel(holder)
+    torch.save({"model_ema": averaged.state_dict()}, tmp_path / "ema.pth")
+    again = build(NAME, 4)
+    load(again, tmp_path / "ema.pth")
+    check_loaded(again, published)
+    twice = published | prefixed(published, "module.")
+    save_file({k: v.clone() for k, v in twice.items()}, tmp_path / "twice.safetensors")
+    with pytest.raises(InputError, match=r"tensor '.*' is in it twice, as '.*module\..*' too"):
+        load(again, tmp_path / "twice.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.zeros(64, 3, 3, 3).to_sparse(), "sparse, quantized or without values"),
+        (torch.zeros(64, 3, 3, 3, device="meta"), "sparse, quantized or without values"),
+        (torch.zeros(64, 3, 3, 3, dtype=torch.complex64), "holds complex numbers"),
+        (torch.full((64, 3, 3, 3), 1e300, dtype=torch.float64), "values that are not finite"),
+        (torch.zeros(()).expand(10**6, 10**6), r"'features.0.weight' is \(1000000, 1000000\)"),
+    ],
+)
+def test_tensors_that_are_no_plain_numbers(
+    model: nn.Module, published: dict[str, Tensor], tmp_path: Path, tensor: Tensor, message: str
+) -> None:
+    torch.save(published | {"features.0.weight": tensor}, tmp_path / "odd.pth")
+    with pytest.raises(InputError, match=message):
+        load(model, tmp_path / "odd.pth")
 
 
 def test_a_partial_file_leaves_the_rest_as_it_was(tmp_path: Path) -> None:

@@ -1,24 +1,20 @@
-"""Pretrained weights read without running code, put into a network, and put into words."""
+"""Pretrained weights put into a network, and put into words."""
 
 from __future__ import annotations
 
-import pickle
 import re
-import warnings
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
 from secateurs.nets.backbones import layers
 from secateurs.nets.download import WeightsFile, find_weights
+from secateurs.nets.tensor_files import read_tensors, unwrapped
 from secateurs.progress import SILENT, Progress
 
 # Names that torchvision has changed since it published some of its files.
@@ -108,84 +104,42 @@ def words(loaded: tuple[str, ...], fresh: tuple[str, ...]) -> str:
     return f"{text} ({head} is the new head)"
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors, .pth or .pt file, by name, without running anything in it.
-
-    A checkpoint that keeps its tensors under "state_dict" or "model" is opened, and a "module."
-    before every name is taken off. Raises InputError that names the file.
-    """
-    suffix = path.suffix.lower()
-    if not path.is_file():
-        raise InputError(f"{path}: no such weights file")
-    if suffix not in (".safetensors", ".pth", ".pt"):
-        raise InputError(f"{path}: expected a .pth, .pt or .safetensors file")
-    try:
-        content: Any = load_file(path) if suffix == ".safetensors" else _torch_load(path)
-    except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"{path}: refused, it holds more than tensors and could run code, or is damaged; "
-            f"save the model's state_dict() instead ({reason})"
-        ) from None
-    # What a damaged file makes torch and zipfile raise is not documented.
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, LookupError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"{path}: not readable as weights, damaged or cut off ({reason})"
-        ) from None
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping):
-        kind = type(content).__name__
-        raise InputError(f"{path}: expected tensors by name (a state_dict), got a {kind}")
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    if tensors and all(key.startswith("module.") for key in tensors):
-        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
-    return tensors
-
-
-def _torch_load(path: Path) -> Any:
-    with warnings.catch_warnings():
-        # Files from before PyTorch 1.6 are read through a deprecated kind of storage.
-        warnings.simplefilter("ignore")
-        # Only a zip can be mapped; an old file, or what only looks like one, is read.
-        mapped = zipfile.is_zipfile(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-
-
 def fitting(
     tensors: Mapping[str, Tensor], model: nn.Module, name: str, *, file: Path
 ) -> dict[str, Tensor]:
-    """The tensors that belong into a network, the head's left out, under its own names.
+    """The tensors that belong into a network, the head's left out, under its own names and types.
 
     Raises InputError that names the file and the tensor: one that has no place in the network, is
-    of another shape, is not finite, or comes without the rest of its layer.
+    there twice, is of another shape, is not finite, or comes without the rest of its layer.
     """
     own = model.state_dict()
     known = layers(model, name)
     head = f"{known[-1].path}."
     kept: dict[str, Tensor] = {}
     for given, tensor in tensors.items():
-        key = given
-        for pattern, replacement in _RENAMED:
-            key = pattern.sub(replacement, key)
+        key = _own_name(given, own.keys())
         if key.startswith(head) or (key not in own and key.startswith(_AUXILIARY)):
             continue
+        if key in kept:
+            raise InputError(f"{file}: tensor {_shown(key)} is in it twice, as {_shown(given)} too")
         kept[key] = tensor
     matching = [key for key in kept if key in own]
     if not matching:
-        first = f"its first is {next(iter(tensors))!r}" if tensors else "it holds no tensors"
+        first = f"its first is {_shown(next(iter(tensors)))}" if tensors else "it holds no tensors"
         raise InputError(f"{file}: no tensor of {name}'s body in it ({first})")
     for key, tensor in kept.items():
         if key not in own:
-            raise InputError(f"{file}: tensor {key!r} has no place in {name}")
+            raise InputError(f"{file}: tensor {_shown(key)} has no place in {name}")
         if tensor.shape != own[key].shape:
             raise InputError(
                 f"{file}: tensor {key!r} is {tuple(tensor.shape)}, "
                 f"{name} needs {tuple(own[key].shape)}"
             )
-        if not bool(torch.isfinite(tensor).all()):
+        if tensor.is_complex():
+            raise InputError(f"{file}: tensor {key!r} holds complex numbers")
+        # In the network's own type, in which a number may be too large.
+        kept[key] = tensor.to(own[key].dtype)
+        if not bool(torch.isfinite(kept[key]).all()):
             raise InputError(f"{file}: tensor {key!r} holds values that are not finite")
     for layer in known[:-1]:
         parts = [key for key in own if key.rpartition(".")[0] == layer.path]
@@ -193,3 +147,22 @@ def fitting(
         if missing and len(missing) < len(parts):
             raise InputError(f"{file}: tensor {missing[0]!r} is missing beside the layer's others")
     return kept
+
+
+def _own_name(given: str, own: Collection[str]) -> str:
+    # The network's name for a tensor, without wrappers' names and under today's spelling.
+    for name in unwrapped(given):
+        key = _renamed(name)
+        if key in own or key.startswith(_AUXILIARY):
+            return key
+    return _renamed(given)
+
+
+def _renamed(key: str) -> str:
+    for pattern, replacement in _RENAMED:
+        key = pattern.sub(replacement, key)
+    return key
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= 80 else f"{name[:77]}...")

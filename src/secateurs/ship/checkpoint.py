@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -18,7 +19,16 @@ from secateurs.files import atomic_path, read_json, sha256_file, to_json, write_
 from secateurs.fit.tensors import write_tensors
 from secateurs.nets.attention import BiasedAttention, open_attention
 from secateurs.nets.backbones import build
-from secateurs.ship.spec import FORMAT, VERSION, ModelSpec, bare, parse_spec, widths_of
+from secateurs.ship.spec import (
+    FORMAT,
+    VERSION,
+    ModelSpec,
+    bare,
+    parse_spec,
+    shown_name,
+    shown_value,
+    widths_of,
+)
 
 JSON_NAME = "model.json"
 TENSORS_NAME = "model.safetensors"
@@ -50,6 +60,7 @@ def save(model: nn.Module, spec: ModelSpec, folder: Path) -> Path:
         key: value.detach().to("cpu", copy=True).contiguous()
         for key, value in model.state_dict().items()
     }
+    _check_finite(tensors, where="the model given")
     shapes = {key: (tuple(value.shape), value.dtype) for key, value in tensors.items()}
     _check_tensors(_planned(spec, where=where), shapes, where="the model given")
     path, tensors_path = folder / JSON_NAME, folder / TENSORS_NAME
@@ -79,13 +90,16 @@ def load(path: Path | str) -> Loaded:
     try:
         with safe_open(tensors_path, framework="pt") as file:
             shapes = {key: _shape(file.get_slice(key)) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{tensors_path}: not readable as safetensors ({error})") from None
+    # What a damaged file makes the library raise is not documented.
+    except Exception as error:
+        reason = shown_name(str(error))
+        raise InputError(f"{tensors_path}: not readable as safetensors ({reason})") from None
     resized = _planned(spec, where=str(path))
     _check_tensors(resized, shapes, where=str(tensors_path), claimed=f"{path}: widths")
     _check_runs(resized, spec, where=str(path))
     # A copy of what is in the file: the file may be replaced while the model is in use.
     tensors = OrderedDict((key, value.clone()) for key, value in load_file(tensors_path).items())
+    _check_finite(tensors, where=str(tensors_path))
     # Module versions, which state_dict() carries and MNASNet insists on: these are today's names.
     vars(tensors)["_metadata"] = vars(resized.state_dict())["_metadata"]
     resized.load_state_dict(tensors, strict=True, assign=True)
@@ -93,12 +107,19 @@ def load(path: Path | str) -> Loaded:
     return Loaded(resized.eval(), spec)
 
 
+def _check_finite(tensors: Mapping[str, Tensor], *, where: str) -> None:
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"{where}: tensor {key!r} holds values that are not finite")
+
+
 def _check_format(data: Any, path: Path) -> None:
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise InputError(f"{path}: format: expected {FORMAT!r}; this is not a model of Secateurs")
     if data.get("version") != VERSION:
         raise InputError(
-            f"{path}: version: this Secateurs reads {VERSION}, got {data.get('version')!r}"
+            f"{path}: version: this Secateurs reads {VERSION}, got "
+            f"{shown_value(data.get('version'))}"
         )
 
 
@@ -111,7 +132,7 @@ def _check_file(record: Any, path: Path) -> Path:
     if file.stat().st_size != record.get("num_bytes"):
         raise InputError(
             f"{file}: {file.stat().st_size} bytes, {path.name} says tensors.num_bytes is "
-            f"{record.get('num_bytes')!r}; cut off or replaced"
+            f"{shown_value(record.get('num_bytes'))}; cut off or replaced"
         )
     if sha256_file(file) != record.get("sha256"):
         raise InputError(f"{file}: its SHA-256 is not {path.name}'s tensors.sha256; changed since")
@@ -127,25 +148,31 @@ def _shape(part: Any) -> tuple[tuple[int, ...], torch.dtype | None]:
 
 def _planned(spec: ModelSpec, *, where: str) -> nn.Module:
     """The network of a recipe, with shapes and no values; raises InputError naming the field."""
-    model = copy.deepcopy(bare(spec.backbone, len(spec.classes), spec.attention))
+    try:
+        stock = bare(spec.backbone, len(spec.classes), spec.attention)
+    except InputError as error:  # attention that cannot be opened
+        raise InputError(f"{where}: {error}") from None
+    model = copy.deepcopy(stock)
     modules = dict(model.named_modules())
-    stock = {path: widths_of(module) for path, module in modules.items()}
+    stock_widths = {path: widths_of(module) for path, module in modules.items()}
     for path, width in spec.widths.items():
-        known = stock.get(path)
+        known = stock_widths.get(path)
         if not known or set(width) - {"groups"} != set(known) - {"groups"}:
-            raise InputError(f"{where}: widths.{path}: {spec.backbone} has no such layer")
+            raise InputError(
+                f"{where}: widths.{shown_name(path)}: {spec.backbone} has no such layer"
+            )
         for side, number in width.items():
             # Cutting never widens, so no claim can ask for more than the stock network.
             if number > known.get(side, 1):
                 raise InputError(
-                    f"{where}: widths.{path}.{side}: {number}, {spec.backbone} has only "
-                    f"{known.get(side, 1)}"
+                    f"{where}: widths.{path}.{side}: {shown_value(number)}, {spec.backbone} has "
+                    f"only {known.get(side, 1)}"
                 )
         _resize(modules[path], width)
     for path, units in spec.kept.items():
-        known = stock.get(path)
+        known = stock_widths.get(path)
         if not known:
-            raise InputError(f"{where}: kept.{path}: {spec.backbone} has no such layer")
+            raise InputError(f"{where}: kept.{shown_name(path)}: {spec.backbone} has no such layer")
         num_out = spec.widths.get(path, known)["out"]
         if len(units) != num_out:
             raise InputError(
@@ -153,7 +180,8 @@ def _planned(spec: ModelSpec, *, where: str) -> nn.Module:
             )
         if units and units[-1] >= known["out"]:
             raise InputError(
-                f"{where}: kept.{path}: unit {units[-1]} is outside 0..{known['out'] - 1}"
+                f"{where}: kept.{path}: unit {shown_value(units[-1])} is outside "
+                f"0..{known['out'] - 1}"
             )
     return model
 
@@ -194,7 +222,7 @@ def _check_tensors(
     for key in sorted(wanted.keys() - shapes.keys()):
         raise InputError(f"{where}: tensor {key!r} is missing")
     for key in sorted(shapes.keys() - wanted.keys()):
-        raise InputError(f"{where}: tensor {key!r} has no place in this network")
+        raise InputError(f"{where}: tensor '{shown_name(key)}' has no place in this network")
     for key, tensor in wanted.items():
         shape, dtype = shapes[key]
         if shape != tuple(tensor.shape):
@@ -211,8 +239,8 @@ def _check_runs(planned: nn.Module, spec: ModelSpec, *, where: str) -> None:
     try:
         with torch.no_grad():
             planned.eval()(torch.empty(2, 3, size, size, device="meta"))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # whatever shapes that do not fit make a network raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"{where}: widths and preprocessing.size do not make a network that runs ({reason})"
         ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -10,7 +11,9 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
+from secateurs.data.names import printable
 from secateurs.data.split_record import SplitRecord, parse_split_record
 from secateurs.errors import InputError
 from secateurs.nets.attention import BiasedAttention, is_open, open_attention
@@ -139,7 +142,22 @@ def bare(backbone: str, num_classes: int, attention: Attention = "stock") -> nn.
         with torch.device("meta"):
             return build(backbone, num_classes).eval()
     except NotImplementedError:  # RegNet computes its widths with tensors.
-        return skeleton(build(backbone, num_classes))
+        with _ParametersOnMeta():
+            return skeleton(build(backbone, num_classes))
+
+
+class _ParametersOnMeta(TorchFunctionMode):
+    """Parameters without values, and all other tensors with theirs; one network has 2.6 GB."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        named = kwargs or {}
+        return func(*args, **(named | {"device": "meta"} if func is torch.empty else named))
 
 
 def widths_of(module: nn.Module) -> dict[str, int]:
@@ -186,10 +204,12 @@ def parse_spec(data: Any, *, where: str) -> ModelSpec:
     try:
         check_name(backbone)
     except InputError as error:
-        raise InputError(f"{where}: backbone: {error}") from None
+        raise InputError(f"{where}: backbone: {shown_name(str(error))}") from None
     attention, split = data.get("attention", "stock"), data.get("split")
     if attention not in ("stock", "open"):
-        raise InputError(f"{where}: attention: expected 'stock' or 'open', got {_shown(attention)}")
+        raise InputError(
+            f"{where}: attention: expected 'stock' or 'open', got {shown_value(attention)}"
+        )
     return ModelSpec(
         backbone,
         tuple(classes),
@@ -206,21 +226,22 @@ def _get(data: Any, key: str, kind: type, where: str) -> Any:
     value = data.get(key) if isinstance(data, dict) else None
     if not isinstance(value, kind) or isinstance(value, bool):
         dot = "." if ": " in where else ": "
-        raise InputError(f"{where}{dot}{key}: expected {_KINDS[kind]}, got {_shown(value)}")
+        raise InputError(f"{where}{dot}{key}: expected {_KINDS[kind]}, got {shown_value(value)}")
     return value
 
 
 _KINDS = {dict: "an object", list: "a list", int: "a whole number", str: "a text"}
 
 
-def _shown(value: Any) -> str:
-    return "nothing" if value is None else repr(value)[:40]
+def shown_value(value: Any) -> str:
+    """A value out of untrusted data in at most 40 characters."""
+    return "nothing" if value is None else printable(reprlib.repr(value))[:40]
 
 
 def _three(values: list[Any], where: str) -> tuple[float, float, float]:
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(values) != 3 or len(numbers) != 3 or not all(map(math.isfinite, numbers)):
-        raise InputError(f"{where}: expected 3 finite numbers, got {_shown(values)}")
+        raise InputError(f"{where}: expected 3 finite numbers, got {shown_value(values)}")
     return float(numbers[0]), float(numbers[1]), float(numbers[2])
 
 
@@ -230,24 +251,30 @@ def _entries(data: dict[str, Any], parse: Callable[[Any], Any], where: str) -> d
         try:
             found[path] = parse(value)
         except ValueError as error:
-            raise InputError(f"{where}.{path}: {error}") from None
+            raise InputError(f"{where}.{shown_name(path)}: {error}") from None
     return found
+
+
+def shown_name(name: str) -> str:
+    """A name out of untrusted data, short enough and plain enough for a message of one line."""
+    plain = printable(name)
+    return plain if len(plain) <= 80 else f"{plain[:77]}..."
 
 
 def _width(value: Any) -> dict[str, int]:
     keys = set(value) if isinstance(value, dict) else set[str]()
     if not {"in", "out"} <= keys <= {"in", "out", "groups"}:
-        raise ValueError(f'expected {{"in": ..., "out": ...}}, got {_shown(value)}')
+        raise ValueError(f'expected {{"in": ..., "out": ...}}, got {shown_value(value)}')
     for number in value.values():
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-            raise ValueError(f"expected whole numbers of at least 1, got {_shown(value)}")
+            raise ValueError(f"expected whole numbers of at least 1, got {shown_value(value)}")
     if value["in"] % value.get("groups", 1) or value["out"] % value.get("groups", 1):
-        raise ValueError(f"groups must divide both widths, got {_shown(value)}")
+        raise ValueError(f"groups must divide both widths, got {shown_value(value)}")
     return dict(value)
 
 
 def _units(value: Any) -> tuple[int, ...]:
     whole = isinstance(value, list) and all(type(unit) is int and unit >= 0 for unit in value)
     if not whole or value != sorted(set(value)):
-        raise ValueError(f"expected unit numbers in rising order, got {_shown(value)}")
+        raise ValueError(f"expected unit numbers in rising order, got {shown_value(value)}")
     return tuple(value)
