@@ -221,8 +221,6 @@ def test_a_recovery_out_of_range_is_refused_before_any_work(wrong: dict[str, Any
 def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shrink_module, "LATENCY_S", 0.1)
     monkeypatch.setattr(shrink_module, "LARGE_BATCH", 2)
-    small = replace(preprocessing(NAME), size=PIXELS)
-    monkeypatch.setattr(bench_module, "preprocessing", lambda _: small)
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +230,7 @@ def saved(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
         network,
         NAME,
         ["across", "down", "plain"],
-        ImageInput.of(NAME),
+        ImageInput.of(NAME, size=PIXELS),
         extra={"config": CONFIG.to_json()},
     )
     save(network, spec, folder)

@@ -22,7 +22,7 @@ from secateurs.errors import InputError
 from secateurs.files import fingerprint
 from secateurs.fit.images import Images
 from secateurs.fit.precision import Precision, resolve_device, resolve_precision
-from secateurs.nets.backbones import build, check_name
+from secateurs.nets.backbones import build, check_name, preprocessing
 from secateurs.nets.depth import check_depth, num_depths
 from secateurs.nets.download import WeightsFile, find_weights
 from secateurs.nets.weights import WeightsReport, load_pretrained
@@ -210,7 +210,8 @@ def open_dataset(
 
     Raises InputError for whatever is wrong with the folder, and with `strict` for any finding.
     """
-    wanted = ImageInput.of(config.backbone, resize=config.resize)
+    own = preprocessing(config.backbone)
+    wanted = ImageInput(own.size, config.resize, own.mean, own.std)
     opened = open_images(data, wanted, cache=cache, strict=strict, progress=progress)
     split, groups = split_listing(
         opened.audit.listing,
