@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -16,7 +16,9 @@ from secateurs.prune.compensation import Outgoing, refit
 from secateurs.prune.groups import Group
 from secateurs.prune.merged import Steps, mergeable
 from secateurs.prune.merging import Incoming, merge
+from secateurs.prune.definite import factorise
 from secateurs.prune.narrow import gone_channels, narrow
+from secateurs.prune.norms import NORMS
 from secateurs.prune.patches import Run, visit_rows
 from secateurs.prune.pipeline import parameters
 from secateurs.prune.removal import find_consumer, remove_units
@@ -27,7 +29,6 @@ from secateurs.prune.survey import Survey, reader_paths
 MEMORY = 2**30  # bytes of activations that are held between layers
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 TALL = 2  # samples for each input from which on the ridge needs no leave-one-out
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,16 @@ class Pruned:
     """A pruned network and the units of each group that it still has.
 
     Of a merged group the survivors are the members nearest to their groups' directions. `tried`
-    are the accuracies of the starts that a judge saw.
+    are the accuracies of the starts that a judge saw. `implied` is by path of a batch norm the
+    variance (channels,) of the refitted layer's outputs before it, relative to what it was (see
+    `settle_norms`).
     """
 
     model: nn.Module
     survivors: dict[str, Tensor]
     merged: tuple[str, ...]
     tried: tuple[float, ...] = ()
+    implied: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
 def cut(
@@ -110,10 +114,10 @@ def cut(
         go_on(stand, paths[:fork])
         if judge is None or fork == len(paths):
             chosen |= go_on(stand, paths[fork:])
-            return Pruned(stand.model, chosen, tuple(merged))
+            return Pruned(stand.model, chosen, tuple(merged), implied=stand.implied)
         rest = partial(go_on, paths=paths[fork:])
-        model, units, tried = _best_start(stand, judge, merging_at[paths[fork]], rest)
-    return Pruned(model, chosen | units, tuple(merged), tried)
+        best, units, tried = _best_start(stand, judge, merging_at[paths[fork]], rest)
+    return Pruned(best.model, chosen | units, tuple(merged), tried, best.implied)
 
 
 def _best_start(
@@ -121,7 +125,7 @@ def _best_start(
     judge: Judge,
     first: str,
     finish: Callable[..., dict[str, Tensor]],
-) -> tuple[nn.Module, dict[str, Tensor], tuple[float, ...]]:
+) -> tuple[_Stand, dict[str, Tensor], tuple[float, ...]]:
     """The network that a judge prefers, its merged units, and the accuracy from each start.
 
     `finish(stand, start=k)` does what is left, from the merging of the layer `first` on. What runs
@@ -129,7 +133,7 @@ def _best_start(
     """
     held = stand.reach(first, _Held(judge.batches))
     stand.reach(first, stand.held)
-    best: tuple[tuple[float, float], nn.Module, dict[str, Tensor]] | None = None
+    best: tuple[tuple[float, float], _Stand, dict[str, Tensor]] | None = None
     tried: list[float] = []
     for start in range(judge.starts):
         own = stand.fork()
@@ -137,7 +141,7 @@ def _best_start(
         score = _judged(own, held, judge.labels)
         tried.append(score[0])
         if best is None or score > best[0]:
-            best = score, own.model, units
+            best = score, own, units
     assert best is not None
     return best[1], best[2], tuple(tried)
 
@@ -212,12 +216,14 @@ class _Stand:
         self.model, self.run, self.steps = model, run, steps
         self.copies, self.seed = copies, seed
         self.held = _Held(batches)
+        self.implied: dict[str, Tensor] = {}
 
     def fork(self) -> _Stand:
         """The same stand for another attempt, its network a copy."""
         other = copy.copy(self)
         other.model = copy.deepcopy(self.model)
         other.held = _Held(self.held.batches, self.held.done)
+        other.implied = dict(self.implied)
         return other
 
     def rest(self, held: _Held) -> nn.Module:
@@ -304,6 +310,8 @@ def _refit(stand: _Stand, path: str, gone: Tensor | None, seen: Survey) -> None:
     else:
         new = _tall(rows, anchor, target - bias, len(rows) // stand.copies)
     norm = seen.norms.get(path)
+    if norm is not None:
+        stand.implied[norm] = _spread(rows @ new.weight.to(rows).T, target)
     with torch.no_grad():
         if layer.bias is not None:
             layer.weight.copy_(new.weight.view_as(layer.weight))
@@ -317,18 +325,24 @@ def _refit(stand: _Stand, path: str, gone: Tensor | None, seen: Survey) -> None:
             layer.weight.copy_(new.weight.view_as(layer.weight))
 
 
+def _spread(outputs: Tensor, target: Tensor) -> Tensor:
+    """The variance (outputs,) of refitted outputs relative to the target's, 1 where that has none."""
+    after, before = outputs.double().var(0), target.double().var(0)
+    return torch.where(before > 0, after / before, torch.ones_like(before))
+
+
 def _tall(rows: Tensor, anchor: Tensor, target: Tensor, num_samples: int) -> Outgoing:
     """The same where samples are many: the ridge is what shrinkage of the covariance asks for."""
-    x_mean, y_mean = rows.mean(0), target.mean(0)
-    missing = target - y_mean - (rows - x_mean) @ anchor.T
-    x = rows - x_mean
+    x_mean, y_mean = (part.mean(0, dtype=torch.float64) for part in (rows, target))
+    x = rows - x_mean.to(rows)
+    missing = target - y_mean.to(target) - x @ anchor.T
     gram, cross = (x.T @ x).double() / len(x), (x.T @ missing).double() / len(x)
     trace, squares = float(gram.trace()), float(gram.square().sum())
     part = shrinkage(trace, squares, num_samples, len(gram))
     gram.diagonal().add_(part * trace / len(gram))
-    change = torch.cholesky_solve(cross, torch.linalg.cholesky(gram)).T
+    change = torch.cholesky_solve(cross, factorise(gram, what="Gram matrix")).T
     weight = anchor.double() + change
-    return Outgoing(weight, y_mean.double() - weight @ x_mean.double(), part)
+    return Outgoing(weight, y_mean - weight @ x_mean, part)
 
 
 def _merge(stand: _Stand, name: str, reader: str, keep: int, seen: Survey, start: int) -> Tensor:
@@ -363,25 +377,3 @@ def _merge(stand: _Stand, name: str, reader: str, keep: int, seen: Survey, start
         incoming_bias=incoming.bias,
     )
     return selection.survivors
-
-
-def recalibrate(
-    model: nn.Module, batches: Sequence[Tensor], *, run: Run = lambda model, batch: model(batch)
-) -> None:
-    """Measure the statistics of every batch norm again, on training images, in place.
-
-    Dropout stays off. Nothing happens in a network without batch norm.
-    """
-    norms = [m for m in model.modules() if isinstance(m, NORMS) and m.track_running_stats]
-    if not norms:
-        return
-    momentum = [norm.momentum for norm in norms]
-    with torch.no_grad(), eval_mode(model):
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the plain mean over batches
-            norm.train()
-        for batch in batches:
-            run(model, batch)
-        for norm, value in zip(norms, momentum, strict=True):
-            norm.momentum = value

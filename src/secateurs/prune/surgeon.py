@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from secateurs.errors import InputError
+from secateurs.prune.definite import factorise
 
 LEAST_SHRINKAGE = 1e-3
 MANY_OUTPUTS = 512
@@ -160,9 +161,9 @@ def _scores(blocks: Tensor, weight: Tensor) -> Tensor:
     """
     if blocks.shape[1] == 1:
         return weight.square().sum((1, 2)) / blocks[:, 0, 0].clamp(min=1e-30)
-    factor, _ = torch.linalg.cholesky_ex(blocks)
+    factor = factorise(blocks, what="inverse of the Gram matrix")
     solved = torch.linalg.solve_triangular(factor, weight, upper=False)
-    return solved.square().sum((1, 2)).nan_to_num(nan=0.0)
+    return solved.square().sum((1, 2))
 
 
 class _Primal:
@@ -174,8 +175,7 @@ class _Primal:
         ridged = gram.double()
         trace, squares = float(ridged.trace()), float(ridged.square().sum())
         ridged.diagonal().add_(_lift(ridge, trace, squares, reader.num_samples, len(gram)))
-        factor = torch.linalg.cholesky(ridged)
-        inverse = torch.cholesky_inverse(factor)
+        inverse = torch.cholesky_inverse(factorise(ridged, what="Gram matrix"))
         self.inverse = inverse[columns][:, columns].float()
         self.weight = projected(reader.weight[columns])
 
@@ -194,7 +194,7 @@ class _Primal:
         gone, rest = _split(len(self.inverse), place, self.width)
         across = self.inverse[:, gone]
         corner = across[gone].double()
-        factor = _factor(corner)
+        factor = factorise(corner, what="inverse of the Gram matrix")
         lost = self.weight[gone].double()
         loss = torch.linalg.solve_triangular(factor, lost, upper=False).square().sum()
         across = across[rest]
@@ -221,7 +221,7 @@ class _Dual:
         self.ridge = _lift(ridge, trace, squares, reader.num_samples, rows.shape[1])
         kernel.diagonal().add_(self.ridge)
         x = scaled.T[columns]
-        self.solved = torch.cholesky_solve(x.T, torch.linalg.cholesky(kernel)).T.float()
+        self.solved = torch.cholesky_solve(x.T, factorise(kernel, what="Gram matrix")).T.float()
         self.x = x.float()
         self.weight = projected(reader.weight[columns])
 
@@ -241,7 +241,7 @@ class _Dual:
         x_gone, solved_gone = self.x[gone].double(), self.solved[gone].double()
         corner = -x_gone @ solved_gone.T
         corner.diagonal().add_(1.0)
-        factor = _factor((corner + corner.T) / 2)
+        factor = factorise((corner + corner.T) / 2, what="inverse of the Gram matrix")
         lost = self.weight[gone].double()
         step = torch.cholesky_solve(lost, factor)
         loss = self.ridge * float((lost * step).sum())
@@ -261,16 +261,6 @@ def projected(weight: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     mix = torch.randn(weight.shape[1], MANY_OUTPUTS, generator=generator) / MANY_OUTPUTS**0.5
     return weight.float() @ mix.to(weight.device)
-
-
-def _factor(corner: Tensor) -> Tensor:
-    """Cholesky factor; what rounding made negative is lifted by a millionth of the largest."""
-    factor, wrong = torch.linalg.cholesky_ex(corner)
-    if int(wrong):
-        corner = corner.clone()
-        corner.diagonal().add_(1e-6 * corner.diagonal().abs().max().clamp(min=1e-30))
-        factor = torch.linalg.cholesky(corner)
-    return factor
 
 
 def _split(width: int, place: Tensor, unit: int) -> tuple[Tensor, Tensor]:

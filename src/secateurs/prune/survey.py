@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from secateurs.errors import InputError
 from secateurs.nets.trace import eval_mode, skeleton
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.groups import Group, Member
@@ -58,7 +59,7 @@ def survey(
     readers = reader_paths(model, groups)
     positions = {path: _num_positions(model.get_submodule(path), num_images) for path in readers}
     norms = norms_after(model, batches[0][:1])
-    sums = {path: _Sums(model.get_submodule(path), copies) for path in readers}
+    sums = {path: _Sums(path, model.get_submodule(path), copies) for path in readers}
     targets: dict[str, list[Tensor]] = {path: [] for path in readers}
 
     def visit(path: str, rows: Tensor, outputs: Tensor, images: int) -> None:
@@ -95,14 +96,17 @@ def _num_positions(layer: nn.Module, num_images: int) -> int:
 class _Sums:
     """Sums over a reader's rows: of the outer products, or the rows themselves while they are few.
 
-    Rows are kept until they are as many as the inputs, then their sums take their place.
+    Rows are kept until they are as many as the inputs, then their sums take their place. Sums are
+    about a value near the mean, the mean of the rows that came first: products of inputs that
+    hardly vary about a large mean would otherwise be lost to rounding when the mean is taken out.
     """
 
-    def __init__(self, layer: nn.Module, copies: int) -> None:
+    def __init__(self, path: str, layer: nn.Module, copies: int) -> None:
         assert isinstance(layer, nn.Conv2d | nn.Linear)
-        self.inputs, self.copies = layer.weight[0].numel(), copies
+        self.path, self.inputs, self.copies = path, layer.weight[0].numel(), copies
         self.rows: list[Tensor] = []
         self.num_rows = 0
+        self.shift: Tensor | None = None  # (inputs,)
         self.gram: Tensor | None = None
         self.total: Tensor | None = None
 
@@ -115,24 +119,46 @@ class _Sums:
                 return
             rows = torch.cat(self.rows)
             self.rows = []
+            self.shift = _mean(rows)
             self.gram = torch.zeros(self.inputs, self.inputs, device=rows.device)
             self.total = torch.zeros(self.inputs, dtype=torch.float64, device=rows.device)
-        assert self.total is not None
-        self.gram.addmm_(rows.T, rows)
-        self.total += rows.sum(0)
+        assert self.total is not None and self.shift is not None
+        about = rows.float() - self.shift
+        self.gram.addmm_(about.T, about)
+        self.total += about.sum(0, dtype=torch.float64)
 
     def reader(self, weight: Tensor, columns: Tensor, *, centred: bool) -> Reader:
-        """The reader of (inputs, outputs) weights, its inputs about their mean if `centred`."""
+        """The reader of (inputs, outputs) weights, its inputs about their mean if `centred`.
+
+        Raises InputError when an input was not finite.
+        """
         if self.gram is None:
             rows = torch.cat(self.rows)
-            rows = rows - rows.mean(0) if centred else rows
+            self._check(rows)
+            rows = rows - _mean(rows) if centred else rows
             return Reader(weight, columns, len(rows) // self.copies, rows=rows)
-        assert self.total is not None
+        assert self.total is not None and self.shift is not None
+        self._check(self.total)
         gram = self.gram / self.num_rows
+        mean = (self.total / self.num_rows).float()  # of what is about the shift
         if centred:
-            mean = (self.total / self.num_rows).float()
             gram.addr_(mean, mean, alpha=-1)
+        else:
+            gram.addr_(mean, self.shift).addr_(self.shift, mean).addr_(self.shift, self.shift)
+        self._check(gram)
         return Reader(weight, columns, self.num_rows // self.copies, gram=gram)
+
+    def _check(self, values: Tensor) -> None:
+        if not bool(values.isfinite().all()):
+            raise InputError(
+                f"layer {self.path} receives values that are NaN, infinite or too large to square; "
+                "check the images and the weights"
+            )
+
+
+def _mean(rows: Tensor) -> Tensor:
+    """The mean (inputs,) of rows, summed in float64."""
+    return rows.mean(0, dtype=torch.float64).to(rows.dtype)
 
 
 def _reader(

@@ -20,7 +20,7 @@ from secateurs.fit.precision import resolve_precision
 from secateurs.fit.train import Fit, FitConfig, fit
 from secateurs.nets.depth import freeze, split_at, train_mode
 from secateurs.progress import SILENT, Progress
-from secateurs.prune.network import NORMS
+from secateurs.prune.norms import NORMS
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Dataset
 from secateurs.study.config import StudyConfig

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from secateurs.errors import InputError
 from secateurs.fit.images import Images
 from secateurs.fit.metrics import predict_logits
+from secateurs.fit.order import stratified_order
 from secateurs.nets.attention import open_attention
 from secateurs.nets.chain import chain
 from secateurs.progress import SILENT, Progress
@@ -22,7 +23,9 @@ from secateurs.prune.budget import Kept, Price, Step, Widths, descent
 from secateurs.prune.groups import Group, Groups, find_groups
 from secateurs.prune.merged import with_merging
 from secateurs.prune.narrow import PARITY_LIMIT, checked, difference, gone_channels, narrow
-from secateurs.prune.network import Judge, Pruned, cut, recalibrate
+from secateurs.prune.network import Judge, Pruned, cut
+from secateurs.prune.norms import outputs_of, settle_norms
+from secateurs.prune.outcome import Outcome, cut_and_check
 from secateurs.prune.surgeon import Elimination
 from secateurs.prune.survey import Survey, survey
 from secateurs.ship.cost import macs, num_parameters
@@ -115,6 +118,7 @@ def prune_whole(
     stop = stop or StopFlag()
     model = open_attention(model).to(device).eval()
     train, val = dataset.sides["train"], dataset.sides["val"]
+    train = train.take(stratified_order(train, seed=config.seed))
     batches = views(train, device, mirrored=config.augment)
     copies = 1 + config.augment
     size = train.size
@@ -145,28 +149,43 @@ def prune_whole(
         logits = torch.cat([predict_logits(network, images) for images in answers])
         return float((logits.argmax(1) == labels).double().mean())
 
-    def cut_to(kept: Kept, *, judge: Judge | None = None, progress: Progress = SILENT) -> Pruned:
+    def cut_to(kept: Kept, merging: bool = True, refitting: bool = True, **more: Any) -> Pruned:
         stop.check()
-        result = cut(
+        return cut(
             model,
             groups.found,
             seen,
             kept,
             batches,
             steps=steps,
+            merging=merging,
+            refitting=refitting,
             copies=copies,
             seed=config.seed,
-            judge=judge,
-            progress=progress,
+            **more,
         )
-        recalibrate(result.model, batches)
+
+    unpruned = outputs_of(model, answers)
+
+    def settled(kept: Kept) -> Pruned:
+        result = cut_to(kept)
+        settle_norms(result.model, unpruned, answers, batches, implied=result.implied)
         return result
 
     way, chosen, tried = _choose(
-        model, groups.found, widths, seen, budget, batches[0], cut_to, accuracy, progress
+        model, groups.found, widths, seen, budget, batches[0], settled, accuracy, progress
     )
-    result = cut_to(chosen.kept, judge=Judge(answers, labels, budget.starts), progress=progress)
+    judge = Judge(answers, labels, budget.starts)
+    result, outcome = cut_and_check(
+        partial(cut_to, chosen.kept, judge=judge, progress=progress),
+        unpruned,
+        answers,
+        batches,
+        predicted=chosen.loss,
+    )
     _check_reached(result.model, widths, budget, size)
+    if outcome.alarm:
+        progress.note(alarm_sentence(outcome))
     seconds = time.perf_counter() - started
     parity = difference(model, groups.found, result.survivors, batches[0][:CHECKED_IMAGES])
     assert parity <= PARITY_LIMIT, f"removed and zeroed differ: {parity}"
@@ -186,13 +205,14 @@ def prune_whole(
     gone = gone_channels(groups.found, result.survivors, reads=False)
     layers = dict(model.named_modules())
     record = {
-        "groups": _group_rows(groups.found, seen, chosen.kept, result),
+        "groups": _group_rows(groups.found, seen, chosen.kept, result, outcome),
         "left_whole": [asdict(left) for left in groups.whole],
         "note": groups.note,
         "way": [_step_row(step, way[0]) for step in way],
         "chosen": _step_row(chosen, way[0]),
         "tried": tried,
         "starts": list(result.tried),
+        "outcome": outcome.to_json(),
         "parity": parity,
         "seconds": seconds,
         "recovery": None if recovered is None else recovered.to_json(),
@@ -212,6 +232,15 @@ def prune_whole(
         chosen=chosen,
         record=record,
         recovered=recovered,
+    )
+
+
+def alarm_sentence(outcome: Outcome) -> str:
+    """What a reader has to know of a cut that changed the outputs more than predicted."""
+    return (
+        f"the cut changed the outputs by {outcome.change.squared:.3g} (mean squared, on validation "
+        f"images), {outcome.predicted:.3g} was predicted: "
+        f"{outcome.change.relative:.0%} of their variance; cut less or recover longer"
     )
 
 
@@ -356,14 +385,14 @@ def _fast_enough(
 
 
 def _group_rows(
-    groups: tuple[Group, ...], seen: Survey, kept: Kept, result: Pruned
+    groups: tuple[Group, ...], seen: Survey, kept: Kept, result: Pruned, outcome: Outcome
 ) -> list[dict[str, Any]]:
     return [
         {
             "name": group.name,
             "num_units": group.num_units,
             "num_kept": len(result.survivors.get(group.name, range(group.num_units))),
-            "how": _how(group, kept, result),
+            "how": _how(group, kept, result, outcome),
             "loss": seen.eliminations[group.name].loss_of(kept[group.name]),
             "layers": [{"path": member.path, "side": member.side} for member in group.members],
         }
@@ -371,9 +400,11 @@ def _group_rows(
     ]
 
 
-def _how(group: Group, kept: Kept, result: Pruned) -> str:
+def _how(group: Group, kept: Kept, result: Pruned, outcome: Outcome) -> str:
     if kept[group.name] == group.num_units:
         return "whole"
+    if outcome.weights == "as they were":
+        return "drop"
     return "merge" if group.name in result.merged else "least_squares"
 
 
