@@ -30,7 +30,8 @@ from secateurs.nets.chain import chain
 from secateurs.prune.budget import Widths, descent
 from secateurs.prune.groups import Group, find_groups
 from secateurs.prune.merged import with_merging
-from secateurs.prune.network import Judge, cut, recalibrate
+from secateurs.prune.network import Judge, cut
+from secateurs.prune.norms import measure_norms
 from secateurs.prune.survey import Survey, survey
 from secateurs.ship.latency import torch_latency
 from secateurs.study.bench import Bench
@@ -191,7 +192,7 @@ def measured(case: Case, rule: str, refitting: bool, macs: float, epochs: int) -
         copies=1 + config.augment,
         seed=case.split,
     )
-    recalibrate(result.model, case.batches)
+    measure_norms(result.model, case.batches)
     seconds = time.perf_counter() - started
     price, whole = case.widths.price(kept), case.widths.price(case.widths.whole)
     row: Row = {

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.covariance import OAS
-from torch import Tensor
+from torch import Tensor, nn
 
 from secateurs.errors import InputError
 from secateurs.prune.surgeon import Elimination, Reader, eliminate, shrinkage
+from secateurs.prune.survey import _Sums
 
 RIDGE = 1e-3
 
@@ -140,3 +143,44 @@ def test_readers_that_do_not_belong_together_are_told():
         eliminate([])
     with pytest.raises(InputError, match="do not agree"):
         eliminate([reader, Reader(weight, torch.arange(4).view(2, 2), 20, rows=x)])
+
+
+@pytest.mark.parametrize("noise", [1e-4, 1e-6, 1e-8, 0.0])
+def test_inputs_that_hardly_vary_about_a_constant_are_no_error_and_come_in_order(noise):
+    # Float32 sums of squares about zero lose such variances when the mean is taken out.
+    generator = torch.Generator().manual_seed(0)
+    constant = torch.linspace(1e-3, 1.0, 32)
+    spread = noise * torch.linspace(1.0, 4.0, 32)
+    rows = constant + spread * torch.randn(4000, 32, generator=generator)
+    layer = nn.Linear(32, 8)
+    sums = _Sums("fc", layer, 1)
+    for part in rows.split(250):
+        sums.add(part)
+    reader = sums.reader(layer.weight.detach().T, torch.arange(32)[:, None], centred=True)
+    exact = rows.double() - rows.double().mean(0)
+    gram = (exact.T @ exact) / len(rows)
+    assert (reader.gram.double() - gram).abs().max() <= 1e-4 * gram.abs().max()
+    found = eliminate([reader])
+    precise = eliminate([replace(reader, gram=gram)])
+    assert sorted(found.order.tolist()) == list(range(32))
+    assert bool(found.loss.isfinite().all())
+    torch.testing.assert_close(found.loss, precise.loss, rtol=1e-3, atol=1e-30)
+
+
+def test_sums_about_zero_are_those_of_the_rows():
+    rows = 5 + torch.randn(900, 6, generator=torch.Generator().manual_seed(0))
+    sums = _Sums("fc", nn.Linear(6, 2, bias=False), 1)
+    for part in rows.split(100):
+        sums.add(part)
+    reader = sums.reader(torch.ones(6, 2), torch.arange(6)[:, None], centred=False)
+    torch.testing.assert_close(reader.gram, rows.T @ rows / len(rows), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_values_that_cannot_be_squared_name_the_layer(value):
+    sums = _Sums("fc", nn.Linear(6, 2), 1)
+    rows = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+    rows[3, 2] = value
+    sums.add(rows)
+    with pytest.raises(InputError, match="layer fc receives values that are NaN"):
+        sums.reader(torch.ones(6, 2), torch.arange(6)[:, None], centred=True)

@@ -25,7 +25,9 @@ def factorise(matrix: Tensor, *, what: str = "matrix") -> Tensor:
     if not bool(wrong.any()) and bool(factor.diagonal(dim1=-2, dim2=-1).isfinite().all()):
         return factor
     if not bool(matrix.isfinite().all()):
-        raise InputError(f"{what}: not finite: the images or the weights have NaN or infinite values")
+        raise InputError(
+            f"{what}: not finite: the images or the weights have NaN or infinite values"
+        )
     largest = matrix.abs().amax((-2, -1))[..., None]
     largest = torch.where(largest > 0, largest, torch.ones_like(largest))
     lift = torch.finfo(matrix.dtype).eps

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from secateurs.nets.trace import eval_mode
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.compensation import Outgoing, refit
+from secateurs.prune.definite import factorise
 from secateurs.prune.groups import Group
 from secateurs.prune.merged import Steps, mergeable
 from secateurs.prune.merging import Incoming, merge
-from secateurs.prune.definite import factorise
 from secateurs.prune.narrow import gone_channels, narrow
 from secateurs.prune.norms import NORMS
 from secateurs.prune.patches import Run, visit_rows
@@ -326,7 +326,7 @@ def _refit(stand: _Stand, path: str, gone: Tensor | None, seen: Survey) -> None:
 
 
 def _spread(outputs: Tensor, target: Tensor) -> Tensor:
-    """The variance (outputs,) of refitted outputs relative to the target's, 1 where that has none."""
+    """Variance (outputs,) of refitted outputs relative to the target's; 1 where that has none."""
     after, before = outputs.double().var(0), target.double().var(0)
     return torch.where(before > 0, after / before, torch.ones_like(before))
 

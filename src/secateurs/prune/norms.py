@@ -110,6 +110,7 @@ def measure_norms(
         return norm.register_forward_pre_hook(before)
 
     saved = {path: _statistics(norm) for path, norm in norms.items()}
+    counts = {path: _count(norm) for path, norm in norms.items()}
     handles = [watch(path, norm) for path, norm in norms.items()]
     try:
         with eval_mode(model):
@@ -123,6 +124,7 @@ def measure_norms(
         # A training pass has moved the statistics on; only the pooled ones are wanted.
         for path, norm in norms.items():
             _write(norm, *saved[path])
+            norm.num_batches_tracked = counts[path]
     for path, norm in norms.items():
         if pools[path].num > 1:
             mean, variance = pools[path].moments()
@@ -170,6 +172,12 @@ def _statistics(norm: nn.Module) -> tuple[Tensor, Tensor]:
     mean, variance = norm.running_mean, norm.running_var
     assert isinstance(mean, Tensor) and isinstance(variance, Tensor)
     return mean.clone(), variance.clone()
+
+
+def _count(norm: nn.Module) -> Tensor:
+    count = norm.num_batches_tracked
+    assert isinstance(count, Tensor)
+    return count.clone()
 
 
 def _write(norm: nn.Module, mean: Tensor, variance: Tensor) -> None:

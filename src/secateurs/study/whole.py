@@ -25,7 +25,7 @@ from secateurs.prune.merged import with_merging
 from secateurs.prune.narrow import PARITY_LIMIT, checked, difference, gone_channels, narrow
 from secateurs.prune.network import Judge, Pruned, cut
 from secateurs.prune.norms import outputs_of, settle_norms
-from secateurs.prune.outcome import Outcome, cut_and_check
+from secateurs.prune.outcome import cut_and_check
 from secateurs.prune.surgeon import Elimination
 from secateurs.prune.survey import Survey, survey
 from secateurs.ship.cost import macs, num_parameters
@@ -34,6 +34,7 @@ from secateurs.stopping import StopFlag
 from secateurs.study.bench import Dataset
 from secateurs.study.config import StudyConfig
 from secateurs.study.recovery import Recovered, RecoveryOptions, recover
+from secateurs.study.whole_record import alarm_sentence, group_rows, remaining, step_row
 
 BATCH = 64
 CHECKED_IMAGES = 4
@@ -205,11 +206,11 @@ def prune_whole(
     gone = gone_channels(groups.found, result.survivors, reads=False)
     layers = dict(model.named_modules())
     record = {
-        "groups": _group_rows(groups.found, seen, chosen.kept, result, outcome),
+        "groups": group_rows(groups.found, seen, chosen.kept, result, outcome),
         "left_whole": [asdict(left) for left in groups.whole],
         "note": groups.note,
-        "way": [_step_row(step, way[0]) for step in way],
-        "chosen": _step_row(chosen, way[0]),
+        "way": [step_row(step, way[0]) for step in way],
+        "chosen": step_row(chosen, way[0]),
         "tried": tried,
         "starts": list(result.tried),
         "outcome": outcome.to_json(),
@@ -224,7 +225,7 @@ def prune_whole(
         eliminations=seen.eliminations,
         survivors=result.survivors,
         kept={
-            path: _rest(layers[path], channels)
+            path: remaining(layers[path], channels)
             for path, channels in gone.items()
             if isinstance(layers[path], nn.Conv2d | nn.Linear)
         },
@@ -232,15 +233,6 @@ def prune_whole(
         chosen=chosen,
         record=record,
         recovered=recovered,
-    )
-
-
-def alarm_sentence(outcome: Outcome) -> str:
-    """What a reader has to know of a cut that changed the outputs more than predicted."""
-    return (
-        f"the cut changed the outputs by {outcome.change.squared:.3g} (mean squared, on validation "
-        f"images), {outcome.predicted:.3g} was predicted: "
-        f"{outcome.change.relative:.0%} of their variance; cut less or recover longer"
     )
 
 
@@ -299,7 +291,7 @@ def _choose(
 
     def good(step: Step) -> bool:
         reached = accuracy(cut_to(step.kept).model)
-        tried.append({**_step_row(step, way[0]), "val_accuracy": reached})
+        tried.append({**step_row(step, way[0]), "val_accuracy": reached})
         return reached >= floor - 1e-12
 
     steps = _thinned(way)
@@ -382,41 +374,3 @@ def _fast_enough(
     tried.append({"kept": step.kept, "latency": row.ratio_p75})
     assert budget.latency is not None
     return row.ratio_p75 <= budget.latency
-
-
-def _group_rows(
-    groups: tuple[Group, ...], seen: Survey, kept: Kept, result: Pruned, outcome: Outcome
-) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": group.name,
-            "num_units": group.num_units,
-            "num_kept": len(result.survivors.get(group.name, range(group.num_units))),
-            "how": _how(group, kept, result, outcome),
-            "loss": seen.eliminations[group.name].loss_of(kept[group.name]),
-            "layers": [{"path": member.path, "side": member.side} for member in group.members],
-        }
-        for group in groups
-    ]
-
-
-def _how(group: Group, kept: Kept, result: Pruned, outcome: Outcome) -> str:
-    if kept[group.name] == group.num_units:
-        return "whole"
-    if outcome.weights == "as they were":
-        return "drop"
-    return "merge" if group.name in result.merged else "least_squares"
-
-
-def _step_row(step: Step, whole: Step) -> dict[str, Any]:
-    return {
-        "macs": step.price.macs / max(whole.price.macs, 1.0),
-        "params": step.price.parameters / whole.price.parameters,
-        "loss": step.loss,
-    }
-
-
-def _rest(layer: nn.Module, gone: Tensor) -> list[int]:
-    assert isinstance(layer, nn.Conv2d | nn.Linear)
-    lost = set(gone.tolist())
-    return [unit for unit in range(len(layer.weight)) if unit not in lost]
