@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,10 @@ from secateurs.errors import InputError
 from secateurs.fit.images import ViewPlan
 from secateurs.fit.inputs import prepare_inputs, with_teacher
 from secateurs.fit.train import distillation_loss
-from secateurs.nets.backbones import preprocessing
 from secateurs.ship.checkpoint import load, save
 from secateurs.ship.cost import Cost, cost
 from secateurs.ship.spec import ImageInput, describe
 from secateurs.stopping import StopFlag, StopRequested
-from secateurs.study import bench as bench_module
 from secateurs.study import shrink as shrink_module
 from secateurs.study import whole as whole_module
 from secateurs.study.bench import Dataset, open_dataset, seeded_model
@@ -41,9 +38,9 @@ PIXELS = 64  # enough for this network, and a twelfth of the work
 
 @pytest.fixture(scope="module")
 def dataset(flags: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    small = replace(preprocessing(NAME), size=PIXELS)
+    small = ImageInput.of(NAME, size=PIXELS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench_module, "preprocessing", lambda _: small)
+        patch.setattr(ImageInput, "of", lambda *_, **__: small)
         return open_dataset(str(flags), CONFIG, cache=tmp_path_factory.mktemp("cache"))
 
 
