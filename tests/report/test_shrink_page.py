@@ -14,6 +14,11 @@ def changed(**changes: Any) -> dict[str, Any]:
     return {**example_shrink(), **changes}
 
 
+def without_norms() -> dict[str, Any]:
+    outcome = example_shrink()["outcome"]
+    return {"outcome": {**outcome, "norms_tried": {"kept": outcome["measured"]}}}
+
+
 UNRECOVERED = {"recovery": None}
 SIZE = {"params": None, "macs": None, "latency": None, "max_loss": 1.0}
 
@@ -23,8 +28,9 @@ SIZE = {"params": None, "macs": None, "latency": None, "max_loss": 1.0}
     [
         (
             {},
-            "chose the epoch of the recovery and one of 3 starts of the merging, which reached "
-            "79.0% to 84.0% before any recovery. They flatter",
+            "chose the epoch of the recovery, one of 3 starts of the merging, which reached "
+            "79.0% to 84.0% before any recovery and the statistics of batch norm, without their "
+            "labels. They flatter",
         ),
         ({"starts": []}, "chose the epoch of the recovery. They flatter"),
         ({"starts": [], "budget": SIZE, **UNRECOVERED}, "chose the size of the cut. They flatter"),
@@ -32,7 +38,7 @@ SIZE = {"params": None, "macs": None, "latency": None, "max_loss": 1.0}
     ],
 )
 def test_what_validation_chose_is_told_and_nothing_else(changes: dict[str, Any], said: str) -> None:
-    first = cautions(changed(**changes))[0]
+    first = cautions(changed(**({**without_norms(), **changes} if changes else {})))[0]
     assert said in first
     assert "the test images were not looked at" in first
 
@@ -50,3 +56,19 @@ def test_the_headline_tells_what_was_gained_and_lost() -> None:
     )
     same = changed(after=example_shrink()["before"])
     assert headline(same) == "9 times fewer parameters, with the same validation accuracy."
+
+
+def test_a_change_far_above_the_predicted_one_is_a_caution() -> None:
+    calm = cautions(example_shrink())
+    outcome = {**example_shrink()["outcome"], "alarm": True, "measured": 3.4, "relative": 0.41}
+    alarmed = cautions(changed(outcome=outcome))
+    assert len(alarmed) == len(calm) + 1
+    assert "by 3.4 (mean squared; 41.0% of their variance), 0.19 was predicted" in alarmed[1]
+
+
+def test_the_page_lists_what_was_tried_after_the_cut() -> None:
+    text = render_shrink(example_shrink())
+    for row in ("predicted from the training images", "batch norm statistics measured"):
+        assert row in text
+    older = {key: value for key, value in example_shrink().items() if key != "outcome"}
+    assert "predicted from the training images" not in render_shrink(older)

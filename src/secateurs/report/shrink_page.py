@@ -62,6 +62,13 @@ def headline(record: Record) -> str:
 def cautions(record: Record) -> list[str]:
     """What a reader has to know before relying on the numbers."""
     found = [_chosen_on_validation(record)]
+    outcome = record.get("outcome")  # pruned by an older version: not compared
+    if outcome is not None and outcome["alarm"]:
+        found.append(
+            f"The cut changed the outputs on validation images by {outcome['measured']:.3g} (mean "
+            f"squared; {percent(outcome['relative'])} of their variance), {outcome['predicted']:.3g} "
+            "was predicted. Cut less, or recover for more epochs."
+        )
     if record["note"]:
         found.append(
             f"Only chains of layers were looked at: {record['note']}. Other units were left alone."
@@ -84,6 +91,9 @@ def _chosen_on_validation(record: Record) -> str:
             f"one of {len(starts)} starts of the merging, which reached {percent(min(starts))} to "
             f"{percent(max(starts))} before any recovery"
         )
+    outcome = record.get("outcome")
+    if outcome is not None and len(outcome["norms_tried"]) > 1:
+        chosen.append("the statistics of batch norm, without their labels")
     if not chosen:
         return (
             "Validation images had no part in this cut, but chose the unpruned network, and may "
@@ -173,7 +183,8 @@ def _way(record: Record) -> Panel:
         ),
     )
     plot = Plot(figures.way(record), "", f"Line chart of loss against size. {caption}")
-    return Panel("way", "The way down", caption, (plot,), (table,))
+    tables = (*_outcome_table(record), table)
+    return Panel("way", "The way down", caption, (plot,), tables)
 
 
 def _recovery(record: Record) -> Panel:
@@ -199,6 +210,23 @@ def _recovery(record: Record) -> Panel:
     )
     plot = Plot(figures.recovery(record), "", f"Learning curve. {caption}")
     return Panel("recovery", "Recovery", caption, (plot,), (table,))
+
+
+def _outcome_table(record: Record) -> list[Table]:
+    """What was tried after the cut, and how far each moved the outputs."""
+    outcome = record.get("outcome")
+    if outcome is None:
+        return []
+    rows = [("predicted from the training images", f"{outcome['predicted']:.3g}", "")]
+    for key, title in (("norms_tried", "batch norm statistics"), ("tried", "weights")):
+        taken = outcome["norms" if key == "norms_tried" else "weights"]
+        if len(outcome[key]) > 1 or key == "tried":
+            rows += [
+                (f"{title} {name}", f"{change:.3g}", "taken" if name == taken else "")
+                for name, change in outcome[key].items()
+            ]
+    head = ("", "mean squared change of the outputs", "")
+    return [Table("Change of the outputs by the cut, on validation images", head, tuple(rows))]
 
 
 def _cost_table(record: Record) -> Table:
