@@ -10,6 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 from secateurs.errors import InputError
 from secateurs.prune import cluster as by_angle
 from secateurs.prune.cluster import cluster, cluster_members, prepare
+from secateurs.prune.rules import SelectOptions, exactly, select
 
 
 def grouped(seed=0, num_groups=5, each=12, samples=40, noise=0.05):
@@ -170,3 +171,57 @@ def test_bad_requests():
         cluster(units, keep=2, weight=torch.ones(2, 5))
     with pytest.raises(InputError, match="every one of 3 units"):
         cluster(torch.zeros(5, 3), keep=2)
+
+
+def layer_outputs(seed: int, samples: int, different: int, copies: int, dead: int) -> torch.Tensor:
+    """(samples, units): some units, exact copies of them at other scales, and dead ones."""
+    rng = np.random.default_rng(seed)
+    some = rng.normal(size=(samples, different))
+    scales = rng.choice([0.5, 1.0, 2.0], (copies, 1, different))
+    parts = [some, *(some * scale for scale in scales), np.zeros((samples, dead))]
+    units = np.concatenate(parts, 1)
+    return torch.from_numpy(units[:, rng.permutation(units.shape[1])])
+
+
+LAYERS = st.tuples(
+    st.integers(0, 1000),
+    st.integers(2, 12),
+    st.integers(1, 6),
+    st.integers(0, 6),
+    st.integers(0, 4),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(LAYERS, st.integers(1, 45), st.sampled_from(["centre", "none", "minmax"]), st.booleans())
+def test_exactly_as_many_survive_as_were_asked_for(layer, keep, normalise, weighted):
+    units = layer_outputs(*layer)
+    weight = torch.rand(3, units.shape[1]) if weighted else None
+    num_live = int((units.amax(0) > units.amin(0)).sum())
+    chosen = cluster(units, keep=keep, normalise=normalise, weight=weight)
+    assert len(chosen.survivors) == min(keep, num_live)
+    kept = set(chosen.survivors.tolist())
+    assert set(chosen.parent[~chosen.dead[chosen.removed]].tolist()) <= kept
+
+
+@settings(max_examples=40, deadline=None)
+@given(LAYERS, st.integers(1, 45), st.sampled_from(["cluster", "subspace", "variance", "l2"]))
+def test_a_layer_gets_the_width_that_was_planned(layer, keep, rule):
+    units = layer_outputs(*layer)
+    num = units.shape[1]
+    own, following = torch.rand(num, 4), torch.rand(3, num)
+    options = SelectOptions(rule=rule, keep=min(keep, num))
+    chosen = exactly(units, options, lambda: select(units, own, following, options))
+    assert len(chosen.survivors) == min(keep, num)
+    everyone = torch.cat([chosen.survivors, chosen.removed]).sort().values
+    assert everyone.tolist() == list(range(num))
+    # Dead units only where every other one is kept.
+    if bool(chosen.dead[chosen.survivors].any()):
+        assert bool(chosen.dead[chosen.removed].all())
+
+
+def test_a_layer_that_is_dead_keeps_as_many_units_too():
+    options = SelectOptions(rule="cluster", keep=3)
+    dead, own, following = torch.zeros(4, 5), torch.rand(5, 2), torch.rand(2, 5)
+    chosen = exactly(dead, options, lambda: select(dead, own, following, options))
+    assert chosen.survivors.tolist() == [0, 1, 2] and chosen.removed.tolist() == [3, 4]

@@ -52,7 +52,10 @@ def test_half_of_a_transformer_goes_and_what_is_left_is_refitted(name: str):
     assert {group.name for group in groups} == set(seen.eliminations)
     assert all(len(e.order) >= 2 and e.loss.isfinite().all() for e in seen.eliminations.values())
     kept = {group.name: group.num_units // 2 for group in groups}
-    pruned = cut(model, groups, seen, kept, batches, merging=False)
+    # Hidden layers of a perceptron stand in a chain, and see every place of an image: not merged.
+    pruned = cut(model, groups, seen, kept, batches)
+    assert pruned.merged == ()
+    assert {name: len(units) for name, units in pruned.survivors.items()} == kept
     price, here = Widths(model, groups, size=32).price(kept), cost(pruned.model, size=32)
     assert price.parameters == here.num_parameters
     with torch.no_grad():

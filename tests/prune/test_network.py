@@ -205,9 +205,9 @@ def test_refitting_can_be_left_out_and_survivors_can_be_given():
 def test_only_linear_layers_in_a_chain_are_merged():
     model = network()
     groups = find_groups(model, size=SIZE).found
-    assert mergeable(model, groups) == {"10": "12"}
     batches = images()
     seen = survey(model, groups, batches)
+    assert mergeable(model, groups, seen) == {"10": "12"}
     kept = {"0": 8, "3": 6, "6": 5, "10": 2}
     merged = cut(model, groups, seen, kept, batches)
     chosen = cut(model, groups, seen, kept, batches, merging=False)
@@ -245,3 +245,29 @@ def test_importance_is_the_mean_square_of_a_random_derivative():
     torch.testing.assert_close(found["2"], torch.ones(3))
     assert [p.requires_grad for p in model.parameters()] == [False, True, True, True]
     assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("hidden", ["few images", "equal units", "dead units", "all dead"])
+@pytest.mark.parametrize("keep", [21, 30, 31])
+def test_merging_keeps_as_many_units_as_were_planned(hidden: str, keep: int):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 32), nn.ReLU(), nn.Linear(32, 3)).eval()
+    with torch.no_grad():
+        if hidden == "equal units":
+            model[1].weight.copy_(model[1].weight[:8].repeat(4, 1))
+            model[1].bias.copy_(model[1].bias[:8].repeat(4))
+        elif hidden == "dead units":
+            model[1].bias[5:20] = -1e3
+        elif hidden == "all dead":
+            model[1].bias.fill_(-1e3)
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randn(6 if hidden == "few images" else 32, 3, 4, 4, generator=generator)]
+    groups = find_groups(model, size=4).found
+    seen = survey(model, groups, batches)
+    done = cut(model, groups, seen, {"1": keep}, batches)
+    assert done.merged == ("1",)
+    assert len(done.survivors["1"]) == done.model[1].out_features == keep
+    assert done.model[3].in_features == keep
+    with torch.no_grad():
+        away = done.model(batches[0]) - model(batches[0])
+    assert away.abs().max() < 0.3

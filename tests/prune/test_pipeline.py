@@ -141,3 +141,17 @@ def test_bad_requests_change_nothing():
         prune_layers(model, ["1", "9"], INPUTS)
     with pytest.raises(InputError, match="only least_squares and merge fit another network"):
         prune_layer(model, "4", INPUTS, options=PruneOptions(compensation="add"), reference=tail())
+
+
+@pytest.mark.parametrize("compensation", ["merge", "least_squares", "drop"])
+@pytest.mark.parametrize("keep", [12, 33, 39])
+def test_layers_get_the_width_that_was_asked_for(compensation, keep):
+    model, few = duplicated(), INPUTS[:9]
+    with torch.no_grad():
+        model[1].bias[:20] = -1e3  # dead
+    options = PruneOptions(rule="cluster", keep=keep, compensation=compensation)
+    for cut in prune_layers(model, ["1", "4"], few, options=options):
+        assert len(cut.selection.survivors) == keep
+    widths = [cut.model[1].out_features, cut.model[4].out_features, cut.model[6].in_features]
+    assert widths == [keep] * 3
+    assert logits(cut.model, few).isfinite().all()

@@ -153,3 +153,54 @@ def test_a_layer_used_twice_is_refused():
     model = nn.Sequential(shared, nn.ReLU(), shared, nn.ReLU(), nn.Linear(3, 2))
     with pytest.raises(InputError, match="used more than once"):
         find_consumer(model, "0")
+
+
+class Mlp(nn.Sequential):
+    """A chain by another name, as torchvision's MLP is."""
+
+
+class Doubles(nn.Sequential):
+    """A chain no more: what it gives is changed."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class Inside(nn.Module):
+    def __init__(self, part):
+        super().__init__()
+        self.part = part
+
+    def forward(self, x):
+        return x + self.part(x)
+
+
+def perceptron():
+    return [nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 4)]
+
+
+@pytest.mark.parametrize(
+    ("model", "found"),
+    [
+        (Mlp(*perceptron()), {"0": "2"}),
+        (nn.Sequential(Mlp(*perceptron()), nn.Linear(4, 2)), {"0.0": "0.2", "0.2": "1"}),
+        (Inside(Mlp(*perceptron())), {"part.0": "part.2"}),
+        (nn.Sequential(Inside(nn.Sequential(*perceptron()))), {"0.part.0": "0.part.2"}),
+        (nn.Sequential(Inside(Mlp(*perceptron())), nn.Linear(4, 2)), {"0.part.0": "0.part.2"}),
+        (Doubles(*perceptron()), {}),
+        (nn.Sequential(Doubles(*perceptron()), nn.Linear(4, 2)), {}),
+        (nn.Sequential(nn.ModuleDict({"a": nn.Linear(4, 4)}), nn.Linear(4, 2)), {}),
+    ],
+)
+def test_a_chain_is_the_same_for_everyone(model, found):
+    assert prunable_layers(model) == tuple(found)
+    for path, consumer in found.items():
+        assert find_consumer(model, path).path == consumer
+        inputs = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+        assert parity(model, path, torch.tensor([0, 2]), inputs) <= 1e-5
+
+
+def test_an_object_with_a_forward_of_its_own_is_no_chain():
+    model = nn.Sequential(*perceptron())
+    model.forward = lambda x: x
+    assert prunable_layers(model) == ()

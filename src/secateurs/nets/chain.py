@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.nets.backbones import InputTransform, preprocessing, trace_of
-from secateurs.nets.trace import Trace, eval_mode
+from secateurs.nets.trace import Trace, eval_mode, is_chain
 
 WHOLE = "model"
 _GLUE = {
@@ -81,9 +81,7 @@ def _parts(module: nn.Module, path: str, seen: Trace) -> list[str]:
     found: list[str] = []
     for name, child in module.named_children():
         where = f"{path}.{name}" if path else name
-        # An EfficientNet stage or a ConvNormActivation is a sequence too; a class that overrides
-        # forward is not one any more.
-        plain = type(child).forward is nn.Sequential.forward or isinstance(child, nn.ModuleList)
+        plain = is_chain(child) or isinstance(child, nn.ModuleList)
         found += _parts(child, where, seen) if plain else [where]
     return sorted(found, key=place.__getitem__)
 

@@ -127,6 +127,18 @@ def copied(
         ) from error
 
 
+def is_chain(module: nn.Module) -> bool:
+    """Whether a module's children run one after the other and nothing else happens in it.
+
+    An EfficientNet stage, a ConvNormActivation or an MLP is an `nn.Sequential` too; a class or an
+    object with a `forward` of its own is not one any more.
+
+    >>> is_chain(nn.Sequential(nn.ReLU())), is_chain(nn.ReLU())
+    (True, False)
+    """
+    return type(module).forward is nn.Sequential.forward and "forward" not in vars(module)
+
+
 def tensors_of(result: object) -> list[Tensor]:
     """All tensors in nested lists, tuples, mappings and records, in order.
 

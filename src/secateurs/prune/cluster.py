@@ -32,9 +32,11 @@ def cluster(
     drawn by k-means++ (Arthur and Vassilvitskii, 2007) with `seed`. A unit counts as much as the
     square of its norm, times that of its column in the outgoing `weight` (outputs, units) when one
     is given: what it contributes to the next layer. The survivor is the member nearest to the
-    group's direction, and every other member's parent. Dead and constant units go first, so that
-    fewer than `keep` survive when there are not enough others. Raises InputError as
-    `similar_pairs` does, on fewer than one group or round, and on a weight of another size.
+    group's direction, and every other member's parent. In the place of a group that stays empty, as
+    with few samples or equal units, a member of another survives, the one that contributes most and
+    is farthest from its group. Dead and constant units go first, so that fewer than `keep` survive
+    when there are not enough others. Raises InputError as `similar_pairs` does, on fewer than one
+    group or round, and on a weight of another size.
 
     >>> x = torch.tensor([[1.0, 2.0, 0.0, 0.1], [0.0, 0.1, 3.0, 2.0], [0.0, 0.0, 0.0, 0.0]])
     >>> chosen = cluster(x, keep=2, normalise="none")
@@ -100,9 +102,15 @@ def cluster_members(
     first[1:] = label[order][1:] != label[order][:-1]
     medoid = torch.zeros(keep, dtype=torch.int64, device=units.device)
     medoid[label[order[first]]] = units[order[first]]
-    alive[units] = False
-    alive[medoid[label.unique()]] = True
     parents[units] = medoid[label]
+    # Members that are no survivors, the most to lose first; equal ones by what they contribute.
+    rest = order[~first]
+    rest = rest[torch.argsort(members.share[rest], descending=True, stable=True)]
+    lost = members.share[rest] * (1 - cosine[rest]).clamp(min=0)
+    rest = rest[torch.argsort(lost, descending=True, stable=True)]
+    alive[units] = False
+    alive[units[order[first]]] = True
+    alive[units[rest[: keep - int(first.sum())]]] = True
     return make_selection("cluster", source, alive, parents)
 
 

@@ -30,14 +30,23 @@ Steps = Callable[[nn.Module], Sequence[tuple[str, nn.Module]]]
 ROUNDS = 10  # of k-means: an estimate needs no more
 
 
-def mergeable(model: nn.Module, groups: Sequence[Group]) -> dict[str, str]:
-    """Groups whose units can be merged, and the layer that reads them: a linear layer's, read by
-    one linear layer with elementwise modules between."""
+def mergeable(model: nn.Module, groups: Sequence[Group], seen: Survey) -> dict[str, str]:
+    """Groups whose units can be merged, and the layer that reads them.
+
+    A linear layer's units, read by one linear layer with elementwise modules between, once for an
+    image: only there is it known what merging costs (see `with_merging`), and in a transformer,
+    whose layers read every place of an image, looking for groups takes hours.
+    """
     chained = set(prunable_layers(model))
-    return {
+    readers = {
         group.name: find_consumer(model, group.name).path
         for group in groups
         if group.name in chained and len(group.members) == 2
+    }
+    return {
+        name: reader
+        for name, reader in readers.items()
+        if reader in seen.targets and len(seen.targets[reader]) == 1
     }
 
 
@@ -62,7 +71,7 @@ def with_merging(
     logarithm of both, from the last on towards none at all units. The batches are those of the
     survey.
     """
-    able = {n: r for n, r in mergeable(model, groups).items() if n in seen.eliminations}
+    able = {n: r for n, r in mergeable(model, groups, seen).items() if n in seen.eliminations}
     found: dict[str, Elimination] = {}
     with progress.task("what merged units say", len(able)) as advance:
         for name, reader in able.items():

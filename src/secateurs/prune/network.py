@@ -22,7 +22,7 @@ from secateurs.prune.norms import NORMS
 from secateurs.prune.patches import Run, visit_rows
 from secateurs.prune.pipeline import parameters
 from secateurs.prune.removal import find_consumer, remove_units
-from secateurs.prune.rules import SelectOptions, select
+from secateurs.prune.rules import SelectOptions, exactly, select
 from secateurs.prune.surgeon import shrinkage
 from secateurs.prune.survey import Survey, reader_paths
 
@@ -87,7 +87,7 @@ def cut(
     touched = [group for group in groups if kept.get(group.name, group.num_units) < group.num_units]
     chosen = {g.name: seen.eliminations[g.name].survivors(kept[g.name]) for g in touched}
     chosen |= {name: units for name, units in (survivors or {}).items() if name in chosen}
-    merged = mergeable(model, touched) if merging and refitting else {}
+    merged = mergeable(model, touched, seen) if merging and refitting else {}
     plain = [group for group in touched if group.name not in merged]
     work = narrow(model, plain, {group.name: chosen[group.name] for group in plain})
     if not refitting or not touched:
@@ -356,7 +356,7 @@ def _merge(stand: _Stand, name: str, reader: str, keep: int, seen: Survey, start
         weight_in, bias = parameters(layer)
         weight, outer = parameters(consumer.layer)
         options = SelectOptions(rule="cluster", keep=keep, seed=start)
-        selection = select(after, weight_in, weight, options)
+        selection = exactly(after, options, lambda: select(after, weight_in, weight, options))
         incoming, outgoing = merge(
             before,
             consumer.after,

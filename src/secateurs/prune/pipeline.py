@@ -20,7 +20,7 @@ from secateurs.prune.ledger import Ledger, ledger
 from secateurs.prune.merging import Incoming, merge
 from secateurs.prune.parity import PARITY_LIMIT
 from secateurs.prune.removal import find_consumer, parity, remove_units
-from secateurs.prune.rules import SelectOptions, select
+from secateurs.prune.rules import SelectOptions, exactly, select
 from secateurs.prune.selection import Selection
 
 Compensation = Literal["drop", "add", "affine", "least_squares", "merge"]
@@ -124,7 +124,11 @@ def prune_layer(
             gradients = loss_gradients(
                 lambda batch: run(model, batch), model, consumer.layer, batches, labels
             )
-        selection = select(activations, own.weight, outgoing_weight, options, gradients=gradients)
+        selection = exactly(
+            activations,
+            options,
+            lambda: select(activations, own.weight, outgoing_weight, options, gradients=gradients),
+        )
         step(1)
         incoming = None
         if options.compensation == "merge":

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
+from secateurs.nets.trace import is_chain
 from secateurs.prune.parity import compared, double
 
 ELEMENTWISE: tuple[type[nn.Module], ...] = (
@@ -105,11 +106,9 @@ def _follow(model: nn.Module, path: str) -> Consumer | str:
     if sum(module is modules[path] for module in modules.values()) > 1:
         return "the layer is used more than once"
     top = path
-    while "." in top and isinstance(modules[top.rpartition(".")[0]], nn.Sequential):
+    while top and is_chain(modules[top.rpartition(".")[0]]):
         top = top.rpartition(".")[0]
-    if top and isinstance(model, nn.Sequential):
-        top = ""
-    if not isinstance(modules[top], nn.Sequential):
+    if top == path:
         return "it does not stand in a chain (nn.Sequential)"
     chain = _chain(modules[top], top)
     position = [name for name, _ in chain].index(path)
@@ -127,7 +126,7 @@ def _follow(model: nn.Module, path: str) -> Consumer | str:
 
 def _chain(module: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
     """The modules that run one after the other in nested nn.Sequential, with their paths."""
-    if type(module) is not nn.Sequential:
+    if not is_chain(module):
         return [(prefix, module)]
     steps: list[tuple[str, nn.Module]] = []
     for name, child in module.named_children():

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from secateurs.errors import InputError
 from secateurs.prune.cluster import cluster
 from secateurs.prune.complementary import complementary
-from secateurs.prune.normalise import Normalise
+from secateurs.prune.normalise import Normalise, directions
 from secateurs.prune.scores import (
     dead_only,
     geometric_median,
@@ -21,7 +22,7 @@ from secateurs.prune.scores import (
     variance,
     weight_norm,
 )
-from secateurs.prune.selection import Selection, pairwise
+from secateurs.prune.selection import Selection, filled, make_selection, pairwise
 from secateurs.prune.subspace import subspace
 
 Rule = Literal[
@@ -154,6 +155,27 @@ def select(
     else:
         scores = weight_norm(incoming, p=1 if rule == "l1" else 2)
     return highest(rule, activations, scores, keep=keep, normalise=normalise)
+
+
+def exactly(
+    activations: Tensor, options: SelectOptions, choose: Callable[[], Selection]
+) -> Selection:
+    """What `choose` selects of (samples, units); of the number asked for no unit is missing.
+
+    Rules leave out dead and constant units, and `subspace` those in the span of others. Here they
+    fill up what is missing, so that a layer has the width that was planned; `pairwise` alone stays
+    as it is.
+    """
+    options.check()
+    keep = options.num_kept(activations.shape[-1])
+    if keep is None or options.rule == "pairwise":
+        return choose()
+    source = directions(activations, normalise=options.normalise)
+    if bool(source.live.any()):
+        return filled(choose(), keep)
+    first = torch.zeros_like(source.live)
+    first[source.constant.int().argmax()] = True
+    return filled(make_selection(options.rule, source, first), keep)
 
 
 def _pairwise(activations: Tensor, options: SelectOptions, keep: int | None) -> Selection:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -117,6 +117,30 @@ def make_selection(
         dead=source.dead,
         constant=source.constant,
         norm=source.norm,
+    )
+
+
+def filled(selection: Selection, keep: int) -> Selection:
+    """The selection with further survivors, until there are `keep` or every unit is one.
+
+    Live units come first, by the norm of their vectors, then constant and then dead ones by index.
+    """
+    missing = keep - len(selection.survivors)
+    if missing <= 0:
+        return selection
+    gone = selection.removed
+    worth = selection.norm[gone].double() + 1.0
+    worth = torch.where(selection.constant[gone], 0.5, worth)
+    worth = torch.where(selection.dead[gone], 0.0, worth)
+    stays = torch.ones_like(gone, dtype=torch.bool)
+    stays[torch.argsort(worth, descending=True, stable=True)[:missing]] = False
+    return replace(
+        selection,
+        survivors=torch.cat([selection.survivors, gone[~stays]]).sort().values,
+        removed=gone[stays],
+        parent=selection.parent[stays],
+        angle_deg=selection.angle_deg[stays],
+        span_deg=None if selection.span_deg is None else selection.span_deg[stays],
     )
 
 
