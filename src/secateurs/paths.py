@@ -61,7 +61,9 @@ def existing_path(path: Path) -> Path:
 
 def existing_directory(path: Path) -> Path:
     """A directory to read; InputError when it is not there, or a file."""
-    if not existing_path(path).is_dir():
+    if not path.exists():
+        raise InputError(f"{path}: no such directory")
+    if not path.is_dir():
         raise InputError(f"{path}: expected a directory, got a file")
     return path
 

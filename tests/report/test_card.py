@@ -37,6 +37,33 @@ def test_names_cannot_break_a_table(results: dict[str, Any]):
     assert "| a\\|b c | 60 | 20 | 20 |" in render_card(checked)
 
 
+def test_hostile_names_are_text_in_markdown(results: dict[str, Any]):
+    from html.parser import HTMLParser
+
+    markdown = pytest.importorskip("markdown")
+    hostile = "<img src=x onerror=alert(1)> [x](javascript:alert(1)) `*_|~ <http://a.b> www.c.d"
+    checked = check_results(results)
+    checked["data"]["name"] = hostile
+    checked["data"]["classes"][0] = checked["pruned"]["test"]["per_class"][0]["class"] = hostile
+    checked["data"]["findings"] = [f"1 file cannot be used (first: {hostile})."]
+    checked["weights"]["sentence"] = checked["cost"]["sentence"] = hostile
+    text = render_card(checked)
+    assert "<" not in text
+    found: list[str] = []
+    words: list[str] = []
+
+    class Tags(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: Any) -> None:
+            found.append(tag)
+
+        def handle_data(self, data: str) -> None:
+            words.append(data)
+
+    Tags().feed(markdown.markdown(text, extensions=["tables"]))
+    assert not {"img", "a", "em", "strong", "script"} & set(found)
+    assert hostile in " ".join("".join(words).split())
+
+
 def test_a_card_without_test_or_cost_says_less(results: dict[str, Any]):
     results["chosen"]["test"] = results["pruned"]["test"] = results["cost"] = None
     del results["files"]

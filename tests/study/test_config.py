@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -124,3 +126,34 @@ def test_a_network_keeps_its_own_number_of_units_until_it_is_pruned_again():
     assert own_config(spec, {"split": None, "seed": 3}).keep == (64,)
     pruned = own_config(spec, {"rule": "cluster", "keep": None, "keep_fraction": 0.1})
     assert (pruned.keep, pruned.keep_fraction, pruned.rule) == (None, 0.1, "cluster")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": "x"}, "configuration.seed: expected int, got 'x'"),
+        ({"seed": True}, "configuration.seed: expected int, got True"),
+        ({"seed": 10**40}, "configuration.seed: expected int"),
+        ({"depths": 3}, "configuration.depths: expected a list of int, got 3"),
+        ({"depths": ["a"]}, "configuration.depths: expected a list of int"),
+        ({"layers": [None]}, "configuration.layers: expected a list of str"),
+        ({"keep": 4}, "configuration.keep: expected a list of int or null, got 4"),
+        ({"lr": None}, "configuration.lr: expected float, got None"),
+        ({"lr": float("nan")}, "lr"),
+        ({"rule": ["l2"]}, "configuration.rule: expected one of"),
+        ({"resize": 7}, "configuration.resize: expected one of straight, crop, got 7"),
+        ({"group_by": {}}, "configuration.group_by: expected str or null"),
+        ({"augment": "no"}, "configuration.augment: expected bool"),
+    ],
+)
+def test_a_stored_configuration_of_wrong_types_is_refused(change: dict[str, Any], message: str):
+    plain = from_preset("quick").to_json()
+    assert from_json(plain) == from_preset("quick")
+    with pytest.raises(InputError, match=re.escape(message)):
+        from_json(plain | change)
+
+
+@pytest.mark.parametrize("plain", [None, [], "x", 3, {}, {"depths": []}])
+def test_what_is_no_configuration_is_refused(plain: Any):
+    with pytest.raises(InputError, match="configuration: expected an object"):
+        from_json(plain)

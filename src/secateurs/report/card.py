@@ -8,6 +8,7 @@ from typing import Any
 from secateurs.errors import InputError
 from secateurs.files import write_text
 from secateurs.report.cautions import warnings
+from secateurs.report.markdown import literal
 from secateurs.report.outcome import Record, latency_name
 from secateurs.report.words import integer, milliseconds, percent, percent_interval, proper, size
 
@@ -34,10 +35,11 @@ def render_card(results: Record) -> str:
         raise InputError("model card: the study has no pruned model")
     config, data = results["config"], results["data"]
     lines = [
-        f"# {proper(str(config.get('backbone', 'network')))} for {data['name']}",
+        f"# {literal(proper(str(config.get('backbone', 'network'))))} for {literal(data['name'])}",
         "",
         f"Classifies images into {integer(len(data['classes']))} classes: "
-        f"{', '.join(data['classes'])}. {results['weights']['sentence'].rstrip('.')}; fine-tuned "
+        f"{', '.join(literal(name) for name in data['classes'])}. "
+        f"{literal(results['weights']['sentence'].rstrip('.'))}; fine-tuned "
         f"with {integer(results['chosen']['depth'])} frozen layers, then pruned.",
         "",
         *_measured(results),
@@ -53,11 +55,7 @@ def render_card(results: Record) -> str:
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:
     lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(_cell(text) for text in row) + " |" for row in lines] + [""]
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return ["| " + " | ".join(literal(text) for text in row) + " |" for row in lines] + [""]
 
 
 def _measured(results: Record) -> list[str]:
@@ -100,7 +98,13 @@ def _cut(results: Record) -> list[str]:
     how = f"Rule {pruned['rule']}"
     if pruned["compensation"]:
         how += f", compensation {pruned['compensation'].replace('_', ' ')}"
-    return ["## What was cut", "", f"{how}.", "", *_table(["layer", "units", "kept"], rows)]
+    return [
+        "## What was cut",
+        "",
+        f"{literal(how)}.",
+        "",
+        *_table(["layer", "units", "kept"], rows),
+    ]
 
 
 def _cost(results: Record) -> list[str]:
@@ -121,7 +125,7 @@ def _cost(results: Record) -> list[str]:
             name = f"median time, {latency_name(row)}, batch {integer(row['batch'])}"
             times = (milliseconds(row[key]["median"]) for key in ("before_ms", "after_ms"))
             rows.append([name, *times])
-    said = [cost["sentence"], ""] if cost["sentence"] else []
+    said = [literal(cost["sentence"]), ""] if cost["sentence"] else []
     return ["## Cost", "", *_table(["", "before pruning", "this model"], rows), *said]
 
 
@@ -136,7 +140,8 @@ def _data(results: Record) -> list[str]:
     return [
         "## Data",
         "",
-        f"{integer(data['num_images'])} images of {data['name']}; split {split['rule']}{seed}"
+        f"{integer(data['num_images'])} images of {literal(data['name'])}; split "
+        f"{literal(split['rule'])}{seed}"
         f"{groups}.",
         "",
         *_table(["class", "training", "validation", "test"], rows),
@@ -149,7 +154,7 @@ def _limits(results: Record) -> list[str]:
         "An image of anything else gets one of these classes, too; the probabilities were not "
         "calibrated."
     )
-    return ["## Before you rely on it", "", *(f"- {text}" for text in lines), ""]
+    return ["## Before you rely on it", "", *(f"- {literal(text)}" for text in lines), ""]
 
 
 def _use(results: Record) -> list[str]:
@@ -165,4 +170,4 @@ def _use(results: Record) -> list[str]:
 
 def _versions(results: Record) -> list[str]:
     words = ", ".join(f"{name} {value}" for name, value in results["versions"].items())
-    return ["## Made with", "", f"{words}.", ""]
+    return ["## Made with", "", f"{literal(words)}.", ""]

@@ -9,6 +9,7 @@ from typing import Any
 
 from secateurs.errors import InputError
 from secateurs.files import atomic_path, write_text
+from secateurs.report.markdown import literal
 
 Row = dict[str, Any]
 
@@ -99,7 +100,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return " ".join(text.replace("|", "\\|").split())
+    return literal(text)
 
 
 def _write_parquet(rows: list[Row], out: Path) -> None:

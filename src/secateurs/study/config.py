@@ -10,6 +10,7 @@ from secateurs.errors import InputError
 from secateurs.fit.train import FitConfig
 from secateurs.prune.pipeline import Compensation, PruneOptions
 from secateurs.prune.rules import BY_NUMBER, Rule
+from secateurs.study.plain_fields import check_fields
 
 Dropout = Literal["on", "off", "first-epoch"]
 
@@ -187,11 +188,15 @@ def from_preset(name: str, **changes: Any) -> StudyConfig:
     return replace(PRESETS[name], **given)
 
 
-def from_json(plain: dict[str, Any]) -> StudyConfig:
-    """The configuration that `to_json` made plain; InputError for fields that do not belong.
+def from_json(plain: Any) -> StudyConfig:
+    """The configuration that `to_json` made plain.
 
-    A field that an older version did not have takes its default, the rule what was the only one.
+    Raises InputError for fields that do not belong and values of another type. A field that an
+    older version did not have takes its default, the rule what was the only one.
     """
+    if not isinstance(plain, dict) or not {"depths", "layers"} <= plain.keys():
+        raise InputError("configuration: expected an object with depths and layers")
+    check_fields(StudyConfig, plain, where="configuration")
     known = {field.name for field in fields(StudyConfig)}
     odd = sorted(plain.keys() - known)
     if odd:

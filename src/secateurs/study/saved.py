@@ -52,10 +52,13 @@ def own_config(spec: ModelSpec, changes: Record) -> StudyConfig:
 def _trained_under(spec: ModelSpec) -> StudyConfig:
     if "config" not in spec.extra:
         return StudyConfig(backbone=spec.backbone, resize=spec.preprocessing.resize)
-    config = from_json(spec.extra["config"])
+    try:
+        config = from_json(spec.extra["config"])
+    except InputError as error:
+        raise InputError(f"the model's extra.config: {error}") from None
     if config.backbone != spec.backbone:
         raise InputError(
-            f"extra.config.backbone: {config.backbone}, but the model is a {spec.backbone}"
+            f"the model's extra.config: backbone {config.backbone}, but it is a {spec.backbone}"
         )
     return config
 
