@@ -184,3 +184,11 @@ def test_values_that_cannot_be_squared_name_the_layer(value):
     sums.add(rows)
     with pytest.raises(InputError, match="layer fc receives values that are NaN"):
         sums.reader(torch.ones(6, 2), torch.arange(6)[:, None], centred=True)
+
+
+def test_a_gram_matrix_in_float64_is_left_as_it_is():
+    rows = torch.randn(40, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gram = rows.T @ rows / 40
+    before = gram.clone()
+    eliminate([Reader(torch.ones(5, 2), torch.arange(5)[:, None], 40, gram=gram)])
+    assert torch.equal(gram, before)

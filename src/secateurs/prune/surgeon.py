@@ -172,7 +172,7 @@ class _Primal:
     def __init__(self, reader: Reader, gram: Tensor, ridge: float | None) -> None:
         self.width = reader.columns.shape[1]
         columns = reader.columns.flatten().to(gram.device)
-        ridged = gram.double()
+        ridged = gram.to(torch.float64, copy=True)
         trace, squares = float(ridged.trace()), float(ridged.square().sum())
         ridged.diagonal().add_(_lift(ridge, trace, squares, reader.num_samples, len(gram)))
         inverse = torch.cholesky_inverse(factorise(ridged, what="Gram matrix"))

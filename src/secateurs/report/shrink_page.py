@@ -66,8 +66,8 @@ def cautions(record: Record) -> list[str]:
     if outcome is not None and outcome["alarm"]:
         found.append(
             f"The cut changed the outputs on validation images by {outcome['measured']:.3g} (mean "
-            f"squared; {percent(outcome['relative'])} of their variance), {outcome['predicted']:.3g} "
-            "was predicted. Cut less, or recover for more epochs."
+            f"squared; {percent(outcome['relative'])} of their variance), "
+            f"{outcome['predicted']:.3g} was predicted. Cut less, or recover for more epochs."
         )
     if record["note"]:
         found.append(
