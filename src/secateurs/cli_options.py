@@ -59,8 +59,9 @@ SplitRule = Annotated[
     str,
     typer.Option(
         "--split",
-        help="random (60/20/20, groups kept whole), ungrouped (random, groups only counted), paper "
-        "or folders.",
+        help="random (60/20/20, groups kept whole), ungrouped (random, groups only counted), "
+        "paper, folders (train, val and test folders), or auto: folders where the tree has them, "
+        "else random.",
     ),
 ]
 GroupBy = Annotated[
@@ -185,7 +186,8 @@ CacheIn = Annotated[
 OwnSplit = Annotated[
     str | None,
     typer.Option(
-        "--split", help="random, ungrouped, paper or folders. [default: as the model was trained]"
+        "--split",
+        help="auto, random, ungrouped, paper or folders. [default: as the model was trained]",
     ),
 ]
 OwnSeed = Annotated[

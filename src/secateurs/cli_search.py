@@ -99,7 +99,7 @@ def search(
     ] = None,
     backbone: Backbone = "alexnet",
     weights: Weights = "auto",
-    split: SplitRule = "random",
+    split: SplitRule = "auto",
     group_by: GroupBy = None,
     dropout: Dropout = "on",
     views: Views = None,

@@ -61,7 +61,7 @@ def study(
     preset: Preset = "quick",
     backbone: Backbone = "alexnet",
     weights: Weights = "auto",
-    split: SplitRule = "random",
+    split: SplitRule = "auto",
     group_by: GroupBy = None,
     depths: Depths = None,
     runs: Runs = None,
@@ -177,7 +177,7 @@ def train(
     depth: Annotated[int, typer.Option(help="Frozen weighted layers, counted from the input.")] = 5,
     backbone: Backbone = "alexnet",
     weights: Weights = "auto",
-    split: SplitRule = "random",
+    split: SplitRule = "auto",
     group_by: GroupBy = None,
     epochs: Epochs = None,
     lr: LearningRate = None,
@@ -205,6 +205,7 @@ def train(
     progress: ProgressMode = "auto",
 ) -> None:
     """Fine-tune one network with DEPTH frozen layers and save it in DIR."""
+    from secateurs.study.bench import settle_split
     from secateurs.study.evaluate import cautions, evaluation_words
     from secateurs.study.logs import open_log
     from secateurs.study.single import train_model
@@ -248,7 +249,8 @@ def train(
             progress=session.progress,
             log=open_log(log, out),
         )
-    grouped = group_by is not None or split != "random" or data == "faces"
+    settled = settle_split(data, config).split
+    grouped = group_by is not None or settled != "random" or data == "faces"
     said = [f"caution: {text}" for text in cautions(answer["val"], grouped=grouped)]
     words = [evaluation_words(answer["val"], "validation"), *said, f"model: {out}"]
     session.answer(answer, "\n".join(words))

@@ -63,7 +63,7 @@ def sweep(
     ] = False,
     backbone: Backbone = "alexnet",
     weights: Weights = "auto",
-    split: SplitRule = "random",
+    split: SplitRule = "auto",
     group_by: GroupBy = None,
     epochs: Epochs = None,
     lr: LearningRate = None,

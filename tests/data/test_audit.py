@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 from contextlib import AbstractContextManager
@@ -309,3 +310,50 @@ def test_threads_do_not_matter(folder: Path):
     one, four = audit(folder, workers=1), audit(folder, workers=4)
     assert one.to_json() == four.to_json()
     assert np.array_equal(one.content_ids, four.content_ids)
+
+
+def test_special_files_are_bad_files_and_nothing_waits(folder: Path):
+    os.mkfifo(folder / "cat" / "pipe.png")
+    (folder / "cat" / "endless.jpg").symlink_to("/dev/zero")
+    (folder / "dog" / "self.png").symlink_to(folder / "dog" / "self.png")
+    found = audit(folder)
+    assert [(bad.name, bad.reason, bad.label) for bad in found.bad] == [
+        ("cat/endless.jpg", "unreadable", "cat"),
+        ("cat/pipe.png", "unreadable", "cat"),
+        ("dog/self.png", "unreadable", "dog"),
+    ]
+    assert all("regular file" in bad.detail for bad in found.bad[:2])
+    assert found.listing.per_class == (4, 4)
+
+
+def test_what_scan_could_not_read_is_bad_or_a_finding(folder: Path):
+    scene(5).save(folder / "cat" / "two\nlines.png")
+    (folder / "cat" / "phone.heic").write_bytes(b"")
+    (folder / "dog" / "@eaDir").mkdir()
+    found = audit(folder)
+    assert [bad.name for bad in found.bad] == ["cat/two\\nlines.png"]
+    assert found.findings[0] == (
+        "1 file cannot be used: 1 unusable name (first: cat/two\\nlines.png)."
+    )
+    assert "Images of formats that are not read were left out: 1 .heic." in found.findings
+    assert "Files and folders of the system were left out: 1 @eaDir." in found.findings
+
+
+def test_classes_that_differ_only_in_case_or_spaces(folder: Path):
+    shutil.copytree(folder / "cat", folder / "Cat ")
+    assert "Classes Cat  and cat differ only in case or spaces." in audit(folder).findings
+
+
+def test_classes_without_a_usable_image_are_named(folder: Path):
+    audit(folder).check_classes()
+    for path in (folder / "dog").iterdir():
+        path.write_bytes(b"")
+    found = audit(folder)
+    assert found.short_classes == (1,)
+    message = r"no usable image of class dog \(first: dog/0\.png: zero-byte, the file is empty\)"
+    with pytest.raises(InputError, match=message):
+        found.check_classes()
+    for path in (folder / "cat").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match="no usable images: 8 files cannot be used"):
+        audit(folder).check_classes()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -61,4 +62,53 @@ def test_csv_that_is_not_there_or_not_text(tmp_path: Path):
         parse_group_by(NAMES, str(tmp_path / "none.csv"))
     (tmp_path / "g.csv").write_bytes(b"name,group\n\xff\xfe")
     with pytest.raises(InputError, match=r"g\.csv: not readable as CSV"):
+        groups_from_csv(NAMES, tmp_path / "g.csv")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name;group\na/12_x.png;Ann\nb/deep/34_y.png;Ben\n",
+        "sep=;\r\nName;Group;note\r\na\\12_x.png;Ann;x,y\r\n./b/deep/34_y.png;Ben;\r\n;;\r\n",
+        "name\tgroup\na/12_x.png\tAnn\nb/deep/34_y.png\tBen\n",
+        'note|"name"|group\n,|a/12_x.png|Ann\n|b/deep/34_y.png|Ben\n',
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_csv_with_other_separators(tmp_path: Path, text: str, encoding: str):
+    (tmp_path / "g.csv").write_bytes(text.encode(encoding))
+    assert groups_from_csv(NAMES, tmp_path / "g.csv") == ("Ann", "Ben")
+
+
+def test_a_table_with_tabs_goes_by_its_extension(tmp_path: Path):
+    (tmp_path / "g.TSV").write_text("name\tgroup\na/12_x.png\tAnn\nb/deep/34_y.png\tBen\n")
+    assert parse_group_by(NAMES, str(tmp_path / "g.TSV")) == ("Ann", "Ben")
+
+
+def test_the_separator_that_was_taken_is_said(tmp_path: Path):
+    (tmp_path / "g.csv").write_text("name;sender\na/12_x.png;Ann\n")
+    with pytest.raises(InputError, match=r"got name,sender \(separated by semicolons\)"):
+        groups_from_csv(NAMES, tmp_path / "g.csv")
+
+
+def test_both_spellings_of_an_accent_are_one_name_and_one_group(tmp_path: Path):
+    composed, decomposed = "\u00e9", "e\u0301"
+    (tmp_path / "g.csv").write_text(
+        f"name,group\n{composed}/1.png,{composed}\na/2.png,{decomposed}\n", encoding="utf-8"
+    )
+    names = (f"{decomposed}/1.png", "a/2.png")
+    assert groups_from_csv(names, tmp_path / "g.csv") == (composed, composed)
+    files = (f"x/{composed}_1.png", f"x/{decomposed}_2.png")
+    assert groups_from_pattern(files, f"^({decomposed})_") == (composed, composed)
+
+
+def test_a_pipe_as_csv_does_not_wait(tmp_path: Path):
+    os.mkfifo(tmp_path / "g.csv")
+    with pytest.raises(InputError, match=r"g\.csv: not readable as CSV \(not a regular file"):
+        parse_group_by(NAMES, str(tmp_path / "g.csv"))
+
+
+def test_csv_in_another_encoding_says_what_to_do(tmp_path: Path):
+    (tmp_path / "g.csv").write_bytes("name,group\na/12_x.png,J\u00f6rg\n".encode("latin-1"))
+    with pytest.raises(InputError, match="save it as CSV in UTF-8"):
         groups_from_csv(NAMES, tmp_path / "g.csv")

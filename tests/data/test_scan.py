@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secateurs.data.scan import EXTENSIONS, Listing, scan, subset
+from secateurs.data.scan import EXTENSIONS, Listing, has_sides, scan, subset
 from secateurs.errors import InputError
 
 
@@ -122,14 +122,118 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path):
         scan(root)
 
 
-def test_names_that_json_cannot_hold(tmp_path: Path):
-    root = touch(tmp_path, "a/1.png", "b/1.png")
+def test_names_that_are_no_text_are_listed_and_do_not_stop(tmp_path: Path):
+    root = touch(tmp_path, "a/1.png", "b/1.png", "b/new\nline.png", "a/Bild\u202fAM.png")
+    touch(root, "a/\u0645\u06cc\u200c\u062e.png", "a/\u202egnp.exe.png", "a/back\\slash.png")
     try:
         (root / "b" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
     except OSError:
         pytest.skip("this file system takes only Unicode names")
-    with pytest.raises(InputError, match=r"caf\\xe9\.png.* rename it"):
+    listing = scan(root)
+    assert listing.per_class == (5, 1)
+    assert [(bad.name, bad.reason, bad.detail, bad.label) for bad in listing.bad] == [
+        ("b/caf\\xe9.png", "unusable name", "the name is no valid text; rename it", "b"),
+        ("b/new\\nline.png", "unusable name", "the name has control characters; rename it", "b"),
+    ]
+
+
+def test_the_name_of_a_class_has_to_be_text(tmp_path: Path):
+    root = touch(tmp_path, "a/1.png", "b\x1b[2J/1.png")
+    with pytest.raises(InputError, match=r"b\\x1b\[2J: the name of a class has to be text"):
         scan(root)
+
+
+def test_a_class_that_loses_all_images_to_their_names_is_named(tmp_path: Path):
+    root = touch(tmp_path, "a/1.png", "b/1\n.png")
+    with pytest.raises(InputError, match=r"b: class folder without images .*b/1\\n.png: the name"):
+        scan(root)
+
+
+def test_both_spellings_of_an_accent_are_one_class(tmp_path: Path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    root = touch(tmp_path, f"{composed}/1.png", f"{decomposed}/2.png", "tea/1.png")
+    listing = scan(root)
+    assert listing.classes == (composed, "tea")
+    assert listing.labels == (0, 0, 1)
+    assert [listing.path(k).exists() for k in range(3)] == [True] * 3
+    root = touch(tmp_path / "sides", f"train/{composed}/1.png", f"test/{decomposed}/1.png")
+    touch(root, "train/tea/1.png", "test/tea/1.png")
+    assert scan(root).classes == (composed, "tea")
+
+
+SIDES = {
+    "train": ("train", "Training", "TRAIN", "trainset"),
+    "val": ("val", "Valid", "VALIDATION", "dev"),
+    "test": ("test", "Testing", "eval", "Holdout", "hold-out", "TEST"),
+}
+
+
+@pytest.mark.parametrize("train", SIDES["train"])
+@pytest.mark.parametrize("test", SIDES["test"])
+def test_sides_by_their_usual_names(tmp_path: Path, train: str, test: str):
+    root = touch(tmp_path, f"{train}/a/1.png", f"{train}/b/1.png")
+    touch(root, f"{test}/a/2.png", f"{test}/b/2.png")
+    listing = scan(root)
+    assert listing.classes == ("a", "b")
+    assert listing.folds == ("train", "test", "train", "test")
+    assert listing.folder("test") == test
+    assert has_sides(root)
+    for name in SIDES["val"]:
+        touch(root, f"{name}/a/3.png", f"{name}/b/3.png")
+        assert scan(root).folds == ("train", "test", "val", "train", "test", "val")
+        shutil.rmtree(root / name)
+
+
+def test_eval_beside_test_is_validation(tmp_path: Path):
+    root = touch(tmp_path, "train/a/1.png", "train/b/1.png", "eval/a/2.png", "eval/b/2.png")
+    assert set(scan(root).folds or ()) == {"train", "test"}
+    touch(root, "test/a/3.png", "test/b/3.png")
+    assert scan(root).folds == ("train", "val", "test", "train", "val", "test")
+    touch(root, "val/a/4.png", "val/b/4.png")
+    with pytest.raises(InputError, match="eval and test are the same fold; keep one"):
+        scan(root)
+
+
+def test_classes_that_all_hold_the_same_sub_folders_are_refused(tmp_path: Path):
+    root = touch(tmp_path, "north/cat/1.png", "north/dog/1.png", "south/cat/2.png")
+    touch(root, "south/dog/2.png", "south/owl/2.png")
+    with pytest.raises(InputError, match=r"north, south all hold the same .*\(cat, dog\)"):
+        scan(root)
+    # Whoever names another rule says that the outer folders are the classes.
+    assert scan(root, split="random").classes == ("north", "south")
+    assert scan(root, classes=("north", "south")).classes == ("north", "south")
+    # One sub-folder that all have is no set of classes, and a loose image says that all is one.
+    touch(root, "north/3.png")
+    assert scan(root).classes == ("north", "south")
+    other = touch(tmp_path / "other", "cat/images/1.png", "dog/images/1.png")
+    assert scan(other).classes == ("cat", "dog")
+
+
+def test_sides_without_a_train_folder_are_refused(tmp_path: Path):
+    root = touch(tmp_path, "Testing/a/1.png", "Testing/b/1.png", "validation/a/2.png")
+    for split in ("auto", "random"):
+        with pytest.raises(InputError, match="Testing, validation are sides of a split and there"):
+            scan(root, split=split)
+
+
+def test_one_folder_around_the_classes_is_named(tmp_path: Path):
+    root = touch(tmp_path, "photos/a/1.png", "photos/b/1.png")
+    with pytest.raises(InputError, match=r"one class only \(photos\).* give .*/photos$"):
+        scan(root)
+
+
+def test_folders_of_the_system_are_left_out_and_said(tmp_path: Path):
+    root = touch(tmp_path, "a/1.png", "b/1.png", "a/@eaDir/1.png", "@eaDir/x/1.png", "a/Thumbs.db")
+    touch(root, "$RECYCLE.BIN/1.png", "lost+found/1.png", "System Volume Information/1.png")
+    touch(root, "a/.ipynb_checkpoints/1.png", "a/.2.png")
+    listing = scan(root)
+    assert listing.names == ("a/1.png", "b/1.png")
+    assert listing.left_out == (
+        "Hidden images were left out: 1.",
+        "Files and folders of the system were left out: 1 $RECYCLE.BIN, 1 .ipynb_checkpoints, "
+        "2 @eaDir, 1 System Volume Information, 1 Thumbs.db, 1 lost+found.",
+    )
+    assert subset(listing, [0]).left_out == listing.left_out
 
 
 @settings(max_examples=50, deadline=None)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,85 @@ def test_missing_folders():
         folder_split(listing_of([0, 1]))
     with pytest.raises(InputError, match="no images in test/"):
         folder_split(listing_of([0, 1], ("train", "val")))
+
+
+def tree(folds: tuple[str, ...], *, labels: list[int], there: tuple[str, ...]) -> Listing:
+    sides = tuple((side, side.title()) for side in there)
+    return replace(listing_of(labels, folds), sides=sides)
+
+
+def test_the_test_side_is_taken_from_train_where_it_has_no_folder():
+    labels = [0, 1] * 10
+    listing = tree(("train",) * 16 + ("val",) * 4, labels=labels, there=("train", "val"))
+    split = make_split(listing, rule="auto")
+    assert per_class(split, labels)["test"] == [2, 2]
+    assert set(split.test) < set(range(16)) and set(split.val) == set(range(16, 20))
+    assert split.rule == "folders, test taken from train"
+
+
+def test_a_folder_without_a_usable_image_is_no_missing_folder():
+    labels = [0, 1] * 10
+    listing = tree(("train",) * 16 + ("val",) * 4, labels=labels, there=("train", "val", "test"))
+    with pytest.raises(InputError, match="no usable images in Test/"):
+        make_split(listing, rule="auto")
+
+
+def test_auto_goes_by_the_folders():
+    labels = [0, 1] * 10
+    assert make_split(listing_of(labels), rule="auto").rule == "random"
+    listing = tree(("train",) * 16 + ("test",) * 4, labels=labels, there=("train", "test"))
+    split = make_split(listing, rule="auto")
+    assert set(split.test) == set(range(16, 20))
+    assert split.rule == "folders, validation taken from train"
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000))
+def test_no_group_is_divided_by_what_is_taken_from_train(seed: int):
+    labels = [0, 1] * 20
+    folds = ("train",) * 32 + ("test",) * 8
+    groups = [f"g{k // 4}" for k in range(40)]
+    listing = tree(folds, labels=labels, there=("train", "test"))
+    split = make_split(listing, rule="auto", groups=groups, seed=seed)
+    assert set(split.test) == set(range(32, 40))
+    assert sorted([*split.train, *split.val]) == list(range(32))
+    assert not {groups[i] for i in split.train} & {groups[i] for i in split.val}
+    assert per_class(split, labels)["val"] == [4, 4]
+
+
+def test_too_few_groups_to_take_some_from_train():
+    listing = tree(("train",) * 8 + ("test",) * 2, labels=[0, 1] * 5, there=("train", "test"))
+    with pytest.raises(InputError, match="found 1 group in train/; a split needs at least 2"):
+        make_split(listing, rule="auto", groups=["g"] * 10)
+    groups = ["x", "y"] * 5  # a group for each class
+    with pytest.raises(InputError, match="class a: its training images are in 1 groups, too few"):
+        make_split(listing, rule="auto", groups=groups)
+
+
+def test_a_class_that_became_small_is_missing_from_sides():
+    labels = labels_of(10, 2, 1)
+    split = random_split(labels, seed=0, spared=(1, 2))
+    assert per_class(split, labels) == {"train": [6, 1, 1], "val": [2, 0, 0], "test": [2, 1, 0]}
+    with pytest.raises(InputError, match="class c has 1 usable images"):
+        random_split(labels, seed=0, spared=(1,), classes=("a", "b", "c"))
+    groups = [f"g{k % 5}" for k in range(10)] + ["g0", "g1", "g2"]
+    by_group = group_split(labels, groups, seed=0, spared=(1, 2))
+    assert all(num > 0 for num in per_class(by_group, labels)["train"])
+    folds = ("train",) * 8 + ("test",) * 2 + ("train", "train", "train")
+    listing = tree(folds, labels=labels, there=("train", "test"))
+    with pytest.raises(InputError, match="class c has 1 training image"):
+        folder_split(listing)
+    assert per_class(folder_split(listing, spared=(2,)), labels)["val"] == [2, 1, 0]
+
+
+def test_nothing_to_split():
+    for make in (
+        lambda: random_split([], seed=0),
+        lambda: paper_split([]),
+        lambda: group_split([], [], seed=0),
+    ):
+        with pytest.raises(InputError, match="there are no usable images to split"):
+            make()
 
 
 def test_rules_by_name():

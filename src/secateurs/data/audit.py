@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from secateurs.data.decode import MAX_PIXELS, DecodeError, decoding, open_file, without_warnings
+from secateurs.data.folders import BadFile
 from secateurs.data.hashes import close_pairs
+from secateurs.data.names import same_name
 from secateurs.data.ordered import in_order
 from secateurs.data.records import Record, load_records, measure, save_records, unusable
 from secateurs.data.scan import Listing, scan, subset
+from secateurs.errors import InputError
 from secateurs.files import fingerprint
 from secateurs.progress import SILENT, Progress
 
@@ -36,16 +39,6 @@ REMARKS = {
     "transparent": "transparent everywhere, read as if opaque",
 }
 BITS_REMARK = "in 16-bit grey that use only {bits} bits, and look dark: scale their values first"
-OTHER_IMAGES = frozenset({".gif", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg"})
-
-
-@dataclass(frozen=True)
-class BadFile:
-    """A file that cannot be used: its name, the reason in a word, and the detail."""
-
-    name: str
-    reason: str
-    detail: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,11 +114,29 @@ class Audit:
                 f" (first: {names[small[0]]})."
             )
         found += _remarks(names, self.notes)
-        other = [(kind, num) for kind, num in self.listing.ignored if kind in OTHER_IMAGES]
-        if other:
-            listed = ", ".join(f"{num} {kind}" for kind, num in other)
-            found.append(f"Images of formats that are not read were left out: {listed}.")
+        found += _same_but_for_case(self.listing.classes)
+        found += self.listing.left_out
         return tuple(found)
+
+    def check_classes(self) -> None:
+        """Raise InputError that names the classes of which no image can be used."""
+        classes = self.listing.classes
+        lost = [name for name, num in zip(classes, self.listing.per_class, strict=True) if num == 0]
+        if not lost:
+            return
+        if len(lost) == len(classes):
+            what = f"no usable images: {_count(len(self.bad), 'file')} cannot be used"
+        else:
+            what = f"no usable image of class {', '.join(lost)}"
+        first = next((bad for bad in self.bad if bad.label in lost), None)
+        why = "" if first is None else f" (first: {first.name}: {first.reason}, {first.detail})"
+        raise InputError(f"{self.listing.root}: {what}{why}")
+
+    @property
+    def short_classes(self) -> tuple[int, ...]:
+        """The labels of the classes of which some files cannot be used."""
+        names = {bad.label for bad in self.bad}
+        return tuple(k for k, name in enumerate(self.listing.classes) if name in names)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, as under `data` in docs/results.md, plus the number of ignored files."""
@@ -160,6 +171,17 @@ def _remarks(names: Sequence[str], notes: Sequence[tuple[str, ...]]) -> list[str
         text = REMARKS.get(word) or BITS_REMARK.format(bits=word.removesuffix("-bit"))
         found.append(f"{count} {text} (first: {first}).")
     return found
+
+
+def _same_but_for_case(classes: Sequence[str]) -> list[str]:
+    alike: defaultdict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        alike["".join(same_name(name).casefold().split())].append(name)
+    return [
+        f"Classes {' and '.join(names)} differ only in case or spaces."
+        for names in alike.values()
+        if len(names) > 1
+    ]
 
 
 def _count(num: int, noun: str) -> str:
@@ -287,10 +309,18 @@ def _conclude(listing: Listing, records: Sequence[Record], *, near_bits: int) ->
         listing=good,
         sizes=np.array([(r.height, r.width) for r in kept], dtype=np.int64).reshape(-1, 2),
         content_ids=np.array([content_id(r.sha256) for r in kept], dtype=np.uint64),
-        bad=tuple(
-            BadFile(listing.names[index], record.reason, record.detail)
-            for index, record in enumerate(records)
-            if record.reason
+        bad=(
+            *(
+                BadFile(
+                    listing.names[index],
+                    record.reason,
+                    record.detail,
+                    label=listing.classes[listing.labels[index]],
+                )
+                for index, record in enumerate(records)
+                if record.reason
+            ),
+            *listing.bad,
         ),
         exact=exact,
         near=near,

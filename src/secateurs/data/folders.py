@@ -234,6 +234,6 @@ def _is_image(path: Path, name: str, remarks: Remarks) -> bool:
     return False
 
 
-def not_images(names: Sequence[str], folder: Path, remarks: Remarks) -> list[str]:
+def images_of(names: Sequence[str], folder: Path, remarks: Remarks) -> list[str]:
     """Those of a folder's file names that are images; the others are counted in `remarks`."""
     return [name for name in names if _is_image(folder / name, name, remarks)]

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from secateurs.data.names import same_name
 from secateurs.errors import InputError
+from secateurs.files import read_regular
+
+MAX_BYTES = 2**28  # of a CSV file
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+TABLES = (".csv", ".tsv")
 
 
 def groups_from_pattern(names: Sequence[str], pattern: str) -> tuple[str, ...]:
@@ -20,12 +27,12 @@ def groups_from_pattern(names: Sequence[str], pattern: str) -> tuple[str, ...]:
     ('012', '007')
     """
     try:
-        expression = re.compile(pattern)
+        expression = re.compile(same_name(pattern))
     except re.error as error:
         raise InputError(f"--group-by {pattern!r}: not a regular expression ({error})") from None
     groups: list[str] = []
     for name in names:
-        found = expression.search(PurePosixPath(name).name)
+        found = expression.search(same_name(PurePosixPath(name).name))
         group = found and found.group(1 if expression.groups else 0)
         if not group:
             raise InputError(
@@ -39,40 +46,75 @@ def groups_from_pattern(names: Sequence[str], pattern: str) -> tuple[str, ...]:
 def groups_from_csv(names: Sequence[str], path: Path) -> tuple[str, ...]:
     """The group of each image, from a CSV file with the columns `name` and `group`.
 
-    `name` is the path relative to the data folder. Raises InputError when the file or a column is
-    missing, an image has no row, or two rows give an image different groups. Rows about other
-    files are passed over, so that one CSV can serve several folders.
+    `name` is the path relative to the data folder. The file is UTF-8 or has a mark of UTF-16, and
+    has commas, semicolons, tabs or bars between its columns. Raises InputError when the file or a
+    column is missing, an image has no row, or two rows give an image different groups. Rows about
+    other files are passed over, so that one CSV can serve several folders.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or [])
-            rows = list(reader)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not readable as CSV ({error})") from None
-    if not {"name", "group"} <= set(columns):
-        raise InputError(f"{path}: expected the columns name,group, got {','.join(columns)}")
     table: dict[str, str] = {}
-    for line, row in enumerate(rows, start=2):
-        name, group = (row["name"] or "").strip().replace("\\", "/"), (row["group"] or "").strip()
+    for line, name, group in _rows(path):
         if not name or not group:
             raise InputError(f"{path}: line {line} lacks a name or a group")
         if table.setdefault(name, group) != group:
             raise InputError(f"{path}: {name} is in two groups, {table[name]} and {group}")
-    missing = [name for name in names if name not in table]
+    found = [table.get(_posix(name)) for name in names]
+    missing = [name for name, group in zip(names, found, strict=True) if group is None]
     if missing:
         raise InputError(
             f"{path}: {len(missing)} of {len(names)} images have no row (first: {missing[0]});"
             " names are relative to the data folder"
         )
-    return tuple(table[name] for name in names)
+    return tuple(group for group in found if group is not None)
+
+
+def _posix(name: str) -> str:
+    return same_name(name).replace("\\", "/").removeprefix("./")
+
+
+def _rows(path: Path) -> list[tuple[int, str, str]]:
+    # The number of the line, the name and the group of each row that is not empty.
+    try:
+        data = read_regular(path, max_bytes=MAX_BYTES)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: not readable as CSV ({error.strerror})") from None
+    try:
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        first, separator = 0, ","
+        lines = text.split("\n", 1)
+        if re.fullmatch(r"sep=.\s*", lines[0]):  # as Excel writes and reads it
+            first, text = 1, lines[1] if len(lines) > 1 else ""
+        header = text.split("\n", 1)[0]
+        separator = max(SEPARATORS, key=lambda mark: (_names_columns(header, mark), mark == ","))
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+    except (UnicodeDecodeError, csv.Error) as error:
+        hint = "; save it as CSV in UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise InputError(f"{path}: not readable as CSV ({error}{hint})") from None
+    columns = [cell.strip() for cell in rows[0]] if rows else []
+    lower = [column.casefold() for column in columns]
+    if not {"name", "group"} <= set(lower):
+        raise InputError(
+            f"{path}: expected the columns name,group, got {','.join(columns)}"
+            f" (separated by {SEPARATORS[separator]})"
+        )
+    places = lower.index("name"), lower.index("group")
+    found: list[tuple[int, str, str]] = []
+    for line, row in enumerate(rows[1:], start=2 + first):
+        if any(cell.strip() for cell in row):
+            name, group = (row[at].strip() if at < len(row) else "" for at in places)
+            found.append((line, _posix(name), same_name(group)))
+    return found
+
+
+def _names_columns(header: str, separator: str) -> int:
+    cells = {cell.strip(' \r"').casefold() for cell in header.split(separator)}
+    return len(cells & {"name", "group"})
 
 
 def parse_group_by(names: Sequence[str], text: str) -> tuple[str, ...]:
-    """Groups from what follows `--group-by`: the path of a .csv file, or a regular expression."""
+    """Groups from what follows `--group-by`: a .csv or .tsv file, or a regular expression."""
     path = Path(text)
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in TABLES:
         return groups_from_csv(names, path)
     return groups_from_pattern(names, text)

@@ -1,18 +1,23 @@
-"""Folders of images in, a listing of names, labels and folds out; no file is opened."""
+"""Folders of images in, a listing of names, labels and sides out; no image is decoded."""
 
 from __future__ import annotations
 
-import os
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from secateurs.data.folders import BadFile, Remarks, children, images_of, images_under
+from secateurs.data.kinds import EXTENSIONS
+from secateurs.data.names import escaped, is_text, printable, same_name
+from secateurs.data.sides import (
+    refuse_same_folders,
+    refuse_sides_without_train,
+    side_folders,
+)
 from secateurs.errors import InputError
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
-FOLDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+__all__ = ["EXTENSIONS", "Listing", "has_sides", "scan", "subset"]
 
 
 @dataclass(frozen=True)
@@ -20,8 +25,10 @@ class Listing:
     """The images of a folder: names relative to `root`, sorted by class, then by file name.
 
     `classes` are in alphabetical order and `labels` index into them; `folds` says "train", "val"
-    or "test" for each image when the tree came with such folders. `ignored` counts the files that
-    are not read, as (extension, count).
+    or "test" for each image when the tree came with such folders, and `sides` which folder is
+    which. `ignored` counts the files that are not read, as (extension, count); `bad` are files and
+    folders that cannot be read because of what they are or how they are called, and `left_out`
+    says in sentences which images of other kinds, and which folders of the system, there are.
     """
 
     root: Path
@@ -30,6 +37,9 @@ class Listing:
     labels: tuple[int, ...]
     folds: tuple[str, ...] | None = None
     ignored: tuple[tuple[str, int], ...] = ()
+    sides: tuple[tuple[str, str], ...] = ()
+    bad: tuple[BadFile, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -49,50 +59,9 @@ class Listing:
         """Where image `index` lies."""
         return self.root / self.names[index]
 
-
-def _is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in EXTENSIONS
-
-
-def _children(folder: Path) -> tuple[list[str], list[str]]:
-    # Folders and files that are not hidden, in a fixed order; links are followed.
-    folders: list[str] = []
-    files: list[str] = []
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be listed ({error.strerror})") from None
-    for entry in entries:
-        if entry.name.startswith(".") or entry.name == "__MACOSX":
-            continue
-        if not entry.name.isprintable() or "\\" in entry.name:
-            raise InputError(
-                f"{os.fsencode(folder)!r}: the name {os.fsencode(entry.name)!r} is not plain"
-                " printable text; rename it"
-            )
-        (folders if entry.is_dir() else files).append(entry.name)
-    return folders, files
-
-
-def _files_under(folder: Path, prefix: str = "", above: tuple[Path, ...] = ()) -> list[str]:
-    # All files below `folder` as posix paths relative to it; a link to a folder above is an error.
-    here = folder.resolve()
-    if here in above:
-        raise InputError(f"{folder}: a link that leads back to a folder above it; remove it")
-    folders, files = _children(folder)
-    found = [prefix + name for name in files]
-    for name in folders:
-        found += _files_under(folder / name, f"{prefix}{name}/", (*above, here))
-    return found
-
-
-def _refuse_loose(folder: Path, files: Sequence[str]) -> None:
-    loose = [name for name in files if _is_image(name)]
-    if loose:
-        raise InputError(
-            f"{folder}: {len(loose)} images lie outside a class folder (first: {loose[0]});"
-            " expected one folder per class"
-        )
+    def folder(self, side: str) -> str:
+        """The name of the folder of a side, as in the tree."""
+        return dict(self.sides).get(side, side)
 
 
 @dataclass(frozen=True)
@@ -103,49 +72,73 @@ class _Image:
     name: str  # path relative to the root
 
 
+def _list(folder: Path, remarks: Remarks) -> tuple[list[str], list[str]]:
+    try:
+        return children(folder, remarks)
+    except OSError as error:
+        raise InputError(f"{escaped(str(folder))}: cannot be listed ({error.strerror})") from None
+
+
+def _refuse_loose(folder: Path, files: Sequence[str], remarks: Remarks) -> None:
+    loose = images_of(files, folder, remarks)
+    if loose:
+        raise InputError(
+            f"{escaped(str(folder))}: {len(loose)} images lie outside a class folder (first:"
+            f" {printable(loose[0])}); expected one folder per class"
+        )
+
+
 def _read_classes(
-    folder: Path, prefix: str, fold: str, ignored: Counter[str], known: Sequence[str] | None = None
+    folder: Path, prefix: str, fold: str, remarks: Remarks, known: Sequence[str] | None
 ) -> list[_Image]:
-    classes, files = _children(folder)
-    _refuse_loose(folder, files)
-    _ignore(files, ignored)
-    if not classes:
-        raise InputError(f"{folder}: no class folders; expected one folder of images per class")
+    names, files = _list(folder, remarks)
+    _refuse_loose(folder, files, remarks)
+    if not names:
+        raise InputError(
+            f"{escaped(str(folder))}: no class folders; expected one folder of images per class"
+        )
     found: list[_Image] = []
-    for label in classes:
-        inside = _files_under(folder / label)
-        images = [inner for inner in inside if _is_image(inner)]
-        _ignore([inner for inner in inside if not _is_image(inner)], ignored)
-        if not images and known is None:
+    empty: dict[str, str] = {}  # class -> its folder
+    for name in names:
+        if not is_text(name):
             raise InputError(
-                f"{folder / label}: class folder without images"
-                f" ({', '.join(sorted(EXTENSIONS))}); add some or remove the folder"
+                f"{escaped(str(folder / name))}: the name of a class has to be text without"
+                " control characters; rename the folder"
             )
-        found += [_Image(label, inner, fold, f"{prefix}{label}/{inner}") for inner in images]
+        # File systems differ in how they spell an accent; it is one class.
+        label = same_name(name)
+        inside = images_under(folder / name, remarks, prefix=f"{prefix}{name}/", label=label)
+        found += [_Image(label, inner, fold, f"{prefix}{name}/{inner}") for inner in inside]
+        if not inside:
+            empty[label] = name
+    lost = sorted(empty.keys() - {image.label for image in found})
+    if lost and known is None:
+        bad = [f"; {bad.name}: {bad.detail}" for bad in remarks.bad if bad.label == lost[0]]
+        raise InputError(
+            f"{escaped(str(folder / empty[lost[0]]))}: class folder without images"
+            f" ({', '.join(sorted(EXTENSIONS))}); add some or remove the folder{''.join(bad[:1])}"
+        )
     return found
 
 
-def _ignore(names: Sequence[str], ignored: Counter[str]) -> None:
-    ignored.update(Path(name).suffix.lower() for name in names)
-
-
-def _fold_folders(root: Path, folders: Sequence[str]) -> dict[str, str] | None:
-    # Fold -> its folder, when the tree is a ready-made one; None when the folders are classes.
-    found: dict[str, str] = {}
-    for name in folders:
-        fold = FOLDS.get(name.lower())
-        if fold is None:
-            continue
-        if fold in found:
-            raise InputError(f"{root}: {found[fold]} and {name} are the same fold; keep one")
-        found[fold] = name
-    if "train" not in found or len(found) < 2:
-        return None
-    # A class may be called "train" too: then its images lie in it directly.
-    inner_folders, inner_files = _children(root / found["train"])
-    if not inner_folders and any(_is_image(name) for name in inner_files):
-        return None
+def _sides(root: Path, folders: Sequence[str]) -> dict[str, str]:
+    # Side -> its folder, when the tree comes split; none when the folders are classes.
+    found = side_folders(root, folders)
+    if found:
+        # A class may be called "train" too: then its images lie in it directly.
+        inner, files = _list(root / found["train"], Remarks())
+        if not inner and images_of(files, root / found["train"], Remarks()):
+            return {}
     return found
+
+
+def has_sides(root: Path) -> bool:
+    """Whether a tree comes with train, validation or test folders; False when it cannot be listed.
+
+    Raises InputError when two folders are the same side.
+    """
+    root = Path(root)
+    return root.is_dir() and bool(_sides(root, _list(root, Remarks())[0]))
 
 
 def _same_classes(root: Path, folders: dict[str, str], images: Sequence[_Image]) -> None:
@@ -157,8 +150,8 @@ def _same_classes(root: Path, folders: dict[str, str], images: Sequence[_Image])
         ):
             if missing:
                 raise InputError(
-                    f"{root}: class {min(missing)} is in {folders[one]} and not in {there};"
-                    f" expected the same classes in {folders[one]} and {folders[other]}"
+                    f"{root}: class {printable(min(missing))} is in {folders[one]} and not in"
+                    f" {there}; expected the same classes in {folders[one]} and {folders[other]}"
                 )
 
 
@@ -166,80 +159,120 @@ def _known_classes(
     root: Path, images: Sequence[_Image], known: Sequence[str]
 ) -> tuple[list[_Image], tuple[str, ...]]:
     # The images under the names of known classes, however their folders' accents are encoded.
-    place = {unicodedata.normalize("NFC", name): name for name in known}
-    found = {image.label: unicodedata.normalize("NFC", image.label) for image in images}
-    if not found or not set(found.values()) <= place.keys():
-        listed = ", ".join(sorted(found)) or "no images"
+    place = {same_name(name): name for name in known}
+    found = {image.label for image in images}
+    if not found or not found <= place.keys():
+        listed = ", ".join(map(printable, sorted(found))) or "no images"
         raise InputError(
             f"{root}: the model knows the classes {', '.join(known)}; the folder has {listed}"
         )
-    return [replace(image, label=place[found[image.label]]) for image in images], tuple(known)
+    return [replace(image, label=place[image.label]) for image in images], tuple(known)
 
 
-def scan(root: Path, *, classes: Sequence[str] | None = None) -> Listing:
-    """List the images of a folder-per-class tree, or of train/val/test folders of such trees.
+def _read_sides(
+    root: Path,
+    folders: Sequence[str],
+    sides: dict[str, str],
+    remarks: Remarks,
+    known: Sequence[str] | None,
+) -> list[_Image]:
+    images: list[_Image] = []
+    for side, folder in sides.items():
+        images += _read_classes(root / folder, f"{folder}/", side, remarks, known)
+    if known is None:
+        _same_classes(root, sides, images)
+    for folder in sorted(set(folders) - set(sides.values())):
+        if images_under(root / folder, remarks, prefix=f"{folder}/"):
+            raise InputError(
+                f"{escaped(str(root / folder))}: images beside {sides['train']}/ that belong to no"
+                " fold; move them into one of the folds"
+            )
+    return images
 
-    Read are files ending in .jpg, .jpeg, .png, .webp, .bmp, .tif or .tiff, in either case, at any
-    depth of a class folder. Hidden files and folders are passed over; other files are counted in
-    `Listing.ignored`. The validation folder may be called val, valid or validation.
+
+def scan(root: Path, *, classes: Sequence[str] | None = None, split: str = "auto") -> Listing:
+    """List the images of a folder-per-class tree, or of train, val and test folders of such trees.
+
+    Read are files with the extension of a format that is read (`EXTENSIONS`), in either case, and
+    images without an extension, at any depth of a class folder. Hidden files and folders, and those
+    of the system, are passed over; other files are counted in `Listing.ignored`. Sides are called
+    train or training; val, valid, validation or dev; test, testing, eval or holdout, in any case.
+    Two spellings of a class name in Unicode are one class.
 
     With the `classes` of a model the listing has these, in this order: some of them may have no
-    folder or no images, and images of any other class are an error.
+    folder or no images, and images of any other class are an error. A `split` other than auto and
+    folders says that the outer folders are the classes even if all hold the same sub-folders.
 
     Raises InputError when `root` is missing or not a folder, has no class folders, only one, one
-    without images, images outside them, or folds with different classes.
+    without images, images outside them, sides with different classes, or "classes" that all hold
+    the same sub-folders.
     """
     root = Path(root)
     if not root.exists():
         raise InputError(f"{root}: no such folder")
     if not root.is_dir():
         raise InputError(f"{root}: not a folder; expected a folder with one folder per class")
-    folders, files = _children(root)
-    ignored: Counter[str] = Counter()
-    folds = _fold_folders(root, folders)
-    if folds is None:
-        images = _read_classes(root, "", "", ignored, classes)
+    remarks = Remarks()
+    folders, files = _list(root, remarks)
+    own = {same_name(name) for name in classes or ()}
+    are_classes = bool(own) and {same_name(name) for name in folders} <= own
+    sides = {} if are_classes else _sides(root, folders)
+    if sides:
+        _refuse_loose(root, files, remarks)
+        images = _read_sides(root, folders, sides, remarks, classes)
     else:
-        _refuse_loose(root, files)
-        _ignore(files, ignored)
-        images = []
-        for fold, folder in folds.items():
-            images += _read_classes(root / folder, f"{folder}/", fold, ignored, classes)
-        if classes is None:
-            _same_classes(root, folds, images)
-        for folder in set(folders) - set(folds.values()):
-            others = _files_under(root / folder)
-            if any(_is_image(name) for name in others):
-                raise InputError(
-                    f"{root / folder}: images beside {folds['train']}/ that belong to no fold;"
-                    " move them into one of the folds"
-                )
-            _ignore(others, ignored)
-    if classes is None:
-        found = tuple(sorted({image.label for image in images}))
-        if len(found) < 2:
-            raise InputError(f"{root}: one class only ({images[0].label}); expected at least 2")
-    else:
+        remarks = Remarks()  # the same folder is listed once more
+        images = _read_classes(root, "", "", remarks, classes)
+        if not are_classes:
+            _refuse_no_classes(root, images, split)
+    if classes is not None:
         images, found = _known_classes(root, images, classes)
+    else:
+        found = tuple(sorted({image.label for image in images}))
+        if len(found) == 1:
+            raise InputError(
+                f"{root}: one class only ({printable(found[0])}); expected at least 2"
+                + _deeper(root, images)
+            )
     place = {name: index for index, name in enumerate(found)}
-    images.sort(key=lambda image: (place[image.label], image.inner, image.fold))
+    images.sort(key=lambda image: (place[image.label], image.inner, image.fold, image.name))
     return Listing(
         root=root,
         classes=found,
         names=tuple(image.name for image in images),
         labels=tuple(place[image.label] for image in images),
-        folds=None if folds is None else tuple(image.fold for image in images),
-        ignored=tuple(sorted(ignored.items())),
+        folds=tuple(image.fold for image in images) if sides else None,
+        ignored=tuple(sorted(remarks.ignored.items())),
+        sides=tuple(sides.items()),
+        bad=tuple(sorted(remarks.bad, key=lambda bad: bad.name)),
+        left_out=remarks.sentences(),
     )
+
+
+def _refuse_no_classes(root: Path, images: Sequence[_Image], split: str) -> None:
+    inner: dict[str, list[str]] = {}
+    for image in images:
+        inner.setdefault(image.label, []).append(image.inner)
+    if all("/" in path for paths in inner.values() for path in paths):
+        refuse_sides_without_train(root, list(inner))
+    if split in ("auto", "folders"):
+        refuse_same_folders(root, inner)
+
+
+def _deeper(root: Path, images: Sequence[_Image]) -> str:
+    # A hint for the folder that holds the folder of classes.
+    inner = {image.inner.partition("/")[0] for image in images if "/" in image.inner}
+    if len(inner) > 1 and all("/" in image.inner for image in images):
+        folder = images[0].name.partition("/")[0]
+        return f"; if the classes are the folders in it, give {printable(str(root / folder))}"
+    return ""
 
 
 def subset(listing: Listing, indices: Sequence[int]) -> Listing:
     """The listing with these images only, in this order; classes stay as they are."""
-    return Listing(
-        root=listing.root,
-        classes=listing.classes,
+    return replace(
+        listing,
         names=tuple(listing.names[i] for i in indices),
         labels=tuple(listing.labels[i] for i in indices),
         folds=None if listing.folds is None else tuple(listing.folds[i] for i in indices),
-        ignored=listing.ignored,
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from secateurs.data.assign import Dealing, best_sides
 from secateurs.data.audit import Audit
 from secateurs.data.scan import Listing
+from secateurs.data.sides import SIDES
 from secateurs.errors import InputError
 
-SIDES = ("train", "val", "test")
 FRACTIONS = (0.6, 0.2, 0.2)
 
 Indices = NDArray[np.int64]
@@ -51,20 +51,42 @@ class Leakage:
 
 
 def make_split(
-    listing: Listing, *, rule: str, groups: Sequence[str] | None = None, seed: int = 0
+    listing: Listing,
+    *,
+    rule: str,
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
+    spared: Collection[int] = (),
 ) -> Split:
-    """Split by `rule`: random (by group when groups are given), paper, or folders."""
-    if groups is not None and rule != "random":
+    """Split by `rule`: random (by group when groups are given), paper, or folders.
+
+    The rule auto is folders where the listing has them, else random. In a split by folders groups
+    decide only what is taken from the training images, for a side that has no folder. The classes
+    `spared` may be missing from the validation side, or from validation and test, when they are
+    too small: files of theirs cannot be used.
+    """
+    if rule == "auto":
+        rule = "random" if listing.folds is None else "folders"
+    if groups is not None and rule not in ("random", "folders"):
         raise InputError(f"--group-by goes with --split random, not with {rule}")
+    options: _Options = {"seed": seed, "classes": listing.classes, "spared": spared}
     if rule == "random" and groups is not None:
-        return group_split(listing.labels, groups, seed=seed, classes=listing.classes)
+        return group_split(listing.labels, groups, **options)
     if rule == "random":
-        return random_split(listing.labels, seed=seed, classes=listing.classes)
+        return random_split(listing.labels, **options)
     if rule == "paper":
         return paper_split(listing.labels)
     if rule == "folders":
-        return folder_split(listing, seed=seed)
-    raise InputError(f"--split must be random, ungrouped, paper or folders, got {rule!r}")
+        return folder_split(listing, seed=seed, groups=groups, spared=spared)
+    raise InputError(
+        f"--split must be random, ungrouped, paper or folders, got {rule!r}; auto goes by the tree"
+    )
+
+
+class _Options(TypedDict):
+    seed: int
+    classes: Sequence[str]
+    spared: Collection[int]
 
 
 def random_split(
@@ -73,22 +95,25 @@ def random_split(
     seed: int,
     fractions: tuple[float, float, float] = FRACTIONS,
     classes: Sequence[str] = (),
+    spared: Collection[int] = (),
 ) -> Split:
     """Every class cut in the same proportions, in a seeded random order.
 
     Counts are rounded so that each class differs from the proportions by less than one image and
-    has at least one on every side. Raises InputError for a class of fewer than three images.
+    has at least one on every side. Raises InputError for a class of fewer than three images, unless
+    it is one of those `spared`: of two images one is for training and one for the test, a single
+    one is for training.
 
     >>> split = random_split([0] * 10 + [1] * 5, seed=0)
     >>> len(split.train), len(split.val), len(split.test)
     (9, 3, 3)
     """
-    array = np.asarray(labels, dtype=np.int64)
+    array = _labels(labels)
     generator = np.random.default_rng(seed)
     sides: tuple[list[int], ...] = ([], [], [])
     for label in range(int(array.max()) + 1):
         members = generator.permutation(np.flatnonzero(array == label))
-        if len(members) < 3:
+        if len(members) < 3 and label not in spared:
             raise InputError(
                 f"class {_name(label, classes)} has {len(members)} usable images; a split needs "
                 "at least 3, one a side"
@@ -100,6 +125,8 @@ def random_split(
 
 def _cut(members: Indices, fractions: tuple[float, float, float]) -> list[Indices]:
     num = len(members)
+    if num < 3:
+        return np.split(members, [1, 1])
     num_val, num_test = (max(1, round(num * fraction)) for fraction in fractions[1:])
     while num - num_val - num_test < 1:
         num_val, num_test = max(1, num_val - 1), max(1, num_test - 1)
@@ -114,15 +141,16 @@ def group_split(
     seed: int,
     fractions: tuple[float, float, float] = FRACTIONS,
     classes: Sequence[str] = (),
+    spared: Collection[int] = (),
 ) -> Split:
     """No group on two sides, classes as even as can be.
 
     Even is: a small sum over sides and classes of the squared deviation from the fraction wanted,
     as a share of the class; an empty side of a class is worse than any deviation. With up to 9
     groups it is the smallest there is, else that of the best of 24 seeded tries. Raises InputError
-    when there are fewer than three groups, or a class cannot be on every side.
+    when there are fewer than three groups, or a class cannot be on every side and is not `spared`.
     """
-    array = np.asarray(labels, dtype=np.int64)
+    array = _labels(labels)
     names, member = np.unique(np.asarray(groups), return_inverse=True)
     if len(names) < 3:
         raise InputError(f"--group-by found {len(names)} groups; a split needs at least 3")
@@ -132,7 +160,7 @@ def group_split(
     side = best_sides(dealing, seed=seed)
     counts = dealing.counts(side)
     for where, label in np.argwhere(counts == 0):
-        if table[:, label].sum() > 0:
+        if table[:, label].sum() > 0 and (int(label) not in spared or where == 0):
             num_groups = int((table[:, label] > 0).sum())
             raise InputError(
                 f"class {_name(int(label), classes)} has no image on the {SIDES[where]} side: "
@@ -154,7 +182,7 @@ def paper_split(labels: Sequence[int], *, seed: int = 1) -> Split:
     >>> len(split.train), len(split.val), len(split.test)
     (161, 51, 63)
     """
-    array = np.asarray(labels, dtype=np.int64)
+    array = _labels(labels)
     # The published split depends on this very generator and its order of draws.
     generator = np.random.RandomState(seed)
     sides: tuple[list[int], ...] = ([], [], [])
@@ -171,42 +199,95 @@ def paper_split(labels: Sequence[int], *, seed: int = 1) -> Split:
     return _split("paper", seed, *sides)
 
 
-def folder_split(listing: Listing, *, seed: int = 0) -> Split:
-    """The sides of a tree with train/, val/ and test/ folders.
+def folder_split(
+    listing: Listing,
+    *,
+    seed: int = 0,
+    groups: Sequence[str] | None = None,
+    spared: Collection[int] = (),
+) -> Split:
+    """The sides of a tree with train, val and test folders.
 
-    Without val/ a stratified quarter of the training images is taken. Raises InputError when the
-    tree has no such folders, or no train/ or test/.
+    Without a validation folder a stratified quarter of the training images is taken, and without a
+    test folder likewise; no group is divided by that when `groups` are given. Raises InputError
+    when the tree has no such folders, a folder has no usable image, or a class has too few training
+    images to take some and is not `spared`.
     """
     if listing.folds is None:
         raise InputError(f"{listing.root}: no train/, val/ and test/ folders for --split folders")
     folds = np.asarray(listing.folds)
     sides = {name: np.flatnonzero(folds == name) for name in SIDES}
-    for name in ("train", "test"):
-        if len(sides[name]) == 0:
-            raise InputError(f"{listing.root}: no images in {name}/")
+    there = {side for side, _ in listing.sides}
+    for name in SIDES:
+        if len(sides[name]) == 0 and (name == "train" or name in there):
+            raise InputError(f"{listing.root}: no usable images in {listing.folder(name)}/")
     rule = "folders"
-    if len(sides["val"]) == 0:
-        train = sides["train"]
-        labels = np.asarray(listing.labels)[train]
-        generator = np.random.default_rng(seed)
-        taken: list[int] = []
-        for label in np.unique(labels):
-            members = generator.permutation(train[labels == label])
-            if len(members) < 2:
-                raise InputError(
-                    f"class {listing.classes[label]} has 1 training image and there is no val/ "
-                    "folder to take validation images from"
-                )
-            taken.extend(members[: max(1, round(len(members) / 4))].tolist())
-        sides["val"] = np.array(sorted(taken))
-        sides["train"] = np.setdiff1d(train, sides["val"])
-        rule = "folders, validation taken from train"
+    missing = [name for name in ("val", "test") if len(sides[name]) == 0]
+    for name in missing:
+        taken = _take_quarter(listing, sides["train"], name, seed, groups, spared)
+        sides["train"], sides[name] = np.setdiff1d(sides["train"], taken), taken
+        rule = f"folders, {'validation' if name == 'val' else name} taken from train"
     return _split(rule, seed, *(sides[name] for name in SIDES))
+
+
+def _take_quarter(
+    listing: Listing,
+    train: Indices,
+    name: str,
+    seed: int,
+    groups: Sequence[str] | None,
+    spared: Collection[int],
+) -> Indices:
+    # A quarter of each class, and at least one; of whole groups when they are given.
+    labels = np.asarray(listing.labels)[train]
+    for label, num in zip(*np.unique(labels, return_counts=True), strict=True):
+        if num < 2 and int(label) not in spared:
+            what = "validation" if name == "val" else name
+            raise InputError(
+                f"{listing.root}: no images in {name}/, and class {listing.classes[label]} has 1"
+                f" training image, too few to take {what} images from; at least 2 are needed"
+            )
+    generator = np.random.default_rng(seed)
+    if groups is not None:
+        return _take_groups(listing, train, groups, seed, spared)
+    taken: list[int] = []
+    for label in np.unique(labels):
+        members = generator.permutation(train[labels == label])
+        if len(members) > 1:
+            taken.extend(members[: max(1, round(len(members) / 4))].tolist())
+    return np.array(sorted(taken), dtype=np.int64)
+
+
+def _take_groups(
+    listing: Listing, train: Indices, groups: Sequence[str], seed: int, spared: Collection[int]
+) -> Indices:
+    names, member = np.unique(np.asarray([groups[i] for i in train]), return_inverse=True)
+    if len(names) < 2:
+        raise InputError(f"--group-by found {len(names)} group in train/; a split needs at least 2")
+    labels = np.asarray(listing.labels)[train]
+    table = np.zeros((len(names), len(listing.classes)))
+    np.add.at(table, (member, labels), 1)
+    dealing = Dealing(table, wanted=np.outer((0.75, 0.25), table.sum(axis=0)))
+    side = best_sides(dealing, seed=seed)
+    for where, label in np.argwhere(dealing.counts(side) == 0):
+        if table[:, label].any() and not (where == 1 and int(label) in spared):
+            raise InputError(
+                f"class {listing.classes[label]}: its training images are in"
+                f" {int((table[:, label] > 0).sum())} groups, too few to take whole groups from"
+                " train/ for a side that has no folder"
+            )
+    return train[side[member] == 1]
 
 
 def _split(rule: str, seed: int, *sides: Sequence[int] | Indices) -> Split:
     train, val, test = (np.sort(np.asarray(side, dtype=np.int64)) for side in sides)
     return Split(rule, seed, train, val, test)
+
+
+def _labels(labels: Sequence[int]) -> Indices:
+    if not len(labels):
+        raise InputError("there are no usable images to split")
+    return np.asarray(labels, dtype=np.int64)
 
 
 def _name(label: int, classes: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from secateurs.data.audit import Audit
 from secateurs.data.faces import embedded_faces
 from secateurs.data.groups import parse_group_by
-from secateurs.data.scan import Listing, scan
+from secateurs.data.scan import Listing, has_sides, scan
+from secateurs.data.sides import SIDES
 from secateurs.data.split_record import SplitRecord, record_split
-from secateurs.data.splits import SIDES, Leakage, Split, leakage, make_split, split_json
+from secateurs.data.splits import Leakage, Split, leakage, make_split, split_json
 from secateurs.data.store import audit_and_store
 from secateurs.errors import InputError
 from secateurs.files import fingerprint
@@ -113,18 +114,48 @@ def data_folder(data: str, *, cache: Path, progress: Progress = SILENT) -> Path:
 
 
 def split_listing(
-    listing: Listing, *, rule: str, group_by: str | None, seed: int
+    listing: Listing,
+    *,
+    rule: str,
+    group_by: str | None,
+    seed: int,
+    spared: Collection[int] = (),
 ) -> tuple[Split, tuple[str, ...] | None]:
     """The split by `rule`, and the groups; those decide a random split and count leakage in all.
 
-    Under the rule `ungrouped` images are dealt at random although their groups are known.
+    Under the rule `ungrouped` images are split at random although their groups are known. The
+    classes `spared` may be missing from a side when they are too small for all three.
     """
     groups = None if group_by is None else parse_group_by(listing.names, group_by)
     if rule == "ungrouped":
-        made = make_split(listing, rule="random", seed=seed)
+        made = make_split(listing, rule="random", seed=seed, spared=spared)
         return replace(made, rule="random, groups ignored"), groups
-    dealt = groups if rule == "random" else None
-    return make_split(listing, rule=rule, groups=dealt, seed=seed), groups
+    used = None if rule == "paper" else groups
+    return make_split(listing, rule=rule, groups=used, seed=seed, spared=spared), groups
+
+
+def split_audit(
+    audit: Audit, *, rule: str, group_by: str | None, seed: int
+) -> tuple[Split, tuple[str, ...] | None]:
+    """The split of usable images for training, as `split_listing`.
+
+    A class that has become small because some of its files cannot be used may be missing from a
+    side. Raises InputError for a class of which no image can be used.
+    """
+    audit.check_classes()
+    spared = audit.short_classes
+    return split_listing(audit.listing, rule=rule, group_by=group_by, seed=seed, spared=spared)
+
+
+def settle_split(data: str, config: StudyConfig) -> StudyConfig:
+    """The configuration with the split `auto` replaced by what it stands for.
+
+    That is `folders` for a tree with train, validation and test folders, else `random`.
+    """
+    if config.split != "auto":
+        return config
+    ready = data != FACES and has_sides(Path(data))
+    return replace(config, split="folders" if ready else "random")
 
 
 @dataclass(frozen=True)
@@ -159,18 +190,20 @@ def open_images(
     wanted: ImageInput,
     *,
     classes: Sequence[str] | None = None,
+    split: str = "auto",
     cache: Path,
     strict: bool = False,
     progress: Progress = SILENT,
 ) -> Opened:
     """Audit and decode a folder, or the embedded faces under the name `faces`.
 
-    With the `classes` of a model some of them may have no images. Raises InputError for whatever
-    is wrong with the folder, and with `strict` for any finding.
+    With the `classes` of a model some of them may have no images; `split` is the rule by which the
+    images will be split, for `scan`. Raises InputError for whatever is wrong with the folder, and
+    with `strict` for any finding.
     """
     folder = data_folder(data, cache=cache, progress=progress)
     checked, store = audit_and_store(
-        scan(folder, classes=classes),
+        scan(folder, classes=classes, split=split),
         cache=cache,
         side=wanted.size * 8 // 7,
         crop=wanted.size,
@@ -210,11 +243,14 @@ def open_dataset(
 
     Raises InputError for whatever is wrong with the folder, and with `strict` for any finding.
     """
+    config = settle_split(data, config)
     own = preprocessing(config.backbone)
     wanted = ImageInput(own.size, config.resize, own.mean, own.std)
-    opened = open_images(data, wanted, cache=cache, strict=strict, progress=progress)
-    split, groups = split_listing(
-        opened.audit.listing,
+    opened = open_images(
+        data, wanted, split=config.split, cache=cache, strict=strict, progress=progress
+    )
+    split, groups = split_audit(
+        opened.audit,
         rule=config.split,
         group_by=group_rule(data, config),
         seed=config.seed,
@@ -232,6 +268,7 @@ def open_bench(
 ) -> Bench:
     """Open a dataset and check that the backbone, its weights and the depths can be used."""
     check_name(config.backbone)
+    config = settle_split(data, config)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     dataset = open_dataset(data, config, cache=cache, strict=strict, progress=progress)

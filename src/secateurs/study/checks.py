@@ -9,7 +9,7 @@ from secateurs.data.audit import audit
 from secateurs.data.scan import scan
 from secateurs.data.splits import leakage, split_json
 from secateurs.progress import SILENT, Progress
-from secateurs.study.bench import data_folder, split_listing
+from secateurs.study.bench import data_folder, split_audit
 
 SHOWN = 20
 
@@ -28,11 +28,11 @@ def audit_data(
     Keys as under `data` in `docs/results.md`, and `split`, which is None when not asked for.
     """
     folder = data_folder(data, cache=cache, progress=progress)
-    checked = audit(scan(folder), cache=cache, progress=progress)
+    checked = audit(scan(folder, split=split or "auto"), cache=cache, progress=progress)
     found = checked.to_json() | {"name": folder.name, "split": None}
     if split is not None or group_by is not None:
         listing = checked.listing
-        made, groups = split_listing(listing, rule=split or "random", group_by=group_by, seed=seed)
+        made, groups = split_audit(checked, rule=split or "auto", group_by=group_by, seed=seed)
         found["split"] = split_json(made, listing) | {
             "num_groups": None if groups is None else len(set(groups)),
             "leakage": leakage(made, checked, groups).to_json(),

@@ -47,7 +47,7 @@ class StudyConfig:
     preset: str = "quick"
     backbone: str = "alexnet"
     weights: str = "auto"
-    split: str = "random"
+    split: str = "auto"
     group_by: str | None = None
     resize: Literal["straight", "crop"] = "straight"
     depths: tuple[int, ...] = (3, 5, 7)
@@ -88,7 +88,7 @@ class StudyConfig:
             "runs": self.runs >= 1,
             "scratch_runs": self.scratch_runs >= 0,
             "views": self.views is None or self.views >= 1,
-            "split": self.split in ("random", "ungrouped", "paper", "folders"),
+            "split": self.split in ("auto", "random", "ungrouped", "paper", "folders"),
             "resize": self.resize in ("straight", "crop"),
             "depths": all(depth >= 0 for depth in self.depths),
             "max_loss": self.max_loss is None or self.max_loss >= 0,

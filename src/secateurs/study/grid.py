@@ -22,7 +22,7 @@ from secateurs.progress import SILENT, Progress
 from secateurs.prune.grid import GridOptions, LayerView, grid_cells, view_layer
 from secateurs.prune.removal import find_consumer
 from secateurs.ship.checkpoint import Loaded
-from secateurs.study.bench import Dataset
+from secateurs.study.bench import Dataset, settle_split
 from secateurs.study.config import StudyConfig, difference
 from secateurs.study.cut import training_inputs
 from secateurs.study.grid_rows import LayerSizes, accuracy, cell_row, csv_text, mean_row
@@ -95,7 +95,7 @@ def grid_saved(
     _check_directory(out)
     loaded = unpruned_model(model)
     model = saved_model(model, pruned=False)
-    config = own_config(loaded.spec, changes)
+    config = settle_split(data, own_config(loaded.spec, changes))
     layer = find_layer(loaded.model, config.backbone, plan.layer)
     find_consumer(loaded.model, layer.path)
     settings = plan.to_json() | {"layer": layer.alias} | _split_words(config)

@@ -20,6 +20,7 @@ from secateurs.study.bench import (
     Opened,
     group_rule,
     open_images,
+    settle_split,
     split_listing,
 )
 from secateurs.study.config import StudyConfig, from_json
@@ -42,7 +43,7 @@ def own_config(spec: ModelSpec, changes: Record) -> StudyConfig:
         # A pruning says anew how many are kept: the network's own number would rule out a fraction.
         given |= {key: changes.get(key) for key in ("keep", "keep_fraction")}
     if "split" in given or "group_by" in given:
-        own: Record = {"split": "random", "group_by": None}
+        own: Record = {"split": "auto", "group_by": None}
         given = own | given
     if given.get("max_loss", 0) < 0:
         given["max_loss"] = None
@@ -83,7 +84,7 @@ def open_saved(
     know, or nothing for a side that is needed, and with `unpruned` for a network that was pruned.
     """
     loaded = unpruned_model(model) if unpruned else load(saved_model(model))
-    config = own_config(loaded.spec, changes)
+    config = settle_split(data, own_config(loaded.spec, changes))
     dataset = saved_dataset(loaded.spec, data, config, cache=cache, progress=progress, sides=sides)
     return loaded, config, dataset
 
@@ -107,7 +108,12 @@ def saved_dataset(
 ) -> Dataset:
     """The images of a folder on the sides that they have for a saved network; see `open_saved`."""
     opened = open_images(
-        data, spec.preprocessing, classes=spec.classes, cache=cache, progress=progress
+        data,
+        spec.preprocessing,
+        classes=spec.classes,
+        split=config.split,
+        cache=cache,
+        progress=progress,
     )
     dataset = (
         _drawn_again(opened, data, config)
@@ -133,6 +139,7 @@ def _draw(opened: Opened, data: str, config: StudyConfig) -> tuple[Split, tuple[
         rule=config.split,
         group_by=group_rule(data, config),
         seed=config.seed,
+        spared=range(len(opened.audit.listing.classes)),  # a trained network needs no class anew
     )
 
 
@@ -140,7 +147,7 @@ def _own_sides(
     opened: Opened, data: str, spec: ModelSpec, config: StudyConfig, needed: tuple[str, ...]
 ) -> Dataset:
     assert spec.split is not None, "the caller has looked"
-    trained = own_config(spec, {}) if "config" in spec.extra else config
+    trained = settle_split(data, own_config(spec, {})) if "config" in spec.extra else config
     notes: list[str] = []
     if any(getattr(trained, key) != getattr(config, key) for key in DRAWN_BY):
         drawn, groups = _draw(opened, data, config)

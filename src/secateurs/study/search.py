@@ -11,7 +11,7 @@ from secateurs.files import read_json, write_json, write_text
 from secateurs.fit.cache import PrefixCache
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
-from secateurs.study.bench import Bench, open_bench
+from secateurs.study.bench import Bench, open_bench, settle_split
 from secateurs.study.config import StudyConfig, difference
 from secateurs.study.search_choice import alike, best_of, cost_of, timing_of
 from secateurs.study.search_importance import grid_importance, trial_importance
@@ -61,7 +61,7 @@ def run_search(
     diverged; StopRequested when asked to stop.
     """
     stop = stop or StopFlag()
-    config = _own_config(config, plan)
+    config = settle_split(data, _own_config(config, plan))
     if isinstance(plan, Tpe) and find_optuna() is None:
         raise InputError(NO_OPTUNA)
     settings = _settings(config, plan)

@@ -10,7 +10,7 @@ from secateurs.files import read_json, write_json
 from secateurs.fit.cache import PrefixCache
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
-from secateurs.study.bench import FACES, Bench, open_bench
+from secateurs.study.bench import FACES, Bench, open_bench, settle_split
 from secateurs.study.config import StudyConfig, difference
 from secateurs.study.cut import layers_to_cut
 from secateurs.study.logs import Log, answer_entry, tell, trial_entry
@@ -51,6 +51,7 @@ def run_study(
     `out` holds a study of another configuration or other images, StopRequested when asked to stop.
     """
     stop = stop or StopFlag()
+    config = settle_split(data, config)
     _check_directory(out)
     _check_configuration(out, config)
     bench = open_bench(data, config, cache=cache, strict=strict, progress=progress)
