@@ -45,7 +45,7 @@ from secateurs.stopping import stop_on_interrupt
 def evaluate(
     model: Model,
     data: Data,
-    side: Annotated[str, typer.Option(help="train, val, test, or all images.")] = "test",
+    side: Annotated[str, typer.Option(help="train, val, test, or all that it has not seen.")] = "test",
     split: OwnSplit = None,
     group_by: GroupBy = None,
     seed: OwnSeed = None,
@@ -56,7 +56,8 @@ def evaluate(
 ) -> None:
     """Accuracy, precision, recall and specificity of a saved model on labelled images.
 
-    Without --split or --group-by the model's own split is used.
+    Images that the model was trained or chosen on are never counted as test; without --split or
+    --group-by its own split is used.
     """
     from secateurs.study.evaluate import evaluate_saved, evaluation_table
 
@@ -274,6 +275,7 @@ def predict(
     else:
         with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8") as file:
             num_errors = write_predictions(rows, file, kind=kind, top=top)
+        print(out)
     if num_errors:
         session.progress.note(f"{num_errors} of {len(listed.files)} images could not be used")
         raise typer.Exit(1)

@@ -71,7 +71,7 @@ def test_every_format_says_the_same(net: Path, mixed: Path, run: Run, tmp_path: 
     assert [json.loads(line) for line in run(*words, "--format", "jsonl")[1].splitlines()] == rows
     for name in ("out.csv", "out.jsonl", "out.json", "out.txt"):
         code, out, _ = run(*words, "--out", str(tmp_path / name))
-        assert (code, out) == (1, "")
+        assert (code, out) == (1, f"{tmp_path / name}\n")
     assert json.loads((tmp_path / "out.json").read_text())["predictions"] == rows
     table = list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text())))
     assert list(table[0]) == ["name", "label", "probability", "label_2", "probability_2", "error"]
