@@ -7,7 +7,9 @@ each stands there once a command.
 from __future__ import annotations
 
 import errno
+import io
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -79,7 +81,12 @@ for _command in (
 def audit(
     data: Data,
     split: Annotated[
-        str | None, typer.Option("--split", help="Also split: random, ungrouped, paper or folders.")
+        str | None,
+        typer.Option(
+            "--split",
+            help="Also split: auto, random, ungrouped, paper or folders. [default: folders where "
+            "the tree has train and test folders]",
+        ),
     ] = None,
     group_by: GroupBy = None,
     seed: Seed = 0,
@@ -152,14 +159,25 @@ def report(
     print(write_report(results, directory, out))
 
 
+def _one_line(text: str) -> str:
+    # Wide and narrow spaces stay as they are: they may be part of a file's name.
+    from secateurs.data.names import printable
+
+    return printable(re.sub(r"[ \t\r\n]+", " ", text).strip())
+
+
 def main() -> None:
     """Run the command line: one line and exit code 2 for bad input, 130 when stopped."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding does not have is escaped.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         words = sys.argv[1:] or ["--help"]
         code = app(words, prog_name="secateurs", standalone_mode=False)
     except (InputError, typer.TyperException) as error:
         text = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
-        print(f"error: {' '.join(text.split())}", file=sys.stderr)
+        print(f"error: {_one_line(text)}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # whoever reads the answers has enough of them
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

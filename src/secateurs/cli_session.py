@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,12 @@ class Session:
 
     def answer(self, value: dict[str, Any], text: str) -> None:
         """Print the answer on stdout, for machines or for people."""
-        print(json.dumps(value, ensure_ascii=False, allow_nan=False) if self.as_json else text)
+        from secateurs.files import encodable
+
+        if self.as_json:
+            unicode = "utf" in (sys.stdout.encoding or "utf").lower()
+            text = encodable(json.dumps(value, ensure_ascii=not unicode, allow_nan=False))
+        print(text)
 
 
 def session_of(

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Generator
@@ -16,6 +17,7 @@ from typing import Any
 
 from secateurs.errors import InputError
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
@@ -87,10 +89,21 @@ def write_text(path: Path, text: str) -> None:
 def to_json(value: Any) -> str:
     """JSON text of plain Python data; raises ValueError on NaN and infinity.
 
+    What UTF-8 cannot hold, such as a path that is not valid text, is escaped.
+
     >>> to_json({"b": 1, "a": [1.5, None]})
     '{\\n "b": 1,\\n "a": [\\n  1.5,\\n  null\\n ]\\n}'
     """
-    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    return encodable(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def encodable(text: str) -> str:
+    r"""JSON text with an escape for each surrogate, so that it can be encoded.
+
+    >>> encodable('"caf\udce9"')
+    '"caf\\udce9"'
+    """
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def write_json(path: Path, value: Any) -> None:

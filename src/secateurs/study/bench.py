@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from secateurs.data.audit import Audit
 from secateurs.data.faces import embedded_faces
 from secateurs.data.groups import parse_group_by
+from secateurs.data.names import escaped
 from secateurs.data.scan import Listing, has_sides, scan
 from secateurs.data.sides import SIDES
 from secateurs.data.split_record import SplitRecord, record_split
@@ -221,7 +222,8 @@ def open_images(
         mean=wanted.mean,
         std=wanted.std,
     )
-    return Opened(FACES if data == FACES else folder.resolve().name, checked, images)
+    name = FACES if data == FACES else escaped(folder.resolve().name)
+    return Opened(name, checked, images)
 
 
 def group_rule(data: str, config: StudyConfig) -> str | None:

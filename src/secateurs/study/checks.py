@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from secateurs.data.audit import audit
+from secateurs.data.names import escaped, printable
 from secateurs.data.scan import scan
 from secateurs.data.splits import leakage, split_json
+from secateurs.errors import InputError
 from secateurs.progress import SILENT, Progress
 from secateurs.study.bench import data_folder, split_audit
 
@@ -25,18 +27,25 @@ def audit_data(
 ) -> dict[str, Any]:
     """The audit of a folder as plain data; with `split` or `group_by`, that split and its leakage.
 
-    Keys as under `data` in `docs/results.md`, and `split`, which is None when not asked for.
+    A tree with train and test folders is split by them where nothing is asked for. Keys as under
+    `data` in `docs/results.md`, and `split`, which is None without a split.
     """
     folder = data_folder(data, cache=cache, progress=progress)
     checked = audit(scan(folder, split=split or "auto"), cache=cache, progress=progress)
-    found = checked.to_json() | {"name": folder.name, "split": None}
-    if split is not None or group_by is not None:
-        listing = checked.listing
-        made, groups = split_audit(checked, rule=split or "auto", group_by=group_by, seed=seed)
-        found["split"] = split_json(made, listing) | {
-            "num_groups": None if groups is None else len(set(groups)),
-            "leakage": leakage(made, checked, groups).to_json(),
-        }
+    found = checked.to_json() | {"name": escaped(folder.name), "split": None}
+    asked = split is not None or group_by is not None
+    try:
+        if asked or checked.listing.sides:
+            rule = split or "auto"
+            made, groups = split_audit(checked, rule=rule, group_by=group_by, seed=seed)
+            found["split"] = split_json(made, checked.listing) | {
+                "num_groups": None if groups is None else len(set(groups)),
+                "leakage": leakage(made, checked, groups).to_json(),
+            }
+    except InputError as error:
+        if asked:
+            raise
+        progress.note(f"not split: {error}")
     return found
 
 
@@ -49,9 +58,11 @@ def audit_words(found: dict[str, Any]) -> str:
     lines = [
         f"{found['name']}: {found['num_images']} images in {len(found['classes'])} classes",
         f"  {classes}",
-        f"  height {height['min']:.0f}..{height['max']:.0f} px, "
-        f"width {width['min']:.0f}..{width['max']:.0f} px",
     ]
+    if height["min"] is not None:  # at least one image can be used
+        lines.append(
+            f"  height {height['min']}..{height['max']} px, width {width['min']}..{width['max']} px"
+        )
     lines += [f"! {sentence}" for sentence in found["findings"]] or ["no findings"]
     named = [f"{bad['name']}: {bad['reason']} ({bad['detail']})" for bad in found["bad"]]
     named += [f"{' = '.join(group)}: the same picture" for group in found["exact"]]
@@ -62,7 +73,7 @@ def audit_words(found: dict[str, Any]) -> str:
         lines.append(f"  and {len(named) - SHOWN} more (--json lists all)")
     if found["split"] is not None:
         lines += _split_words(found["split"])
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _split_words(split: dict[str, Any]) -> list[str]:
