@@ -72,7 +72,7 @@ def scene(kind: int, random: np.random.Generator, *, size: int = 256) -> NDArray
     return (255 * image.clip(0, 1)).round().astype(np.uint8)
 
 
-def write_images(folder: Path, *, num_images: int = 10, size: int = 256, seed: int = 0) -> Path:
+def write_images(folder: Path, *, num_images: int = 6, size: int = 256, seed: int = 0) -> Path:
     """Write `num_images` of each class into `folder`, one folder per class; return `folder`.
 
     The same seed gives the same pixels; a class folder that is complete is left as it is.
@@ -90,7 +90,7 @@ def write_images(folder: Path, *, num_images: int = 10, size: int = 256, seed: i
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     words.add_argument("folder", type=Path)
-    words.add_argument("--images", type=int, default=10, help="of each class")
+    words.add_argument("--images", type=int, default=6, help="of each class")
     words.add_argument("--seed", type=int, default=0)
     given = words.parse_args()
     print(write_images(given.folder, num_images=given.images, seed=given.seed))
