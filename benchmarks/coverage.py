@@ -211,7 +211,7 @@ def main() -> None:
     from secateurs.files import read_json, write_json
 
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    words.add_argument("networks", nargs="*", help="names; all of torchvision's if none")
+    words.add_argument("networks", nargs="*", help="names, in this order; all of torchvision's if none")
     words.add_argument("--json", type=Path, help="all rows; read again to go on")
     words.add_argument("--failed", action="store_true", help="run those that did not pass again")
     words.add_argument("--again", action="store_true", help="run those that are there again")
@@ -227,7 +227,7 @@ def main() -> None:
     if given.json and given.json.exists():
         rows = {row["network"]: row for row in read_json(given.json)["rows"]}
     places = {name: place for place, name in enumerate(order())}
-    wanted = sorted(given.networks or places, key=lambda name: places[name])
+    wanted = given.networks or list(places)
     missing = [
         name
         for name in wanted
