@@ -14,9 +14,11 @@ from PIL import Image
 from torchvision import transforms
 
 import secateurs.data.store
+from damage import damaged
 from secateurs.data.audit import audit
 from secateurs.data.decode import Decoded, decoding
 from secateurs.data.scan import scan
+from secateurs.data.shelf import open_shelf, read_shelf
 from secateurs.data.store import audit_and_store, eval_pixels, open_store
 from secateurs.errors import InputError
 
@@ -262,3 +264,60 @@ def test_a_store_above_the_usual_limit_of_pixels(
     monkeypatch.setattr("secateurs.data.store.MAX_PIXELS", 100)
     checked = audit(folder, max_pixels=2000)
     assert len(open_store(checked, cache=tmp_path, side=16, crop=8).ids) == 6
+
+
+@pytest.mark.parametrize("kind", ["train", "eval", "checks"])
+def test_a_store_damaged_in_any_way_gives_the_same_images(
+    folder: Path, tmp_path: Path, kind: str, decoded: list[str]
+):
+    checked = audit(folder)
+    first = open_store(checked, cache=tmp_path, side=16, crop=8)
+    images = np.array(first.train_view), np.array(first.eval_view)
+    (path,) = (tmp_path / "images").glob(f"*-{kind}.npy")
+    whole = path.read_bytes()
+    for name, content in damaged(whole, flips=15):
+        path.unlink()  # what is mapped stays as it is
+        path.write_bytes(content)
+        decoded.clear()
+        again = open_store(checked, cache=tmp_path, side=16, crop=8)
+        assert np.array_equal(again.train_view, images[0]), name
+        assert np.array_equal(again.eval_view, images[1]), name
+        assert len(decoded) == 6, name
+        assert path.read_bytes() == whole
+    decoded.clear()
+    open_store(checked, cache=tmp_path, side=16, crop=8)
+    assert decoded == []
+
+
+def test_every_row_is_checked(tmp_path: Path):
+    num, shapes = 3000, ((3000, 2, 2, 3), (3000, 1, 1, 3))
+    rng = np.random.default_rng(0)
+    with open_shelf(tmp_path) as shelf:
+        for identity in range(num):
+            rows = [rng.integers(0, 256, shape[1:]).astype(np.uint8) for shape in shapes]
+            shelf.append(identity, *rows)
+        shelf.commit("k")
+    assert read_shelf(tmp_path, "k", shapes) is not None
+    path = tmp_path / "k-eval.npy"
+    whole = path.read_bytes()
+    for row in rng.integers(0, num, 40).tolist():
+        changed = bytearray(whole)
+        changed[len(whole) - 3 * row - 1] ^= 1
+        path.write_bytes(changed)
+        assert read_shelf(tmp_path, "k", shapes) is None, row
+
+
+def test_a_store_is_on_the_disk_before_it_has_its_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    events: list[str] = []
+    replace = Path.replace
+
+    def watched(path: Path, target: Path) -> Path:
+        events.append("named")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", lambda handle: events.append("synced"))
+    monkeypatch.setattr(Path, "replace", watched)
+    open_store(audit(folder), cache=tmp_path, side=16, crop=8)
+    assert events == ["synced"] * 3 + ["named"] * 3 + ["synced"]  # the folder last

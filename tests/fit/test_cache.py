@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import secateurs.fit.cache
 import secateurs.fit.memory
+from damage import damaged
 from secateurs.errors import InputError
 from secateurs.fit.cache import PrefixCache
 from secateurs.fit.memory import memory_kept
@@ -133,3 +135,74 @@ def test_freed_memory_is_kept_in_the_block_and_given_back_after_an_error(
     monkeypatch.setattr(secateurs.fit.memory, "_glibc", lambda: None)
     with memory_kept():
         assert len(calls) == 5
+
+
+def test_a_damaged_file_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(secateurs.fit.cache, "BLOCK_BYTES", 64)
+    cache = PrefixCache(folder=tmp_path)
+    keep(cache, "a")
+    whole = (tmp_path / "a.bin").read_bytes()
+    assert whole[:NUM_BYTES] == values(0).permute(0, 2, 3, 1).contiguous().numpy().tobytes()
+    fills: list[str] = []
+
+    def fill(tensor: torch.Tensor) -> None:
+        fills.append("")
+        tensor.copy_(values(0))
+
+    num = 0
+    for name, content in damaged(whole):
+        (tmp_path / "a.bin").write_bytes(content)
+        found = cache.keep("a", SHAPE, torch.float32, fill, device=CPU)
+        num += 1
+        assert found is not None, name
+        assert torch.equal(found, values(0)), name
+        assert len(fills) == num, name
+        assert (tmp_path / "a.bin").read_bytes() == whole
+        del found
+    assert num > 60
+    cache.keep("a", SHAPE, torch.float32, fill, device=CPU)
+    assert len(fills) == num
+
+
+@pytest.mark.parametrize("call", ["mkdir", "lock"])
+def test_a_full_disk_before_the_file_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+):
+    def full(*words: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    cache = PrefixCache(folder=tmp_path / "frozen")
+    if call == "mkdir":
+        monkeypatch.setattr(Path, "mkdir", full)
+        assert not cache.has_room(10)
+    else:
+        monkeypatch.setattr("secateurs.fit.cache.FileLock", full)
+    assert keep(cache, "a") is None
+
+
+@pytest.mark.parametrize("has_call", [True, False])
+def test_files_are_written_where_room_cannot_be_taken_by_a_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_call: bool
+):
+    if not has_call:
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    kept = keep(PrefixCache(folder=tmp_path), "a", 1.0)
+    assert kept is not None
+    assert torch.equal(kept, values(1))
+
+
+def test_files_are_on_the_disk_before_they_have_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    events: list[str] = []
+    replace = Path.replace
+
+    def watched(path: Path, target: Path) -> Path:
+        events.append("named")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", lambda handle: events.append("synced"))
+    monkeypatch.setattr(Path, "replace", watched)
+    keep(PrefixCache(folder=tmp_path), "a")
+    assert events[0] == "synced"
+    assert events[-2:] == ["named", "synced"]  # the folder last

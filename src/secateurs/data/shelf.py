@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import math
 import shutil
 import tempfile
 import time
@@ -10,13 +12,14 @@ import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from secateurs.data.disk import checksums, sync, sync_folder
+
 KINDS = ("train", "eval")
-MAX_CHECKED = 2048  # rows whose checksums are compared on opening, evenly spaced
 STALE_SECONDS = 24 * 3600.0
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -55,20 +58,23 @@ class Shelf:
         # NumPy pads a header so that the first length can grow without moving the data.
         for file, shape in zip(self._files, self._shapes, strict=True):
             file.seek(0)
-            header = {"descr": "|u1", "fortran_order": False, "shape": (num, *shape)}
-            np.lib.format.write_array_header_1_0(file, header)
+            file.write(_header((num, *shape), "|u1"))
 
     def commit(self, key: str) -> None:
-        """Move the files to their places, the checksums last."""
+        """Move the files to their places, the checksums last; all of it is then on the disk."""
         self._write_headers(len(self.ids))
+        for file in self._files:
+            sync(file)
         self.close()
-        checks = self._folder / "checks"
-        with checks.open("wb") as file:
-            np.save(file, np.array(self._checks, dtype=np.uint32))
+        checks = np.array(self._checks, dtype="<u4")
+        with (self._folder / "checks").open("wb") as file:
+            file.write(_header(checks.shape, "<u4") + checks.tobytes())
+            sync(file)
         for kind in (*KINDS, "checks"):
             part = self._folder / kind
             part.chmod(0o644)
             part.replace(self._target / f"{key}-{kind}.npy")
+        sync_folder(self._target)
 
     def close(self) -> None:
         """Close the files; what was not committed is then of no use."""
@@ -99,26 +105,44 @@ def open_shelf(target: Path) -> Generator[Shelf]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _header(shape: tuple[int, ...], descr: str) -> bytes:
+    file = io.BytesIO()
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue()
+
+
 def read_shelf(
     target: Path, key: str, shapes: tuple[tuple[int, ...], tuple[int, ...]]
 ) -> Pair | None:
-    """Map the arrays that were committed under `key`; None when missing or damaged."""
-    try:
-        checks = np.load(target / f"{key}-checks.npy", allow_pickle=False)
-        arrays: list[NDArray[np.uint8]] = [
-            np.load(target / f"{key}-{kind}.npy", mmap_mode="r", allow_pickle=False)
-            for kind in KINDS
-        ]
-    except (OSError, ValueError, EOFError):
+    """Map the arrays that were committed under `key`; None when missing or damaged.
+
+    Every byte is looked at: headers must be the ones that were written, rows have their checksums.
+    """
+    checks = _mapped(target / f"{key}-checks.npy", (shapes[0][0], 2), "<u4")
+    arrays = [
+        _mapped(target / f"{key}-{kind}.npy", shape, "|u1")
+        for kind, shape in zip(KINDS, shapes, strict=True)
+    ]
+    if checks is None or arrays[0] is None or arrays[1] is None:
         return None
-    if checks.shape != (shapes[0][0], 2) or checks.dtype != np.uint32:
-        return None
-    for array, shape in zip(arrays, shapes, strict=True):
-        if array.shape != shape or array.dtype != np.uint8:
+    for array, expected in zip(arrays, checks.T, strict=True):
+        assert array is not None
+        if not np.array_equal(checksums(list(array)), expected):
             return None
-    num = len(checks)
-    for row in np.unique(np.linspace(0, num - 1, min(num, MAX_CHECKED)).astype(np.int64)):
-        for kind, array in enumerate(arrays):
-            if zlib.crc32(array[row].tobytes()) != checks[row, kind]:
-                return None
     return arrays[0], arrays[1]
+
+
+def _mapped(path: Path, shape: tuple[int, ...], descr: str) -> NDArray[Any] | None:
+    # The header is compared and never parsed: a damaged one may say anything.
+    header = _header(shape, descr)
+    try:
+        with path.open("rb") as file:
+            if file.read(len(header)) != header:
+                return None
+            size = len(header) + math.prod(shape) * np.dtype(descr).itemsize
+            if file.seek(0, io.SEEK_END) != size:
+                return None
+            return np.memmap(file, np.dtype(descr), "r", len(header), shape)
+    except (OSError, ValueError):
+        return None

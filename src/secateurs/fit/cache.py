@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import errno
-import os
+import contextlib
+import mmap
 import shutil
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import mul
 from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
 import torch
 from filelock import FileLock
+from numpy.typing import NDArray
 from torch import Tensor
 
+from secateurs.data.disk import FULL, checksums, sync, sync_folder, take_room
 from secateurs.errors import InputError
 from secateurs.files import atomic_path
 
 Fill = Callable[[Tensor], None]
+
+MAGIC = b"secateurs crc32\1"
+BLOCK_BYTES = 2**22
 
 
 @dataclass(frozen=True)
@@ -27,8 +35,9 @@ class PrefixCache:
 
     `budget_bytes` bounds what is kept: of one prefix at a time in memory, of all files together in
     `folder`, where the ones used longest ago make room. A file is written whole or not at all;
-    another process that wants it meanwhile waits and then maps it. `keep_files` leaves them to the
-    next command that uses the same folder.
+    another process that wants it meanwhile waits and then maps it. Each file ends with checksums,
+    and one that is damaged is made again. `keep_files` leaves them to the next command that uses
+    the same folder.
     """
 
     budget_bytes: int = 2 * 2**30
@@ -47,9 +56,14 @@ class PrefixCache:
             return False
         if self.folder is None:
             return True
-        self.folder.mkdir(parents=True, exist_ok=True)
-        ours = sum(_size(path) for path in self._files())
-        return num_bytes <= shutil.disk_usage(self.folder).free + ours
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self.folder).free
+        except OSError as error:
+            if error.errno in FULL:
+                return False
+            raise
+        return num_bytes <= free + sum(_size(path) for path in self._files())
 
     def keep(
         self,
@@ -71,19 +85,20 @@ class PrefixCache:
             fill(kept)
             return kept
         path = self.folder / f"{key}.bin"
-        num_bytes = reduce(mul, shape, dtype.itemsize)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
-            if _size(path) != num_bytes:
-                self._make_room(num_bytes)
-                try:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_suffix(".lock")):
+                num_bytes = reduce(mul, shape, dtype.itemsize)
+                if not _intact(path, num_bytes):
+                    path.unlink(missing_ok=True)
+                    self._make_room(num_bytes)
                     _write(path, shape, dtype, fill)
-                except OSError as error:
-                    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                        return None
-                    raise
-            path.touch()  # the order in which files make room
-            return _mapped(path, shape, dtype)
+                path.touch()  # the order in which files make room
+                return _mapped(path, shape, dtype)
+        except OSError as error:
+            if error.errno in FULL:
+                return None
+            raise
 
     def close(self) -> None:
         """Remove the files unless they are to be left; who has them mapped can go on using them."""
@@ -96,12 +111,13 @@ class PrefixCache:
 
     def _make_room(self, num_bytes: int) -> None:
         files = self._files()
-        total = sum(_size(path) for path in files)
+        total = sum(_payload(_size(path)) for path in files)
         for path in files:
             if total + num_bytes <= self.budget_bytes:
                 return
-            total -= _size(path)
-            path.unlink(missing_ok=True)
+            total -= _payload(_size(path))
+            with contextlib.suppress(PermissionError):  # Windows: another process has it mapped
+                path.unlink(missing_ok=True)
 
 
 # Another process may have removed a file between two looks.
@@ -120,11 +136,56 @@ def _used_at(path: Path) -> float:
 
 
 def _write(path: Path, shape: Sequence[int], dtype: torch.dtype, fill: Fill) -> None:
+    num_bytes = reduce(mul, shape, dtype.itemsize)
     with atomic_path(path) as temporary:
         with temporary.open("r+b") as file:
             # Takes the room at once: a full disk is an error here, and a crash in a mapped page.
-            os.posix_fallocate(file.fileno(), 0, reduce(mul, shape, dtype.itemsize))
+            take_room(file, num_bytes + _tail_bytes(num_bytes))
         fill(_mapped(temporary, shape, dtype, shared=True))
+        with temporary.open("r+b") as file:
+            tail = _tail(_sums(file, num_bytes))
+            file.seek(num_bytes)
+            file.write(tail)
+            sync(file)
+    sync_folder(path.parent)
+
+
+def _tail_bytes(num_bytes: int) -> int:
+    return len(MAGIC) + 4 * -(-num_bytes // BLOCK_BYTES) + 4
+
+
+def _payload(file_bytes: int) -> int:
+    # The budget is for outputs, without their checksums.
+    rest = max(0, file_bytes - len(MAGIC) - 4)
+    return rest - 4 * -(-rest // (BLOCK_BYTES + 4))
+
+
+def _tail(sums: NDArray[np.uint32]) -> bytes:
+    # The checksums of the blocks have one of their own.
+    body = MAGIC + sums.astype("<u4").tobytes()
+    return body + zlib.crc32(body).to_bytes(4, "little")
+
+
+def _sums(file: BinaryIO, num_bytes: int) -> NDArray[np.uint32]:
+    """The checksums of the first `num_bytes` bytes of a file, block by block."""
+    with mmap.mmap(file.fileno(), num_bytes, access=mmap.ACCESS_READ) as whole:
+        flat = np.frombuffer(whole, dtype=np.uint8)
+        found = checksums([flat[at : at + BLOCK_BYTES] for at in range(0, num_bytes, BLOCK_BYTES)])
+        del flat  # the map cannot be closed under it
+    return found
+
+
+def _intact(path: Path, num_bytes: int) -> bool:
+    """Whether a file holds what was written: every byte is looked at."""
+    if num_bytes == 0 or _size(path) != num_bytes + _tail_bytes(num_bytes):
+        return False
+    try:
+        with path.open("rb") as file:
+            file.seek(num_bytes)
+            tail = file.read()
+            return tail == _tail(_sums(file, num_bytes))
+    except (OSError, ValueError):  # unreadable, or shorter by now
+        return False
 
 
 def _mapped(

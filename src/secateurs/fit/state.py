@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
 from secateurs.files import atomic_path, fingerprint
-from secateurs.fit.tensors import write_tensors
+from secateurs.fit.tensors import DamagedError, read_checked, write_checked
 
 
 @dataclass(frozen=True)
@@ -76,17 +75,24 @@ def save_state(path: Path, state: TrainState, identity: dict[str, Any]) -> None:
         "sums": state.sums,
     }
     with atomic_path(path) as temporary:
-        write_tensors(tensors, temporary, {"secateurs": json.dumps(record)})
+        write_checked(tensors, temporary, {"secateurs": json.dumps(record)})
 
 
-def load_state(path: Path, identity: dict[str, Any]) -> TrainState:
-    """Read a state back; InputError when it is damaged or of another configuration."""
+def load_state(path: Path, identity: dict[str, Any]) -> TrainState | None:
+    """Read a state back; None when there is none or it is damaged, and has been removed.
+
+    InputError when it is of another configuration.
+    """
+    if not path.exists():
+        return None
     try:
-        with safe_open(path, framework="pt") as file:
-            record = json.loads(file.metadata()["secateurs"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError, OSError) as error:
-        raise InputError(f"{path}: not a readable training state ({error}); delete it") from None
+        tensors, words = read_checked(path)
+    except DamagedError:
+        path.unlink(missing_ok=True)
+        return None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    record = json.loads(words["secateurs"])
     if record["identity"] != fingerprint(identity):
         raise InputError(f"{path}: state of a training with another configuration; delete it")
     parts: dict[str, dict[str, Tensor]] = {"current": {}, "best": {}, "adam": {}}

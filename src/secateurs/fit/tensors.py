@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import errno
+import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+CHECKSUM = "crc32"
+
+
+class DamagedError(ValueError):
+    """A file of tensors that does not hold what was written."""
 
 
 def write_tensors(
@@ -22,3 +31,39 @@ def write_tensors(
         if f"os error {errno.ENOSPC}" in str(error) or f"os error {errno.EDQUOT}" in str(error):
             raise OSError(errno.ENOSPC, "No space left on device", str(path)) from None
         raise
+
+
+def write_checked(
+    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write contiguous CPU tensors with a checksum over them and the metadata."""
+    words = dict(metadata or {})
+    write_tensors(tensors, path, {**words, CHECKSUM: _checksum(tensors, words)})
+
+
+def read_checked(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a file of `write_checked`.
+
+    Raises DamagedError when anything in it has changed, OSError when it cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            words = dict(file.metadata() or {})
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except OSError:
+        raise
+    except Exception as error:  # what a damaged header makes of the library is not documented
+        raise DamagedError(" ".join(str(error).split()) or type(error).__name__) from None
+    if words.pop(CHECKSUM, None) != _checksum(tensors, words):
+        raise DamagedError("its checksum is another one")
+    return tensors, words
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    found = zlib.crc32(json.dumps(dict(metadata), sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        found = zlib.crc32(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode(), found)
+        flat = tensor.detach().reshape(-1).view(torch.uint8).numpy()
+        found = zlib.crc32(flat.data, found)
+    return f"{found:08x}"

@@ -220,6 +220,8 @@ class _Run:
 
     def resume(self, path: Path) -> None:
         state = load_state(path, asdict(self.config))
+        if state is None:
+            return
         restore(self.tail, state.current)
         load_adam(self.optimizer, self.trained, state.adam)
         self.best = {name: t.to(self.inputs.device) for name, t in state.best.items()}
@@ -315,7 +317,7 @@ def fit(
     function of the configuration and the inputs: a run that was stopped (`stop`, looked at after
     each step) and called again with the same `state_file` gives what an unstopped run gives.
     Raises StopRequested after saving, and InputError for a batch larger than the training set or
-    a state file of another run.
+    a state file of another run; a damaged one is removed, and training begins anew.
     """
     num = len(inputs.images)
     batch_size = num if config.batch_size is None else config.batch_size
@@ -325,7 +327,7 @@ def fit(
             "use a smaller one, or full"
         )
     run = _Run(tail, inputs, config, steps_per_epoch=math.ceil(num / batch_size))
-    if state_file is not None and state_file.exists():
+    if state_file is not None:
         run.resume(state_file)
     true_val = torch.from_numpy(np.asarray(val_labels, dtype=np.int64))
     while run.epoch < config.epochs:

@@ -34,6 +34,8 @@ def result_tables(directory: Path) -> dict[str, list[Row]]:
             f"{directory}: none of {', '.join(FILES)} here and no trial; give the --out of a "
             "study, sweep, search, grid, paper or train"
         )
+    for record in records:
+        record.pop("sha256", None)  # of the rest of the record
     records.sort(key=lambda record: (not record["pretrained"], record["depth"], record["run"]))
     return _of_trials([(record, "") for record in records])
 

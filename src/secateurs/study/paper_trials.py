@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import nn
 
-from secateurs.files import read_json, write_json
 from secateurs.fit.cache import PrefixCache
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Bench
 from secateurs.study.models import evaluate_model
+from secateurs.study.sealed import read_sealed, write_sealed
 from secateurs.study.trials import (
     SharedInputs,
     Store,
@@ -52,16 +52,14 @@ def tested_trials(
             stop.check()
             key = trial_key(bench, trial)
             path = store.root / "trials" / f"{key}.test.json"
-            record = store.read(key)
-            fresh = record is None or not path.exists()
-            if record is None or fresh:
+            record, test = store.read(key), read_sealed(path)
+            fresh = record is None or test is None
+            if record is None or test is None:
                 record, model = run_trial(bench, trial, shared, store, stop=stop, progress=progress)
-                write_json(
-                    path, evaluate_model(model, bench.dataset, "test", bench.device).to_json()
-                )
+                test = evaluate_model(model, bench.dataset, "test", bench.device).to_json()
+                write_sealed(path, test)
                 if keep:
                     save_weights(model, store.weights(key))
-            test = read_json(path)
             records.append(record | {"test": test})
             if keep:
                 _keep_leaders(records, store)
@@ -106,10 +104,9 @@ def network_of(
     progress: Progress = SILENT,
 ) -> nn.Module:
     """A trial's network; trained again, to the same numbers, if its weights are gone."""
-    path = store.weights(record["key"])
-    if path.exists():
+    if store.has_weights(record["key"]):
         model = bench.new_model(seed=0, pretrained=False)
-        load_weights(model, path)
+        load_weights(model, store.weights(record["key"]))
         return model.eval()
     progress.note("the best network's weights are gone: training it once more")
     trial = Trial(record["depth"], record["run"], record["pretrained"])

@@ -67,7 +67,7 @@ def train_model(
     (trial,) = plan_trials(bench)
     store, key = Store(out), trial_key(bench, trial)
     record = store.read(key)
-    if record is not None and store.weights(key).exists():
+    if record is not None and store.has_weights(key):
         model = bench.new_model(seed=0, pretrained=False)
         load_weights(model, store.weights(key))
         model.eval()

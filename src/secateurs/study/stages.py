@@ -14,7 +14,7 @@ import torch
 import torchvision
 
 import secateurs
-from secateurs.files import fingerprint, read_json, write_json
+from secateurs.files import fingerprint
 from secateurs.progress import Progress
 from secateurs.prune.ledger import write_csv, write_parquet
 from secateurs.ship.checkpoint import Loaded, load, save
@@ -27,6 +27,7 @@ from secateurs.study.merged import merged_record
 from secateurs.study.models import evaluate_model, model_spec
 from secateurs.study.price import price
 from secateurs.study.samples import sample_predictions
+from secateurs.study.sealed import read_sealed, write_sealed
 from secateurs.study.sweep import Choice, Record
 
 SCHEMA = 2  # of results.json
@@ -55,14 +56,13 @@ class Stages:
         """The stage's stored result, or a new one when the key differs or a file is gone."""
         path = self.root / "stages" / f"{name}.json"
         identity = fingerprint(key)
-        if path.exists() and all(file.exists() for file in makes):
-            stored = read_json(path)
-            if stored["key"] == identity:
-                return stored["value"]
+        stored = read_sealed(path) if all(file.exists() for file in makes) else None
+        if stored is not None and stored.get("key") == identity and "value" in stored:
+            return stored["value"]
         started = time.perf_counter()
         value = compute()
         value.setdefault("timing", {"seconds": time.perf_counter() - started})
-        write_json(path, {"key": identity, "value": value})
+        write_sealed(path, {"key": identity, "value": value})
         return value
 
 

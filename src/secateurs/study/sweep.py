@@ -205,7 +205,7 @@ def chosen_model(
 ) -> torch.nn.Module:
     """The chosen trial's network; trained again, to the same numbers, if its weights are gone."""
     key = choice.record["key"]
-    if store.weights(key).exists():
+    if store.has_weights(key):
         model = bench.new_model(seed=0, pretrained=False)
         load_weights(model, store.weights(key))
         return model.eval()

@@ -12,22 +12,21 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from secateurs.errors import InputError
-from secateurs.files import atomic_path, fingerprint, read_json, write_json
+from secateurs.files import atomic_path, fingerprint
 from secateurs.fit.cache import PrefixCache
 from secateurs.fit.images import ViewPlan
 from secateurs.fit.inputs import Inputs, extend_inputs, prepare_inputs
 from secateurs.fit.memory import memory_kept
-from secateurs.fit.tensors import write_tensors
+from secateurs.fit.tensors import DamagedError, read_checked, write_checked
 from secateurs.fit.train import Epoch, Fit, fit
 from secateurs.nets.backbones import layers
 from secateurs.nets.depth import freeze, split_at, train_mode
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Bench
+from secateurs.study.sealed import read_sealed, write_sealed
 
 TRIAL_FORMAT = 2
 WAIT_S = 0.5  # between looks at what another process holds
@@ -226,6 +225,17 @@ class Store:
         """The trained network of a trial that leads its depth."""
         return self.root / "trials" / f"{key}.weights.safetensors"
 
+    def has_weights(self, key: str) -> bool:
+        """Whether the trained network of a trial is there; removes it when it is damaged."""
+        try:
+            read_checked(self.weights(key))
+        except DamagedError:
+            self.weights(key).unlink(missing_ok=True)
+            return False
+        except OSError:
+            return False
+        return True
+
     @contextmanager
     def claim(self, name: str) -> Generator[bool]:
         """Hold `name` (a trial's key) for this process; gives False when another one has it.
@@ -256,9 +266,9 @@ class Store:
             time.sleep(WAIT_S)
 
     def read(self, key: str) -> dict[str, Any] | None:
-        """A finished trial's record, or None."""
-        path = self.record(key)
-        return read_json(path) if path.exists() else None
+        """A finished trial's record; None when there is none, or it is damaged."""
+        record = read_sealed(self.record(key))
+        return record if record is not None and record.get("key") == key else None
 
 
 def save_weights(model: torch.nn.Module, path: Path) -> None:
@@ -267,14 +277,14 @@ def save_weights(model: torch.nn.Module, path: Path) -> None:
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
     with atomic_path(path) as temporary:
-        write_tensors(state, temporary)
+        write_checked(state, temporary)
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:
     """Read a network's state back into a model of the same shape."""
     try:
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError, OSError) as error:
+        model.load_state_dict(read_checked(path)[0])
+    except (DamagedError, RuntimeError, OSError) as error:
         raise InputError(f"{path}: not this network's weights ({error}); delete it") from None
 
 
@@ -349,6 +359,6 @@ def _run_trial(
     seconds = {"seconds": time.perf_counter() - started, "frozen_seconds": prepared - started}
     record = _record(bench, trial, key, result, seconds)
     record["num_trained_parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    write_json(store.record(key), record)
+    write_sealed(store.record(key), record)
     store.state(key).unlink(missing_ok=True)
     return record, model.to(memory_format=torch.contiguous_format).eval()

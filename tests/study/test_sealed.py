@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from damage import damaged
+from secateurs.files import write_json
+from secateurs.study.config import StudyConfig
+from secateurs.study.sealed import read_sealed, write_sealed
+from secateurs.study.single import train_model
+from secateurs.study.trials import Store, load_weights, prefix_cache, save_weights
+
+RECORD = {"key": "k", "run": 0, "val_accuracy": 0.8125, "curve": [{"epoch": 0, "loss": 1e-9}]}
+
+
+def test_a_damaged_record_is_none_and_never_another_one(tmp_path: Path):
+    path = tmp_path / "x.json"
+    assert read_sealed(path) is None
+    write_sealed(path, RECORD)
+    assert read_sealed(path) == RECORD
+    for name, content in damaged(path.read_bytes(), flips=60):
+        path.write_bytes(content)
+        assert read_sealed(path) in (None, RECORD), name  # a bit of white space changes nothing
+
+
+@pytest.mark.parametrize("text", ["true", "[1]", "NaN", '{"a": NaN, "sha256": "x"}', "[" * 10**5])
+def test_other_json_is_none(tmp_path: Path, text: str):
+    (tmp_path / "x.json").write_text(text)
+    assert read_sealed(tmp_path / "x.json") is None
+
+
+def test_records_of_earlier_versions_are_read(tmp_path: Path):
+    write_json(tmp_path / "x.json", RECORD)
+    assert read_sealed(tmp_path / "x.json") == RECORD
+
+
+def test_a_trial_under_another_key_is_none(tmp_path: Path):
+    store = Store(tmp_path)
+    write_sealed(store.record("k"), RECORD)
+    write_sealed(store.record("other"), RECORD)
+    write_sealed(store.record("none"), {"run": 1})
+    assert store.read("k") == RECORD
+    assert store.read("other") is None
+    assert store.read("none") is None
+
+
+def test_damaged_weights_are_gone(tmp_path: Path):
+    store, net = Store(tmp_path), nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    path = store.weights("k")
+    assert not store.has_weights("k")
+    save_weights(net, path)
+    assert store.has_weights("k")
+    for name, content in damaged(path.read_bytes(), flips=40):
+        path.write_bytes(content)
+        assert not store.has_weights("k"), name
+        assert not path.exists(), name
+    save_weights(net, path)
+    other = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    load_weights(other, path)
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
+
+
+def test_damage_to_any_cache_changes_no_number(flags: Path, tmp_path: Path):
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    config = StudyConfig(
+        backbone="mobilenet_v3_small",
+        weights="none",
+        depths=(50,),
+        runs=1,
+        scratch_runs=0,
+        epochs=1,
+        views=1,
+        batch_size=14,
+        precision="float32",
+    )
+
+    def train() -> dict[str, object]:
+        kept = prefix_cache(out, 1.0, "keep")
+        answer = train_model(str(flags), config, out, cache=cache, prefix_cache=kept)
+        return {name: value for name, value in answer.items() if name != "timing"}
+
+    first = train()
+    kinds = ("frozen/*.bin", "trials/*.weights.safetensors", "trials/*.json")
+    files = [path for kind in kinds for path in out.glob(kind)]
+    files += [path for kind in ("images/*.npy", "audit/*.npz") for path in cache.glob(kind)]
+    assert len(files) == 7
+    for path in files:
+        data = path.read_bytes()
+        middle = len(data) // 2
+        path.write_bytes(data[:middle] + bytes(len(data) - middle))
+    assert train() == first
