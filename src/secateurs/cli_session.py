@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secateurs.native_stderr import leave_stderr_to_us
 from secateurs.progress import Progress, progress_of
 
 if TYPE_CHECKING:
@@ -35,10 +36,16 @@ class Session:
 def session_of(
     cache: Path | None, *, as_json: bool = False, quiet: bool = False, progress: str = "auto"
 ) -> Session:
-    """The session that a command's options ask for."""
+    """The session that a command's options ask for.
+
+    With `quiet` or progress "json" or "none" nothing but our own lines is printed on stderr.
+    """
     from secateurs.files import cache_dir
 
-    return Session(progress_of(progress, quiet=quiet), cache or cache_dir(), as_json)
+    chosen = progress_of(progress, quiet=quiet)
+    if quiet or progress in ("json", "none"):
+        leave_stderr_to_us()
+    return Session(chosen, cache or cache_dir(), as_json)
 
 
 def config_of(preset: str = "quick", **words: Any) -> StudyConfig:
