@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,10 @@ def test_a_folder_that_cannot_be_synced_does_no_harm(
     assert len(synced) == 1
 
 
-def test_checksums_are_of_each_part():
+def test_checksums_are_of_each_part(monkeypatch: pytest.MonkeyPatch):
     parts = [np.frombuffer(text, np.uint8) for text in (b"123456789", b"", b"a")]
     assert checksums(parts).tolist() == [0xCBF43926, 0, 0xE8B7BE43]
+    assert checksums(np.zeros((0, 3), np.uint8)).tolist() == []
+    monkeypatch.setattr(disk, "_BATCH_BYTES", 6)
+    rows = np.arange(70, dtype=np.uint8).reshape(35, 2)
+    assert checksums(rows).tolist() == [zlib.crc32(row.tobytes()) for row in rows]

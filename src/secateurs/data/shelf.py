@@ -128,7 +128,7 @@ def read_shelf(
         return None
     for array, expected in zip(arrays, checks.T, strict=True):
         assert array is not None
-        if not np.array_equal(checksums(list(array)), expected):
+        if not np.array_equal(checksums(array), expected):
             return None
     return arrays[0], arrays[1]
 
