@@ -129,6 +129,8 @@ def test_one_step_at_a_time(flags: Path, tmp_path: Path, cache: str, capsys, mon
     assert (code, err) == (0, "")
     trained = json.loads(out)
     assert trained["depth"] == 53
+    text = call(*[word for word in train if word != "--json"])[1]
+    assert "caution: only" in text and "--group-by" not in text
     assert len(trained["curve"]) == 2
     code, out, _ = call(*train)  # all is done: it only answers
     assert json.loads(out)["timing"] == trained["timing"]

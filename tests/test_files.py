@@ -55,3 +55,33 @@ def test_json_is_read_from_regular_files_only(tmp_path: Path):
     os.mkfifo(tmp_path / "x.json")
     with pytest.raises(InputError, match=r"x\.json: not readable as JSON .*named pipe"):
         read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[" * 100_000, "too deeply nested"),
+        (b'{"a":' * 100_000, "too deeply nested"),
+        (b'{"seed": ' + b"9" * 5000 + b"}", "Exceeds the limit"),
+        (b"NaN", "NaN is not a finite number"),
+        (b"[-Infinity]", "-Infinity is not a finite number"),
+        (b"[1e999]", "1e999 is not a finite number"),
+        (b"\xff\xfe{}", "can't decode byte"),
+        (b"", "Expecting value"),
+    ],
+)
+def test_hostile_json_is_one_line(content: bytes, message: str, tmp_path: Path):
+    path = tmp_path / "model.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as told:
+        read_json(path)
+    assert str(told.value).startswith(f"{path}: not readable as JSON (")
+    assert "\n" not in str(told.value) and len(str(told.value)) < 300 + len(str(path))
+
+
+def test_json_is_read_up_to_a_bound(tmp_path: Path):
+    path = tmp_path / "large.json"
+    path.write_bytes(b'"' + b"x" * 100 + b'"')
+    assert read_json(path) == "x" * 100
+    with pytest.raises(InputError, match=r"larger than 50 bytes"):
+        read_json(path, max_bytes=50)

@@ -45,7 +45,7 @@ from secateurs.stopping import stop_on_interrupt
 def evaluate(
     model: Model,
     data: Data,
-    side: Annotated[str, typer.Option(help="train, val, test, or all that it has not seen.")] = "test",
+    side: Annotated[str, typer.Option(help="train, val, test, or all it has not seen.")] = "test",
     split: OwnSplit = None,
     group_by: GroupBy = None,
     seed: OwnSeed = None,

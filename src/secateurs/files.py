@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import stat
@@ -18,6 +19,7 @@ from typing import Any
 from secateurs.errors import InputError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+MAX_JSON_BYTES = 64 << 20
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
@@ -111,14 +113,30 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, to_json(value) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; raises InputError that names the file when it is missing or broken."""
+def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """Read JSON of a regular file, whatever it holds, in bounded memory.
+
+    Raises InputError that names the file when it is missing, larger than `max_bytes`, broken, too
+    deeply nested, or holds a number that is not finite or has thousands of digits.
+    """
     try:
-        return json.loads(read_regular(path).decode("utf-8"))
+        text = read_regular(path, max_bytes=max_bytes).decode("utf-8")
+        return json.loads(text, parse_constant=_finite, parse_float=_finite)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})") from None
+    except RecursionError:
+        raise InputError(f"{path}: not readable as JSON (too deeply nested)") from None
+    # A broken text, a broken encoding, and a whole number with too many digits.
+    except (OSError, ValueError, MemoryError) as error:
+        reason = (str(error) or "too large").splitlines()[0]
+        raise InputError(f"{path}: not readable as JSON ({reason})") from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return value
 
 
 def fingerprint(value: Any) -> str:
