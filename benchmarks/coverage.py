@@ -211,7 +211,7 @@ def main() -> None:
     from secateurs.files import read_json, write_json
 
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    words.add_argument("networks", nargs="*", help="names, in this order; all of torchvision's if none")
+    words.add_argument("networks", nargs="*", help="in this order; all if none")
     words.add_argument("--json", type=Path, help="all rows; read again to go on")
     words.add_argument("--failed", action="store_true", help="run those that did not pass again")
     words.add_argument("--again", action="store_true", help="run those that are there again")

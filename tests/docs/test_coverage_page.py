@@ -6,11 +6,11 @@ import json
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from coverage_table import END, START, measured_part
 
+ROOT = Path(__file__).parents[2]
 MEASURED = json.loads((ROOT / "benchmarks" / "measured" / "coverage.json").read_text())
 
 
