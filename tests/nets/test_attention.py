@@ -69,3 +69,53 @@ def test_networks_without_it_come_back_as_they_are():
     assert open_attention(model) is model
     other = nn.Sequential(nn.MultiheadAttention(8, 2))  # places first, which is not followed
     assert open_attention(other) is other
+
+
+def encoder(**words: object) -> nn.Module:
+    layer = nn.TransformerEncoderLayer(16, 4, 24, batch_first=True, **words)
+    return nn.TransformerEncoder(layer, 2)
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor is True:UserWarning")
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize(
+    "words", [{}, {"norm_first": True}, {"bias": False}, {"activation": "gelu"}]
+)
+@pytest.mark.parametrize("mask", ["none", "causal", "padding", "both"])
+@pytest.mark.parametrize("grad", [False, True])
+def test_pytorchs_own_encoder_computes_the_same(words: dict[str, object], mask: str, grad: bool):
+    torch.manual_seed(0)
+    model = drawn(encoder(**words))
+    opened = open_attention(model)
+    assert is_open(opened)
+    x = torch.randn(3, 5, 16, dtype=torch.float64)
+    more: dict[str, torch.Tensor] = {}
+    if mask in ("causal", "both"):
+        more["mask"] = torch.ones(5, 5).triu(1).bool()
+    if mask in ("padding", "both"):
+        more["src_key_padding_mask"] = torch.arange(5).expand(3, 5) > 3
+    with torch.set_grad_enabled(grad):
+        expected, got = model(x, **more), opened(x, **more)
+    places = 4 if mask in ("padding", "both") else 5  # what is padding is anything
+    torch.testing.assert_close(got[:, :places], expected[:, :places], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("need_weights", [False, True])
+@pytest.mark.parametrize("average", [False, True])
+@pytest.mark.parametrize("kind", ["self", "cross", "one image"])
+def test_attention_is_called_as_pytorchs_is(need_weights: bool, average: bool, kind: str):
+    torch.manual_seed(0)
+    given = nn.MultiheadAttention(16, 4, batch_first=True).double().eval()
+    opened = open_attention(given)
+    x, other = torch.randn(2, 5, 16).double(), torch.randn(2, 7, 16).double()
+    parts = {"self": (x, x, x), "cross": (x, other, other), "one image": (x[0],) * 3}[kind]
+    mask = torch.randn(5, parts[1].shape[-2]).double()
+    for attn_mask in (None, mask, mask > 1):
+        words = {
+            "need_weights": need_weights,
+            "attn_mask": attn_mask,
+            "average_attn_weights": average,
+        }
+        expected, got = given(*parts, **words), opened(*parts, **words)
+        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+    assert (opened.num_heads, opened.embed_dim) == (4, 16)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -105,3 +107,25 @@ def test_a_layer_that_does_not_run_or_runs_twice_is_told():
         collected(Odd(), {"used": 1, "idle": 1}, [torch.randn(2, 4)])
     with pytest.raises(InputError, match="layer idle does not run"):
         collected(Odd(), {"idle": 1}, [torch.randn(2, 4)])
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"padding": "same", "kernel_size": (4, 3)},
+        {"padding": "same", "kernel_size": 3, "dilation": (1, 2)},
+        {"padding": "valid", "kernel_size": 3, "stride": 2},
+        {"padding": (1, 2), "kernel_size": (3, 5), "stride": (2, 1)},
+    ],
+)
+def test_patches_with_borders_of_any_kind(mode: str, words: dict[str, Any]):
+    torch.manual_seed(0)
+    layer = nn.Conv2d(2, 3, padding_mode=mode, **words)
+    x = torch.randn(4, 2, 7, 9)
+    output = layer(x)
+    every = torch.arange(output[0, 0].numel()).expand(4, -1)
+    rows = rows_of(layer, x, output, every)
+    expected = rows @ layer.weight.flatten(1).T + layer.bias
+    torch.testing.assert_close(expected, outputs_at(layer, output, every), rtol=1e-4, atol=1e-5)

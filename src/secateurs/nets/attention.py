@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torchvision.models.maxvit import RelativePositionalMultiHeadAttention
 from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
 
+from secateurs.nets.trace import attribute_memo
+
 
 class Lookup(nn.Module):
     """Tables that attention reads and that do not change with its heads."""
@@ -30,29 +32,103 @@ class Lookup(nn.Module):
 
 
 class HeadAttention(nn.Module):
-    """Self-attention of nn.MultiheadAttention over (images, places, channels)."""
+    """Attention of nn.MultiheadAttention over (images, places, channels), called as that is.
+
+    The attributes that PyTorch's own transformer layers read are there; they say that the layers'
+    fused kernel, which knows no fewer heads, is not to be used.
+    """
+
+    batch_first = True
+    _qkv_same_embed_dim = False
 
     def __init__(self, given: nn.MultiheadAttention) -> None:
         super().__init__()
         self.head_dim, self.dropout = given.head_dim, given.dropout
+        self.embed_dim = given.embed_dim
         weight, bias = given.in_proj_weight, given.in_proj_bias
         self.qkv = _linear(weight, bias)
         self.proj = _linear(given.out_proj.weight, given.out_proj.bias)
         self.train(given.training)
 
+    @property
+    def num_heads(self) -> int:
+        """How many heads there are now."""
+        return self.qkv.out_features // (3 * self.head_dim)
+
+    @property
+    def in_proj_weight(self) -> Tensor:
+        """Weights of queries, keys and values, one below the other."""
+        return self.qkv.weight
+
+    @property
+    def in_proj_bias(self) -> Tensor | None:
+        """Their biases."""
+        return self.qkv.bias
+
+    @property
+    def out_proj(self) -> nn.Linear:
+        """The layer that mixes the heads."""
+        return self.proj
+
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False
-    ) -> tuple[Tensor, None]:
-        """The attended values, and no weights."""
-        assert key is query and value is query and not need_weights
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The attended values, and the weights if they are wanted, as nn.MultiheadAttention's."""
+        if query.ndim == 2:  # one image, without an axis for images
+            one = self.forward(
+                *(part[None] for part in (query, key, value)),
+                key_padding_mask=None if key_padding_mask is None else key_padding_mask[None],
+                need_weights=need_weights,
+                attn_mask=attn_mask,
+                average_attn_weights=average_attn_weights,
+            )
+            return one[0][0], None if one[1] is None else one[1][0]
+        if key is query and value is query:
+            parts = self.qkv(query).chunk(3, -1)
+        else:
+            parts = tuple(
+                self.qkv(part).chunk(3, -1)[k] for k, part in enumerate((query, key, value))
+            )
         # (images, heads, places, head_dim)
-        q, k, v = (
-            part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for part in self.qkv(query).chunk(3, -1)
-        )
+        q, k, v = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in parts)
+        mask = _mask(attn_mask, key_padding_mask, q)
         p = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=p)
-        return self.proj(mixed.transpose(1, 2).flatten(2)), None
+        weights: Tensor | None = None
+        if need_weights:
+            scores = q @ k.transpose(-2, -1) * self.head_dim**-0.5
+            weights = F.softmax(scores if mask is None else scores + mask, -1)
+            mixed = F.dropout(weights, p) @ v
+            weights = weights.mean(1) if average_attn_weights else weights
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
+        return self.proj(mixed.transpose(1, 2).flatten(2)), weights
+
+
+def _mask(attn_mask: Tensor | None, padding: Tensor | None, like: Tensor) -> Tensor | None:
+    """What is added to scores (images, heads, places, places); True in a mask forbids a place."""
+    found: Tensor | None = None
+    if attn_mask is not None:
+        found = _added(attn_mask, like)
+        if found.ndim == 3:  # one for each image and head
+            found = found.unflatten(0, (len(like), -1))
+    if padding is not None:
+        spread = _added(padding, like)[:, None, None, :]
+        found = spread if found is None else found + spread
+    return found
+
+
+def _added(mask: Tensor, like: Tensor) -> Tensor:
+    if mask.dtype != torch.bool:
+        return mask.to(like.dtype)
+    return torch.zeros_like(mask, dtype=like.dtype).masked_fill(mask, float("-inf"))
 
 
 class BiasedAttention(nn.Module):
@@ -191,14 +267,24 @@ def open_attention(model: nn.Module) -> nn.Module:
     >>> is_open(open_attention(build("vit_b_32", 2)))
     True
     """
+    crossing = {
+        id(module.multihead_attn)
+        for module in model.modules()
+        if isinstance(module, nn.TransformerDecoderLayer)
+    }
     opened = {
         path: made
         for path, module in model.named_modules()
-        if (made := _opened(module)) is not None
+        if id(module) not in crossing and (made := _opened(module)) is not None
     }
     if not opened:
         return model
-    return copy.deepcopy(model, {id(model.get_submodule(p)): m for p, m in opened.items()})
+    memo = attribute_memo(model)
+    result = copy.deepcopy(model, memo | {id(model.get_submodule(p)): m for p, m in opened.items()})
+    for module in result.modules():
+        if isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False  # which only the fused kernel takes
+    return result
 
 
 def _opened(module: nn.Module) -> nn.Module | None:

@@ -36,7 +36,7 @@ def macs(model: nn.Module, *, size: int = 224) -> int:
     >>> macs(nn.Conv2d(3, 4, 3), size=10)
     6912
     """
-    bare = skeleton(model)
+    bare = skeleton(model).requires_grad_(False)  # the counter follows gradients
     image = torch.empty(1, 3, size, size, device="meta", dtype=next(bare.parameters()).dtype)
     # A fused attention kernel would hide its products from the counter.
     fused = torch.backends.mha.get_fastpath_enabled()

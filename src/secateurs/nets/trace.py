@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -98,17 +99,7 @@ def copied(
     >>> copied(nn.Linear(3, 2), lambda tensor: tensor.double()).weight.dtype
     torch.float64
     """
-    memo: dict[int, object] = {}
-    for path, module in model.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            raise InputError(
-                f"{path or 'the network'}: compiled by TorchScript, so that its layers cannot be "
-                "cut; give the module that it was made from"
-            )
-        for name, value in vars(module).items():
-            if name not in ("_parameters", "_buffers", "_modules"):
-                for tensor in tensors_of(value):
-                    memo[id(tensor)] = change(tensor.detach())
+    memo = attribute_memo(model, change)
     for name, parameter in model.named_parameters():
         if isinstance(parameter, UninitializedParameter):
             raise InputError(f"{name}: not initialised yet; run the network on an image first")
@@ -127,6 +118,28 @@ def copied(
         ) from error
 
 
+def attribute_memo(
+    model: nn.Module, change: Callable[[Tensor], Tensor] = lambda tensor: tensor.clone()
+) -> dict[int, object]:
+    """What `copy.deepcopy` has to know of tensors that modules keep as plain attributes.
+
+    Each, without its history, goes through `change`: a tensor with a history cannot be copied.
+    Raises InputError for modules that TorchScript compiled, which cannot be copied in this way.
+    """
+    memo: dict[int, object] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise InputError(
+                f"{path or 'the network'}: compiled by TorchScript, so that its layers cannot be "
+                "cut; give the module that it was made from"
+            )
+        for name, value in vars(module).items():
+            if name not in ("_parameters", "_buffers", "_modules"):
+                for tensor in tensors_of(value):
+                    memo[id(tensor)] = change(tensor.detach())
+    return memo
+
+
 def is_chain(module: nn.Module) -> bool:
     """Whether a module's children run one after the other and nothing else happens in it.
 
@@ -140,21 +153,30 @@ def is_chain(module: nn.Module) -> bool:
 
 
 def tensors_of(result: object) -> list[Tensor]:
-    """All tensors in nested lists, tuples, mappings and records, in order.
+    """All tensors in nested lists, tuples, mappings, records and plain objects, in order.
 
     >>> len(tensors_of({"out": torch.zeros(2), "aux": [torch.zeros(1), None]}))
     2
     """
+    return _tensors_of(result, set())
+
+
+def _tensors_of(result: object, seen: set[int]) -> list[Tensor]:
     if isinstance(result, Tensor):
         return [result]
     parts: list[object] = []
+    if id(result) in seen or isinstance(result, nn.Module | type):
+        return []
     if isinstance(result, Mapping):
         parts = list(result.values())
     elif isinstance(result, list | tuple | set | frozenset):
         parts = list(result)
-    elif is_dataclass(result) and not isinstance(result, type):
+    elif is_dataclass(result):
         parts = [getattr(result, one.name, None) for one in fields(result)]
-    return [tensor for part in parts for tensor in tensors_of(part)]
+    elif isinstance(result, SimpleNamespace):
+        parts = list(vars(result).values())
+    seen = seen | {id(result)}
+    return [tensor for part in parts for tensor in _tensors_of(part, seen)]
 
 
 def first_line(error: BaseException) -> str:

@@ -57,9 +57,38 @@ def follow(bare: nn.Module, image: Tensor) -> Followed:
 
     Returns the ties between numbers, what each convolution, linear layer and batch norm did, in
     the order in which they ran, and the products of those layers and of attention. What the network
-    gives is fixed for the reason `OUTPUT`.
+    gives is fixed for the reason `OUTPUT`. Where layers do not run in evaluation, as auxiliary
+    heads, it runs in training too: what they read stays as well.
     """
     flow = _Flow(bare)
+    _run(flow, bare, image)
+    found = Followed(flow.ties, flow.events, flow.products)
+    ran = {event.path for event in flow.events}
+    idle = [
+        path
+        for path, module in bare.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear) and path not in ran
+    ]
+    if idle:
+        flow.events, flow.products = [], []
+        try:
+            _run(flow, bare.train(), torch.cat([image, image]))  # a norm needs two images
+        except Exception:  # it does not train on such an image: nothing can be said
+            flow.events = []
+        finally:
+            bare.eval()
+        first = {(event.path, event.side): event.numbers for event in found.events}
+        for event in flow.events:
+            same = first.get((event.path, event.side))
+            if same is not None and same.shape == event.numbers.shape:
+                flow.ties.tie(same, event.numbers)
+            elif event.path in idle:
+                why = f"{event.path} reads it, which runs in training only"
+                flow.ties.fix(event.numbers, why)
+    return found
+
+
+def _run(flow: _Flow, bare: nn.Module, image: Tensor) -> None:
     handles = [
         module.register_forward_pre_hook(flow.enter(path)) for path, module in bare.named_modules()
     ]
@@ -73,7 +102,6 @@ def follow(bare: nn.Module, image: Tensor) -> Followed:
     for tensor in tensors_of(result):
         if (numbers := flow.numbers_of(tensor)) is not None:
             flow.ties.fix(numbers, OUTPUT)
-    return Followed(flow.ties, flow.events, flow.products)
 
 
 class _Flow(Operations, TorchDispatchMode):
@@ -85,15 +113,22 @@ class _Flow(Operations, TorchDispatchMode):
         self.events: list[Event] = []
         self.kept: list[Tensor] = []
         self.layers = _Layers()
+        tied: set[int] = set()  # one weight in several layers
         for path, module in bare.named_modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
-                self.layers.weights[id(module.weight)] = (path, module)
+                # A weight that is computed from others is no parameter, and new in every run.
+                weight = dict(module.named_parameters(recurse=False)).get("weight")
+                if weight is not None:
+                    tied |= {id(weight)} & self.layers.weights.keys()
+                    self.layers.weights[id(weight)] = (path, module)
             elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 for tensor in (module.weight, module.running_mean):
                     if tensor is not None:
                         self.layers.norms[id(tensor)] = path
             elif isinstance(module, BiasedAttention):
                 self._heads(path, module)
+        for weight in tied:
+            del self.layers.weights[weight]
 
     def _heads(self, path: str, module: BiasedAttention) -> None:
         """Numbers for the rows of its parameters, of which each head has one."""
@@ -194,5 +229,9 @@ class _Flow(Operations, TorchDispatchMode):
             self.ties.fix(numbers, f"{self._where()} norms it with what is no layer's")
             return
         passed = self._channels(numbers, x.shape[1], 1)
+        for event in self.events:
+            if event.path == path:  # its channels would go with the units of both places
+                self.ties.fix(event.numbers, f"{self._where()} runs more than once")
+                self.ties.fix(passed, f"{self._where()} runs more than once")
         self.events.append(Event(path, "both", passed))
         self._set(out, passed.reshape([1, -1, *[1] * (x.ndim - 2)]))

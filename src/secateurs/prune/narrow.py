@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.nets.attention import BiasedAttention
-from secateurs.nets.trace import check_device
+from secateurs.nets.trace import attribute_memo, check_device
 from secateurs.prune.groups import Group, Groups, Whole
 from secateurs.prune.parity import PARITY_LIMIT as PARITY_LIMIT
 from secateurs.prune.parity import Comparison, Run, compared
@@ -34,7 +34,7 @@ def narrow(model: nn.Module, groups: Sequence[Group], survivors: Survivors) -> n
     """
     gone = {side: gone_channels(groups, survivors, reads=side == "in") for side in ("out", "in")}
     touched = gone["out"].keys() | gone["in"].keys()
-    memo: dict[int, object] = {}
+    memo = attribute_memo(model)
     for path in touched:
         module = model.get_submodule(path)
         for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):

@@ -169,7 +169,10 @@ def compared(
 def double(model: nn.Module) -> nn.Module:
     """A float64 copy, without a float32 copy on the way."""
     return copied(
-        model, lambda tensor: tensor.double() if tensor.is_floating_point() else tensor.clone()
+        model,
+        lambda tensor: (
+            tensor.to(torch.float64, copy=True) if tensor.is_floating_point() else tensor.clone()
+        ),
     )
 
 

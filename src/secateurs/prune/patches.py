@@ -38,8 +38,7 @@ def rows_of(layer: nn.Module, received: Tensor, output: Tensor, position: Tensor
         index = position[:, :, None].expand(-1, -1, flat.shape[-1])
         return flat.gather(1, index).transpose(0, 1).flatten(0, 1)
     assert isinstance(layer, nn.Conv2d) and layer.groups == 1
-    assert not isinstance(layer.padding, str)
-    padded = F.pad(received, (layer.padding[1],) * 2 + (layer.padding[0],) * 2)
+    padded = _padded(layer, received, output)
     width, across = padded.shape[-1], output.shape[-1]
     top = (position // across) * layer.stride[0]
     left = (position % across) * layer.stride[1]
@@ -52,6 +51,39 @@ def rows_of(layer: nn.Module, received: Tensor, output: Tensor, position: Tensor
     index = place.flatten(1)[:, None].expand(-1, flat.shape[1], -1)
     found = flat.gather(2, index).view(images, -1, positions, kernel)
     return found.permute(2, 0, 1, 3).reshape(positions * images, -1)
+
+
+def _padded(layer: nn.Conv2d, received: Tensor, output: Tensor) -> Tensor:
+    """What the kernel of a convolution runs over: the input with its borders, of any kind."""
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    around: list[int] = []  # left, right, top, bottom
+    for axis in (1, 0):
+        reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
+        if type(layer).forward is not nn.Conv2d.forward:
+            # A class that pads by itself, as TensorFlow does: what its output needs, on both sides.
+            needed = (output.shape[2 + axis] - 1) * layer.stride[axis] + reach + 1
+            missing = max(0, needed - received.shape[2 + axis])
+        elif isinstance(layer.padding, str):
+            missing = reach if layer.padding == "same" else 0
+        else:
+            missing = 2 * layer.padding[axis]
+        around += [missing // 2, missing - missing // 2]
+    return F.pad(received, around, mode)
+
+
+def _check_rows(path: str, layer: nn.Module, rows: Tensor, outputs: Tensor) -> None:
+    """Raise InputError where a layer of its own class does not multiply the rows by its weights."""
+    if type(layer).forward in (nn.Conv2d.forward, nn.Linear.forward):
+        return
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    bias = 0 if layer.bias is None else layer.bias
+    expected = rows @ layer.weight.flatten(1).T + bias
+    scale = max(float(expected.abs().max()), float(outputs.abs().max())) if len(rows) else 0.0
+    if not torch.allclose(expected, outputs, rtol=0, atol=1e-2 * scale):
+        raise InputError(
+            f"layer {path}: its class {type(layer).__name__} does more than multiply its input by "
+            "its weights, which is not known"
+        )
 
 
 def outputs_at(layer: nn.Module, output: Tensor, position: Tensor) -> Tensor:
@@ -81,31 +113,33 @@ def visit_rows(
     positions depend on the seed, the layer's path, the size of its output and the batch's number
     alone, so that another network of the same layers is looked at in the same places; `drawn_as`
     looks at a layer in the places of another. No batch runs further than the last of the layers.
-    Raises InputError when one of them does not run exactly once, and when the images are on another
-    device than the model.
+    Raises InputError when one of them does not run exactly once, and for batches as `check_batches`
+    does.
     """
     seen: dict[str, int] = {}
     number = 0
-    for batch in batches[:1]:
-        check_device(model, batch)
+    check_batches(model, batches)
 
     def watch(path: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
-        def hook(_: nn.Module, received: tuple[Tensor, ...], output: Tensor) -> None:
+        def hook(
+            _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor
+        ) -> None:
+            received = args[0] if args else kwargs["input"]
+            if isinstance(layer, nn.Conv2d) and received.ndim != 4:
+                raise InputError(f"layer {path} receives an image without an axis for images")
             if path in seen:
                 raise InputError(f"layer {path} runs more than once: shared layers are not pruned")
             seen[path] = number
             place = (drawn_as or {}).get(path, path)
             position = _positions(layer, output, layers[path], seed, place, number)
-            visit(
-                path,
-                rows_of(layer, received[0], output, position),
-                outputs_at(layer, output, position),
-                len(output),
-            )
+            rows = rows_of(layer, received, output, position)
+            outputs = outputs_at(layer, output, position)
+            _check_rows(path, layer, rows, outputs)
+            visit(path, rows, outputs, len(output))
             if len(seen) == len(layers):
                 raise _Reached
 
-        return layer.register_forward_hook(hook)
+        return layer.register_forward_hook(hook, with_kwargs=True)
 
     handles = [watch(path, model.get_submodule(path)) for path in layers]
     try:
@@ -122,6 +156,21 @@ def visit_rows(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def check_batches(model: nn.Module, batches: Sequence[Tensor]) -> None:
+    """Raise InputError unless there are images, all finite, of one size, on the model's device."""
+    if not any(len(batch) for batch in batches):
+        raise InputError("batches: no images to measure anything on")
+    check_device(model, batches[0])
+    for batch in batches:
+        if batch.shape[1:] != batches[0].shape[1:]:
+            raise InputError(
+                f"batches: expected images of one size, got {tuple(batches[0].shape[1:])} and "
+                f"{tuple(batch.shape[1:])}"
+            )
+        if not bool(batch.isfinite().all()):
+            raise InputError("images: values that are not finite (NaN or infinite)")
 
 
 def _positions(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
-from secateurs.nets.trace import is_chain
+from secateurs.nets.trace import attribute_memo, is_chain
 from secateurs.prune.parity import compared, double
 
 ELEMENTWISE: tuple[type[nn.Module], ...] = (
@@ -199,7 +199,7 @@ def remove_units(
     new_weight = following.weight.detach()[:, columns] if weight is None else weight
     new_bias = following.bias if bias is None else bias
     # Known to deepcopy beforehand, so that the large weights are never copied only to be cut.
-    memo: dict[int, object] = {
+    memo = attribute_memo(model) | {
         id(layer): _linear(
             layer,
             layer.weight.detach()[rows] if incoming_weight is None else incoming_weight,

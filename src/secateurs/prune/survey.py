@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
-from secateurs.nets.trace import eval_mode, skeleton
+from secateurs.nets.trace import eval_mode, first_line, skeleton, tensors_of
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.groups import Group, Member
-from secateurs.prune.patches import Run, visit_rows
+from secateurs.prune.history import KeptHistory
+from secateurs.prune.patches import Run, check_batches, visit_rows
 from secateurs.prune.surgeon import Elimination, Reader, eliminate
 
 ROWS_PER_INPUT = 4  # samples for each input of a reader, where its positions give so many
@@ -55,6 +56,7 @@ def survey(
     The images run through the network once; of the inputs of each reader only the Gram matrix is
     kept or, where there are fewer samples than inputs, the samples.
     """
+    check_batches(model, batches)
     num_images = sum(len(batch) for batch in batches)
     readers = reader_paths(model, groups)
     positions = {path: _num_positions(model.get_submodule(path), num_images) for path in readers}
@@ -123,7 +125,7 @@ class _Sums:
             self.gram = torch.zeros(self.inputs, self.inputs, device=rows.device)
             self.total = torch.zeros(self.inputs, dtype=torch.float64, device=rows.device)
         assert self.total is not None and self.shift is not None
-        about = rows.float() - self.shift
+        about = rows.float() - self.shift.float()
         self.gram.addmm_(about.T, about)
         self.total += about.sum(0, dtype=torch.float64)
 
@@ -253,16 +255,36 @@ def importance(
             parameter.requires_grad_(False)
         with eval_mode(model), torch.enable_grad():
             for part in images.split(16):
-                logits = run(model, part.detach().requires_grad_(True))
-                assert isinstance(logits, Tensor)
-                signs = torch.randint(0, 2, logits.shape, generator=generator) * 2 - 1
-                (logits * signs.to(logits)).sum().backward()
+                with KeptHistory():
+                    answers = tensors_of(run(model, part.detach().requires_grad_(True)))
+                total = part.new_zeros(())
+                for logits in answers:
+                    if logits.requires_grad:
+                        signs = torch.randint(0, 2, logits.shape, generator=generator) * 2 - 1
+                        total = total + (logits * signs.to(logits)).sum()
+                if not total.requires_grad:
+                    raise InputError(
+                        "the network's answers do not depend on its layers by gradients"
+                    )
+                try:
+                    total.backward()
+                except RuntimeError as error:
+                    raise InputError(
+                        f"the network's answers cannot be differentiated ({first_line(error)})"
+                    ) from error
     finally:
         for handle in handles:
             handle.remove()
         for parameter, wanted in trained.items():
             parameter.requires_grad_(wanted)
-    return {path: total / len(images) for path, total in sums.items()}
+    # A layer without a gradient has no part in the answers, as what only keeps a feature map.
+    nothing = {path: _no_part(model.get_submodule(path), images) for path in paths}
+    return {path: sums.get(path, none) / len(images) for path, none in nothing.items()}
+
+
+def _no_part(layer: nn.Module, images: Tensor) -> Tensor:
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    return torch.zeros(len(layer.weight), device=images.device)
 
 
 def _total(batches: Sequence[Tensor]) -> int:
