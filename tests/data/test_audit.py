@@ -15,6 +15,7 @@ from secateurs.data.decode import Decoded, DecodeError, decode, decoding
 from secateurs.data.groups import groups_from_csv, groups_from_pattern, parse_group_by
 from secateurs.data.hashes import close_pairs
 from secateurs.data.scan import scan
+from secateurs.data.store import open_store
 from secateurs.errors import InputError
 
 
@@ -357,3 +358,11 @@ def test_classes_without_a_usable_image_are_named(folder: Path):
         path.write_bytes(b"")
     with pytest.raises(InputError, match="no usable images: 8 files cannot be used"):
         audit(folder).check_classes()
+
+
+def test_a_file_that_a_pipe_replaces_after_the_audit_is_an_error(folder: Path, tmp_path: Path):
+    found = audit(folder)
+    (folder / "cat" / "0.png").unlink()
+    os.mkfifo(folder / "cat" / "0.png")
+    with pytest.raises(InputError, match=r"cat/0\.png: unreadable \(not a regular file"):
+        open_store(found, cache=tmp_path / "cache", side=8, crop=8)

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,14 @@ import pytest
 from PIL import Image
 
 from secateurs.cli import main
+from secateurs.data.scan import scan, subset
+from secateurs.data.splits import make_split
 from secateurs.errors import InputError
-from secateurs.study.bench import settle_split
+from secateurs.files import write_json
+from secateurs.study.bench import settle_split, split_notes
 from secateurs.study.checks import audit_data, audit_words
-from secateurs.study.config import StudyConfig
+from secateurs.study.config import StudyConfig, from_json
+from secateurs.study.study import _check_configuration as check_configuration
 
 
 def fill(root: Path, folders: dict[str, int]) -> Path:
@@ -78,6 +83,33 @@ def test_one_bad_file_of_a_small_class_does_not_stop(tmp_path: Path):
     (root / "b" / "1.png").unlink()
     with pytest.raises(InputError, match="class b has 2 usable images; a split needs at least 3"):
         audit_data(str(root), split="random", cache=cache)
+
+
+def test_what_may_surprise_in_a_split_is_said(tmp_path: Path):
+    folders = {f"{side}/{label}": 4 for side in ("Train", "Test") for label in ("a", "b")}
+    listing = scan(fill(tmp_path / "data", folders))
+    split = make_split(listing, rule="auto")
+    assert split_notes(listing, split) == [
+        "split by folders, validation taken from train (Train, Test); --split random splits all"
+        " images again"
+    ]
+    listing = replace(scan(fill(tmp_path / "plain", {"a": 9, "b": 3})), sides=())
+    small = subset(listing, range(11))  # a file of the second class could not be used
+    split = make_split(small, rule="auto", spared=(1,))
+    assert split_notes(small, split) == ["too few usable images: b not on the val side"]
+
+
+def test_a_study_from_before_split_folders_were_the_default_goes_on(tmp_path: Path):
+    plain = fill(tmp_path / "plain", {"a": 1, "b": 1})
+    sides = fill(tmp_path / "sides", {f"{x}/{y}": 1 for x in ("train", "test") for y in "ab"})
+    out = tmp_path / "out"
+    old = StudyConfig(split="random").to_json()
+    write_json(out / "study.json", {"schema": 1, "config": old, "identity": {}, "data": ""})
+    check_configuration(out, settle_split(str(plain), StudyConfig()))
+    with pytest.raises(InputError, match=r"split \(random there, folders now\)"):
+        check_configuration(out, settle_split(str(sides), StudyConfig()))
+    check_configuration(out, settle_split(str(sides), StudyConfig(split="random")))
+    assert from_json(old).split == "random"
 
 
 def run(monkeypatch: pytest.MonkeyPatch, encoding: str, *words: str) -> tuple[int, str, str]:

@@ -46,7 +46,7 @@ def side_folders(root: Path, folders: Sequence[str]) -> dict[str, str]:
             raise InputError(f"{root}: {one} and {other} are the same fold; keep one")
         found[side] = name
     if "train" in found and len(found) > 1:
-        return found
+        return {side: found[side] for side in SIDES if side in found}
     return {}
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from secateurs.errors import InputError
-from secateurs.files import read_json
+from secateurs.files import open_regular, read_json
 from secateurs.report.schema import check_results
 
 Row = dict[str, Any]
@@ -219,7 +220,7 @@ def _ledger_rows(path: Path) -> list[Row]:
         **dict.fromkeys(("norm", "angle_deg", "span_deg"), float),
         **dict.fromkeys(("dead", "constant"), lambda text: text == "1"),
     }
-    with path.open(encoding="utf-8", newline="") as file:
+    with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as file:
         return [
             {
                 name: kinds.get(name, str)(text) if text or name not in kinds else None

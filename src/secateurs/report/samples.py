@@ -6,6 +6,7 @@ import base64
 from dataclasses import dataclass
 from pathlib import Path
 
+from secateurs.files import read_regular
 from secateurs.report.outcome import Record
 from secateurs.report.words import percent
 
@@ -73,7 +74,7 @@ def thumbnail(study_dir: Path, name: str | None) -> str:
         path = (study_dir / name).resolve()
         if not path.is_relative_to(study_dir.resolve()) or path.stat().st_size > MAX_BYTES:
             return ""
-        content = path.read_bytes()
+        content = read_regular(path, max_bytes=MAX_BYTES)
     except (OSError, ValueError):
         return ""
     kind = _kind(content)

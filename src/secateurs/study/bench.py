@@ -257,7 +257,24 @@ def open_dataset(
         group_by=group_rule(data, config),
         seed=config.seed,
     )
+    for sentence in split_notes(opened.audit.listing, split):
+        progress.note(sentence)
     return opened.dataset(split, groups)
+
+
+def split_notes(listing: Listing, split: Split) -> list[str]:
+    """What someone may not expect of a split: that it is by folders, and classes not on a side."""
+    notes: list[str] = []
+    if split.rule.startswith("folders"):
+        folders = ", ".join(folder for _, folder in listing.sides)
+        notes.append(f"split by {split.rule} ({folders}); --split random splits all images again")
+    labels = np.asarray(listing.labels)
+    for side in SIDES:
+        there = set(labels[getattr(split, side)].tolist())
+        lacking = [name for label, name in enumerate(listing.classes) if label not in there]
+        if lacking:
+            notes.append(f"too few usable images: {', '.join(lacking)} not on the {side} side")
+    return notes
 
 
 def open_bench(
