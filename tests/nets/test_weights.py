@@ -315,6 +315,24 @@ def test_auto_fetches_once_and_checks_the_hash(
     assert own.read_bytes() == content
 
 
+def test_a_copy_that_cannot_be_read_is_passed_over(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = tmp_path / "hub" / "checkpoints" / site.name
+    hub.parent.mkdir(parents=True)
+    hub.write_bytes(site.read_bytes())
+    digest = download.sha256_file
+
+    def refused(path: Path) -> str:
+        if path == hub:
+            raise PermissionError(13, "Permission denied", str(path))
+        return digest(path)
+
+    monkeypatch.setattr(download, "sha256_file", refused)
+    own = tmp_path / "cache" / "weights" / site.name
+    assert find_weights(NAME, "auto", cache=tmp_path / "cache").path == own
+
+
 def test_auto_prefers_pytorch_s_own_cache(site: Path, tmp_path: Path) -> None:
     hub = tmp_path / "hub" / "checkpoints" / site.name
     hub.parent.mkdir(parents=True)

@@ -21,6 +21,7 @@ from PIL import Image
 from secateurs.data import footprint
 from secateurs.data.kinds import HEAD, true_format
 from secateurs.data.native import to_rgb
+from secateurs.data.pnm import read_scaled
 from secateurs.errors import InputError
 from secateurs.files import open_regular
 
@@ -191,6 +192,9 @@ def _loaded(
         if needed > footprint.BUDGET.total:
             raise DecodeError(path, "oversized", _too_much(image, needed))
         held.enter_context(footprint.BUDGET.reserve(needed))
+        scaled = read_scaled(image, file)
+        if scaled is not None:
+            return *to_rgb(scaled), None
         image.load()
         turn = _turn(image)
         return *to_rgb(image), turn

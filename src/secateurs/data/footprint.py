@@ -13,7 +13,8 @@ DECODE_BYTES = 2**30  # of all images that this process decodes at once
 MARGIN_BYTES = 32 * 2**20  # resized copies, strips, readers' buffers
 METADATA_BYTES = 64 * 2**20
 COMPRESSED_BYTES = 256 * 2**20  # of a GIF or WebP, which are read whole or hold text anywhere
-MAX_SCANS = 200  # of a JPEG; each one is a pass over the whole picture
+MAX_SCANS = 100  # of a JPEG; each one is a pass over the whole picture
+MAX_PYTHON_PIXELS = 2**23  # of images that Pillow decodes in Python, a second a million or so
 _RGB = 4  # bytes Pillow gives to a pixel of every mode but the following
 _NARROW = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 # Pillow's WebP reader: two canvases, the library's planes, the frame as bytes, and the image.
@@ -41,6 +42,11 @@ def decode_bytes(image: Image.Image, file: BinaryIO, file_bytes: int) -> int:
     elif image.format == "TIFF":
         reading = pixels * own + _tiff_buffer(image, file_bytes)
     elif image.format in ("BMP", "DIB", "PPM") and _in_python(image):
+        if pixels > MAX_PYTHON_PIXELS and not _in_python(image, ("ppm",)):
+            raise Excessive(
+                f"{pixels} pixels, more than the limit of {MAX_PYTHON_PIXELS} for run-length BMP"
+                " and text PNM"
+            )
         reading = pixels * (own + _PYTHON) + 512 * image.width
     else:
         reading = pixels * own
@@ -126,8 +132,10 @@ def _tiff_buffer(image: Image.Image, file_bytes: int) -> int:
     return file_bytes + 2 * width * height * max(4, bits_of_pixel // 8 + 1)
 
 
-def _in_python(image: Image.Image) -> bool:
-    return any(tile[0] in ("bmp_rle", "ppm", "ppm_plain") for tile in getattr(image, "tile", []))
+def _in_python(
+    image: Image.Image, decoders: tuple[str, ...] = ("bmp_rle", "ppm", "ppm_plain")
+) -> bool:
+    return any(tile[0] in decoders for tile in getattr(image, "tile", []))
 
 
 def check_metadata(file: BinaryIO, file_bytes: int) -> None:

