@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from damage import damaged
 from PIL import Image
 
+from damage import damaged
 from secateurs.data.audit import audit
 from secateurs.data.decode import MAX_PIXELS, Decoded, DecodeError, decode, decoding
 from secateurs.data.groups import groups_from_csv, groups_from_pattern, parse_group_by

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from damage import damaged
 import torch
 from safetensors.numpy import load_file
 from torch.nn import functional as F
 
+from damage import damaged
 from secateurs.errors import InputError
 from secateurs.files import sha256_file
 from secateurs.nets.package_index import (
