@@ -13,7 +13,8 @@ import secateurs
 
 ROOT = Path(secateurs.__file__).parent
 ORDER = ["data", "nets", "fit", "prune", "ship", "study", "report", "serve", "cli"]
-BASE = {"errors", "files", "paths", "progress", "stopping", "cli_options"}
+BASE = {"errors", "leftovers", "files", "directories", "paths", "progress", "stopping"}
+BASE |= {"cli_options", "native_stderr"}
 
 
 def _imports(path: Path) -> set[str]:

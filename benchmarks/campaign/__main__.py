@@ -21,12 +21,13 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
-import damage
 import disk
 import records
 import server
 import tiny
 from kills import Tally, World, at_call, at_random, undisturbed
+
+import damage
 
 
 def arguments() -> argparse.Namespace:

@@ -36,7 +36,10 @@ class Command:
 SMALL = ("--batch-size", "8")
 FIT = ("--weights", "none", "--group-by", r"^(\d+)_", "--device", "cpu")
 COMMANDS = (
-    Command("train", ("train", "DATA", "--depth", "6", "--epochs", "3", "--out", "OUT", *SMALL, *FIT)),
+    Command(
+        "train",
+        ("train", "DATA", "--depth", "6", "--epochs", "3", "--out", "OUT", *SMALL, *FIT),
+    ),
     Command(
         "sweep",
         ("sweep", "DATA", "--depths", "6,7", "--runs", "2", "--scratch-runs", "0", "--epochs", "2",

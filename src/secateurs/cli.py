@@ -29,7 +29,7 @@ from secateurs.cli_study import study, train
 from secateurs.cli_sweep import sweep
 from secateurs.errors import InputError
 from secateurs.paths import existing_directory
-from secateurs.stopping import StopRequested
+from secateurs.stopping import StopRequested, exit_code, interrupted_by_signals
 
 app = typer.Typer(
     name="secateurs",
@@ -167,14 +167,15 @@ def _one_line(text: str) -> str:
 
 
 def main() -> None:
-    """Run the command line: one line and exit code 2 for bad input, 130 when stopped."""
+    """Run the command line: one line and exit code 2 for bad input, 130 or 143 when stopped."""
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding does not have is escaped.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         words = sys.argv[1:] or ["--help"]
-        code = app(words, prog_name="secateurs", standalone_mode=False)
+        with interrupted_by_signals():
+            code = app(words, prog_name="secateurs", standalone_mode=False)
     except (InputError, typer.TyperException) as error:
         text = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
         print(f"error: {_one_line(text)}", file=sys.stderr)
@@ -194,8 +195,8 @@ def main() -> None:
         sys.exit(2)
     except StopRequested:
         print("stopped; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(exit_code())
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(exit_code())
     sys.exit(code if isinstance(code, int) else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from secateurs.errors import InputError
+from secateurs.leftovers import SUFFIX, sweep_for, temporary_prefix
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_JSON_BYTES = 64 << 20
@@ -67,19 +69,36 @@ def read_regular(path: Path, *, max_bytes: int | None = None) -> bytes:
 
 @contextmanager
 def atomic_path(path: Path) -> Generator[Path]:
-    """Yield a temporary path beside `path`; move it there on success, remove it on any error."""
+    """Yield a temporary path beside `path`; move it there on success, remove it on any error.
+
+    The content and the name are on the disk when this returns. What killed processes have left of
+    the same file is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    sweep_for(path)
+    prefix = temporary_prefix(path.name)
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=SUFFIX, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as written:
+        with temporary.open("r+b") as written:  # Windows syncs only what is open for writing
             os.fsync(written.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk; does nothing where a folder cannot be opened."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import zlib
 from collections.abc import Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -48,16 +46,6 @@ def sync(file: BinaryIO) -> None:
     """Have what was written to a file on the disk before anything that follows."""
     file.flush()
     os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk; does nothing where a folder cannot be opened."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def checksums(parts: Sequence[NDArray[Any]] | NDArray[Any]) -> NDArray[np.uint32]:

@@ -18,6 +18,7 @@ from secateurs.data.face_drawing import draw
 from secateurs.data.face_scene import draw_identity, draw_scene
 from secateurs.errors import InputError
 from secateurs.files import fingerprint
+from secateurs.leftovers import SUFFIX, sweep_for, temporary_prefix
 from secateurs.progress import SILENT, Progress
 
 # Raise when what is drawn changes, so that caches are rendered again.
@@ -98,7 +99,9 @@ def render(face: Face, *, seed: int = 0) -> bytes:
 def _whole_folder(out: Path) -> Generator[Path]:
     # Rendered beside its place and moved there when complete, so that it is never seen in part.
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    sweep_for(out)
+    prefix = temporary_prefix(out.name)
+    temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=SUFFIX, dir=out.parent))
     try:
         temporary.chmod(0o755)
         yield temporary

@@ -7,7 +7,6 @@ import io
 import math
 import shutil
 import tempfile
-import time
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -17,10 +16,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from secateurs.data.disk import checksums, sync, sync_folder
+from secateurs.data.disk import checksums, sync
+from secateurs.files import sync_folder
+from secateurs.leftovers import SUFFIX, sweep, temporary_prefix
 
 KINDS = ("train", "eval")
-STALE_SECONDS = 24 * 3600.0
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -87,12 +87,9 @@ class Shelf:
 def open_shelf(target: Path) -> Generator[Shelf]:
     """Yield an empty shelf that commits into `target`, and remove what was not committed."""
     target.mkdir(parents=True, exist_ok=True)
-    # Left behind by processes that were killed.
-    for left in target.glob(".part-*"):
-        with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > STALE_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=".part-", dir=target))
+    sweep(target, deep=False)  # left behind by processes that were killed
+    prefix = temporary_prefix("images")
+    folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=SUFFIX, dir=target))
     try:
         shelf = Shelf(folder, target)
         try:

@@ -19,9 +19,9 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
-from secateurs.data.disk import FULL, checksums, sync, sync_folder, take_room
+from secateurs.data.disk import FULL, checksums, sync, take_room
 from secateurs.errors import InputError
-from secateurs.files import atomic_path
+from secateurs.files import atomic_path, sync_folder
 
 Fill = Callable[[Tensor], None]
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 import secateurs
+from secateurs.directories import open_output
 from secateurs.errors import InputError
 from secateurs.files import read_json, write_json, write_text
 from secateurs.fit.inputs import prefix_outputs
@@ -92,7 +93,7 @@ def grid_saved(
     """
     started = time.perf_counter()
     plan.check()
-    _check_directory(out)
+    open_output(out, marker=FILES["grid"], kind="a grid", early=(FILES["csv"],))
     loaded = unpruned_model(model)
     model = saved_model(model, pruned=False)
     config = settle_split(data, own_config(loaded.spec, changes))
@@ -154,13 +155,6 @@ def grid_saved(
 def _split_words(config: StudyConfig) -> Record:
     plain = config.to_json()
     return {key: plain[key] for key in ("split", "group_by", "seed", "resize", "device")}
-
-
-def _check_directory(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: expected a directory, got a file")
-    if out.is_dir() and any(out.iterdir()) and not (out / FILES["grid"]).exists():
-        raise InputError(f"{out}: not empty and not a grid; choose a new directory")
 
 
 def _check_settings(out: Path, settings: Record) -> None:

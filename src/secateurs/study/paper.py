@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 import secateurs
+from secateurs.directories import open_output
 from secateurs.errors import InputError
 from secateurs.files import read_json, write_json
 from secateurs.fit.cache import PrefixCache
@@ -267,11 +268,8 @@ class _Run:
 
 def _check_directory(out: Path, plan: PaperPlan) -> None:
     """Refuse a folder with anything else, or with another plan, before anything long begins."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: expected a directory, got a file")
+    open_output(out, marker=PLAN, kind="a run of the paper")
     if not (out / PLAN).exists():
-        if out.is_dir() and any(out.iterdir()):
-            raise InputError(f"{out}: not empty and not a run of the paper; choose a new directory")
         return
     found = read_json(out / PLAN)
     if not isinstance(found, dict) or found.get("schema") != SCHEMA or "plan" not in found:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from secateurs.directories import open_output
 from secateurs.errors import InputError
 from secateurs.files import read_json, write_json, write_text
 from secateurs.fit.cache import PrefixCache
@@ -153,11 +154,8 @@ def _check_directory(out: Path, settings: Record) -> None:
 
     A search by TPE may be asked for more trials: the first ones are the same.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: expected a directory, got a file")
+    open_output(out, marker=PLAN, kind="a search")
     if not (out / PLAN).exists():
-        if out.is_dir() and any(out.iterdir()):
-            raise InputError(f"{out}: not empty and not a search; choose a new directory")
         return
     found = read_json(out / PLAN)
     if not isinstance(found, dict) or found.get("schema") != SCHEMA or "settings" not in found:

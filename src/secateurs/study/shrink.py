@@ -14,6 +14,7 @@ from torch import nn
 
 from secateurs.files import write_json, write_text
 from secateurs.fit.precision import resolve_device
+from secateurs.leftovers import sweep
 from secateurs.progress import SILENT, Progress
 from secateurs.ship.checkpoint import save
 from secateurs.ship.cost import cost, cost_sentence
@@ -50,6 +51,7 @@ def shrink_saved(
     recovery that is stopped goes on when the same is run again. Raises InputError for bad input,
     with nothing written.
     """
+    sweep(out)
     loaded, config, dataset = open_saved(
         model, data, dict(changes or {}), cache, progress, unpruned=True
     )

@@ -14,6 +14,7 @@ from secateurs.errors import InputError
 from secateurs.files import write_json
 from secateurs.fit.cache import PrefixCache
 from secateurs.fit.precision import resolve_device
+from secateurs.leftovers import sweep
 from secateurs.paths import saved_model
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.ledger import write_csv, write_parquet
@@ -63,6 +64,7 @@ def train_model(
     after a stop it goes on where it was; when all is done it only answers. The test images are
     left alone. Raises InputError for bad input.
     """
+    sweep(out)
     bench = open_bench(data, config, cache=cache, strict=strict, progress=progress)
     (trial,) = plan_trials(bench)
     store, key = Store(out), trial_key(bench, trial)
@@ -100,6 +102,7 @@ def prune_saved(
     Returns what was cut with validation before and after. Raises InputError for bad input, with
     nothing written.
     """
+    sweep(out)
     loaded, config, dataset = open_saved(model, data, changes, cache, progress, unpruned=True)
     device = resolve_device(config.device)
     original = loaded.model.to(device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from secateurs.directories import open_output
 from secateurs.errors import InputError
 from secateurs.files import read_json, write_json
 from secateurs.fit.cache import PrefixCache
@@ -52,7 +53,7 @@ def run_study(
     """
     stop = stop or StopFlag()
     config = settle_split(data, config)
-    _check_directory(out)
+    open_output(out, marker="study.json", kind="a study")
     _check_configuration(out, config)
     bench = open_bench(data, config, cache=cache, strict=strict, progress=progress)
     if both_splits and (config.split != "random" or bench.dataset.groups is None):
@@ -166,13 +167,6 @@ def _sweep_json(bench: Bench, trials: list[Record]) -> Record:
             "timing": {"sentence": advice.cost},
         },
     }
-
-
-def _check_directory(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: expected a directory, got a file")
-    if out.is_dir() and any(out.iterdir()) and not (out / "study.json").exists():
-        raise InputError(f"{out}: not empty and not a study; choose a new directory")
 
 
 def _check_configuration(out: Path, config: StudyConfig) -> None:
