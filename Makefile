@@ -3,8 +3,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 OUT ?= studies/faces
+KILLS ?= 20
+CALLS ?= 20
+IMAGES ?= 500
+MODELS ?= 200
+WEIGHTS ?= 100
+RECORDS ?= 40
+DISKS ?= 10
+REQUESTS ?= 100
+MINUTES ?= 30
+SEED ?= 0
+CAMPAIGN ?= campaign.json
 
-.PHONY: study test docs lint format clean
+.PHONY: study test docs lint format campaign clean
 
 ## study: make the environment and run the study on the embedded faces, in under five minutes
 study: $(INSTALLED)
@@ -17,6 +28,12 @@ test: $(INSTALLED)
 ## docs: make the environment and build the site into site/, where every warning is an error
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+## campaign: fault injection, bounded by KILLS, CALLS, IMAGES, ... and MINUTES (see docs/reliability.md)
+campaign: $(INSTALLED)
+	$(BIN)/python benchmarks/campaign --kills $(KILLS) --calls $(CALLS) --images $(IMAGES) \
+		--models $(MODELS) --weights $(WEIGHTS) --records $(RECORDS) --disks $(DISKS) \
+		--requests $(REQUESTS) --minutes $(MINUTES) --seed $(SEED) --json $(CAMPAIGN)
 
 ## lint: formatting, lint and strict types
 lint: $(INSTALLED)

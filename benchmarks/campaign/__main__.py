@@ -21,13 +21,12 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
+import corruption
 import disk
 import records
 import server
 import tiny
 from kills import Tally, World, at_call, at_random, undisturbed
-
-import damage
 
 
 def arguments() -> argparse.Namespace:
@@ -116,16 +115,16 @@ def main() -> int:
             started = time.monotonic()
             summary.add(name, run(), count, started)
 
-    part("damaged images", given.images, lambda: damage.images(given.images, damaged, chance))
+    part("damaged images", given.images, lambda: corruption.images(given.images, damaged, chance))
     part(
         "damaged models",
         given.models,
-        lambda: damage.model_files(given.models, world, damaged, chance),
+        lambda: corruption.model_files(given.models, world, damaged, chance),
     )
     part(
         "damaged weights",
         given.weights,
-        lambda: damage.weights_files(given.weights, damaged, chance),
+        lambda: corruption.weights_files(given.weights, damaged, chance),
     )
     part("requests", given.requests, lambda: server.requests(given.requests, world, chance))
     names = [name for name in given.commands.split(",") if name]

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compare import differences, read_tree
+from corruption import HOSTILE, mutate
 from kills import Tally, World, fresh
 from tiny import Command, spawn, wait
-
-from damage import HOSTILE, mutate
 
 
 def records(count: int, world: World, commands: Sequence[Command], chance: random.Random) -> Tally:

@@ -68,7 +68,7 @@ COMMANDS = (
     Command("prune", ("prune", "MODEL", "DATA", "--layers", "fc7", "--out", "OUT")),
     Command(
         "prune to a budget",
-        ("prune", "MODEL", "DATA", "--macs", "0.7", "--recover", "1", "--out", "OUT"),
+        ("prune", "MODEL", "DATA", "--params", "0.6", "--recover", "1", "--out", "OUT"),
     ),
 )  # fmt: skip
 

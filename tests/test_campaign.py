@@ -1,0 +1,67 @@
+"""The fault injection of `make campaign`, in small: it finds what it is made to find."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+CAMPAIGN = Path(__file__).parent.parent / "benchmarks" / "campaign"
+sys.path.insert(0, str(CAMPAIGN))
+
+from compare import differences, leftovers, noise_of, read_tree  # noqa: E402
+from corruption import guarded, images, mutate  # noqa: E402
+
+from secateurs.errors import InputError  # noqa: E402
+
+
+def test_damaged_images_are_refused_or_read(tmp_path: Path):
+    tally = images(40, tmp_path, random.Random(0))
+    assert (tally.tried, tally.wrong) == (40, [])
+
+
+def test_what_is_no_input_error_is_found(tmp_path: Path):
+    def fails() -> None:
+        raise KeyError("field")
+
+    def refuses() -> None:
+        raise InputError("one line")
+
+    def refuses_at_length() -> None:
+        raise InputError("two\nlines")
+
+    assert "KeyError" in (guarded("record", fails) or "")
+    assert guarded("record", refuses) is None
+    assert "2 lines" in (guarded("record", refuses_at_length) or "")
+    assert guarded("record", lambda: "other numbers") == "other numbers"
+
+
+def test_damage_changes_most_files():
+    data = bytes(range(200))
+    chance = random.Random(1)
+    assert sum(mutate(data, chance) != data for _ in range(200)) > 180
+    assert mutate(b"", chance) is not None
+
+
+def test_trees_are_compared_but_for_times(tmp_path: Path):
+    trees = []
+    for name, seconds, accuracy in (("a", 1.5, 0.7), ("b", 2.5, 0.7), ("c", 1.5, 0.8)):
+        folder = tmp_path / name
+        folder.mkdir()
+        text = f'{{"accuracy": {accuracy}, "timing": {{"total": {seconds}}}}}'
+        (folder / "results.json").write_text(text)
+        (folder / "model.safetensors").write_bytes(b"same")
+        trees.append(read_tree(folder))
+    noise = noise_of(trees[0], trees[1])
+    assert differences(trees[0], trees[1], noise=noise) == []
+    assert differences(trees[0], trees[2], noise=noise) == ["results.json.accuracy"]
+
+
+@pytest.mark.parametrize("name", [".a.json.x.part", ".part-x", "tmpabc"])
+def test_leftovers_are_found(tmp_path: Path, name: str):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / name).write_text("")
+    (tmp_path / "sub" / "a.json").write_text("{}")
+    assert leftovers(tmp_path) == [f"sub/{name}"]
