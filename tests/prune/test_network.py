@@ -90,6 +90,18 @@ def test_copies_of_a_channel_go_without_a_trace(inplace: bool):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_outputs_that_hardly_vary_about_a_large_mean_are_refitted_as_well(offset: float):
+    model, batches = network(), images()
+    with torch.no_grad():
+        model[6].weight[4] = 3 * model[6].weight[1]
+        model[6].bias[4] = 3 * model[6].bias[1]
+        model[10].bias += offset
+    result = pruned(model, {"6": 4}, batches)
+    # In bfloat16 an output of 1000 would be known to 4 only.
+    assert far(model, result.model, batches) < 1e-3
+
+
 def test_opened_into_steps_or_not_the_network_is_the_same(monkeypatch: pytest.MonkeyPatch):
     model, batches = network(inplace=True), images()
     kept = {"0": 5, "3": 4, "6": 3, "10": 4}

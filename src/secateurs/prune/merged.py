@@ -109,11 +109,11 @@ def lowered(elimination: Elimination, losses: Mapping[int, float]) -> Eliminatio
 def _seen_outputs(seen: Survey, name: str, batches: Sequence[Tensor]) -> Tensor | None:
     """What a linear layer gave when the network was looked at, where it is a reader itself.
 
-    In bfloat16, which an estimate can do with; saves a run of all images.
+    Deviations in bfloat16, which an estimate can do with; saves a run of all images.
     """
     if name not in seen.targets or len(seen.targets[name]) != 1:
         return None
-    return seen.targets[name][0].to(batches[0].dtype)
+    return seen.targets[name].to(batches[0].dtype)[0]
 
 
 def _outputs(model: nn.Module, name: str, batches: Sequence[Tensor], run: Run) -> Tensor:

@@ -23,17 +23,35 @@ PROBED = 48  # images whose gradients are taken
 
 
 @dataclass(frozen=True)
+class Targets:
+    """Outputs of a layer, `values` (positions, images, outputs) bfloat16 about `center` (outputs,).
+
+    Held about the mean of the first batch: an output that hardly varies about a large mean would be
+    lost to bfloat16's eight bits.
+    """
+
+    values: Tensor
+    center: Tensor
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def to(self, like: Tensor | torch.dtype) -> Tensor:
+        """The outputs (positions, images, outputs) in the type, and on the device, of `like`."""
+        return self.values.to(like) + self.center.to(like)
+
+
+@dataclass(frozen=True)
 class Survey:
     """What is known of the groups of a network before anything is cut.
 
     `eliminations` by group; `targets` what each reader gives, rows as `visit_rows` orders them for
-    each batch and batches side by side, (positions, images, outputs) bfloat16; `positions` how many
-    of an image are looked at, `norms` the batch norm right after a reader, by reader;
-    `importance` (outputs,) by reader, see `importance`.
+    each batch and batches side by side; `positions` how many of an image are looked at, `norms` the
+    batch norm right after a reader, by reader; `importance` (outputs,) by reader, see `importance`.
     """
 
     eliminations: dict[str, Elimination]
-    targets: dict[str, Tensor]
+    targets: dict[str, Targets]
     positions: dict[str, int]
     norms: dict[str, str]
     importance: dict[str, Tensor]
@@ -63,11 +81,13 @@ def survey(
     norms = norms_after(model, batches[0][:1])
     sums = {path: _Sums(path, model.get_submodule(path), copies) for path in readers}
     targets: dict[str, list[Tensor]] = {path: [] for path in readers}
+    centers: dict[str, Tensor] = {}
 
     def visit(path: str, rows: Tensor, outputs: Tensor, images: int) -> None:
         sums[path].add(rows)
-        shaped = outputs.view(-1, images, outputs.shape[-1])
-        targets[path].append(shaped.to(torch.bfloat16, copy=True))
+        center = centers.setdefault(path, outputs.float().mean(0))
+        shaped = (outputs - center).view(-1, images, outputs.shape[-1])
+        targets[path].append(shaped.to(torch.bfloat16))
 
     with progress.task("looking at the network", num_images) as advance:
         visit_rows(model, positions, batches, visit, run=run, seed=seed, advance=advance)
@@ -79,7 +99,7 @@ def survey(
                 [_reader(model, member, group, sums, weights, norms) for member in group.side("in")]
             )
             advance(1)
-    held = {path: torch.cat(parts, 1) for path, parts in targets.items()}
+    held = {path: Targets(torch.cat(parts, 1), centers[path]) for path, parts in targets.items()}
     return Survey(found, held, positions, norms, weights)
 
 
