@@ -19,6 +19,7 @@ from secateurs.prune.surgeon import Elimination, Reader, eliminate
 
 ROWS_PER_INPUT = 4  # samples for each input of a reader, where its positions give so many
 FEWEST_ROWS = 2048
+OFFSET = 4.0  # deviations from which on a mean is taken out before rounding
 PROBED = 48  # images whose gradients are taken
 
 
@@ -26,8 +27,8 @@ PROBED = 48  # images whose gradients are taken
 class Targets:
     """Outputs of a layer, `values` (positions, images, outputs) bfloat16 about `center` (outputs,).
 
-    Held about the mean of the first batch: an output that hardly varies about a large mean would be
-    lost to bfloat16's eight bits.
+    The center is the mean of the first batch where that is large against the deviations, which
+    bfloat16's eight bits would lose, and 0 elsewhere: values near 0 are known best so.
     """
 
     values: Tensor
@@ -85,7 +86,7 @@ def survey(
 
     def visit(path: str, rows: Tensor, outputs: Tensor, images: int) -> None:
         sums[path].add(rows)
-        center = centers.setdefault(path, outputs.float().mean(0))
+        center = centers.setdefault(path, _center(outputs.float()))
         shaped = (outputs - center).view(-1, images, outputs.shape[-1])
         targets[path].append(shaped.to(torch.bfloat16))
 
@@ -101,6 +102,12 @@ def survey(
             advance(1)
     held = {path: Targets(torch.cat(parts, 1), centers[path]) for path, parts in targets.items()}
     return Survey(found, held, positions, norms, weights)
+
+
+def _center(outputs: Tensor) -> Tensor:
+    """The mean (outputs,) of each output (samples, outputs) that is `OFFSET` deviations or more."""
+    mean, deviation = outputs.mean(0), outputs.std(0, correction=0)
+    return torch.where(mean.abs() > OFFSET * deviation, mean, torch.zeros_like(mean))
 
 
 def reader_paths(model: nn.Module, groups: Sequence[Group]) -> list[str]:
