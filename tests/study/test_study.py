@@ -31,6 +31,7 @@ from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.bench import open_dataset
 from secateurs.study.config import StudyConfig
 from secateurs.study.models import evaluate_model
+from secateurs.study.sealed import read_sealed
 from secateurs.study.study import headline, run_study
 from secateurs.study.trials import prefix_cache
 
@@ -342,7 +343,7 @@ def test_two_processes_and_a_killed_one_share_a_directory(
     assert len(done) == len(set(done))
     before = set(logs[0].read_text().split())
     assert set(done).isdisjoint(before)
-    records = {path.stem: json.loads(path.read_text()) for path in out.glob("trials/*.json")}
+    records = {path.stem: read_sealed(path) for path in out.glob("trials/*.json")}
     expected = {record["key"]: record for record in finished[1]["trials"]}
     assert {*done, *before} <= records.keys() == expected.keys()
     assert without_clock(records) == without_clock(expected)
