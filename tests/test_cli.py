@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -221,4 +222,71 @@ def test_a_full_disk_is_one_line_and_exit_code_2(tmp_path: Path, capsys, monkeyp
     code, out, err = run(capsys, monkeypatch, *words)
     assert (code, out) == (2, "")
     assert err.startswith("error: the disk is full (trials/x.json); what was finished is kept")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (errno.EFBIG, "a file is larger than the disk or a limit allows (out/x.json)"),
+        (errno.EDQUOT, "the disk is full (out/x.json)"),
+        (errno.EACCES, "out/x.json: cannot be used (Permission denied)"),
+        (errno.EROFS, "out/x.json: cannot be used (Read-only file system)"),
+        (errno.ENOTDIR, "out/x.json: cannot be used (Not a directory)"),
+        (errno.EIO, "out/x.json: cannot be used (Input/output error)"),
+    ],
+)
+def test_what_a_disk_refuses_is_one_line(
+    number: int, text: str, tmp_path: Path, capsys, monkeypatch
+):
+    def refused(*words: object, **options: object) -> None:
+        raise OSError(number, os.strerror(number), "out/x.json")
+
+    monkeypatch.setattr("secateurs.study.study.run_study", refused)
+    words = ["sweep", "faces", "--out", str(tmp_path / "out"), "--quiet"]
+    code, out, err = run(capsys, monkeypatch, *words)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {text}")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["sweep", "grid", "prune"])
+@pytest.mark.parametrize("kind", ["file", "below a file", "link to itself", "long", "no rights"])
+def test_a_place_that_cannot_be_written_is_told_before_any_work(
+    command: str, kind: str, tmp_path: Path, capsys, monkeypatch
+):
+    out = tmp_path / "out"
+    if kind == "file":
+        out.touch()
+    elif kind == "below a file":
+        (tmp_path / "x").touch()
+        out = tmp_path / "x" / "y" / "out"
+    elif kind == "link to itself":
+        out.symlink_to(out)
+    elif kind == "long":
+        out = tmp_path / ("n" * 300)
+    else:  # the tests may run as a user who may write everywhere
+        monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    (tmp_path / "model.json").write_text("{}")
+    model = [str(tmp_path)] if command in ("grid", "prune") else []
+    code, _, err = run(capsys, monkeypatch, command, *model, "faces", "--out", str(out), "--quiet")
+    assert code == 2
+    assert err.startswith(f"error: {out}: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words", [("results",), ("report",), ("faces",), ("export",), ("explore",)]
+)
+def test_links_in_a_circle_are_no_place_to_write(
+    words: tuple[str], tmp_path: Path, capsys, monkeypatch
+):
+    out, here = tmp_path / "out", str(tmp_path)
+    out.symlink_to(out)
+    (tmp_path / "model.json").write_text("{}")
+    line = {"faces": ["faces", str(out)], "export": ["export", here, here, "--out", str(out)]}
+    given = line.get(words[0], [words[0], here, "--out", str(out)])
+    code, _, err = run(capsys, monkeypatch, *given)
+    assert code == 2
+    assert err.startswith(f"error: {out}: cannot be written (")
     assert err.count("\n") == 1

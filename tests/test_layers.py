@@ -13,7 +13,7 @@ import secateurs
 
 ROOT = Path(secateurs.__file__).parent
 ORDER = ["data", "nets", "fit", "prune", "ship", "study", "report", "serve", "cli"]
-BASE = {"errors", "leftovers", "files", "directories", "paths", "progress", "stopping"}
+BASE = {"errors", "leftovers", "files", "directories", "paths", "progress", "shape", "stopping"}
 BASE |= {"cli_options", "native_stderr"}
 
 

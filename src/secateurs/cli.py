@@ -27,8 +27,8 @@ from secateurs.cli_search import search
 from secateurs.cli_session import session_of
 from secateurs.cli_study import study, train
 from secateurs.cli_sweep import sweep
-from secateurs.errors import InputError
-from secateurs.paths import existing_directory
+from secateurs.errors import FULL, UNUSABLE, InputError
+from secateurs.paths import existing_directory, output_directory, output_file
 from secateurs.stopping import StopRequested, exit_code, interrupted_by_signals
 
 app = typer.Typer(
@@ -115,7 +115,10 @@ def audit(
 
 @app.command()
 def faces(
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+    out: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="A new or empty folder.", callback=output_directory),
+    ],
     seed: Annotated[int, typer.Option(help="Seed of the scenes.")] = 0,
     quiet: Quiet = False,
     progress: ProgressMode = "auto",
@@ -137,26 +140,35 @@ def report(
         typer.Argument(metavar="DIR", help="A study's directory.", callback=existing_directory),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="[default: DIR/report.html]")
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="[default: DIR/report.html]", callback=output_file
+        ),
     ] = None,
 ) -> None:
     """Write a study's report, and its model's card, again from its results.json; or a run's page.
 
     A run of the paper has a paper.json and its page beside it.
     """
+    from secateurs.shape import made_of
+
     if out is None and (directory / "paper.json").exists():
         from secateurs.report.paper_page import load_paper, write_paper_page
 
-        print(write_paper_page(load_paper(directory), directory))
+        with made_of(directory / "paper.json"):
+            page = write_paper_page(load_paper(directory), directory)
+        print(page)
         return
     from secateurs.report.card import write_card
     from secateurs.report.page import write_report
     from secateurs.report.schema import load_results
 
     results = load_results(directory)
-    if results["pruned"]:
-        write_card(results, directory)
-    print(write_report(results, directory, out))
+    with made_of(directory / "results.json"):
+        if results["pruned"]:
+            write_card(results, directory)
+        page = write_report(results, directory, out)
+    print(page)
 
 
 def _one_line(text: str) -> str:
@@ -164,6 +176,20 @@ def _one_line(text: str) -> str:
     from secateurs.data.names import printable
 
     return printable(re.sub(r"[ \t\r\n]+", " ", text).strip())
+
+
+def _disk_words(error: OSError) -> str | None:
+    """What is wrong with a disk or a place on it; None where that is not what an error is about."""
+    again = "what was finished is kept: make room and run the same command again"
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno == errno.EFBIG:
+        return f"a file is larger than the disk or a limit allows{where}; {again}"
+    if error.errno in FULL:
+        return f"the disk is full{where}; {again}"
+    # One that has no file's name is of something else, such as a socket.
+    if error.errno in {*UNUSABLE, errno.ENOENT} and error.filename:
+        return f"{error.filename}: cannot be used ({error.strerror})"
+    return None
 
 
 def main() -> None:
@@ -184,14 +210,10 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        words = _disk_words(error)
+        if words is None:
             raise
-        where = f" ({error.filename})" if error.filename else ""
-        print(
-            f"error: the disk is full{where}; what was finished is kept: make room and run the "
-            "same command again",
-            file=sys.stderr,
-        )
+        print(f"error: {_one_line(words)}", file=sys.stderr)
         sys.exit(2)
     except StopRequested:
         print("stopped; run the same command again to go on", file=sys.stderr)

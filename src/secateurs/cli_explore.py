@@ -10,7 +10,7 @@ import typer
 
 from secateurs.cli_options import AsJson, Cache, GroupBy, OwnSeed, OwnSplit, ProgressMode, Quiet
 from secateurs.cli_session import session_of
-from secateurs.paths import existing_directory
+from secateurs.paths import existing_directory, output_directory
 
 
 def explore(
@@ -32,7 +32,12 @@ def explore(
     layer: Annotated[str, typer.Option(help="The linear layer to cut, by name.")] = "fc7",
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Where cuts are saved. [default: DIR/cuts]"),
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Where cuts are saved. [default: DIR/cuts]",
+            callback=output_directory,
+        ),
     ] = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 is a free one.")] = 0,
     open_browser: Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from secateurs.paths import existing_directory
+from secateurs.paths import existing_directory, output_file
 
 
 def results(
@@ -32,7 +32,10 @@ def results(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="[default: standard output]")
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="[default: standard output]", callback=output_file
+        ),
     ] = None,
 ) -> None:
     """Print what a directory holds as a table: one row a trial, or another of its tables.

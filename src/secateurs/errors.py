@@ -1,6 +1,17 @@
-"""The one exception that means: what the caller gave cannot be used."""
+"""The one exception that means: what the caller gave cannot be used; what disks may answer."""
 
 from __future__ import annotations
+
+import errno
+
+# No room: a full disk, a full quota, or a file larger than the file system or a limit allows.
+FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG})
+# A place that cannot be used, which is the user's to know and not a fault of ours.
+UNUSABLE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+    | {errno.ELOOP, errno.ENAMETOOLONG, errno.EIO, errno.EBUSY, errno.EINVAL, errno.ENOTEMPTY}
+    | {getattr(errno, "ESTALE", errno.EIO), errno.ENXIO, errno.ENODEV}
+)
 
 
 class InputError(ValueError):

@@ -6,6 +6,9 @@ answer within a moment.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from secateurs.errors import InputError
@@ -83,26 +86,66 @@ def weights_path(weights: str | None) -> str | None:
 
 
 def output_directory(out: Path | None) -> Path | None:
-    """A directory to write, there already or not; InputError for a file and for a place in one."""
+    """A directory to write, there already or not; InputError for a place that cannot be written."""
     if out is None:
         return out
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: expected a directory, got a file")
-    _check_above(out)
+    with _usable(out):
+        if _is_there(out):
+            if not out.is_dir():
+                raise InputError(f"{out}: expected a directory, got a file")
+            _check_writable(out, out)
+        else:
+            _check_above(out)
     return out
 
 
 def output_file(out: Path | None) -> Path | None:
-    """A file to write, there already or not; InputError for a directory and a place in a file."""
+    """A file to write, there already or not; InputError for a directory, or as the above."""
     if out is None:
         return out
-    if out.is_dir():
-        raise InputError(f"{out}: expected a file to write, got a directory")
-    _check_above(out)
+    with _usable(out):
+        if _is_there(out) and out.is_dir():
+            raise InputError(f"{out}: expected a file to write, got a directory")
+        _check_above(out)
     return out
 
 
+@contextmanager
+def _usable(out: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror})") from None
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{out!s:.80}: cannot be a path ({error})") from None
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is anything; OSError for names that are too long and links in a circle."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise InputError(f"{path}: a link that leads nowhere; remove it") from None
+    return True
+
+
 def _check_above(out: Path) -> None:
-    above = next((path for path in out.parents if path.exists()), None)
-    if above is not None and not above.is_dir():
+    above = next((path for path in out.parents if _is_there(path)), None)
+    if above is None:
+        return
+    if not above.is_dir():
         raise InputError(f"{out}: {above} is a file, not a directory")
+    _check_writable(out, above)
+
+
+def _check_writable(out: Path, folder: Path) -> None:
+    # On Windows the answer is of a folder's read-only mark, which does not count there.
+    if os.name != "nt" and not os.access(folder, os.W_OK | os.X_OK):
+        where = "" if folder == out else f"{folder} is "
+        raise InputError(f"{out}: {where}not writable; choose another place")

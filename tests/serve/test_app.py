@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from secateurs.errors import InputError
 from secateurs.serve.app import Desk, make_app
 from secateurs.serve.run import listen
 from secateurs.ship.checkpoint import load
-from secateurs.study.explore import Explorer
+from secateurs.study.explore import Explorer, read_picture
 
 PORT = 5123
 HOST = f"127.0.0.1:{PORT}"
@@ -120,6 +123,16 @@ def test_bad_positions_are_told_in_one_line(client: TestClient):
         (b"[" * 4000, "not readable as JSON"),
         (b'{"low_deg": 95}', "low_deg: expected degrees"),
         (b'{"keep": 1e400}', "keep: expected a whole number"),
+        (b'{"low_deg": ' + b"9" * 400 + b"}", "low_deg: expected a number or null"),
+        (b'{"low_deg": -' + b"9" * 400 + b"}", "low_deg: expected a number or null"),
+        (b'{"low_deg": 8, "norm_std": ' + b"9" * 400 + b"}", "norm_std: expected a number"),
+        (b'{"low_deg": 8, "norm_std": 1e300}', "norm_std: expected a number"),
+        (b'{"low_deg": NaN}', "low_deg: expected a number"),
+        (b'{"keep": ' + b"9" * 400 + b"}", "keep: expected a whole number"),
+        (b'{"keep": ' + b"9" * 4070 + b"}", "keep: expected a whole number"),
+        (b'{"rule": {"a": 1}}', "rule: expected one of"),
+        (b'{"layer": "fc6"}', "unknown field 'layer'"),
+        (b"true", "expected a JSON object"),
     ):
         assert words in refusal(client.post("/cut", content=text, headers=JSON), 400)
     assert "more than the limit of 4096 bytes" in refusal(
@@ -153,6 +166,75 @@ def test_pictures_are_limited_and_asked_of_both(client: TestClient):
     assert "picture: unreadable" in refusal(post(b"<svg></svg>"), 400)
     told = client.post("/picture", params={"wish": WISH}, content=picture(), headers=JSON)
     assert "expected application/octet-stream" in refusal(told, 415)
+
+
+def test_a_picture_that_is_decoded_holds_no_cut_up(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+):
+    decoding, go_on = threading.Event(), threading.Event()
+
+    def slow(*given: Any, **options: Any) -> Any:
+        decoding.set()
+        assert go_on.wait(60)
+        return read_picture(*given, **options)
+
+    def post() -> Any:
+        return client.post("/picture", params={"wish": WISH}, content=picture(), headers=BYTES)
+
+    monkeypatch.setattr("secateurs.serve.app.read_picture", slow)
+    monkeypatch.setattr("secateurs.serve.app.MAX_PICTURES", 1)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(post)
+        try:
+            assert decoding.wait(60)
+            assert client.post("/cut", content=WISH, headers=JSON).status_code == 200
+            assert "others are being read" in refusal(post(), 429)
+        finally:
+            go_on.set()
+        assert waiting.result().json()["number"] == 1
+    assert post().json()["number"] == 2
+
+
+async def _asked(desk: Desk, messages: list[dict[str, Any]], length: bytes = b"9") -> list[Any]:
+    """What the application sends to a client whose body arrives so, and then no more of it."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return messages.pop(0)
+        await asyncio.sleep(60)
+        raise AssertionError("waited for the whole body")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"host", HOST.encode()), (b"content-type", b"application/json")]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/cut",
+        "query_string": b"",
+        "headers": [*headers, (b"content-length", length)],
+    }
+    await make_app(desk, port=PORT)(scope, receive, send)
+    return sent
+
+
+def test_bodies_that_are_slow_cut_off_or_mistold_are_refused(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("secateurs.serve.app.BODY_S", 0.05)
+    begun = {"type": "http.request", "body": b"{", "more_body": True}
+    gone = {"type": "http.disconnect"}
+    for messages, length, status, words in (
+        ([begun], b"9", 408, b"body: not all of it within 0.05 seconds"),
+        ([begun, gone], b"9", 400, b"body: ended before its end"),
+        ([], b"9" * 5000, 413, b"body: more than the limit"),
+        ([], "²".encode("latin-1"), 413, b"body: more than the limit"),
+    ):
+        start, body = asyncio.run(_asked(desk, messages, length))
+        assert start["status"] == status
+        assert words in body["body"]
 
 
 def test_a_cut_is_saved_once_under_a_plain_name(client: TestClient, desk: Desk):

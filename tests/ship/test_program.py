@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import re
 import runpy
@@ -16,6 +17,7 @@ from torch import nn
 from secateurs.errors import InputError
 from secateurs.nets.backbones import build
 from secateurs.ship import program
+from secateurs.ship.export import export_onnx
 from secateurs.ship.program import EXTRA, ProgramCheck, export_program
 from secateurs.ship.spec import ImageInput, ModelSpec, describe
 
@@ -66,6 +68,26 @@ def test_the_file_holds_classes_and_preprocessing_and_weights_as_they_are(
         if "/weight_" in i.filename
     ]
     assert 64 * 3 * 7 * 7 * 4 in sizes
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of files")
+@pytest.mark.parametrize("name", ["model.pt2", "model.onnx"])
+def test_where_there_is_no_room_an_error_is_raised_and_nothing_left(name: str, tmp_path: Path):
+    import resource
+
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 3))
+    spec = describe(build("alexnet", 3), "alexnet", CLASSES, IMAGE)
+    write = export_program if name.endswith("2") else export_onnx
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        # Python ignores the signal, and the system answers with an error.
+        with pytest.raises(OSError, match="File too large") as raised:
+            write(network, spec, tmp_path / name, torch.randn(2, 3, 64, 64))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert raised.value.errno == errno.EFBIG
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_program_that_answers_otherwise_is_not_written(

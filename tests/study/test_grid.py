@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from secateurs.study.config import StudyConfig
 from secateurs.study.grid import GridPlan, grid_saved, parse_numbers
 from secateurs.study.grid_rows import grid_words
 from secateurs.study.models import side_logits
+from secateurs.study.sealed import read_sealed
 
 BACKBONE = "mobilenet_v3_small"
 LAYER = "classifier.0"
@@ -100,7 +102,7 @@ def test_cells_are_those_of_pruning_once_a_cell(finished, model: Path, flags: Pa
 
 def test_what_is_written_is_what_is_returned(finished):
     out, answer = finished
-    assert json.loads((out / "grid.json").read_text()) == json.loads(json.dumps(answer))
+    assert read_sealed(out / "grid.json") == json.loads(json.dumps(answer))
     rows = list(csv.DictReader((out / "grid.csv").read_text().splitlines()))
     assert [int(row["num_removed"]) for row in rows] == [
         cell["num_removed"] for cell in answer["cells"]
@@ -113,6 +115,21 @@ def test_what_is_written_is_what_is_returned(finished):
         assert row["low_deg"] == PLAN.options.angles_deg[at]
         assert row["accuracy_mean"] == sum(cell["accuracy"] for cell in mine) / 2
         assert row["num_removed_mean"] == sum(cell["num_removed"] for cell in mine) / 2
+
+
+def test_a_damaged_grid_is_made_again(
+    finished, model: Path, flags: Path, cache: Path, tmp_path: Path
+):
+    out, answer = finished
+    path = tmp_path / "grid.json"
+    text = (out / "grid.json").read_text()
+    damaged = re.sub(r'("num_removed": )\d+', r"\g<1>1", text, count=1)
+    assert damaged != text
+    for content in (damaged, "true"):
+        path.write_text(content)
+        again = run(model, flags, cache, tmp_path)
+        assert again | {"timing": 0} == answer | {"timing": 0}
+        assert read_sealed(path) == again
 
 
 def test_a_second_run_looks_at_nothing(
@@ -231,7 +248,7 @@ def test_the_command_as_typed(
     assert "accuracy and units removed" in text
     assert (tmp_path / "out" / "grid.html").stat().st_size > 10_000
     code, text, _ = call(*words, "--json")
-    assert json.loads(text) == json.loads((tmp_path / "out" / "grid.json").read_text())
+    assert json.loads(text) == read_sealed(tmp_path / "out" / "grid.json")
     code, _, err = call(*words, "--device", "cpu", "--compensation", "add")
     assert (code, err.count("\n")) == (2, 1)
     assert "least_squares there, add now" in err

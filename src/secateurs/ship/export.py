@@ -113,7 +113,9 @@ def _write(model: nn.Module, spec: ModelSpec, path: Path, *, size: int) -> None:
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()
         node.doc_string = None
-    program.save(path, external_data=False)
+    # By way of memory: the exporter puts the weights of a large model into a second file, and the
+    # writer's errors do not say that a disk is full.
+    path.write_bytes(program.model_proto.SerializeToString())
 
 
 @contextlib.contextmanager

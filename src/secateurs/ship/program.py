@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import warnings
 from dataclasses import dataclass
@@ -50,8 +51,10 @@ def export_program(
             (torch.zeros(2, *images.shape[1:]),),
             dynamic_shapes=({0: torch.export.Dim("batch")},),
         )
-        with temporary.open("wb") as file:
-            torch.export.save(program, file, extra_files={EXTRA: json.dumps(extra)})
+        # By way of memory: where a disk is full, the writer of the archive ends the process.
+        packed = io.BytesIO()
+        torch.export.save(program, packed, extra_files={EXTRA: json.dumps(extra)})
+        temporary.write_bytes(packed.getbuffer())
         difference = _difference(network, temporary, images)
         # Written so that NaN fails, too.
         if not difference <= tolerance:

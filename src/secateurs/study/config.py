@@ -275,7 +275,7 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     'lr (0.1 there, 0.2 now)'
     """
     return ", ".join(
-        f"{key} ({old.get(key)} there, {new.get(key)} now)"
+        f"{key:.40} ({old.get(key)!s:.60} there, {new.get(key)!s:.60} now)"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     )

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
@@ -272,14 +273,19 @@ def unit(explorer: Explorer, wish: Wish, index: int) -> Record:
     return found
 
 
-def look_at(explorer: Explorer, path: Path, *, max_pixels: int) -> tuple[torch.Tensor, str]:
-    """The layer's outputs (1, units) for an image file, and the picture that the network sees.
+def read_picture(explorer: Explorer, path: Path, *, max_pixels: int) -> NDArray[np.uint8]:
+    """What the network sees of an image file, (size, size, 3); nothing of the explorer changes.
 
-    The picture is a `data:` address. Raises DecodeError for a file that cannot be used.
+    Raises DecodeError for a file that cannot be used.
     """
     wanted = explorer.loaded.spec.preprocessing
     image = decode(path, max_pixels=max_pixels)
-    pixels = eval_pixels(image, crop=wanted.size, resize=wanted.resize)
+    return eval_pixels(image, crop=wanted.size, resize=wanted.resize)
+
+
+def look_at(explorer: Explorer, pixels: NDArray[np.uint8]) -> tuple[torch.Tensor, str]:
+    """The outputs (1, units) for what `read_picture` gives, and that as a `data:` address."""
+    wanted = explorer.loaded.spec.preprocessing
     batch = normalise(torch.from_numpy(pixels[None].copy()), mean=wanted.mean, std=wanted.std)
     measured = explorer.measured
     names = [name for name, _ in measured.tail.named_children()]

@@ -13,7 +13,7 @@ import torch
 import secateurs
 from secateurs.directories import open_output
 from secateurs.errors import InputError
-from secateurs.files import read_json, write_json, write_text
+from secateurs.files import read_json, write_text
 from secateurs.fit.inputs import prefix_outputs
 from secateurs.fit.precision import resolve_device
 from secateurs.nets.backbones import Layer, find_layer, layers
@@ -27,7 +27,9 @@ from secateurs.study.bench import Dataset, settle_split
 from secateurs.study.config import StudyConfig, difference
 from secateurs.study.cut import training_inputs
 from secateurs.study.grid_rows import LayerSizes, accuracy, cell_row, csv_text, mean_row
+from secateurs.study.record_kinds import check_grid, odd_keys
 from secateurs.study.saved import own_config, saved_dataset, unpruned_model
+from secateurs.study.sealed import read_sealed, write_sealed
 
 SCHEMA = 1
 SIDES = {"val": "validation", "test": "test"}
@@ -100,13 +102,17 @@ def grid_saved(
     layer = find_layer(loaded.model, config.backbone, plan.layer)
     find_consumer(loaded.model, layer.path)
     settings = plan.to_json() | {"layer": layer.alias} | _split_words(config)
-    _check_settings(out, settings)
+    stored = _read(out)
+    if stored is not None:
+        _check_settings(out, stored, settings)
     dataset = saved_dataset(
         loaded.spec, data, config, cache=cache, progress=progress, sides=("train", plan.on)
     )
     identity = dataset.identity() | {"model": read_json(model / "model.json")["tensors"]["sha256"]}
-    stored = _stored(out, identity)
     if stored is not None:
+        _check_identity(out, stored, identity)
+        if not (out / FILES["csv"]).exists():
+            write_text(out / FILES["csv"], csv_text(stored["cells"]))
         return stored
     opened = time.perf_counter()
     view = _look(loaded, config, layer, dataset, plan.on, progress)
@@ -148,7 +154,7 @@ def grid_saved(
         },
     }
     write_text(out / FILES["csv"], csv_text(rows))
-    write_json(out / FILES["grid"], answer)
+    write_sealed(out / FILES["grid"], answer)
     return answer
 
 
@@ -157,30 +163,27 @@ def _split_words(config: StudyConfig) -> Record:
     return {key: plain[key] for key in ("split", "group_by", "seed", "resize", "device")}
 
 
-def _check_settings(out: Path, settings: Record) -> None:
-    """Refuse a folder with another grid before the images are looked at."""
+def _read(out: Path) -> Record | None:
+    """What an earlier run has written; None when there is none, or it is damaged.
+
+    A damaged one is made again. InputError on one of another version.
+    """
     path = out / FILES["grid"]
-    if not path.exists():
-        return
-    found = read_json(path)
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-        raise InputError(f"{out}: a grid of another version of Secateurs; choose a new directory")
+    found = read_sealed(path)
+    return None if found is None else check_grid(found, schema=SCHEMA, where=str(path))
+
+
+def _check_settings(out: Path, found: Record, settings: Record) -> None:
+    """Refuse a folder with another grid before the images are looked at."""
     if found["settings"] != settings:
         differs = difference(found["settings"], settings)
         raise InputError(f"{out}: holds a grid with other settings: {differs}; choose another")
 
 
-def _stored(out: Path, identity: Record) -> Record | None:
-    path = out / FILES["grid"]
-    if not path.exists():
-        return None
-    found = read_json(path)
-    odd = [key for key, value in identity.items() if found["identity"].get(key) != value]
+def _check_identity(out: Path, found: Record, identity: Record) -> None:
+    odd = odd_keys(found["identity"], identity)
     if odd:
         raise InputError(f"{out}: holds a grid of other {' and '.join(odd)}; choose another")
-    if not (out / FILES["csv"]).exists():
-        write_text(out / FILES["csv"], csv_text(found["cells"]))
-    return found
 
 
 def _look(

@@ -100,7 +100,7 @@ def mean_row(rows: list[Record], angle: float) -> Record:
 def csv_text(rows: list[Record]) -> str:
     """The cells as CSV, one row each under a header."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

@@ -13,10 +13,11 @@ from torch import nn
 import secateurs
 from secateurs.directories import open_output
 from secateurs.errors import InputError
-from secateurs.files import read_json, write_json
+from secateurs.files import write_json
 from secateurs.fit.cache import PrefixCache
 from secateurs.nets.backbones import layers
 from secateurs.progress import SILENT, Progress
+from secateurs.shape import read_record
 from secateurs.ship.checkpoint import load
 from secateurs.stopping import StopFlag
 from secateurs.study import paper_beside
@@ -30,6 +31,7 @@ from secateurs.study.paper_readings import both_dropouts, both_resizes, overall_
 from secateurs.study.paper_smaller import smallest
 from secateurs.study.paper_trials import best, network_of, tested_trials
 from secateurs.study.published import is_sfew, published
+from secateurs.study.record_kinds import PAPER_PLAN, odd_keys
 from secateurs.study.search import run_search
 from secateurs.study.stages import Stages, versions
 from secateurs.study.study import run_study
@@ -271,9 +273,7 @@ def _check_directory(out: Path, plan: PaperPlan) -> None:
     open_output(out, marker=PLAN, kind="a run of the paper")
     if not (out / PLAN).exists():
         return
-    found = read_json(out / PLAN)
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA or "plan" not in found:
-        raise InputError(f"{out}: a run of another version of Secateurs; choose a new directory")
+    found = read_record(out / PLAN, PAPER_PLAN, schema=SCHEMA, what="a run")
     asked = plan.to_json()
     if found["plan"] != asked:
         raise InputError(
@@ -288,8 +288,8 @@ def _claim(out: Path, plan: PaperPlan, bench: Bench) -> None:
     identity: Record = {**bench.dataset.identity(), "weights": weights}
     path = out / PLAN
     if path.exists():
-        found = read_json(path).get("identity", {})
-        odd = sorted(key for key in identity if identity[key] != found.get(key))
+        found = read_record(path, PAPER_PLAN, schema=SCHEMA, what="a run")
+        odd = odd_keys(found["identity"], identity)
         if odd:
             raise InputError(
                 f"{out}: holds a run on other {' and '.join(odd)}; choose a new directory"

@@ -9,9 +9,11 @@ from torch import nn
 
 from secateurs.fit.cache import PrefixCache
 from secateurs.progress import SILENT, Progress
+from secateurs.shape import fits
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Bench
 from secateurs.study.models import evaluate_model
+from secateurs.study.record_kinds import EVALUATION
 from secateurs.study.sealed import read_sealed, write_sealed
 from secateurs.study.trials import (
     SharedInputs,
@@ -53,6 +55,8 @@ def tested_trials(
             key = trial_key(bench, trial)
             path = store.root / "trials" / f"{key}.test.json"
             record, test = store.read(key), read_sealed(path)
+            if not fits(test, EVALUATION):
+                test = None
             fresh = record is None or test is None
             if record is None or test is None:
                 record, model = run_trial(bench, trial, shared, store, stop=stop, progress=progress)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from secateurs.errors import InputError
-from secateurs.files import read_json
+from secateurs.shape import read_record
+from secateurs.study.record_kinds import STUDY, STUDY_SCHEMA
 
 Record = dict[str, Any]
 
@@ -33,7 +35,10 @@ def find_place(directory: Path, data: str | None) -> Place:
         raise InputError(f"{directory}: no such directory; give a study's or a saved model's")
     is_model = (directory / "model.json").exists()
     root = directory.parent if is_model else directory
-    study = read_json(root / "study.json") if (root / "study.json").exists() else None
+    marker = root / "study.json"
+    study = None
+    if marker.exists():
+        study = read_record(marker, STUDY, schema=STUDY_SCHEMA, what="a study")
     if not is_model and study is None:
         raise InputError(
             f"{directory}: neither a study nor a saved model (no study.json, no model.json in it)"
@@ -43,11 +48,17 @@ def find_place(directory: Path, data: str | None) -> Place:
         raise InputError(
             f"{directory}: this study has no network yet; run `secateurs study` to its end"
         )
-    known = study.get("data") if isinstance(study, dict) else None
+    known = study["data"] if study else None
     words = f"secateurs explore {shlex.quote(str(directory))} DATA"
     if data is None and known is None:
         raise InputError(f"{directory}: no images at hand; say where they are: {words}")
-    if data is None and known != "faces" and not Path(str(known)).is_dir():
+    if data is None and known != "faces" and not _is_folder(str(known)):
         raise InputError(f"{known}: the study's images are no longer there; {words}")
-    identity = study.get("identity") if isinstance(study, dict) else None
+    identity = study["identity"] if study else None
     return Place(directory, model, data or str(known), identity)
+
+
+def _is_folder(text: str) -> bool:
+    with contextlib.suppress(OSError, ValueError):  # a name that no system takes
+        return Path(text).is_dir()
+    return False

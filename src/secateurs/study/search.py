@@ -8,12 +8,14 @@ from typing import Any
 
 from secateurs.directories import open_output
 from secateurs.errors import InputError
-from secateurs.files import read_json, write_json, write_text
+from secateurs.files import write_json, write_text
 from secateurs.fit.cache import PrefixCache
 from secateurs.progress import SILENT, Progress
+from secateurs.shape import read_record
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Bench, open_bench, settle_split
 from secateurs.study.config import StudyConfig, difference
+from secateurs.study.record_kinds import SEARCH_PLAN, odd_keys
 from secateurs.study.search_choice import alike, best_of, cost_of, timing_of
 from secateurs.study.search_importance import grid_importance, trial_importance
 from secateurs.study.search_methods import (
@@ -157,12 +159,11 @@ def _check_directory(out: Path, settings: Record) -> None:
     open_output(out, marker=PLAN, kind="a search")
     if not (out / PLAN).exists():
         return
-    found = read_json(out / PLAN)
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA or "settings" not in found:
-        raise InputError(f"{out}: a search of another version of Secateurs; choose a new directory")
+    found = read_record(out / PLAN, SEARCH_PLAN, schema=SCHEMA, what="a search")
     before, now = found["settings"], settings
-    if now["method"] == before["method"] == "tpe" and now["trials"] > before["trials"]:
-        now = now | {"trials": before["trials"]}
+    first = before.get("trials")
+    if now["method"] == before["method"] == "tpe" and type(first) is int and now["trials"] > first:
+        now = now | {"trials": first}
     if before != now:
         raise InputError(
             f"{out}: holds a search with other settings: {difference(before, now)}; "
@@ -179,8 +180,8 @@ def _claim(out: Path, settings: Record, bench: Bench) -> Record:
         identity["optuna"] = getattr(find_optuna(), "__version__", None)
     mine = {"schema": SCHEMA, "settings": settings, "identity": identity}
     if (out / PLAN).exists():
-        found = read_json(out / PLAN)["identity"]
-        odd = sorted(key for key in identity.keys() | found if identity.get(key) != found.get(key))
+        found = read_record(out / PLAN, SEARCH_PLAN, schema=SCHEMA, what="a search")
+        odd = odd_keys(found["identity"], identity)
         if odd:
             raise InputError(
                 f"{out}: holds a search of other {' and '.join(odd)}; choose a new directory"

@@ -17,6 +17,7 @@ import secateurs
 from secateurs.files import fingerprint
 from secateurs.progress import Progress
 from secateurs.prune.ledger import write_csv, write_parquet
+from secateurs.shape import fits
 from secateurs.ship.checkpoint import Loaded, load, save
 from secateurs.ship.export import export_onnx
 from secateurs.ship.program import export_program
@@ -32,6 +33,7 @@ from secateurs.study.sweep import Choice, Record
 
 SCHEMA = 2  # of results.json
 NUM_EXPORT_IMAGES = 16
+_STAGE = {"key": str, "value": {"timing": {"seconds": float}}}
 FILES = {
     "model": "model/model.json",
     "tensors": "model/model.safetensors",
@@ -56,8 +58,9 @@ class Stages:
         """The stage's stored result, or a new one when the key differs or a file is gone."""
         path = self.root / "stages" / f"{name}.json"
         identity = fingerprint(key)
-        stored = read_sealed(path) if all(file.exists() for file in makes) else None
-        if stored is not None and stored.get("key") == identity and "value" in stored:
+        made = all(file.exists() for file in makes)
+        stored = read_sealed(path, unsealed=False) if made else None
+        if stored is not None and stored.get("key") == identity and fits(stored, _STAGE):
             return stored["value"]
         started = time.perf_counter()
         value = compute()

@@ -7,14 +7,16 @@ from pathlib import Path
 
 from secateurs.directories import open_output
 from secateurs.errors import InputError
-from secateurs.files import read_json, write_json
+from secateurs.files import write_json
 from secateurs.fit.cache import PrefixCache
 from secateurs.progress import SILENT, Progress
+from secateurs.shape import read_record
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import FACES, Bench, open_bench, settle_split
 from secateurs.study.config import StudyConfig, difference
 from secateurs.study.cut import layers_to_cut
 from secateurs.study.logs import Log, answer_entry, tell, trial_entry
+from secateurs.study.record_kinds import STUDY, STUDY_SCHEMA, odd_keys
 from secateurs.study.stages import FILES, SCHEMA, Stages, keep_chosen, prune_stages, versions
 from secateurs.study.sweep import (
     Record,
@@ -25,8 +27,6 @@ from secateurs.study.sweep import (
     summarise_sweep,
 )
 from secateurs.study.trials import Store
-
-STUDY_SCHEMA = 1  # of study.json, which says whose directory it is
 
 
 def run_study(
@@ -173,9 +173,7 @@ def _check_configuration(out: Path, config: StudyConfig) -> None:
     """Refuse another configuration before anything long begins."""
     if not (out / "study.json").exists():
         return
-    found = read_json(out / "study.json")
-    if found.get("schema") != STUDY_SCHEMA:
-        raise InputError(f"{out}: a study of another version of Secateurs; choose a new directory")
+    found = read_record(out / "study.json", STUDY, schema=STUDY_SCHEMA, what="a study")
     if found["config"] != config.to_json():
         differs = difference(found["config"], config.to_json())
         raise InputError(
@@ -199,9 +197,9 @@ def _claim(out: Path, config: StudyConfig, bench: Bench, data: str) -> None:
     if not path.exists():
         write_json(path, mine)
         return
-    found = read_json(path)
-    if found["identity"] != identity:
-        odd = [key for key, value in identity.items() if found["identity"][key] != value]
+    found = read_record(path, STUDY, schema=STUDY_SCHEMA, what="a study")
+    odd = odd_keys(found["identity"], identity)
+    if odd:
         raise InputError(
             f"{out}: holds a study of other {' and '.join(odd)}; choose a new directory"
         )

@@ -26,6 +26,7 @@ from secateurs.nets.depth import freeze, split_at, train_mode
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Bench
+from secateurs.study.record_kinds import is_trial
 from secateurs.study.sealed import read_sealed, write_sealed
 
 TRIAL_FORMAT = 2
@@ -268,7 +269,7 @@ class Store:
     def read(self, key: str) -> dict[str, Any] | None:
         """A finished trial's record; None when there is none, or it is damaged."""
         record = read_sealed(self.record(key))
-        return record if record is not None and record.get("key") == key else None
+        return record if record and record.get("key") == key and is_trial(record) else None
 
 
 def save_weights(model: torch.nn.Module, path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -11,6 +10,7 @@ from secateurs.errors import InputError
 from secateurs.prune.pipeline import Compensation
 
 WishRule = Literal["pairwise", "cluster"]
+LARGEST = 1e9
 FIELDS = {"rule", "compensation", "low_deg", "keep", "norm_std"}
 
 
@@ -39,7 +39,7 @@ def parse_wish(plain: Any, *, num_units: int) -> Wish:
     if isinstance(plain, str | bytes):
         try:
             plain = json.loads(plain)
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError, MemoryError):
             raise InputError("wish: not readable as JSON") from None
     if not isinstance(plain, dict):
         raise InputError("wish: expected a JSON object")
@@ -77,6 +77,8 @@ def _number(plain: dict[str, Any], name: str) -> float | None:
     value = plain.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    # No angle or norm is as large, and whole numbers of 400 digits are no fractions at all.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not abs(value) <= LARGEST:
         raise InputError(f"{name}: expected a number or null, got {value!r:.40}")
     return float(value)
