@@ -211,7 +211,7 @@ def test_the_command_as_typed(
         (["study", "--table", "x"], "no table 'x'; there are trials, epochs, depths, networks"),
         (["study", "--format", "xlsx"], "format must be markdown, csv or parquet, got 'xlsx'"),
         (["study", "--format", "parquet"], "format parquet is not text: give --out FILE"),
-        (["broken"], "no key 'cells'; written by another version, or damaged"),
+        (["broken"], "missing key 'settings'; written by another version, or damaged"),
         (["old"], "schema is 0, expected 1"),
     ],
 )
