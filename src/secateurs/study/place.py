@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from secateurs.errors import InputError
-from secateurs.shape import read_record
-from secateurs.study.record_kinds import STUDY, STUDY_SCHEMA
+from secateurs.files import read_json
+from secateurs.shape import Maybe, check_shape
 
 Record = dict[str, Any]
+_KNOWN = {"data": Maybe(str, absent=True), "identity": Maybe(dict, absent=True)}
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ def find_place(directory: Path, data: str | None) -> Place:
     marker = root / "study.json"
     study = None
     if marker.exists():
-        study = read_record(marker, STUDY, schema=STUDY_SCHEMA, what="a study")
+        # Of any version: the one that goes on with the study is the one to refuse another.
+        study = check_shape(read_json(marker), _KNOWN, where=str(marker))
     if not is_model and study is None:
         raise InputError(
             f"{directory}: neither a study nor a saved model (no study.json, no model.json in it)"
