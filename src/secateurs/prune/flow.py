@@ -24,6 +24,7 @@ from secateurs.prune.operations import Operations, Product
 from secateurs.prune.ties import Ties
 
 OUTPUT = "output"
+LARGER = (1, 2, 4)  # images on which a network is tried in training
 
 
 @dataclass
@@ -70,22 +71,29 @@ def follow(bare: nn.Module, image: Tensor) -> Followed:
         if isinstance(module, nn.Conv2d | nn.Linear) and path not in ran
     ]
     if idle:
-        flow.events, flow.products = [], []
+        _train(flow, bare, image, found.events, set(idle))
+    return found
+
+
+def _train(flow: _Flow, bare: nn.Module, image: Tensor, first: list[Event], idle: set[str]) -> None:
+    """Fix what layers read that did not run in evaluation, where they run in training."""
+    for times in LARGER:  # an auxiliary head may need a larger image than the network does
+        flow.events, flow.products, flow.stack = [], [], []
+        shape = (2, *image.shape[1:-2], *(times * side for side in image.shape[-2:]))
         try:
-            _run(flow, bare.train(), torch.cat([image, image]))  # a norm needs two images
-        except Exception:  # it does not train on such an image: nothing can be said
-            flow.events = []
+            _run(flow, bare.train(), torch.empty(shape, dtype=image.dtype, device=image.device))
+            break
+        except Exception:  # it does not train on such an image: what ran until then is known
+            continue
         finally:
             bare.eval()
-        first = {(event.path, event.side): event.numbers for event in found.events}
-        for event in flow.events:
-            same = first.get((event.path, event.side))
-            if same is not None and same.shape == event.numbers.shape:
-                flow.ties.tie(same, event.numbers)
-            elif event.path in idle:
-                why = f"{event.path} reads it, which runs in training only"
-                flow.ties.fix(event.numbers, why)
-    return found
+    known = {(event.path, event.side): event.numbers for event in first}
+    for event in flow.events:
+        same = known.get((event.path, event.side))
+        if same is not None and same.shape == event.numbers.shape:
+            flow.ties.tie(same, event.numbers)
+        elif event.path in idle:
+            flow.ties.fix(event.numbers, f"{event.path} reads it, which runs in training only")
 
 
 def _run(flow: _Flow, bare: nn.Module, image: Tensor) -> None:

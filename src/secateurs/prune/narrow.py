@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Mapping, Sequence
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from secateurs.nets.attention import BiasedAttention
-from secateurs.nets.trace import attribute_memo, check_device
+from secateurs.nets.trace import attribute_memo, check_device, skeleton, tensors_of
 from secateurs.prune.groups import Group, Groups, Whole
 from secateurs.prune.parity import PARITY_LIMIT as PARITY_LIMIT
 from secateurs.prune.parity import Comparison, Run, compared
@@ -150,9 +151,11 @@ def checked(model: nn.Module, groups: Groups, images: Tensor, *, seed: int = 0) 
     """The groups that can be cut: of each some units are removed and compared with zeroing them.
 
     All groups at once first; where that fails, halves, until the groups that fail are known. They
-    are left whole, with the difference as the reason. This is done on the network given, and in a
-    copy with other weights, where no group hides behind weights near zero. `images` are real ones
-    (n, 3, size, size). Raises InputError as `difference` does.
+    are left whole, with the difference as the reason. Those without which the network does not run,
+    as where it insists on a number of heads, are found on shapes alone first. The others are
+    compared in the network given, and in a copy with other weights, where no group hides behind
+    weights near zero. `images` are real ones (n, 3, size, size). Raises InputError as `difference`
+    does.
     """
     if not groups.found:
         return groups
@@ -164,31 +167,68 @@ def checked(model: nn.Module, groups: Groups, images: Tensor, *, seed: int = 0) 
         ]
         for group in groups.found
     }
-    comparison = Comparison(model, images, lambda network, batch: network(batch))
-    failed = _wrong(comparison, groups.found, survivors)
+    failed = _wrong(groups.found, _shapes(model, survivors, images))
     rest = [group for group in groups.found if group.name not in failed]
+    comparison = Comparison(model, images, lambda network, batch: network(batch))
+
+    def error(part: Sequence[Group]) -> float:
+        return comparison.compare(
+            lambda network: zeroing(network, part, survivors),
+            lambda network: narrow(network, part, survivors),
+        ).error
+
+    failed |= _wrong(rest, error)
+    rest = [group for group in rest if group.name not in failed]
     if rest and comparison.awaken(seed):
-        failed |= _wrong(comparison, rest, survivors)
+        failed |= _wrong(rest, error)
     reasons = tuple(
-        Whole(name, f"removing its units is not the same as zeroing them (differs by {seen:.1e})")
-        for name, seen in failed.items()
+        Whole(name, _reason(failed[name]))
+        for group in groups.found
+        if (name := group.name) in failed
     )
     found = tuple(group for group in groups.found if group.name not in failed)
     return Groups(found, groups.whole + reasons, groups.note)
 
 
-def _wrong(
-    comparison: Comparison, groups: Sequence[Group], survivors: Survivors
-) -> dict[str, float]:
+def _reason(error: float) -> str:
+    return f"removing its units is not the same as zeroing them (differs by {error:.1e})"
+
+
+def _shapes(
+    model: nn.Module, survivors: Survivors, images: Tensor
+) -> Callable[[Sequence[Group]], float]:
+    """What tells whether the network runs without some units and gives outputs of the same shape.
+
+    Takes groups and gives 0 where it does and infinity where it does not. On shapes alone.
+    """
+    bare = skeleton(model)
+    image = torch.empty_like(images, device="meta")
+
+    def shapes(network: nn.Module) -> list[torch.Size]:
+        with torch.no_grad():
+            return [tensor.shape for tensor in tensors_of(network(image))]
+
+    try:
+        expected = shapes(bare)
+    except Exception:  # it needs values to run
+        return lambda part: 0.0
+
+    def error(part: Sequence[Group]) -> float:
+        try:
+            same = shapes(narrow(bare, part, survivors)) == expected
+        except Exception:
+            same = False
+        return 0.0 if same else math.inf
+
+    return error
+
+
+def _wrong(groups: Sequence[Group], error: Callable[[Sequence[Group]], float]) -> dict[str, float]:
     """The errors of the groups whose cut is wrong, found by halves."""
-    mine = {group.name: survivors[group.name] for group in groups}
-    error = comparison.compare(
-        lambda network: zeroing(network, groups, mine),
-        lambda network: narrow(network, groups, mine),
-    ).error
-    if error <= PARITY_LIMIT:
+    found = error(groups) if groups else 0.0
+    if found <= PARITY_LIMIT:
         return {}
     if len(groups) == 1:
-        return {groups[0].name: error}
+        return {groups[0].name: found}
     half = len(groups) // 2
-    return _wrong(comparison, groups[:half], mine) | _wrong(comparison, groups[half:], mine)
+    return _wrong(groups[:half], error) | _wrong(groups[half:], error)
