@@ -23,6 +23,7 @@ from secateurs.nets.backbones import build
 from secateurs.nets.trace import skeleton
 from secateurs.prune.groups import Group, Groups, Member, find_groups
 from secateurs.prune.narrow import PARITY_LIMIT, checked, difference, narrow
+from secateurs.prune.parity import Comparison, Seen
 from secateurs.prune.patches import visit_rows
 
 
@@ -218,3 +219,40 @@ def test_a_model_on_another_device_is_told(net: nn.Module):
         InputError, match=r"images are on meta: move one to the other with .to\('meta"
     ):
         visit_rows(net, {"3": 4}, [images.to("meta")], lambda *_: None)
+
+
+class Insists(nn.Module):
+    """Attention that insists on its number of heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(8, 24), nn.Linear(8, 8)
+        self.hidden, self.out = nn.Linear(8, 6), nn.Linear(6, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(x).reshape(len(x), -1, 3, 2, 4).permute(2, 0, 3, 1, 4)
+        x = self.proj(((q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2))
+        return x + self.out(self.hidden(x).relu())
+
+
+def test_what_does_not_run_without_units_is_found_on_shapes(monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 4, 4), nn.Flatten(2), Turn(), *(Insists() for _ in range(8))
+    )
+    groups = find_groups(model, size=8)
+    heads = [group.name for group in groups.found if group.name.endswith("qkv")]
+    assert len(heads) == 8
+    compared: list[int] = []
+    monkeypatch.setattr(
+        Comparison, "compare", lambda *_: compared.append(1) or Seen(0.0, visible=True)
+    )
+    seen = checked(model, groups, torch.randn(2, 3, 8, 8))
+    assert [left.name for left in seen.whole[len(groups.whole) :]] == heads
+    assert {group.name for group in seen.found} == {f"{k}.hidden" for k in range(3, 11)}
+    assert len(compared) == 2  # with the weights given, and with others
+
+
+class Turn(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mT

@@ -11,7 +11,7 @@ from secateurs.prune.groups import find_groups
 from secateurs.prune.merged import mergeable
 from secateurs.prune.network import Judge, Pruned, cut
 from secateurs.prune.rules import select
-from secateurs.prune.survey import importance, norms_after, survey
+from secateurs.prune.survey import _num_positions, importance, norms_after, survey
 
 SIZE = 12
 
@@ -283,3 +283,9 @@ def test_merging_keeps_as_many_units_as_were_planned(hidden: str, keep: int):
     with torch.no_grad():
         away = done.model(batches[0]) - model(batches[0])
     assert away.abs().max() < 0.3
+
+
+def test_a_very_wide_layer_is_seen_through_few_samples():
+    wide, usual = nn.Conv2d(1024, 2, 3, device="meta"), nn.Conv2d(512, 2, 3, device="meta")
+    assert _num_positions(wide, 16) * 16 == 2048
+    assert _num_positions(usual, 16) * 16 == 4 * 512 * 9

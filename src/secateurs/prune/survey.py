@@ -20,6 +20,7 @@ from secateurs.prune.surgeon import Elimination, Reader, eliminate
 ROWS_PER_INPUT = 4  # samples for each input of a reader, where its positions give so many
 FEWEST_ROWS = 2048
 OFFSET = 4.0  # deviations from which on a mean is taken out before rounding
+WIDE = 8192  # inputs beyond which `FEWEST_ROWS` samples do: a Gram matrix would take minutes
 PROBED = 48  # images whose gradients are taken
 
 
@@ -118,7 +119,8 @@ def reader_paths(model: nn.Module, groups: Sequence[Group]) -> list[str]:
 
 def _num_positions(layer: nn.Module, num_images: int) -> int:
     assert isinstance(layer, nn.Conv2d | nn.Linear)
-    wanted = max(ROWS_PER_INPUT * layer.weight[0].numel(), FEWEST_ROWS)
+    inputs = layer.weight[0].numel()
+    wanted = FEWEST_ROWS if inputs > WIDE else max(ROWS_PER_INPUT * inputs, FEWEST_ROWS)
     return math.ceil(wanted / num_images)
 
 
