@@ -184,7 +184,10 @@ def test_one_step_at_a_time(flags: Path, tmp_path: Path, cache: str, capsys, mon
         (["study", "faces", "--out", "x", "--device", "tpu"], "device must be auto, cpu or cuda"),
         (["study", "faces", "--out", "x", "--lr", "-1"], "lr is out of range: -1.0"),
         (["sweep", "faces", "--out", "x", "--cache-in", "ram"], "must be memory, disk or keep"),
-        (["sweep", "faces", "--out", "x", "--cache-budget", "-1"], "number of GiB from 0 on"),
+        (
+            ["sweep", "faces", "--out", "x", "--cache-budget", "-1"],
+            "--cache-budget is out of range: -1.0; expected a number from 0",
+        ),
         (["evaluate", "nowhere", "faces"], "nowhere"),
         (["predict", "nowhere", "x.png"], "nowhere"),
         (["train", "nowhere", "--out", "x"], "nowhere: no such folder"),

@@ -13,7 +13,8 @@ import secateurs
 
 ROOT = Path(secateurs.__file__).parent
 ORDER = ["data", "nets", "fit", "prune", "ship", "study", "report", "serve", "cli"]
-BASE = {"errors", "leftovers", "files", "directories", "paths", "progress", "shape", "stopping"}
+BASE = {"errors", "leftovers", "files", "directories", "limits", "paths", "progress", "shape"}
+BASE |= {"stopping"}
 BASE |= {"cli_options", "native_stderr"}
 
 

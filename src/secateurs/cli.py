@@ -20,7 +20,17 @@ from secateurs import __version__
 from secateurs.cli_explore import explore
 from secateurs.cli_grid import grid
 from secateurs.cli_model import evaluate, export, predict, prune
-from secateurs.cli_options import AsJson, Cache, Data, GroupBy, ProgressMode, Quiet, Seed, Strict
+from secateurs.cli_options import (
+    AsJson,
+    Cache,
+    Data,
+    GroupBy,
+    ProgressMode,
+    Quiet,
+    Seed,
+    Strict,
+    within,
+)
 from secateurs.cli_paper import paper
 from secateurs.cli_results import results
 from secateurs.cli_search import search
@@ -28,6 +38,7 @@ from secateurs.cli_session import session_of
 from secateurs.cli_study import study, train
 from secateurs.cli_sweep import sweep
 from secateurs.errors import FULL, UNUSABLE, InputError
+from secateurs.limits import LIMITS
 from secateurs.paths import existing_directory, output_directory, output_file
 from secateurs.stopping import StopRequested, exit_code, interrupted_by_signals
 
@@ -119,7 +130,9 @@ def faces(
         Path,
         typer.Argument(metavar="DIR", help="A new or empty folder.", callback=output_directory),
     ],
-    seed: Annotated[int, typer.Option(help="Seed of the scenes.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the scenes.", callback=within(LIMITS["seed"]))
+    ] = 0,
     quiet: Quiet = False,
     progress: ProgressMode = "auto",
 ) -> None:

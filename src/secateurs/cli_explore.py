@@ -8,8 +8,19 @@ from typing import Annotated
 
 import typer
 
-from secateurs.cli_options import AsJson, Cache, GroupBy, OwnSeed, OwnSplit, ProgressMode, Quiet
+from secateurs.cli_options import (
+    AsJson,
+    Cache,
+    GroupBy,
+    OwnLayer,
+    OwnSeed,
+    OwnSplit,
+    ProgressMode,
+    Quiet,
+    within,
+)
 from secateurs.cli_session import session_of
+from secateurs.limits import LIMITS
 from secateurs.paths import existing_directory, output_directory
 
 
@@ -29,7 +40,7 @@ def explore(
             help="Folder with one folder per class, or faces. [default: the study's own]",
         ),
     ] = None,
-    layer: Annotated[str, typer.Option(help="The linear layer to cut, by name.")] = "fc7",
+    layer: OwnLayer = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -39,7 +50,10 @@ def explore(
             callback=output_directory,
         ),
     ] = None,
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 is a free one.")] = 0,
+    port: Annotated[
+        int,
+        typer.Option(help="Port on 127.0.0.1; 0 is a free one.", callback=within(LIMITS["port"])),
+    ] = 0,
     open_browser: Annotated[
         bool, typer.Option("--open", help="Open the page in a browser.")
     ] = False,

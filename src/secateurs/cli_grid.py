@@ -13,6 +13,7 @@ from secateurs.cli_options import (
     GroupBy,
     Model,
     Out,
+    OwnLayer,
     OwnSeed,
     OwnSplit,
     ProgressMode,
@@ -25,7 +26,7 @@ def grid(
     model: Model,
     data: Data,
     out: Out,
-    layer: Annotated[str, typer.Option(help="The linear layer to cut, by name.")] = "fc7",
+    layer: OwnLayer = None,
     angles: Annotated[
         str | None,
         typer.Option(

@@ -36,8 +36,10 @@ from secateurs.cli_options import (
     Rule,
     Starts,
     Std,
+    within,
 )
 from secateurs.cli_session import session_of
+from secateurs.limits import LIMITS
 from secateurs.paths import existing_path, existing_paths, output_file
 from secateurs.stopping import stop_on_interrupt
 
@@ -79,7 +81,7 @@ def prune(
     model: Model,
     data: Data,
     out: Out,
-    layers: Layers = "fc7",
+    layers: Layers = None,
     low: Low = None,
     high: High = None,
     std: Std = None,
@@ -157,7 +159,7 @@ def prune(
         data,
         out,
         changes={
-            "layers": tuple(part.strip() for part in layers.split(",")),
+            "layers": None if layers is None else _names(layers),
             "low_deg": 15.0 if low is None else low,
             "high_deg": 165.0 if high is None else high,
             "norm_std": std,
@@ -178,6 +180,10 @@ def prune(
         progress=session.progress,
     )
     session.answer(answer, f"{prune_words(answer)}\nmodel: {out}")
+
+
+def _names(layers: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in layers.split(","))
 
 
 def export(
@@ -226,7 +232,9 @@ def predict(
             callback=existing_paths,
         ),
     ],
-    top: Annotated[int, typer.Option(help="Answers per image.", min=1)] = 3,
+    top: Annotated[
+        int, typer.Option(help="Answers per image.", callback=within(LIMITS["top"]))
+    ] = 3,
     kind: Annotated[
         str | None,
         typer.Option(

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from secateurs.limits import LIMITS, Range, check_number
 from secateurs.paths import data_path, group_by_path, model_path, output_directory, weights_path
+
+
+def within(limits: Range) -> Callable[[typer.CallbackParam, Any], Any]:
+    """What checks an option's number while the command line is read; None was not given."""
+
+    def check(param: typer.CallbackParam, value: Any) -> Any:
+        if value is not None:
+            check_number(max(param.opts, key=len), value, limits)
+        return value
+
+    return check
+
+
+# A negative number stands for no limit on the command line; see `from_preset`.
+SIGNED_LOSS = Range(-100, 100)
+VIEWS = Range(0, LIMITS["views"].high, whole=True)
 
 Data = Annotated[
     str,
@@ -54,7 +72,10 @@ Cache = Annotated[
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Audit findings are an error.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Seed = Annotated[int, typer.Option(help="Seed of split, views, weights and order.")]
+Seed = Annotated[
+    int,
+    typer.Option(help="Seed of split, views, weights and order.", callback=within(LIMITS["seed"])),
+]
 SplitRule = Annotated[
     str,
     typer.Option(
@@ -78,9 +99,16 @@ Depths = Annotated[
     str | None,
     typer.Option(metavar="0-7|5,6", help="Frozen layers to try. [default: 3,5,7; all in full]"),
 ]
-Runs = Annotated[int | None, typer.Option(help="Runs a depth. [default: 2; 5 in full]")]
+Runs = Annotated[
+    int | None,
+    typer.Option(help="Runs a depth. [default: 2; 5 in full]", callback=within(LIMITS["runs"])),
+]
 ScratchRuns = Annotated[
-    int | None, typer.Option(help="Runs with random weights. [default: 1; 5 in full]")
+    int | None,
+    typer.Option(
+        help="Runs with random weights. [default: 1; 5 in full]",
+        callback=within(LIMITS["scratch_runs"]),
+    ),
 ]
 Backbone = Annotated[str, typer.Option(help="A torchvision classifier.")]
 Weights = Annotated[
@@ -91,52 +119,94 @@ Weights = Annotated[
         callback=weights_path,
     ),
 ]
-Epochs = Annotated[int | None, typer.Option(help="Epochs. [default: 20; 30 in full]")]
-LearningRate = Annotated[float | None, typer.Option(help="Adam's learning rate. [default: 1e-4]")]
+Epochs = Annotated[
+    int | None,
+    typer.Option(help="Epochs. [default: 20; 30 in full]", callback=within(LIMITS["epochs"])),
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(help="Adam's learning rate. [default: 1e-4]", callback=within(LIMITS["lr"])),
+]
 BatchSize = Annotated[
     str | None, typer.Option(metavar="N|full", help="Images a step. [default: 64]")
 ]
-WeightDecay = Annotated[float, typer.Option(help="L2 weight decay.")]
-LabelSmoothing = Annotated[float, typer.Option(help="Label smoothing, 0..1.")]
+WeightDecay = Annotated[
+    float, typer.Option(help="L2 weight decay.", callback=within(LIMITS["weight_decay"]))
+]
+LabelSmoothing = Annotated[
+    float, typer.Option(help="Label smoothing, 0..1.", callback=within(LIMITS["label_smoothing"]))
+]
 Dropout = Annotated[str, typer.Option(help="on, off or first-epoch.")]
 Patience = Annotated[
     int | None,
-    typer.Option(help="Stop after so many epochs without a better one. [default: never]"),
+    typer.Option(
+        help="Stop after so many epochs without a better one. [default: never]",
+        callback=within(LIMITS["patience"]),
+    ),
 ]
 Views = Annotated[
     int | None,
     typer.Option(
         help="Augmented views of each image, shared by epochs; 0 draws a new one in every epoch. "
-        "[default: 2; 0 in full]"
+        "[default: 2; 0 in full]",
+        callback=within(VIEWS),
     ),
 ]
 Resize = Annotated[
     str, typer.Option(help="Evaluation: straight to size, or crop (short side, then centre).")
 ]
 Precision = Annotated[str | None, typer.Option(help="auto, float32 or bfloat16. [default: auto]")]
-Layers = Annotated[str, typer.Option(help="Linear layers to prune, by name, with commas.")]
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        help="Linear layers to prune, by name, with commas. [default: the hidden one that feeds "
+        "the head, fc7 of AlexNet]"
+    ),
+]
+OwnLayer = Annotated[
+    str | None,
+    typer.Option(
+        "--layer",
+        help="The linear layer to cut, by name. [default: the hidden one that feeds the head, fc7 "
+        "of AlexNet]",
+    ),
+]
 Low = Annotated[
     float | None,
-    typer.Option(help="Angle in degrees below which two units are one. [default: 15]"),
+    typer.Option(
+        help="Angle in degrees below which two units are one. [default: 15]",
+        callback=within(LIMITS["low_deg"]),
+    ),
 ]
 High = Annotated[
     float | None,
-    typer.Option(help="Angle in degrees above which two units are opposite. [default: 165]"),
+    typer.Option(
+        help="Angle in degrees above which two units are opposite. [default: 165]",
+        callback=within(LIMITS["high_deg"]),
+    ),
 ]
 MaxLoss = Annotated[
     float,
     typer.Option(
         help="Points of validation accuracy that pruning may cost: the fewest units within it are "
         "kept, or with rules by angle those of the largest angle up to --low; a negative number "
-        "takes --low as it is. Not used with --keep."
+        "takes --low as it is. Not used with --keep.",
+        callback=within(SIGNED_LOSS),
     ),
 ]
 Rotation = Annotated[
-    float | None, typer.Option(help="Views rotate so many degrees. [default: 0; 10 in full]")
+    float | None,
+    typer.Option(
+        help="Views rotate so many degrees. [default: 0; 10 in full]",
+        callback=within(LIMITS["rotation_deg"]),
+    ),
 ]
 MinScale = Annotated[
     float | None,
-    typer.Option(help="Smallest share of an image in a view, 0..1. [default: 1; 0.5 in full]"),
+    typer.Option(
+        help="Smallest share of an image in a view, 0..1. [default: 1; 0.5 in full]",
+        callback=within(LIMITS["min_scale"]),
+    ),
 ]
 Schedule = Annotated[
     str | None, typer.Option(help="Learning rate: constant or cosine. [default: cosine]")
@@ -144,7 +214,10 @@ Schedule = Annotated[
 Augment = Annotated[bool, typer.Option(help="Train on augmented views.")]
 Std = Annotated[
     float | None,
-    typer.Option(help="Only units whose norm is so many deviations from the mean. [default: all]"),
+    typer.Option(
+        help="Only units whose norm is so many deviations from the mean. [default: all]",
+        callback=within(LIMITS["norm_std"]),
+    ),
 ]
 Compensation = Annotated[
     str,
@@ -168,11 +241,18 @@ Keep = Annotated[
     ),
 ]
 KeepFraction = Annotated[
-    float | None, typer.Option(help="Share of each layer's units that survive, 0..1.")
+    float | None,
+    typer.Option(
+        help="Share of each layer's units that survive, 0..1.",
+        callback=within(LIMITS["keep_fraction"]),
+    ),
 ]
 CacheBudget = Annotated[
     float,
-    typer.Option(help="GiB for outputs of frozen layers; beyond it they are computed anew."),
+    typer.Option(
+        help="GiB for outputs of frozen layers; beyond it they are computed anew.",
+        callback=within(LIMITS["cache_budget"]),
+    ),
 ]
 CacheIn = Annotated[
     str,
@@ -191,44 +271,66 @@ OwnSplit = Annotated[
     ),
 ]
 OwnSeed = Annotated[
-    int | None, typer.Option("--seed", help="Seed of the split. [default: as the model's]")
+    int | None,
+    typer.Option(
+        "--seed",
+        help="Seed of the split. [default: as the model's]",
+        callback=within(LIMITS["seed"]),
+    ),
 ]
 
 Params = Annotated[
     float | None,
-    typer.Option(help="Whole network: share of the parameters that may stay, 0..1."),
+    typer.Option(
+        help="Whole network: share of the parameters that may stay, 0..1.",
+        callback=within(LIMITS["params"]),
+    ),
 ]
 Macs = Annotated[
     float | None,
-    typer.Option(help="Whole network: share of the multiply-accumulates that may stay, 0..1."),
+    typer.Option(
+        help="Whole network: share of the multiply-accumulates that may stay, 0..1.",
+        callback=within(LIMITS["macs"]),
+    ),
 ]
 Latency = Annotated[
     float | None,
-    typer.Option(help="Whole network: share of the time, measured here, that may stay, 0..1."),
+    typer.Option(
+        help="Whole network: share of the time, measured here, that may stay, 0..1.",
+        callback=within(LIMITS["latency"]),
+    ),
 ]
-LatencyBatch = Annotated[int, typer.Option(help="Images at a time for --latency.", min=1)]
+LatencyBatch = Annotated[
+    int,
+    typer.Option(help="Images at a time for --latency.", callback=within(LIMITS["latency_batch"])),
+]
 RoundTo = Annotated[
-    int, typer.Option(help="Whole network: every group's channels a multiple of it.", min=1)
+    int,
+    typer.Option(
+        help="Whole network: every group's channels a multiple of it.",
+        callback=within(LIMITS["round_to"]),
+    ),
 ]
 Starts = Annotated[
     int,
     typer.Option(
         help="Whole network: random starts for the groups that are merged; validation decides.",
-        min=1,
+        callback=within(LIMITS["starts"]),
     ),
 ]
 Recover = Annotated[
     int,
     typer.Option(
         help="Whole network: epochs of training after the cut, taught by the unpruned network.",
-        min=0,
+        callback=within(LIMITS["recover"]),
     ),
 ]
 RecoverLr = Annotated[
     float | None,
     typer.Option(
         help="Adam's learning rate of that training  [default: 0.001 where the network has batch "
-        "norm, 0.0003 elsewhere]"
+        "norm, 0.0003 elsewhere]",
+        callback=within(LIMITS["lr"]),
     ),
 ]
 RecoverDistil = Annotated[
@@ -236,7 +338,6 @@ RecoverDistil = Annotated[
     typer.Option(
         help="Share of that training's loss that the unpruned network's answers have; the labels "
         "have the rest.",
-        min=0,
-        max=1,
+        callback=within(LIMITS["distil"]),
     ),
 ]

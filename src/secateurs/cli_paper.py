@@ -19,8 +19,10 @@ from secateurs.cli_options import (
     ProgressMode,
     Quiet,
     Weights,
+    within,
 )
 from secateurs.cli_session import session_of
+from secateurs.limits import LIMITS
 from secateurs.stopping import stop_on_interrupt
 
 
@@ -29,8 +31,14 @@ def paper(
     out: Out,
     weights: Weights = "auto",
     depths: Depths = None,
-    runs: Annotated[int, typer.Option(help="Runs of each depth, and from scratch.")] = 5,
-    epochs: Annotated[int, typer.Option(help="Epochs of a run, one step each.")] = 50,
+    runs: Annotated[
+        int,
+        typer.Option(help="Runs of each depth, and from scratch.", callback=within(LIMITS["runs"])),
+    ] = 5,
+    epochs: Annotated[
+        int,
+        typer.Option(help="Epochs of a run, one step each.", callback=within(LIMITS["epochs"])),
+    ] = 50,
     group_by: Annotated[
         str | None,
         typer.Option(help="Regular expression for the film in a file name. [default: SFEW's]"),

@@ -29,8 +29,10 @@ from secateurs.cli_options import (
     Strict,
     Views,
     Weights,
+    within,
 )
 from secateurs.cli_session import session_of
+from secateurs.limits import LIMITS
 from secateurs.stopping import stop_on_interrupt
 
 
@@ -59,30 +61,50 @@ def search(
     ] = None,
     trials: Annotated[
         int | None,
-        typer.Option(help="halving, tpe: configurations. [default: 27; 20 for tpe]"),
+        typer.Option(
+            help="halving, tpe: configurations. [default: 27; 20 for tpe]",
+            callback=within(LIMITS["trials"]),
+        ),
     ] = None,
     lr_range: Annotated[
         str | None,
         typer.Option(metavar="LOW,HIGH", help="halving, tpe: learning rates. [default: 1e-5,1e-2]"),
     ] = None,
     min_epochs: Annotated[
-        int | None, typer.Option(help="halving: epochs of the first rung. [default: 4]")
+        int | None,
+        typer.Option(
+            help="halving: epochs of the first rung. [default: 4]",
+            callback=within(LIMITS["min_epochs"]),
+        ),
     ] = None,
     max_epochs: Annotated[
-        int | None, typer.Option(help="halving: epochs of the last rung. [default: 36]")
+        int | None,
+        typer.Option(
+            help="halving: epochs of the last rung. [default: 36]",
+            callback=within(LIMITS["max_epochs"]),
+        ),
     ] = None,
     eta: Annotated[
         int | None,
-        typer.Option(help="halving: one in so many goes on, for so many times. [default: 3]"),
+        typer.Option(
+            help="halving: one in so many goes on, for so many times. [default: 3]",
+            callback=within(LIMITS["eta"]),
+        ),
     ] = None,
     depth: Annotated[
-        int | None, typer.Option(help="Frozen weighted layers, from the input. [default: 5]")
+        int | None,
+        typer.Option(
+            help="Frozen weighted layers, from the input. [default: 5]",
+            callback=within(LIMITS["depth"]),
+        ),
     ] = None,
     depths: Annotated[
         str | None,
         typer.Option(metavar="0-7|5,6", help="halving, tpe: frozen layers to search among."),
     ] = None,
-    runs: Annotated[int, typer.Option(help="Runs (seeds) a configuration.")] = 1,
+    runs: Annotated[
+        int, typer.Option(help="Runs (seeds) a configuration.", callback=within(LIMITS["runs"]))
+    ] = 1,
     batch_size: Annotated[
         str | None,
         typer.Option(
@@ -91,11 +113,17 @@ def search(
     ] = None,
     weight_decay: Annotated[
         float | None,
-        typer.Option(help="L2 weight decay. [default: 0; searched by halving and tpe]"),
+        typer.Option(
+            help="L2 weight decay. [default: 0; searched by halving and tpe]",
+            callback=within(LIMITS["weight_decay"]),
+        ),
     ] = None,
     label_smoothing: Annotated[
         float | None,
-        typer.Option(help="Label smoothing. [default: 0; searched by halving and tpe]"),
+        typer.Option(
+            help="Label smoothing. [default: 0; searched by halving and tpe]",
+            callback=within(LIMITS["label_smoothing"]),
+        ),
     ] = None,
     backbone: Backbone = "alexnet",
     weights: Weights = "auto",

@@ -50,8 +50,10 @@ from secateurs.cli_options import (
     Views,
     WeightDecay,
     Weights,
+    within,
 )
 from secateurs.cli_session import config_of, session_of
+from secateurs.limits import LIMITS
 from secateurs.stopping import stop_on_interrupt
 
 
@@ -80,7 +82,7 @@ def study(
     schedule: Schedule = None,
     resize: Resize = "straight",
     precision: Precision = None,
-    layers: Layers = "fc7",
+    layers: Layers = None,
     low: Low = None,
     high: High = None,
     std: Std = None,
@@ -174,7 +176,13 @@ def study(
 def train(
     data: Data,
     out: Out,
-    depth: Annotated[int, typer.Option(help="Frozen weighted layers, counted from the input.")] = 5,
+    depth: Annotated[
+        int,
+        typer.Option(
+            help="Frozen weighted layers, counted from the input.",
+            callback=within(LIMITS["depth"]),
+        ),
+    ] = 5,
     backbone: Backbone = "alexnet",
     weights: Weights = "auto",
     split: SplitRule = "auto",

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,8 +31,13 @@ def duration(seconds: float) -> str:
 class Progress(Protocol):
     """What long-running functions report to. Library functions default to `SILENT`."""
 
-    def task(self, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Open a task of `total` steps; the value yielded is called with the steps just done."""
+    def task(
+        self, name: str, total: int, *, done: int = 0
+    ) -> AbstractContextManager[Callable[[int], None]]:
+        """Open a task of `total` steps; the value yielded is called with the steps just done.
+
+        `done` steps were done before, by a run that was interrupted.
+        """
         ...
 
     def note(self, text: str) -> None:
@@ -44,7 +49,7 @@ class Silent:
     """Progress that says nothing."""
 
     @contextmanager
-    def task(self, name: str, total: int) -> Generator[Callable[[int], None]]:
+    def task(self, name: str, total: int, *, done: int = 0) -> Generator[Callable[[int], None]]:
         """Swallow the steps."""
         yield lambda steps: None
 
@@ -82,12 +87,12 @@ class Console:
         self._open = 0
 
     @contextmanager
-    def task(self, name: str, total: int) -> Generator[Callable[[int], None]]:
+    def task(self, name: str, total: int, *, done: int = 0) -> Generator[Callable[[int], None]]:
         """Show a bar while the task is open; nested tasks share one display."""
         if self._open == 0:
             self._bars.start()
         self._open += 1
-        bar = self._bars.add_task(name, total=total)
+        bar = self._bars.add_task(name, total=total, completed=done)
         try:
             yield lambda steps: self._bars.advance(bar, steps)
         finally:
@@ -111,6 +116,8 @@ class Pace:
     >>> pace.done = 3
     >>> pace.left_s(130.0)
     10.0
+
+    Steps that were done `before` it started say nothing of its pace.
     """
 
     name: str
@@ -118,12 +125,14 @@ class Pace:
     started: float
     said: float
     done: int = 0
+    before: int = 0
 
     def left_s(self, now: float) -> float | None:
         """Seconds that the steps left take at the pace of those done; None before the first."""
-        if self.done == 0:
+        own = self.done - self.before
+        if own <= 0:
             return None
-        return max(0.0, (now - self.started) * (self.total - self.done) / self.done)
+        return max(0.0, (now - self.started) * (self.total - self.done) / own)
 
 
 class Plain:
@@ -133,10 +142,10 @@ class Plain:
         self._clock = clock
 
     @contextmanager
-    def task(self, name: str, total: int) -> Generator[Callable[[int], None]]:
+    def task(self, name: str, total: int, *, done: int = 0) -> Generator[Callable[[int], None]]:
         """Say how far the task is, unless it has been said within ten seconds."""
         started = self._clock()
-        pace = Pace(name, total, started, started)
+        pace = Pace(name, total, started, started, done, before=done)
 
         def advance(steps: int) -> None:
             pace.done += steps
@@ -167,11 +176,11 @@ class JsonLines:
         self._clock, self._tasks = clock, 0
 
     @contextmanager
-    def task(self, name: str, total: int) -> Generator[Callable[[int], None]]:
+    def task(self, name: str, total: int, *, done: int = 0) -> Generator[Callable[[int], None]]:
         """Say that the task starts, how far it is at most twice a second, and that it ends."""
         self._tasks += 1
         number, started = self._tasks, self._clock()
-        pace = Pace(name, total, started, started)
+        pace = Pace(name, total, started, started, done, before=done)
 
         def say(event: str) -> None:
             now = self._clock()
@@ -206,6 +215,30 @@ class JsonLines:
 
     def _print(self, value: dict[str, Any]) -> None:
         print(json.dumps(value, ensure_ascii=False), file=sys.stderr, flush=True)
+
+
+class EpochTask:
+    """The epochs of one training as a task, opened once it is known how many are done."""
+
+    def __init__(self, progress: Progress, name: str, total: int, stack: ExitStack) -> None:
+        self._progress, self._name, self._total, self._stack = progress, name, total, stack
+        self._advance: Callable[[int], None] = lambda steps: None
+
+    def start(self, num_done: int) -> None:
+        """Open the task where an interrupted training ended, or at its beginning."""
+        task = self._progress.task(self._name, self._total, done=num_done)
+        self._advance = self._stack.enter_context(task)
+
+    def end_one(self, row: object) -> None:
+        """Count one epoch that ended."""
+        self._advance(1)
+
+
+@contextmanager
+def epoch_task(progress: Progress, name: str, total: int) -> Generator[EpochTask]:
+    """What a training of `total` epochs tells, see `fit.train.fit`."""
+    with ExitStack() as stack:
+        yield EpochTask(progress, name, total, stack)
 
 
 def progress_of(mode: str = "auto", *, quiet: bool = False) -> Progress:

@@ -129,7 +129,10 @@ def test_bad_requests_change_nothing():
         (PruneOptions(rule="magic"), "rule: expected one of pairwise"),  # pyright: ignore
         (PruneOptions(compensation="none"), "compensation: expected one of"),  # pyright: ignore
         (PruneOptions(low_deg=170), "low_deg: expected less than high_deg"),
-        (PruneOptions(batch_size=0), "batch_size: expected at least 1"),
+        (
+            PruneOptions(batch_size=0),
+            "batch_size is out of range: 0; expected a whole number from 1",
+        ),
     ):
         with pytest.raises(InputError, match=words):
             prune_layer(model, "4", INPUTS, options=options)

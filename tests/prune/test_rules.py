@@ -140,8 +140,8 @@ def test_bad_options():
         (SelectOptions(rule="l2"), "rule l2 needs a number of units to keep"),
         (SelectOptions(rule="dead", keep=3), "rule dead cannot be told"),
         (SelectOptions(keep=3, keep_fraction=0.5), "expected keep or keep_fraction, got both"),
-        (SelectOptions(keep=0), "keep: expected at least 1 unit, got 0"),
-        (SelectOptions(keep_fraction=1.5), "keep_fraction: expected within 0..1, got 1.5"),
+        (SelectOptions(keep=0), "keep is out of range: 0"),
+        (SelectOptions(keep_fraction=1.5), "keep_fraction is out of range: 1.5"),
         (SelectOptions(rule="complementary", high_deg=None), "less than 180 for complementary"),
     ]
     for options, words in cases:

@@ -80,12 +80,12 @@ def test_bad_batch_sizes(text: str):
         ({"compensation": "hope"}, "compensation: expected one of drop, add"),
         ({"rule": "luck"}, "rule: expected one of pairwise, cluster"),
         ({"keep": (3, 4)}, "keep: expected one number or 1, got 2"),
-        ({"keep": (0,)}, "keep: expected at least 1 unit"),
+        ({"keep": (0,)}, "keep is out of range: 0"),
         ({"rule": "l2", "max_loss": None}, "rule l2 needs a number of units to keep"),
         ({"max_loss": -1.0}, "max_loss is out of range: -1.0"),
         ({"keep_epoch": "first"}, "keep is out of range: 'first'"),
         ({"keep_epoch": "last", "patience": 2}, "keep last: leave patience out"),
-        ({"min_scale": 0.0}, "scale must be a range within"),
+        ({"min_scale": 0.0}, "min_scale is out of range: 0.0"),
     ],
 )
 def test_bad_values(changes: dict, text: str):

@@ -77,7 +77,12 @@ def test_nothing_merged_makes_no_record(flags: Path, tmp_path: Path) -> None:
     x = torch.eye(3)
     found = merged_groups(x, pairwise(x, low_deg=15, high_deg=None, normalise="none"))
     assert found.groups == ()
-    assert merged_record([("fc7", found)], opened(flags, tmp_path), tmp_path / "out") is None
+    assert (
+        merged_record(
+            [("fc7", found)], opened(flags, tmp_path), tmp_path / "out", normalise="centre"
+        )
+        is None
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -89,7 +94,7 @@ def test_every_image_is_written_once_in_its_own_proportions(flags: Path, tmp_pat
     dataset, out = opened(flags, tmp_path), tmp_path / "out"
     x = bundles(len(dataset.sides["train"]))
     found = merged_groups(x, pairwise(x, low_deg=20, high_deg=None, normalise="none"))
-    record = merged_record([("fc7", found)], dataset, out)
+    record = merged_record([("fc7", found)], dataset, out, normalise="centre")
     assert record is not None
     names = [picture["name"] for picture in record["pictures"]]
     assert len(set(names)) == len(names) == len(list((out / "thumbnails").iterdir()))

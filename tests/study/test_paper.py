@@ -152,10 +152,10 @@ class StopAfter(Silent):
     def __init__(self, flag: StopFlag, word: str) -> None:
         self.flag, self.word = flag, word
 
-    def task(self, name: str, total: int):
+    def task(self, name: str, total: int, *, done: int = 0):
         if self.word in name:
             self.flag.requested = True
-        return super().task(name, total)
+        return super().task(name, total, done=done)
 
     def note(self, text: str) -> None:
         if self.word in text:
@@ -315,7 +315,7 @@ def test_the_command_runs_the_paper_and_writes_its_page(
         assert (out / page).read_text().startswith("<!doctype html>")
     for change, message in (
         (["--runs", "2"], "another plan: runs (1 there, 2 now)"),
-        (["--runs", "0"], "runs: expected at least 1, got 0"),
+        (["--runs", "0"], "--runs is out of range: 0; expected a whole number from 1"),
         (["--depths", "8"], "another plan: depths"),
     ):
         monkeypatch.setattr("sys.argv", [*command, *change])

@@ -166,7 +166,7 @@ def test_one_shared_input_serves_benches_that_agree_on_views_and_prefix(
     ("words", "text"),
     [
         ((2.0, "ram"), "cache-in must be memory, disk or keep, got 'ram'"),
-        ((-1.0, "disk"), "cache-budget must be a number of GiB from 0 on, got -1.0"),
+        ((-1.0, "disk"), "is out of range: -1.0; expected a number from 0"),
     ],
 )
 def test_a_cache_that_cannot_be(words: tuple[float, str], text: str):

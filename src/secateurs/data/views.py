@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from secateurs.errors import InputError
+from secateurs.limits import check_fields
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -39,14 +40,11 @@ class Augmentation:
     ratio_to: Literal["square", "image"] = "square"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rotation_deg <= 180:
-            raise InputError(f"rotation_deg must be in 0..180, got {self.rotation_deg}")
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise InputError(f"scale must be a range within (0, 1], got {self.scale}")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise InputError(f"ratio must be a range of positive numbers, got {self.ratio}")
-        if not 0 <= self.flip <= 1:
-            raise InputError(f"flip must be a probability in 0..1, got {self.flip}")
+        check_fields(self)
+        for name in ("scale", "ratio"):
+            pair = getattr(self, name)
+            if len(pair) != 2 or pair[0] > pair[1]:
+                raise InputError(f"{name}: expected a range, its lower end first, got {pair}")
         if self.ratio_to not in ("square", "image"):
             raise InputError(f"ratio_to must be square or image, got {self.ratio_to!r}")
 

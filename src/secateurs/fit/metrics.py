@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.stats import binomtest
 from torch import Tensor
 from torch.nn import functional
@@ -65,6 +67,15 @@ def wilson_interval(num_correct: int, num_images: int) -> tuple[float, float]:
     """
     interval = binomtest(num_correct, num_images).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def majority_share(labels: NDArray[np.int64]) -> float:
+    """The accuracy of always answering the commonest of (n,) class indices, 0..1.
+
+    >>> majority_share(np.array([0, 2, 2, 2]))
+    0.75
+    """
+    return float(np.bincount(labels).max()) / len(labels)
 
 
 def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Tensor:

@@ -21,6 +21,7 @@ from secateurs.fit.inputs import Inputs
 from secateurs.fit.metrics import predict_logits
 from secateurs.fit.precision import Precision, arithmetic
 from secateurs.fit.state import TrainState, adam_state, load_adam, load_state, save_state
+from secateurs.limits import check_fields
 from secateurs.stopping import StopFlag, StopRequested
 
 AUTOSAVE_S = 60.0
@@ -57,18 +58,11 @@ class FitConfig:
     temperature: float = 2.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         checks = {
-            "lr": self.lr > 0 and math.isfinite(self.lr),
-            "epochs": self.epochs >= 1,
-            "batch_size": self.batch_size is None or self.batch_size >= 1,
-            "weight_decay": self.weight_decay >= 0,
-            "label_smoothing": 0 <= self.label_smoothing < 1,
             "dropout": self.dropout in ("on", "off", "first-epoch"),
             "schedule": self.schedule in ("constant", "cosine"),
-            "patience": self.patience is None or self.patience >= 1,
             "keep": self.keep in ("best", "last"),
-            "distil": 0 <= self.distil <= 1,
-            "temperature": self.temperature > 0,
         }
         for name, good in checks.items():
             if not good:
@@ -81,7 +75,7 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of a learning curve; losses in nats, accuracies in 0..1."""
+    """One row of a learning curve; `epoch` from 0, losses in nats, accuracies in 0..1."""
 
     epoch: int
     train_loss: float
@@ -94,8 +88,9 @@ class Epoch:
 class Fit:
     """A finished training: its curve and the state at the epoch kept, the best or the last.
 
-    `best_epoch` is the epoch kept; -1, and `best` the initial state, when not one epoch ended with
-    a finite loss. `stopped` says why it ended; `message` is empty unless something went wrong.
+    `best_epoch` is the epoch kept, from 0; -1, and `best` the initial state, when not one epoch
+    ended with a finite loss. `stopped` says why it ended; `message` is empty unless something went
+    wrong.
     """
 
     curve: tuple[Epoch, ...]
@@ -307,6 +302,7 @@ def fit(
     train_mode: Callable[[], None],
     state_file: Path | None = None,
     stop: StopFlag | None = None,
+    on_start: Callable[[int], None] = lambda num_done: None,
     on_epoch: Callable[[Epoch], None] = lambda row: None,
 ) -> Fit:
     """Train the parameters of `tail` that require a gradient, in place; leave it at its best.
@@ -316,6 +312,7 @@ def fit(
     is the last one whose losses are finite. Every number is a
     function of the configuration and the inputs: a run that was stopped (`stop`, looked at after
     each step) and called again with the same `state_file` gives what an unstopped run gives.
+    `on_start` is told how many epochs are done already, `on_epoch` each one that ends.
     Raises StopRequested after saving, and InputError for a batch larger than the training set or
     a state file of another run; a damaged one is removed, and training begins anew.
     """
@@ -329,6 +326,7 @@ def fit(
     run = _Run(tail, inputs, config, steps_per_epoch=math.ceil(num / batch_size))
     if state_file is not None:
         run.resume(state_file)
+    on_start(run.epoch)
     true_val = torch.from_numpy(np.asarray(val_labels, dtype=np.int64))
     while run.epoch < config.epochs:
         train_mode()
@@ -344,7 +342,7 @@ def fit(
         row = run.finish_epoch(true_val)
         if row is None:
             message = (
-                f"the loss was not finite in epoch {run.epoch} at learning rate {config.lr:g}: "
+                f"the loss was not finite in epoch {run.epoch + 1} at learning rate {config.lr:g}: "
                 "the last good state is kept; try a smaller learning rate"
             )
             return run.result("diverged", message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from secateurs.prune.tiles import Thresholds, Vectors, full_precision, threshold
 from secateurs.prune.workers import in_order
 
 TILE = 1024  # units, on a CPU: the product of two tiles stays in its cache
+ROWS = 512  # of the matrix of all pairs that a histogram holds at a time
 DEVICE_TILE = 8192  # enough work for an accelerator between two looks at the result
 
 
@@ -35,7 +37,10 @@ class SimilarPairs:
 
 @dataclass(frozen=True)
 class AngleHistogram:
-    """Distribution of the angles of a layer's pairs, over a seeded sample of its live units."""
+    """Distribution of the angles of a layer's pairs, exact unless it has very many units.
+
+    With fewer `num_units` than `num_live` it is of the pairs of a seeded sample.
+    """
 
     edges: Tensor  # (bins + 1,) float64 degrees, 0..180
     counts: Tensor  # (bins,) int64 pairs
@@ -44,6 +49,7 @@ class AngleHistogram:
     p99: float | None
     num_units: int  # units looked at
     num_live: int  # units that have a direction
+    normalise: Normalise  # what was done with the activations before angles were measured
 
 
 def similar_pairs(
@@ -191,13 +197,14 @@ def angle_histogram(
     *,
     normalise: Normalise = "minmax",
     bins: int = 36,
-    max_units: int = 1024,
+    max_units: int = 8192,
     seed: int = 0,
 ) -> AngleHistogram:
     """Histogram over 0..180 degrees and quantiles of the pairwise angles of (samples, units).
 
-    Looks at all pairs of at most `max_units` live units, drawn by `seed`. Raises InputError as
-    `similar_pairs` does, and on fewer than one bin or two units to look at.
+    Exact, in float64, over all pairs of live units; where there are more than `max_units` of them
+    over all pairs of as many, drawn by `seed` (4 bytes are held for each pair). Raises InputError
+    as `similar_pairs` does, and on fewer than one bin or two units to look at.
 
     >>> histogram = angle_histogram(torch.eye(3), normalise="none", bins=2)
     >>> histogram.counts.tolist(), histogram.p50
@@ -216,19 +223,31 @@ def angle_histogram(
     edges = torch.linspace(0, 180, bins + 1, dtype=torch.float64)
     if len(units) < 2:
         counts = torch.zeros(bins, dtype=torch.int64)
-        return AngleHistogram(edges, counts, None, None, None, len(units), len(live))
+        return AngleHistogram(edges, counts, None, None, None, len(units), len(live), normalise)
     exact = source.exact(units)
-    i, j = torch.triu_indices(len(units), len(units), 1, device=units.device)
-    angles = (exact @ exact.T).clamp_(-1, 1)[i, j].acos().rad2deg().cpu()
-    index = torch.bucketize(angles, edges[1:-1], right=True)
-    ordered = angles.sort().values
-    p01, p50, p99 = (float(ordered[round(q * (len(ordered) - 1))]) for q in (0.01, 0.5, 0.99))
+    counts = torch.zeros(bins, dtype=torch.int64)
+    angles = np.empty(len(units) * (len(units) - 1) // 2, dtype=np.float32)
+    filled = 0
+    for top in range(0, len(units), ROWS):
+        rows = exact[top : top + ROWS]
+        cosine = (rows @ exact[top:].T).clamp_(-1, 1)
+        above = torch.ones_like(cosine, dtype=torch.bool).triu_(1)
+        found = cosine[above].acos_().rad2deg_().cpu()
+        index = torch.bucketize(found, edges[1:-1], right=True)
+        counts += torch.bincount(index, minlength=bins)
+        angles[filled : filled + len(found)] = found.numpy()
+        filled += len(found)
+    assert filled == len(angles), "every pair once"
+    places = [round(q * (filled - 1)) for q in (0.01, 0.5, 0.99)]
+    angles.partition(sorted(set(places)))
+    p01, p50, p99 = (float(angles[place]) for place in places)
     return AngleHistogram(
         edges=edges,
-        counts=torch.bincount(index, minlength=bins),
+        counts=counts,
         p01=p01,
         p50=p50,
         p99=p99,
         num_units=len(units),
         num_live=len(live),
+        normalise=normalise,
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
+from secateurs.limits import LIMITS, check_numbers, shown
 from secateurs.nets.trace import eval_mode
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.cuts import Candidates, Cut, candidates
@@ -84,14 +85,9 @@ class GridOptions:
         for name, values in (("angles", self.angles_deg), ("stds", self.norm_stds)):
             if not values:
                 raise InputError(f"{name}: expected at least one number, got none")
-            twice = sorted({value for value in values if values.count(value) > 1})
-            if twice:
-                raise InputError(f"{name}: {twice[0]:g} is given twice")
-        for value in self.norm_stds:
-            if not 0 <= value < float("inf"):
-                raise InputError(f"stds: expected numbers >= 0, got {value:g}")
-        if len(self.angles_deg) > MAX_ANGLES:
-            raise InputError(f"angles: expected at most {MAX_ANGLES}, got {len(self.angles_deg)}")
+            if len(values) > MAX_ANGLES:
+                raise InputError(f"{name}: expected at most {MAX_ANGLES}, got {len(values)}")
+        check_numbers("stds", self.norm_stds, LIMITS["norm_stds"])
         for word, value, known in (
             ("rule", self.rule, get_args(GridRule)),
             ("compensation", self.compensation, get_args(GridCompensation)),
@@ -100,11 +96,15 @@ class GridOptions:
                 raise InputError(f"{word}: expected one of {', '.join(known)}, got {value!r}")
         least = "above 0" if self.rule == "published" else "at least 0"
         for angle in self.angles_deg:
-            if not 0 <= angle < 90 or (angle == 0 and self.rule == "published"):
+            if angle not in LIMITS["angles_deg"] or (angle == 0 and self.rule == "published"):
                 raise InputError(
                     f"angles: expected degrees, {least} and below 90 (opposite units are those "
-                    f"above 180 less the angle), got {angle:g}"
+                    f"above 180 less the angle), got {shown(angle)}"
                 )
+        for name, values in (("angles", self.angles_deg), ("stds", self.norm_stds)):
+            twice = sorted({value for value in values if values.count(value) > 1})
+            if twice:
+                raise InputError(f"{name}: {twice[0]:g} is given twice")
 
 
 @dataclass(frozen=True)

@@ -36,20 +36,17 @@ class PruneOptions(SelectOptions):
     compensation: Compensation = "least_squares"
     batch_size: int = 256  # inputs sent through the network at a time
     copies: int = 1  # the inputs are so many views of the same images, view by view
-    check_parity: bool = True  # removed against zeroed in float64; a search checks its result only
+    # Removed against zeroed in float64, and the histogram: a search wants them of its result only.
+    check_parity: bool = True
 
     def check(self) -> None:
-        """Raise InputError on an unknown word; thresholds are checked where they are used."""
+        """Raise InputError on an unknown word, and as the selection's options do."""
         super().check()
         if self.compensation not in get_args(Compensation):
             raise InputError(
                 f"compensation: expected one of {', '.join(get_args(Compensation))}, "
                 f"got {self.compensation!r}"
             )
-        if self.copies < 1:
-            raise InputError(f"copies: expected at least 1, got {self.copies}")
-        if self.batch_size < 1:
-            raise InputError(f"batch_size: expected at least 1, got {self.batch_size}")
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,8 @@ class PrunedLayer:
     incoming: Incoming | None  # of the layer itself, where units were merged
     # Largest difference of logits between removed and zeroed, not compensated; None: unchecked.
     parity: float | None
-    histogram: AngleHistogram
+    # Of angles as the rule compares them; None where a search only looks, as for `parity`.
+    histogram: AngleHistogram | None
     ledger: Ledger
     seconds: float
 
@@ -160,7 +158,9 @@ def prune_layer(
             few = batches[0][:PARITY_INPUTS]
             difference = parity(model, path, selection.survivors, few, run=run)
             assert difference <= PARITY_LIMIT, f"{path}: removed and zeroed differ: {difference}"
-        histogram = angle_histogram(activations, normalise=options.normalise)
+        histogram = None
+        if options.check_parity:
+            histogram = angle_histogram(activations, normalise=options.compared)
         step(1)
     return PrunedLayer(
         model=pruned,

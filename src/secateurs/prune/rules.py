@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from secateurs.errors import InputError
+from secateurs.limits import check_fields
 from secateurs.prune.cluster import cluster
 from secateurs.prune.complementary import complementary
 from secateurs.prune.normalise import Normalise, directions
@@ -24,6 +25,7 @@ from secateurs.prune.scores import (
 )
 from secateurs.prune.selection import Selection, filled, make_selection, pairwise
 from secateurs.prune.subspace import subspace
+from secateurs.prune.tiles import thresholds
 
 Rule = Literal[
     "pairwise",
@@ -72,15 +74,23 @@ class SelectOptions:
             )
         if self.keep is not None and self.keep_fraction is not None:
             raise InputError("keep: expected keep or keep_fraction, got both")
-        if self.keep is not None and self.keep < 1:
-            raise InputError(f"keep: expected at least 1 unit, got {self.keep}")
-        if self.keep_fraction is not None and not 0 < self.keep_fraction <= 1:
-            raise InputError(f"keep_fraction: expected within 0..1, got {self.keep_fraction}")
+        check_fields(self)
+        thresholds(self.low_deg, self.high_deg)
         asked = self.keep is not None or self.keep_fraction is not None
         if self.rule in BY_NUMBER and not asked:
             raise InputError(f"keep: rule {self.rule} needs a number of units to keep")
         if self.rule in ("complementary", "dead") and asked:
             raise InputError(f"keep: rule {self.rule} cannot be told how many units to keep")
+
+    @property
+    def compared(self) -> Normalise:
+        """What is done with activations before the rule compares them by angle.
+
+        >>> SelectOptions(rule="cluster", keep=2).compared, SelectOptions(rule="pairwise").compared
+        ('centre', 'minmax')
+        """
+        centred = self.rule in ("cluster", "subspace") and self.normalise == "minmax"
+        return "centre" if centred else self.normalise
 
     def num_kept(self, num_units: int) -> int | None:
         """Units to keep of that many, None when angles decide."""
@@ -113,13 +123,12 @@ def select(
     rule, normalise = options.rule, options.normalise
     if rule == "pairwise":
         return _pairwise(activations, options, keep)
-    centred = "centre" if normalise == "minmax" else normalise
     if rule == "cluster":
         assert keep is not None
         return cluster(
             activations,
             keep=keep,
-            normalise=centred,
+            normalise=options.compared,
             weight=outgoing if options.weighted else None,
             seed=options.seed,
         )
@@ -128,7 +137,7 @@ def select(
             activations,
             angle_deg=options.low_deg if keep is None else None,
             keep=keep,
-            normalise=centred,
+            normalise=options.compared,
             weight=outgoing if options.weighted else None,
         )
     if rule == "complementary":

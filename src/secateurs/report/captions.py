@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secateurs.report.angle_words import histogram_words
 from secateurs.report.outcome import (
     Outcome,
     Record,
@@ -9,6 +10,7 @@ from secateurs.report.outcome import (
     chosen_trial,
     depth_rows,
     is_scratch,
+    random_frozen,
     scratch_row,
     trial_name,
 )
@@ -20,8 +22,10 @@ from secateurs.report.words import (
     listed,
     percent,
     plural,
+    runs_of,
     share,
     size,
+    some,
 )
 
 
@@ -64,7 +68,21 @@ def sweep_caption(results: Record) -> str:
         text += f"; training from scratch reaches {percent(scratch['val_accuracy_mean'])}"
     if not interval(best["val_accuracy_low"], best["val_accuracy_high"]):
         text += "; a single run gives no interval"
-    return text + "."
+    return f"{text}.{_random_words(results)}"
+
+
+def _random_words(results: Record) -> str:
+    """Which depths freeze layers with random weights, and how the figure marks them."""
+    found = {row["depth"]: random_frozen(results, row) for row in depth_rows(results)}
+    found = {depth: names for depth, names in found.items() if names}
+    if not found:
+        return ""
+    depths = f"Depth {runs_of(list(found))} {'freezes' if len(found) == 1 else 'freeze'}"
+    names = list(dict.fromkeys(name for group in found.values() for name in group))
+    return (
+        f" {depths} {some(names)} with random weights, because no pretrained weights were loaded "
+        "for them (marked by a cross): this is not what that depth reaches with pretrained weights."
+    )
 
 
 def _frozen(row: Record) -> str:
@@ -144,12 +162,12 @@ def angles_caption(results: Record, layer: Record) -> str:
     low = results["pruned"]["low_deg"]
     text = kept
     if median is not None:
-        text = f"Half of all pairs of units are closer than {degrees(round(median, 1))}; {kept}"
+        text = f"Half of the pairs of units are closer than {degrees(round(median, 1))}; {kept}"
     if low is not None:
         text += f"; a pair below {degrees(low)} points the same way"
     if layer["num_dead"]:
         text += f"; {plural(layer['num_dead'], 'unit')} never fired"
-    return text + "."
+    return f"{text}. {histogram_words(layer, results['pruned']['rule'])}"
 
 
 def cost_caption(results: Record) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from secateurs.errors import InputError
 from secateurs.files import write_text
+from secateurs.report.baseline import balanced, majority
 from secateurs.report.cautions import warnings
 from secateurs.report.markdown import literal
 from secateurs.report.outcome import Record, latency_name
@@ -63,9 +64,10 @@ def _measured(results: Record) -> list[str]:
     for side, name in (("val", "validation"), ("test", "test")):
         before, after = results["chosen"][side], results["pruned"][side]
         if before and after:
-            cells = [_accuracy(before), _accuracy(after), integer(after["num_images"])]
-            rows.append([name, *cells])
-    lines = ["## Accuracy", "", *_table(["images", "before pruning", "this model", "number"], rows)]
+            cells = [_accuracy(before), _accuracy(after), percent(balanced(after))]
+            rows.append([name, *cells, percent(majority(after)), integer(after["num_images"])])
+    head = ["images", "before pruning", "this model", "balanced", "largest class", "number"]
+    lines = ["## Accuracy", "", *_table(head, rows)]
     measured = results["pruned"]["test"] or results["pruned"]["val"]
     if not measured:
         return lines
@@ -79,7 +81,10 @@ def _measured(results: Record) -> list[str]:
     ]
     head = ["class", "precision", "recall", "specificity", "images"]
     words = "Accuracies with 95% Wilson intervals. The model was chosen on validation images; "
-    looked = "the test images were looked at once, after the choice."
+    looked = (
+        "the test images were looked at once, after the choice. Balanced: the mean recall of the "
+        "classes, of this model. Largest class: the accuracy of always answering it."
+    )
     return [*lines, words + looked, "", *_table(head, scores)]
 
 

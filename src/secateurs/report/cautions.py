@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secateurs.report.baseline import accuracy_warnings
 from secateurs.report.outcome import Record, is_faster, latency_name, outcome
 from secateurs.report.words import integer, listed, milliseconds, plural, share
 
@@ -15,6 +16,7 @@ def warnings(results: Record) -> list[str]:
             "The test images were not evaluated: the accuracies are those of the validation "
             "images, on which the model was chosen, and are too high."
         )
+    found += accuracy_warnings(side, results)
     if results["weights"]["source"] != "none" and not results["weights"]["loaded"]:
         found.append("No pretrained weights were loaded.")
     found += _trial_warnings(results) + _class_warnings(results) + _speed_warnings(results)

@@ -26,11 +26,13 @@ from secateurs.report.outcome import (
     chosen_trial,
     depth_rows,
     is_scratch,
+    random_frozen,
     scratch_row,
     trial_name,
 )
-from secateurs.report.words import percent
+from secateurs.report.words import percent, some
 
+RANDOM_LINE = {"color": BEFORE, "width": 3}
 SIDES = (
     ("train", "training", TRAIN, ""),
     ("val", "validation", VAL, "/"),
@@ -103,11 +105,17 @@ def depth_sweep(results: Record) -> go.Figure | None:
         hoverinfo="skip",
         visible=bool(bounded),
     )
-    worse = [row for row in known if not (row.get("to_best") or {}).get("indistinguishable", True)]
-    level = [row for row in known if row not in worse]
+    random = [row for row in known if random_frozen(results, row)]
+    worse = [
+        row
+        for row in known
+        if row not in random and not (row.get("to_best") or {}).get("indistinguishable", True)
+    ]
+    level = [row for row in known if row not in worse and row not in random]
     marks = {
         "mean": (level, {"symbol": "circle", "color": BEFORE, "line": {"color": SURFACE}}),
         "mean, worse than the best": (worse, {"symbol": "square-open", "color": BEFORE}),
+        "mean, random layers frozen": (random, {"symbol": "x-thin", "line": RANDOM_LINE}),
     }
     for name, (group, mark) in marks.items():
         figure.add_scatter(
@@ -115,9 +123,9 @@ def depth_sweep(results: Record) -> go.Figure | None:
             mode="markers",
             x=[place(row) for row in group],
             y=[row["val_accuracy_mean"] for row in group],
-            customdata=[row["num_runs"] for row in group],
+            customdata=[[row["num_runs"], _random_note(results, row)] for row in group],
             marker={"size": 11} | mark,
-            hovertemplate="mean %{y:.1%}<br>runs: %{customdata}<extra></extra>",
+            hovertemplate="mean %{y:.1%}<br>runs: %{customdata[0]}%{customdata[1]}<extra></extra>",
             visible=bool(group),
         )
     runs = [
@@ -165,6 +173,11 @@ def depth_sweep(results: Record) -> go.Figure | None:
     values += [trial["val_accuracy"] for trial in runs] + levels
     figure.update_yaxes(range=fraction_range(values), tickformat=".0%")
     return figure
+
+
+def _random_note(results: Record, row: Record) -> str:
+    names = random_frozen(results, row)
+    return f"<br>freezes {safe(some(names))} with random weights" if names else ""
 
 
 def fraction_range(values: list[float]) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secateurs.report.baseline import FEW_IMAGES
 from secateurs.report.outcome import Record
 from secateurs.report.words import degrees, integer, interval, percent, plural
 
@@ -38,7 +39,8 @@ def standfirst(grid: Record) -> str:
     return (
         f"{plural(numbers[0], 'angle')} by {plural(numbers[1], 'norm threshold')}, "
         f"{plural(numbers[0] * numbers[1], 'cell')}, each evaluated on the same "
-        f"{plural(side['num_images'], side['side'] + ' image')}. {what}."
+        f"{plural(side['num_images'], side['side'] + ' image')}. {what}. Angles as in the paper: "
+        "the layer's activations are mapped to -0.5..0.5 by their minimum and maximum first."
     )
 
 
@@ -50,7 +52,7 @@ def tiles(grid: Record) -> list[tuple[str, str, str]]:
             "Before pruning",
             percent(before["accuracy"]),
             f"{before['num_correct']} of {grid['evaluated']['num_images']} right; 95% interval "
-            f"{interval(before['accuracy_low'], before['accuracy_high'])}",
+            f"{interval(before['accuracy_low'], before['accuracy_high'])}{_baseline(grid)}",
         )
     ]
     if best is not None:
@@ -64,6 +66,18 @@ def tiles(grid: Record) -> list[tuple[str, str, str]]:
         note = f"{integer(worst['num_removed'])} units removed at {_place(worst)}"
         found.append(("Lowest accuracy", percent(worst["accuracy"]), note))
     return found
+
+
+def _baseline(grid: Record) -> str:
+    """Balanced accuracy and that of the largest class, where a grid has them."""
+    balanced = grid["unpruned"].get("balanced_accuracy")
+    majority = grid["evaluated"].get("majority_accuracy")
+    if balanced is None or majority is None:
+        return ""
+    return (
+        f"; balanced {percent(balanced)}; always answering the largest class gives "
+        f"{percent(majority)}"
+    )
 
 
 def _place(cell: Record) -> str:
@@ -90,6 +104,8 @@ def cautions(grid: Record) -> list[str]:
             f"{len(grid['cells'])} cells looks better than it is"
         )
     found.append(f"{text}.")
+    if number < FEW_IMAGES:
+        found.append(f"Only {plural(number, 'image')}: an accuracy on so few says little.")
     empty = sum(1 for cell in grid["cells"] if cell["accuracy"] is None)
     if empty:
         found.append(f"{plural(empty, 'cell')} would remove every unit and could not be evaluated.")

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from secateurs.report.angle_words import merged_words
 from secateurs.report.outcome import Record
 from secateurs.report.samples import thumbnail
 from secateurs.report.tables import Table
@@ -84,7 +85,7 @@ def layers(results: Record) -> list[Layer]:
         return []
     side = SIDES.get(merged["side"], "")  # with its space
     return [
-        _layer(index, layer, merged["pictures"], side)
+        _layer(index, layer, merged["pictures"], side, merged_words(results))
         for index, layer in enumerate(merged["layers"])
         if layer["groups"]
     ]
@@ -109,7 +110,7 @@ def absence(results: Record, pictures: list[Picture]) -> str:
     return "No unit was merged into another, so there is no picture of what merged."
 
 
-def _layer(index: int, layer: Record, pictures: list[Record], side: str) -> Layer:
+def _layer(index: int, layer: Record, pictures: list[Record], side: str, angles: str) -> Layer:
     groups = layer["groups"]
     survivors = plural(layer["num_groups"], "unit stands", "units stand")
     text = f"{survivors} for {plural(layer['num_merged'], 'other')} in {layer['layer']}"
@@ -130,7 +131,7 @@ def _layer(index: int, layer: Record, pictures: list[Record], side: str) -> Laye
     return Layer(
         key=f"merged-{index}",
         title=f"What merged in {layer['layer']}",
-        caption=text + ".",
+        caption=f"{text}. {angles}",
         groups=tuple(_group(group, pictures) for group in groups),
         tables=(_groups_table(groups, pictures), _units_table(groups, pictures)),
     )

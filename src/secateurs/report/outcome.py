@@ -49,6 +49,17 @@ def depth_rows(results: Record) -> list[Record]:
     return sorted(rows, key=lambda row: row["depth"])
 
 
+def random_frozen(results: Record, row: Record) -> list[str]:
+    """The layers that a row of the sweep freezes although they have random weights."""
+    if not row["pretrained"]:
+        return []
+    if row.get("random_frozen") is not None:
+        return row["random_frozen"]
+    # Not recorded by an older version: right where what was loaded are the first layers.
+    weights = results["weights"]
+    return weights["fresh"][: max(0, row["depth"] - len(weights["loaded"]))]
+
+
 def chosen_trial(results: Record) -> Record | None:
     """The record of the trial that was chosen."""
     chosen = results["chosen"]

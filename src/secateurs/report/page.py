@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from secateurs.errors import InputError
-from secateurs.report import cautions, merged, panels, summary, words
+from secateurs.report import baseline, cautions, merged, panels, summary, words
 from secateurs.report.outcome import Record, outcome
 from secateurs.report.render import render_page, write_page
 from secateurs.report.samples import read_samples, samples_absence, samples_sentence
@@ -51,6 +51,7 @@ def render(results: Record, study_dir: Path) -> str:
             "num_layers": summary.num_layers(results),
             "accuracy": summary.accuracy_lines(found) if found else [],
             "accuracy_note": summary.accuracy_note(found) if found else "",
+            "baseline_note": baseline.baseline_note(found) if found else "",
             "spans": summary.accuracy_spans(found) if found else [],
             "chosen": results["chosen"],
             "advice": summary.advice(results),
@@ -61,6 +62,7 @@ def render(results: Record, study_dir: Path) -> str:
             "blocks": blocks,
             "units": panels.tables.units_table(results) if results["pruned"] else None,
             "pruned": results["pruned"],
+            "not_pruned": results["not_pruned"],
             "merged_layers": merged.layers(results),
             "merged_absence": merged.absence(results, pictures),
             "pictures": pictures,

@@ -10,7 +10,8 @@ from secateurs.files import read_json
 from secateurs.report import paper_beyond as beyond
 from secateurs.report import paper_panels as panels
 from secateurs.report import words
-from secateurs.report.outcome import Record
+from secateurs.report.baseline import FEW_IMAGES, balanced, majority
+from secateurs.report.outcome import Record, depth_rows, random_frozen
 from secateurs.report.render import render_page, write_page
 from secateurs.report.words import integer, percent, percent_interval, plural
 from secateurs.shape import Maybe, check_shape
@@ -144,6 +145,18 @@ def cautions(answer: Record) -> list[str]:
             "The best network was chosen by its test accuracy, as the paper did: what it scores "
             "there promises too much."
         )
+    random = {row["depth"]: random_frozen(answer, row) for row in depth_rows(answer)}
+    random = {depth: names for depth, names in random.items() if names}
+    if random:
+        names = list(dict.fromkeys(name for group in random.values() for name in group))
+        found.append(
+            f"Depth {words.runs_of(list(random))} {'freezes' if len(random) == 1 else 'freeze'} "
+            f"{words.some(names)} with random weights, because no pretrained weights were loaded "
+            "for them: this is not what the paper's network reaches there."
+        )
+    tested = answer["best"]["test"]["num_images"]
+    if tested < FEW_IMAGES:
+        found.append(f"Only {plural(tested, 'test image')}: an accuracy on so few says little.")
     same = answer["split"]["leakage"]["same_group"]
     if same:
         share = same / answer["split"]["counts"]["test"]
@@ -161,6 +174,11 @@ def paper_words(answer: Record) -> str:
         theirs = "–" if row["published"] is None else percent(row["published"])
         ours = percent_interval(row["ours"], row["low"], row["high"])
         lines.append(f"  {row['what']:<22} {theirs:>6}   {ours:<22} {row['verdict']}")
+    test = answer["best"]["test"]
+    lines.append(
+        f"best: balanced accuracy {percent(balanced(test))}; always answering the largest class "
+        f"gives {percent(majority(test))}"
+    )
     rows = answer["beyond"]["smallest"]["rows"]
     lines.append("smallest networks that lose nothing on validation:")
     lines += [
@@ -186,7 +204,9 @@ def _tiles(answer: Record) -> list[tuple[str, str, str]]:
             "Best network",
             percent(best["test"]["accuracy"]),
             f"published {percent(published()['table2']['accuracy'] / 100)}; "
-            f"{best['depth']} frozen layers, chosen on {best['on']}",
+            f"{best['depth']} frozen layers, chosen on {best['on']}; balanced "
+            f"{percent(balanced(best['test']))}; always answering the largest class gives "
+            f"{percent(majority(best['test']))}",
         ),
         (
             "Left of fc7 without loss",

@@ -169,7 +169,9 @@ def table3(answer: Record) -> Panel:
         f"{percent(program['accuracy_mean'])} and adding outgoing weights "
         f"{percent(text['accuracy_mean'])}; the unpruned network has "
         f"{percent(grid['unpruned']['accuracy'])}, the paper's 50.0%. The text's rule and "
-        f"refitting also remove the {integer(grid['num_dead'])} neurons that never fire."
+        f"refitting also remove the {integer(grid['num_dead'])} neurons that never fire. Angles "
+        "are the paper's: the layer's activations are mapped to -0.5..0.5 by their minimum and "
+        "maximum first."
     )
     plots = (
         Plot(

@@ -10,6 +10,7 @@ from typing import Any
 
 from secateurs.errors import InputError
 from secateurs.files import open_regular, read_json
+from secateurs.report.baseline import balanced, majority
 from secateurs.report.schema import check_results
 from secateurs.shape import Maybe, check_shape, made_of
 from secateurs.study.record_kinds import GRID, TRIAL
@@ -37,15 +38,16 @@ _PAPER: Row = {
     "grid": {"ways": dict},
 }
 
+COUNTED = ("run", "epoch", "best_epoch", "number", "rung")  # from 1 in tables, from 0 in files
 FILES = ("results.json", "search.json", "grid.json", "paper.json", "training.json")
 
 
 def result_tables(directory: Path) -> dict[str, list[Row]]:
     """Every table of a directory that `study`, `sweep`, `search`, `grid`, `paper` or `train` wrote.
 
-    The first is the one to show. Values are text, numbers, true or false, or None. Of a study that
-    has not ended the tables are of its trials so far. Raises InputError when there is none of these
-    files, or one is broken.
+    The first is the one to show. Runs, epochs and the trials of a search count from 1. Values are
+    text, numbers, true or false, or None. Of a study that has not ended the tables are of its
+    trials so far. Raises InputError when there is none of these files, or one is broken.
     """
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; give the --out of a study or a search")
@@ -105,12 +107,12 @@ def _of_trials(records: list[tuple[Row, str]]) -> dict[str, list[Row]]:
     epochs: list[Row] = []
     for record, split in records:
         named = {"split": split} if split else {}
-        of = {name: record[name] for name in ("depth", "run", "pretrained")}
-        plain = _plain(record)
+        of = _counted({name: record[name] for name in ("depth", "run", "pretrained")})
+        plain = _counted(_plain(record))
         key = plain.pop("key")
         seconds = (record.get("timing") or {}).get("seconds")
         trials.append({**named, **plain, "seconds": seconds, "key": key})
-        epochs += [{**named, **of, **row} for row in record["curve"]]
+        epochs += [{**named, **of, **_counted(row)} for row in record["curve"]]
     return {"trials": trials, "epochs": epochs}
 
 
@@ -142,6 +144,7 @@ def _of_study(directory: Path) -> dict[str, list[Row]]:
     tables["networks"] = [
         {"network": name, "side": side}
         | {key: value[key] for key in ("num_images", "accuracy", "accuracy_low", "accuracy_high")}
+        | {"balanced_accuracy": balanced(value), "majority_accuracy": majority(value)}
         for name, side, value in measured
     ]
     tables["classes"] = [
@@ -163,7 +166,9 @@ def _of_study(directory: Path) -> dict[str, list[Row]]:
 
 
 def _depth_row(row: Row) -> Row:
-    flat = {name: value for name, value in row.items() if name not in ("to_best", "timing")}
+    odd = ("to_best", "timing", "random_frozen")
+    flat = {name: value for name, value in row.items() if name not in odd}
+    flat["random_frozen"] = ", ".join(row["random_frozen"] or ())
     against = row["to_best"] or {}
     for name in ("difference", "low", "high", "p_value"):
         flat[f"to_best_{name}"] = against.get(name)
@@ -177,14 +182,14 @@ def _of_search(directory: Path) -> dict[str, list[Row]]:
     answer = _read(directory / "search.json", _SEARCH)
     trials = [_search_row(row) for row in answer["trials"]]
     epochs = [
-        {"number": row["number"], **row["parameters"], "run": run["run"], **epoch}
+        _counted({"number": row["number"], **row["parameters"], "run": run["run"], **epoch})
         for row in answer["trials"]
         for run in row["runs"]
         for epoch in run["curve"]
     ]
     tables = {"trials": trials, "epochs": epochs}
     if answer.get("cells"):
-        tables = {"cells": [_plain(row) for row in answer["cells"]], **tables}
+        tables = {"cells": [_counted(_plain(row)) for row in answer["cells"]], **tables}
     return tables
 
 
@@ -194,7 +199,7 @@ def _search_row(row: Row) -> Row:
         for name, value in row.items()
         if name not in ("parameters", "runs", "timing", "number")
     }
-    return {"number": row["number"], **row["parameters"], **kept, **row["timing"]}
+    return _counted({"number": row["number"], **row["parameters"], **kept, **row["timing"]})
 
 
 def _of_grid(directory: Path) -> dict[str, list[Row]]:
@@ -215,7 +220,7 @@ def _of_paper(directory: Path) -> dict[str, list[Row]]:
         {"depth": row["depth"], "pretrained": row["pretrained"], "run": run}
         | {"test_accuracy": test, "val_accuracy": val}
         for row in answer["table1"]
-        for run, (test, val) in enumerate(zip(row["runs"], row["val_runs"], strict=True))
+        for run, (test, val) in enumerate(zip(row["runs"], row["val_runs"], strict=True), start=1)
     ]
     return {"published": compared, "trials": trials, "cells": _cells(answer)}
 
@@ -233,6 +238,18 @@ def _of_training(directory: Path) -> dict[str, list[Row]]:
 _MAKERS: dict[str, Callable[[Path], dict[str, list[Row]]]] = dict(
     zip(FILES, (_of_study, _of_search, _of_grid, _of_paper, _of_training), strict=True)
 )
+
+
+def _counted(row: Row) -> Row:
+    """A row as people count: the files number runs, epochs, trials and rungs from 0.
+
+    >>> _counted({"run": 0, "best_epoch": None, "depth": 0})
+    {'run': 1, 'best_epoch': None, 'depth': 0}
+    """
+    return {
+        name: value + 1 if name in COUNTED and value is not None else value
+        for name, value in row.items()
+    }
 
 
 def _read(path: Path, kind: Row) -> Row:

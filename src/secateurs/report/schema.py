@@ -47,6 +47,7 @@ _SWEEP: dict[str, Any] = {
             "depth": int,
             "pretrained": bool,
             "num_runs": int,
+            "random_frozen": Maybe([str], absent=True),
             "val_accuracy_mean": NUMBER,
             "val_accuracy_std": NUMBER,
             "val_accuracy_low": NUMBER,
@@ -96,6 +97,9 @@ _RESULTS: dict[str, Any] = {
                     "num_units": int,
                     "num_kept": int,
                     "num_dead": Maybe(int, absent=True),
+                    "angles": Maybe(
+                        {"normalise": str, "num_units": int, "num_live": int}, absent=True
+                    ),
                     "angle_deg_quantiles": Maybe(dict, absent=True),
                     "angle_deg_histogram": Maybe({"edges": [float], "counts": [int]}, absent=True),
                 }
@@ -105,6 +109,7 @@ _RESULTS: dict[str, Any] = {
         },
         absent=True,
     ),
+    "not_pruned": Maybe(str, absent=True),
     "cost": Maybe(
         {
             "before": _COST,
@@ -137,6 +142,7 @@ _RESULTS: dict[str, Any] = {
     "merged": Maybe(
         {
             "side": str,
+            "normalise": Maybe(str, absent=True),
             "num_images": int,
             "layers": [
                 {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from secateurs.report.baseline import FEW_IMAGES
 from secateurs.report.outcome import Record
 from secateurs.report.words import integer, interval, listed, percent, plural, seconds
 
@@ -89,6 +90,9 @@ def tiles(search: Record) -> list[tuple[str, str, str]]:
         else f"{best['num_runs']} runs"
     )
     note = f"95% interval {bounds} over {over}"
+    if search["evaluated"].get("majority_accuracy") is not None:
+        base = percent(search["evaluated"]["majority_accuracy"])
+        note += f"; always answering the largest class gives {base}"
     rest = {name: value for name, value in best["parameters"].items() if name != "lr"}
     if rest:
         note += f"; {described(rest)}"
@@ -117,6 +121,8 @@ def cautions(search: Record) -> list[str]:
         f"and looks better than it is; one image is {100 / number:.1f} points. The test images "
         "had no part: train it and evaluate it once to know what it does."
     ]
+    if number < FEW_IMAGES:
+        found.append(f"Only {plural(number, 'image')}: an accuracy on so few says little.")
     if settings["runs"] == 1:
         found.append(
             "One run a configuration says nothing of how much another seed would change it: with "

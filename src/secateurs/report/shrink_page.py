@@ -7,6 +7,7 @@ from typing import Any
 
 from secateurs.report import shrink_figures as figures
 from secateurs.report import words
+from secateurs.report.baseline import FEW_IMAGES, balanced, majority
 from secateurs.report.canvas import Plot
 from secateurs.report.panels import Panel
 from secateurs.report.render import render_page, write_page
@@ -69,6 +70,13 @@ def cautions(record: Record) -> list[str]:
             f"squared; {percent(outcome['relative'])} of their variance), "
             f"{outcome['predicted']:.3g} was predicted. Cut less, or recover for more epochs."
         )
+    num_images = record["after"]["num_images"]
+    if num_images < FEW_IMAGES:
+        found.append(
+            f"Only {words.plural(num_images, 'validation image')}: the accuracy could be anything "
+            f"from {percent(record['after']['accuracy_low'], digits=0)} to "
+            f"{percent(record['after']['accuracy_high'], digits=0)}."
+        )
     if record["note"]:
         found.append(
             f"Only chains of layers were looked at: {record['note']}. Other units were left alone."
@@ -124,7 +132,9 @@ def _tiles(record: Record) -> list[tuple[str, str, str]]:
         (
             "Validation accuracy",
             percent(record["after"]["accuracy"]),
-            f"{percent(record['before']['accuracy'])} unpruned{after_cut}",
+            f"{percent(record['before']['accuracy'])} unpruned{after_cut}; balanced "
+            f"{percent(balanced(record['after']))}; always answering the largest class gives "
+            f"{percent(majority(record['after']))}",
         ),
     ]
     tiles += [

@@ -12,6 +12,7 @@ from secateurs.report.outcome import (
     depth_rows,
     is_scratch,
     latency_name,
+    random_frozen,
     scratch_row,
     trial_name,
 )
@@ -27,6 +28,7 @@ from secateurs.report.words import (
     seconds,
     share,
     size,
+    some,
 )
 
 
@@ -65,7 +67,7 @@ def sweep_table(results: Record) -> Table:
             percent(row["val_accuracy_mean"]),
             percent(row["val_accuracy_std"]),
             interval(row["val_accuracy_low"], row["val_accuracy_high"]) or "not known",
-            _to_best(row.get("to_best")),
+            _to_best(row.get("to_best"), random_frozen(results, row)),
             _seconds(row),
         ]
         for row in [*depth_rows(results), *([scratch] if scratch else [])]
@@ -104,16 +106,20 @@ def _seconds(row: Record) -> str:
     return seconds(taken)
 
 
-def _to_best(row: Record | None) -> str:
-    """A depth's difference to the best one in points, and whether the two can be told apart."""
+def _to_best(row: Record | None, frozen: list[str]) -> str:
+    """A depth's difference to the best one in points, and whether the two can be told apart.
+
+    `frozen` are layers with random weights that the depth freezes.
+    """
+    remark = f"; freezes {some(frozen)} with random weights" if frozen else ""
     if row is None:
-        return "not compared"
+        return f"not compared{remark}"
     if row["is_best"]:
-        return "the best"
+        return f"the best{remark}"
     text = f"{100 * row['difference']:+.1f} points"
     if row["low"] is not None:
         text += f" ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
-    return text + (", not to be told apart" if row["indistinguishable"] else ", worse")
+    return text + (", not to be told apart" if row["indistinguishable"] else ", worse") + remark
 
 
 def trials_table(results: Record) -> Table:

@@ -163,6 +163,17 @@ def listed(items: Sequence[str]) -> str:
     return " and ".join(part for part in (", ".join(items[:-1]), "".join(items[-1:])) if part)
 
 
+def some(names: Sequence[str]) -> str:
+    """Names as in a sentence; of more than four the first two and the last.
+
+    >>> some(["fc6", "fc7"]), some(["a", "b", "c", "d", "e"])
+    ('fc6 and fc7', 'a, b, ... e (5 layers)')
+    """
+    if len(names) <= 4:
+        return listed(names)
+    return f"{names[0]}, {names[1]}, ... {names[-1]} ({len(names)} layers)"
+
+
 def runs_of(numbers: Sequence[int]) -> str:
     """Whole numbers as in a sentence; four or more in a row are given by their ends.
 

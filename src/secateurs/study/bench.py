@@ -25,12 +25,13 @@ from secateurs.files import fingerprint
 from secateurs.fit.images import Images
 from secateurs.fit.precision import Precision, resolve_device, resolve_precision
 from secateurs.nets.backbones import build, check_name, preprocessing
-from secateurs.nets.depth import check_depth, num_depths
+from secateurs.nets.depth import check_depth
 from secateurs.nets.download import WeightsFile, find_weights
 from secateurs.nets.weights import WeightsReport, load_pretrained
 from secateurs.progress import SILENT, Progress
 from secateurs.ship.spec import ImageInput
 from secateurs.study.config import StudyConfig
+from secateurs.study.fitting import fit_to
 from secateurs.study.standing import Standing
 
 FACES = "faces"
@@ -291,20 +292,16 @@ def open_bench(
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     dataset = open_dataset(data, config, cache=cache, strict=strict, progress=progress)
-    num_train = len(dataset.sides["train"])
-    if config.batch_size is not None and config.batch_size > num_train:
-        raise InputError(
-            f"batch size {config.batch_size} is larger than the {num_train} training images: "
-            "use a smaller one, or full"
-        )
     model = seeded_model(config.backbone, len(dataset.classes), config.seed)
-    depths = config.depths or tuple(range(num_depths(model, config.backbone)))
+    num_train = len(dataset.sides["train"])
+    config = fit_to(config, model, num_train=num_train, progress=progress)
+    depths = config.depths
     for depth in depths:
         check_depth(model, config.backbone, depth)
     file = find_weights(config.backbone, config.weights, cache=cache, progress=progress)
     weights = load_pretrained(model, config.backbone, file, cache=cache, progress=progress)
     return Bench(
-        config=replace(config, depths=depths),
+        config=config,
         dataset=dataset,
         depths=depths,
         weights=weights,

@@ -116,8 +116,11 @@ def recommend(
     seconds: Mapping[int, float],
     *,
     num_images: int,
+    random_frozen: Mapping[int, Sequence[str]] | None = None,
 ) -> Recommendation:
     """The depth to use by the rules at the head of this file; `seconds` a trial by depth.
+
+    `random_frozen` are the layers that a depth freezes with random weights, which is said.
 
     >>> runs = {3: {0: 0.80, 1: 0.82}, 5: {0: 0.80, 1: 0.81}}
     >>> recommend(runs, {3: 20.0, 5: 10.0}, num_images=100).depth
@@ -132,6 +135,9 @@ def recommend(
     good = [row for row in rows if row.indistinguishable and row.mean >= floor]
     chosen = max([*good, best], key=lambda row: row.depth)
     sentences = _sentences(rows, best, chosen, accuracies, num_images)
+    told = random_frozen_words(random_frozen or {})
+    if told:
+        sentences = (*sentences[:-1], told, sentences[-1])
     return Recommendation(chosen.depth, best.depth, rows, sentences, _cost(seconds, chosen.depth))
 
 
@@ -222,13 +228,35 @@ def _sentences(
     return tuple(lines)
 
 
+def random_frozen_words(random_frozen: Mapping[int, Sequence[str]]) -> str:
+    """That depths freeze layers with random weights, and what that means; empty for none.
+
+    >>> random_frozen_words({5: (), 6: ("fc6",)})
+    'Depth 6 freezes fc6 with random weights, since no pretrained weights were loaded for it: its \
+accuracy says nothing about that depth with pretrained weights.'
+    """
+    found = {depth: names for depth, names in sorted(random_frozen.items()) if names}
+    if not found:
+        return ""
+    names = list(dict.fromkeys(name for group in found.values() for name in group))
+    shown = names if len(names) <= 6 else [*names[:3], "...", names[-1]]
+    verb, its, that = ("freezes", "its", "that depth")
+    if len(found) > 1:
+        verb, its, that = ("freeze", "their", "those depths")
+    return (
+        f"Depth {_list(list(found))} {verb} {_list(shown)} with random weights, since no "
+        f"pretrained weights were loaded for {'it' if len(names) == 1 else 'them'}: {its} accuracy "
+        f"says nothing about {that} with pretrained weights."
+    )
+
+
 def _cost(seconds: Mapping[int, float], depth: int) -> str:
     others = ", ".join(f"{seconds[d]:.0f} s at {d}" for d in sorted(seconds) if d != depth)
     text = f"A training at depth {depth} takes {seconds[depth]:.0f} s"
     return f"{text}; {others}." if others else f"{text}."
 
 
-def _list(depths: Sequence[int]) -> str:
+def _list(depths: Sequence[object]) -> str:
     words = [str(depth) for depth in depths]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 

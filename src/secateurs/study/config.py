@@ -8,11 +8,13 @@ from typing import Any, Literal
 from secateurs.data.views import Augmentation
 from secateurs.errors import InputError
 from secateurs.fit.train import FitConfig
+from secateurs.limits import LIMITS, MAX_LISTED, check_fields, check_number, shown, whole_number
 from secateurs.prune.pipeline import Compensation, PruneOptions
 from secateurs.prune.rules import BY_NUMBER, Rule
-from secateurs.study.plain_fields import check_fields
+from secateurs.study.plain_fields import check_fields as check_types
 
 Dropout = Literal["on", "off", "first-epoch"]
+FITTED = ("depths", "batch_size", "layers")  # fields that may be fitted where nobody set them
 
 
 def per_layer(keep: tuple[int, ...] | None, num_layers: int) -> list[int | None]:
@@ -41,7 +43,10 @@ class StudyConfig:
     pruning and `compensation` is what is done with their weights; `keep` (one number for all
     layers, or one a layer in the order in which they run) or `keep_fraction` says how many
     survive. Without either, `max_loss` is what pruning may cost in points of validation accuracy,
-    None to take the angle `low_deg` as it is. Angles in degrees.
+    None to take the angle `low_deg` as it is. No `layers` means that none is pruned. Angles in
+    degrees. `fitted` names the fields that nobody asked for, so that they may be replaced where
+    they do not fit the network or the images (see `fitting`); by default those of `FITTED` that
+    have the value of the quick preset.
     """
 
     preset: str = "quick"
@@ -78,21 +83,22 @@ class StudyConfig:
     keep_fraction: float | None = None
     max_loss: float | None = 2.0
     compensation: Compensation = "merge"
+    fitted: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        self.fit_config(run=0)  # checks the values that training shares
+        if self.fitted is None:
+            own = {field.name: field.default for field in fields(self)}
+            same = tuple(name for name in FITTED if getattr(self, name) == own[name])
+            object.__setattr__(self, "fitted", same)
+        check_fields(self)
+        self.fit_config(run=0)  # checks the words that training shares
         self.augmentation()
-        for options in self.prune_options(len(self.layers)):
+        for options in self.prune_options(max(1, len(self.layers))):
             options.check()
         checks = {
-            "runs": self.runs >= 1,
-            "scratch_runs": self.scratch_runs >= 0,
-            "views": self.views is None or self.views >= 1,
             "split": self.split in ("auto", "random", "ungrouped", "paper", "folders"),
             "resize": self.resize in ("straight", "crop"),
-            "depths": all(depth >= 0 for depth in self.depths),
-            "max_loss": self.max_loss is None or self.max_loss >= 0,
-            "layers": len(self.layers) >= 1,
+            "fitted": self.fitted is not None and set(self.fitted) <= set(FITTED),
         }
         for name, good in checks.items():
             if not good:
@@ -148,6 +154,7 @@ class StudyConfig:
         plain = asdict(self)
         plain["depths"], plain["layers"] = list(self.depths), list(self.layers)
         plain["keep"] = None if self.keep is None else list(self.keep)
+        plain["fitted"] = list(self.fitted or ())
         return plain
 
 
@@ -179,6 +186,7 @@ def from_preset(name: str, **changes: Any) -> StudyConfig:
     if name not in PRESETS:
         raise InputError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
     given: dict[str, Any] = {key: v for key, v in changes.items() if v is not None}
+    given.setdefault("fitted", tuple(name for name in FITTED if name not in given))
     if "batch_size" in given:
         given["batch_size"] = parse_batch_size(str(given["batch_size"]))
     if given.get("max_loss", 0) < 0:
@@ -192,16 +200,18 @@ def from_json(plain: Any) -> StudyConfig:
     """The configuration that `to_json` made plain.
 
     Raises InputError for fields that do not belong and values of another type. A field that an
-    older version did not have takes its default, the rule what was the only one.
+    older version did not have takes its default, the rule what was the only one, and nothing is
+    fitted.
     """
     if not isinstance(plain, dict) or not {"depths", "layers"} <= plain.keys():
         raise InputError("configuration: expected an object with depths and layers")
-    check_fields(StudyConfig, plain, where="configuration")
+    check_types(StudyConfig, plain, where="configuration")
     known = {field.name for field in fields(StudyConfig)}
     odd = sorted(plain.keys() - known)
     if odd:
         raise InputError(f"configuration of another version: it differs in {', '.join(odd)}")
-    given: dict[str, Any] = {"rule": "pairwise", **plain}
+    given: dict[str, Any] = {"rule": "pairwise", "fitted": (), **plain}
+    given["fitted"] = tuple(given["fitted"])
     given["depths"], given["layers"] = tuple(plain["depths"]), tuple(plain["layers"])
     keep = plain.get("keep")
     given["keep"] = None if keep is None else tuple(keep)
@@ -214,12 +224,16 @@ def parse_depths(text: str) -> tuple[int, ...]:
     >>> parse_depths("5-7,2")
     (2, 5, 6, 7)
     """
+    if text.count(",") >= MAX_LISTED:
+        raise InputError(f"depths: expected at most {MAX_LISTED:,} numbers")
     depths: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            raise InputError(f"depths must look like 0-7 or 3,5,7, got {text!r}")
-        low, high = int(first), int(last) if dash else int(first)
+        low = whole_number(first)
+        high = whole_number(last) if dash else low
+        if low is None or high is None:
+            raise InputError(f"depths must look like 0-7 or 3,5,7, got {shown(text)}")
+        check_number("depths", max(low, high), LIMITS["depths"])
         if low > high:
             raise InputError(f"depths {part.strip()!r} run backwards; write {high}-{low}")
         depths.update(range(low, high + 1))
@@ -249,10 +263,13 @@ def parse_keep(text: str) -> tuple[int, ...]:
     >>> parse_keep("128, 64")
     (128, 64)
     """
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() and int(part) >= 1 for part in parts):
-        raise InputError(f"keep must look like 64, or 128,64 with one a layer, got {text!r}")
-    return tuple(int(part) for part in parts)
+    if text.count(",") >= MAX_LISTED:
+        raise InputError(f"keep: expected at most {MAX_LISTED:,} numbers")
+    parts = [whole_number(part.strip()) for part in text.split(",")]
+    numbers = tuple(part for part in parts if part)
+    if len(numbers) < len(parts):
+        raise InputError(f"keep must look like 64, or 128,64 with one a layer, got {shown(text)}")
+    return numbers
 
 
 def parse_batch_size(text: str) -> int | None:
@@ -263,9 +280,11 @@ def parse_batch_size(text: str) -> int | None:
     """
     if text == "full":
         return None
-    if not text.isdigit() or int(text) < 1:
-        raise InputError(f"batch size must be a positive number or full, got {text!r}")
-    return int(text)
+    number = whole_number(text)
+    if not number:
+        raise InputError(f"batch size must be a positive number or full, got {shown(text)}")
+    check_number("batch_size", number, LIMITS["batch_size"])
+    return number
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
@@ -276,6 +295,6 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     """
     return ", ".join(
         f"{key:.40} ({old.get(key)!s:.60} there, {new.get(key)!s:.60} now)"
-        for key in sorted(old.keys() | new.keys())
+        for key in sorted((old.keys() | new.keys()) - {"fitted"})
         if old.get(key) != new.get(key)
     )

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from secateurs.errors import InputError
 from secateurs.fit.images import Images
 from secateurs.fit.inputs import prefix_outputs
 from secateurs.fit.metrics import predict_logits
+from secateurs.limits import shown
 from secateurs.nets.backbones import find_layer, layers
 from secateurs.nets.depth import split_at, tail_path
 from secateurs.nets.trace import eval_mode
@@ -23,7 +25,8 @@ from secateurs.prune.ledger import Ledger
 from secateurs.prune.pipeline import PrunedLayer, apply_cut, prune_layers
 from secateurs.prune.removal import find_consumer
 from secateurs.prune.rules import BY_NUMBER
-from secateurs.study.config import StudyConfig
+from secateurs.study.config import StudyConfig, per_layer
+from secateurs.study.fitting import hidden_layers, no_layer_words
 from secateurs.study.merged import Merged, merged_groups
 
 ANGLE_STEP_DEG = 0.5
@@ -223,10 +226,28 @@ def layers_to_cut(model: nn.Module, config: StudyConfig) -> tuple[list[str], lis
     Raises InputError for a layer that is unknown or whose consumer cannot be found.
     """
     order = [layer.path for layer in layers(model, config.backbone)]
+    known = {name for layer in layers(model, config.backbone) for name in (layer.alias, layer.path)}
+    for text in config.layers:
+        if text not in known:
+            possible = hidden_layers(model, config.backbone)
+            raise InputError(
+                f"layers: {config.backbone} has no layer {shown(text)}; "
+                + (
+                    f"layers that can be pruned: {', '.join(possible)}"
+                    if possible
+                    else no_layer_words(config.backbone)
+                )
+            )
     found = {find_layer(model, config.backbone, text) for text in config.layers}
     for layer in found:
         find_consumer(model, layer.path)
     rows = sorted(found, key=lambda layer: order.index(layer.path))
+    for layer, keep in zip(rows, per_layer(config.keep, len(rows)), strict=True):
+        module = model.get_submodule(layer.path)
+        assert isinstance(module, nn.Linear), "it has a consumer"
+        units = module.out_features
+        if keep is not None and keep > units:
+            raise InputError(f"keep: {layer.alias} has {units} units, got {keep}")
     return [layer.path for layer in rows], [layer.alias for layer in rows]
 
 
@@ -301,12 +322,18 @@ def search_fraction(good: Callable[[float], bool]) -> float:
 
 def _record(alias: str, path: str, cut: PrunedLayer) -> dict[str, Any]:
     histogram, selection = cut.histogram, cut.selection
+    assert histogram is not None, "not one of a search"
     return {
         "layer": alias,
         "path": path,
         "num_units": selection.num_units,
         "num_kept": len(selection.survivors),
         "num_dead": selection.num_dead,
+        "angles": {
+            "normalise": histogram.normalise,
+            "num_units": histogram.num_units,
+            "num_live": histogram.num_live,
+        },
         "angle_deg_quantiles": {
             "p01": histogram.p01,
             "p50": histogram.p50,

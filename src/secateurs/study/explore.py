@@ -37,9 +37,10 @@ from secateurs.ship.cost import macs
 from secateurs.study.bench import Dataset
 from secateurs.study.config import StudyConfig
 from secateurs.study.cut import Measured, cut_measured, measure
+from secateurs.study.fitting import chosen_layers
 from secateurs.study.grid_rows import LayerSizes, accuracy
 from secateurs.study.place import Place
-from secateurs.study.saved import open_saved
+from secateurs.study.saved import own_config, saved_dataset, unpruned_model
 from secateurs.study.single import save_cut
 from secateurs.study.wish import Wish
 
@@ -83,7 +84,7 @@ class Explorer:
 
 def open_explorer(
     place: Place,
-    layer: str = "fc7",
+    layer: str | None = None,
     *,
     changes: Record,
     cache: Path,
@@ -95,8 +96,12 @@ def open_explorer(
     input, for a network that is already pruned, and for images that are not the study's.
     """
     given = {key: value for key, value in changes.items() if value is not None}
-    loaded, config, dataset = open_saved(
-        place.model, place.data, given | {"layers": (layer,)}, cache, progress, unpruned=True
+    loaded = unpruned_model(place.model)
+    layers = None if layer is None else (layer,)
+    given_layers = chosen_layers(layers, loaded.model, loaded.spec.backbone)
+    config = own_config(loaded.spec, given | {"layers": given_layers})
+    dataset = saved_dataset(
+        loaded.spec, place.data, config, cache=cache, progress=progress, sides=("train", "val")
     )
     # A network that knows its images finds them in a folder that has changed; another cannot.
     if place.identity is not None and loaded.spec.split is None and not given:
@@ -173,6 +178,7 @@ def facts(explorer: Explorer) -> Record:
         "classes": list(explorer.dataset.classes),
         "compensations": list(get_args(Compensation)),
         "before": explorer.cost | accuracy(explorer.before_logits, explorer.measured.val_labels),
+        "majority_accuracy": explorer.before.majority_accuracy,
     }
 
 

@@ -15,7 +15,9 @@ from secateurs.directories import open_output
 from secateurs.errors import InputError
 from secateurs.files import read_json, write_text
 from secateurs.fit.inputs import prefix_outputs
+from secateurs.fit.metrics import majority_share
 from secateurs.fit.precision import resolve_device
+from secateurs.limits import shown
 from secateurs.nets.backbones import Layer, find_layer, layers
 from secateurs.nets.depth import split_at, tail_path
 from secateurs.paths import saved_model
@@ -26,6 +28,7 @@ from secateurs.ship.checkpoint import Loaded
 from secateurs.study.bench import Dataset, settle_split
 from secateurs.study.config import StudyConfig, difference
 from secateurs.study.cut import training_inputs
+from secateurs.study.fitting import chosen_layers
 from secateurs.study.grid_rows import LayerSizes, accuracy, cell_row, csv_text, mean_row
 from secateurs.study.record_kinds import check_grid, odd_keys
 from secateurs.study.saved import own_config, saved_dataset, unpruned_model
@@ -42,7 +45,7 @@ class GridPlan:
     """What a grid is asked for: its cells, the layer, and the side that cells are evaluated on."""
 
     options: GridOptions = field(default_factory=GridOptions)
-    layer: str = "fc7"
+    layer: str | None = None  # None is the hidden linear layer that feeds the head
     on: str = "val"
 
     def check(self) -> None:
@@ -73,7 +76,7 @@ def parse_numbers(text: str, what: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(",")) if text.strip() else ()
     except ValueError:
-        raise InputError(f"{what}: expected numbers with commas, got {text!r}") from None
+        raise InputError(f"{what}: expected numbers with commas, got {shown(text)}") from None
 
 
 def grid_saved(
@@ -99,7 +102,10 @@ def grid_saved(
     loaded = unpruned_model(model)
     model = saved_model(model, pruned=False)
     config = settle_split(data, own_config(loaded.spec, changes))
-    layer = find_layer(loaded.model, config.backbone, plan.layer)
+    (name,) = chosen_layers(
+        None if plan.layer is None else (plan.layer,), loaded.model, config.backbone
+    )
+    layer = find_layer(loaded.model, config.backbone, name)
     find_consumer(loaded.model, layer.path)
     settings = plan.to_json() | {"layer": layer.alias} | _split_words(config)
     stored = _read(out)
@@ -140,7 +146,12 @@ def grid_saved(
             "num_units": sizes.units,
             "num_dead": int((view.train == 0).all(0).sum()),
         },
-        "evaluated": {"on": plan.on, "side": SIDES[plan.on], "num_images": len(labels)},
+        "evaluated": {
+            "on": plan.on,
+            "side": SIDES[plan.on],
+            "num_images": len(labels),
+            "majority_accuracy": majority_share(labels.numpy()),
+        },
         "unpruned": accuracy(view.logits(view.answer(view.receive(view.outputs))), labels),
         "cells": rows,
         "by_angle": [mean_row(rows, angle) for angle in plan.options.angles_deg],

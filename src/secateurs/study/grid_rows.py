@@ -14,9 +14,11 @@ from secateurs.fit.metrics import wilson_interval
 from secateurs.prune.grid import Cell, GridRule
 from secateurs.prune.removal import find_consumer
 
+ANSWERED = ("num_correct", "accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy")
 COLUMNS = (
     *("low_deg", "norm_std", "num_candidates", "num_removed", "num_kept", "num_parameters"),
-    *("num_correct", "accuracy", "accuracy_low", "accuracy_high", "ridge", "note"),
+    *ANSWERED,
+    *("ridge", "note"),
 )
 
 Record = dict[str, Any]
@@ -49,7 +51,7 @@ class LayerSizes:
 
 
 def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> Record:
-    """Right answers and accuracy, in 0..1 with its 95% Wilson interval.
+    """Right answers and accuracy, in 0..1 with its 95% Wilson interval, and the balanced accuracy.
 
     >>> found = accuracy(torch.eye(2), torch.tensor([0, 0]))
     >>> found["num_correct"], found["accuracy"]
@@ -57,18 +59,21 @@ def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> Record:
     """
     num_correct = int((logits.argmax(1) == labels).sum())
     low, high = wilson_interval(num_correct, len(labels))
+    right = (logits.argmax(1) == labels).double()
+    recalls = [float(right[labels == label].mean()) for label in labels.unique()]
     return {
         "num_correct": num_correct,
         "accuracy": num_correct / len(labels),
         "accuracy_low": low,
         "accuracy_high": high,
+        "balanced_accuracy": sum(recalls) / len(recalls),
     }
 
 
 def cell_row(cell: Cell, labels: torch.Tensor, sizes: LayerSizes) -> Record:
     """A cell as `grid.json` holds it."""
     empty = cell.logits is None
-    answered: Record = dict.fromkeys(("num_correct", "accuracy", "accuracy_low", "accuracy_high"))
+    answered: Record = dict.fromkeys(ANSWERED)
     if cell.logits is not None:
         answered = accuracy(cell.logits, labels)
     return {
@@ -113,7 +118,9 @@ def grid_words(answer: Record) -> str:
         f"{layer['layer']} of {answer['model']['name']}: {layer['num_units']} units, "
         f"{layer['num_dead']} never fire; {answer['evaluated']['side']} accuracy before pruning "
         f"{unpruned['accuracy']:.1%} ({unpruned['accuracy_low']:.1%} to "
-        f"{unpruned['accuracy_high']:.1%}) on {answer['evaluated']['num_images']} images",
+        f"{unpruned['accuracy_high']:.1%}) on {answer['evaluated']['num_images']} images; balanced "
+        f"{unpruned['balanced_accuracy']:.1%}; always answering the largest class gives "
+        f"{answer['evaluated']['majority_accuracy']:.1%}",
         "accuracy and units removed, by norm threshold (rows) and angle (columns):",
         "  std" + "".join(f"{f'{angle:g}°':>14}" for angle in settings["angles_deg"]),
     ]

@@ -96,7 +96,8 @@ def trial_entry(record: Record, config: StudyConfig, *, of: str = "") -> Entry:
         key=record["key"],
         parameters={
             **{name: words[name] for name in SHOWN},
-            **{name: record[name] for name in ("depth", "run", "seed", "pretrained", "precision")},
+            **{name: record[name] for name in ("depth", "seed", "pretrained", "precision")},
+            "run": record["run"] + 1,  # as people count, like the epochs
             "stopped": record["stopped"],
         },
         metrics=_known(metrics),
@@ -116,14 +117,16 @@ def answer_entry(results: Record) -> Entry:
                 metrics[f"{name}/{side}_accuracy"] = part[side]["accuracy"]
     if cost is not None:
         for name, part in (("unpruned", cost["before"]), ("pruned", cost["after"])):
+            if part is None:
+                continue
             metrics[f"{name}/parameters"] = part["num_parameters"]
             metrics[f"{name}/macs"] = part["macs"]
             metrics[f"{name}/file_bytes"] = part["file_bytes"]
-        for row in cost["latency"]:
+        for row in cost["latency"] or []:
             where = f"{row['runtime']}_{row['device']}_batch{row['batch']}_ms"
             metrics[f"unpruned/{where}"] = row["before_ms"]["median"]
             metrics[f"pruned/{where}"] = row["after_ms"]["median"]
-    parameters: Record = {"depth": chosen["depth"], "run": chosen["run"]}
+    parameters: Record = {"depth": chosen["depth"], "run": chosen["run"] + 1}
     if pruned is not None:
         parameters |= {name: pruned[name] for name in ("rule", "compensation", "low_deg")}
         for layer in pruned["layers"]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from secateurs.files import atomic_path
+from secateurs.prune.normalise import Normalise
 from secateurs.prune.selection import Selection
 from secateurs.study.bench import Dataset
 from secateurs.study.samples import thumbnail
@@ -111,11 +112,17 @@ def _excited(column: Tensor, unit: int, angle_deg: float, num_images: int) -> Ex
 
 
 def merged_record(
-    layers: Sequence[tuple[str, Merged]], dataset: Dataset, out: Path, *, side: str = "train"
+    layers: Sequence[tuple[str, Merged]],
+    dataset: Dataset,
+    out: Path,
+    *,
+    normalise: Normalise,
+    side: str = "train",
 ) -> dict[str, Any] | None:
     """What merged in each layer, as `docs/results.md` describes it; None when no unit did.
 
-    `layers` are names with what was found on the images of `side`. Each image that is shown is
+    `layers` are names with what was found on the images of `side`, and `normalise` what was done
+    with the activations before angles were measured. Each image that is shown is
     written once, to `out`/thumbnails/merged-N.webp.
     """
     images, names = dataset.sides[side], dataset.names(side)
@@ -141,6 +148,7 @@ def merged_record(
         pictures.append({"name": names[row], "thumbnail": file, "true": true})
     return {
         "side": side,
+        "normalise": normalise,
         "num_images": layers[0][1].num_images,
         "layers": records,
         "pictures": pictures,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from secateurs.errors import InputError
-from secateurs.prune.grid import PAPER_ANGLES, PAPER_STDS
+from secateurs.limits import check_fields
+from secateurs.prune.grid import PAPER_ANGLES, PAPER_STDS, GridOptions
 from secateurs.study.config import StudyConfig
 from secateurs.study.search_plan import PAPER_EPOCHS, PAPER_LRS, GridSearch
 
@@ -41,9 +41,8 @@ class PaperPlan:
     norm_stds: tuple[float, ...] = PAPER_STDS
 
     def __post_init__(self) -> None:
-        for word, value in (("runs", self.runs), ("epochs", self.epochs)):
-            if value < 1:
-                raise InputError(f"{word}: expected at least 1, got {value}")
+        check_fields(self)
+        GridOptions(self.angles_deg, self.norm_stds).check()
 
     def config(self) -> StudyConfig:
         """Training as the program does it: one step an epoch on the whole training set."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,14 +11,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateurs.errors import InputError
 from secateurs.fit.images import ViewPlan
 from secateurs.fit.inputs import prepare_inputs, with_teacher
 from secateurs.fit.memory import memory_kept
 from secateurs.fit.precision import resolve_precision
 from secateurs.fit.train import Fit, FitConfig, fit
+from secateurs.limits import check_fields
 from secateurs.nets.depth import freeze, split_at, train_mode
-from secateurs.progress import SILENT, Progress
+from secateurs.progress import SILENT, Progress, epoch_task
 from secateurs.prune.norms import NORMS
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Dataset
@@ -45,17 +44,7 @@ class RecoveryOptions:
     min_scale: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.epochs < 0:
-            raise InputError(f"recover: expected a number of epochs from 0 on, got {self.epochs}")
-        if self.lr is not None and not (self.lr > 0 and math.isfinite(self.lr)):
-            raise InputError(f"recover: expected a learning rate above 0, got {self.lr:g}")
-        if not 0 <= self.distil <= 1 or not self.temperature > 0:
-            raise InputError(
-                "recover: expected a share of distillation within 0..1 and a temperature above 0, "
-                f"got {self.distil:g} and {self.temperature:g}"
-            )
-        if self.views < 1 or not 0 < self.min_scale <= 1:
-            raise InputError("recovery: expected at least 1 view and a scale within 0..1")
+        check_fields(self, {"epochs": "recover"})
 
 
 def standard_rate(model: nn.Module) -> float:
@@ -113,6 +102,8 @@ def recover(
     freeze(model, name, options.depth)
     prefix, tail = split_at(model, name, options.depth)
     precision = resolve_precision(config.precision, device)
+    # The network's own batch size, as far as there are so many images here.
+    batch_size = config.batch_size and min(config.batch_size, len(dataset.sides["train"]))
     augmentation = replace(config, min_scale=options.min_scale).augmentation()
     plan = ViewPlan(config.seed, options.views, augmentation)
     with memory_kept():
@@ -128,7 +119,7 @@ def recover(
         )
         if options.distil:
             inputs = with_teacher(inputs, teacher, progress=progress)
-        with progress.task("recovery", options.epochs) as advance:
+        with epoch_task(progress, "recovery", options.epochs) as epochs:
             result = fit(
                 tail,
                 inputs,
@@ -136,7 +127,7 @@ def recover(
                 FitConfig(
                     lr=lr,
                     epochs=options.epochs,
-                    batch_size=config.batch_size,
+                    batch_size=batch_size,
                     weight_decay=config.weight_decay,
                     label_smoothing=config.label_smoothing,
                     dropout=config.dropout,
@@ -149,7 +140,8 @@ def recover(
                 train_mode=lambda: train_mode(model, name, options.depth),
                 state_file=state_file,
                 stop=stop,
-                on_epoch=lambda row: advance(1),
+                on_start=epochs.start,
+                on_epoch=epochs.end_one,
             )
     model = model.to(memory_format=torch.contiguous_format).eval()
     return Recovered(model, result, lr, time.perf_counter() - started)

@@ -10,6 +10,7 @@ from secateurs.directories import open_output
 from secateurs.errors import InputError
 from secateurs.files import write_json, write_text
 from secateurs.fit.cache import PrefixCache
+from secateurs.fit.metrics import majority_share
 from secateurs.progress import SILENT, Progress
 from secateurs.shape import read_record
 from secateurs.stopping import StopFlag
@@ -98,7 +99,11 @@ def run_search(
         },
         "split": {k: v for k, v in bench.dataset.split_json().items() if k != "names"},
         "weights": bench.weights.to_json(),
-        "evaluated": {"side": "validation", "num_images": len(bench.dataset.sides["val"])},
+        "evaluated": {
+            "side": "validation",
+            "num_images": len(bench.dataset.sides["val"]),
+            "majority_accuracy": majority_share(bench.dataset.sides["val"].labels),
+        },
         "space": [one.to_json() for one in space],
         "trials": found["trials"],
         "cells": found.get("cells"),

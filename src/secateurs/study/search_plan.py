@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import re
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 from secateurs.errors import InputError
+from secateurs.limits import (
+    LIMITS,
+    check_fields,
+    check_number,
+    check_numbers,
+    shown,
+    whole_number,
+)
 from secateurs.study.grid import parse_numbers
 from secateurs.study.search_space import LR_RANGE, WORDS, check_range
 
@@ -36,8 +42,9 @@ class GridSearch:
     schedule: ClassVar[Schedule] = "constant"
 
     def __post_init__(self) -> None:
-        if not self.lrs or not all(0 < lr < math.inf for lr in self.lrs):
-            raise InputError(f"lr: expected positive numbers, got {_list(self.lrs)}")
+        if not self.lrs:
+            raise InputError("lr: expected positive numbers, got nothing")
+        check_numbers("lr", self.lrs, LIMITS["lr"])
         if len(set(self.lrs)) < len(self.lrs):
             raise InputError(f"lr: {_list(self.lrs)} names one twice")
         check_epochs(self.epochs)
@@ -76,8 +83,7 @@ class Halving:
     schedule: ClassVar[Schedule] = "cosine"
 
     def __post_init__(self) -> None:
-        _at_least(1, trials=self.trials, min_epochs=self.min_epochs)
-        _at_least(2, eta=self.eta)
+        check_fields(self)
         if self.min_epochs > self.max_epochs:
             raise InputError(
                 f"min-epochs {self.min_epochs} is more than max-epochs {self.max_epochs}"
@@ -121,7 +127,7 @@ class Tpe:
     schedule: ClassVar[Schedule] = "cosine"
 
     def __post_init__(self) -> None:
-        _at_least(1, trials=self.trials, epochs=self.epochs)
+        check_fields(self)
         _check_sampling(self.lr_range, self.searched)
 
     @property
@@ -146,12 +152,6 @@ def _plain(plan: Halving | Tpe) -> dict[str, Any]:
     }
 
 
-def _at_least(least: int, **given: int) -> None:
-    for name, value in given.items():
-        if value < least:
-            raise InputError(f"{name.replace('_', '-')}: expected {least} or more, got {value}")
-
-
 def _check_sampling(lr_range: tuple[float, float], searched: tuple[str, ...]) -> None:
     check_range(lr_range, "lr-range")
     odd = [name for name in searched if name not in WORDS]
@@ -165,8 +165,8 @@ def _list(items: tuple[Any, ...]) -> str:
 
 def check_epochs(epochs: tuple[int, ...]) -> None:
     """Raise InputError unless the numbers are positive and ascend."""
-    ascend = all(a < b for a, b in pairwise(epochs))
-    if not epochs or epochs[0] < 1 or not ascend:
+    check_numbers("epochs", epochs, LIMITS["epochs"])
+    if not epochs or not all(a < b for a, b in pairwise(epochs)):
         raise InputError(f"epochs: expected positive numbers that ascend, got {_list(epochs)}")
 
 
@@ -178,11 +178,13 @@ def parse_epochs(text: str) -> tuple[int, ...]:
     """
     found: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part.strip())
-        if match is None:
-            raise InputError(f"epochs must look like 20-100:10 or 5,10,20, got {text!r}")
-        first, last = int(match[1]), int(match[2] or match[1])
-        step = 1 if match[3] is None else int(match[3])
+        ends, colon, step_text = part.strip().partition(":")
+        first_text, dash, last_text = ends.partition("-")
+        first, step = whole_number(first_text), whole_number(step_text) if colon else 1
+        last = whole_number(last_text) if dash else first
+        if first is None or last is None or step is None or (colon and not dash):
+            raise InputError(f"epochs must look like 20-100:10 or 5,10,20, got {shown(text)}")
+        check_number("epochs", max(first, last), LIMITS["epochs"])
         if first > last:
             raise InputError(f"epochs {part.strip()!r} run backwards; write {last}-{first}")
         if step < 1:

@@ -70,7 +70,10 @@ def csv_text(answer: Record) -> str:
     columns = [*names, *MEASURES, *extra]
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        # From 1, as people count; search.json has them from 0.
+        counted = {name: row[name] + 1 for name in ("number", "rung") if name in row}
+        writer.writerow(row | counted)
     return text.getvalue()
 
 
@@ -82,7 +85,8 @@ def search_words(answer: Record, data: str = "DATA") -> str:
     lines.append(
         f"best on validation: {value_words(best['parameters'])}, {best['epochs']} epochs: "
         f"{best['val_accuracy_mean']:.1%} ({low:.1%} to {high:.1%}, 95%) "
-        f"on {answer['evaluated']['num_images']} images"
+        f"on {answer['evaluated']['num_images']} images; always answering the largest class gives "
+        f"{answer['evaluated']['majority_accuracy']:.1%}"
     )
     alike = len(answer["alike"]["numbers"])
     if alike > 1:

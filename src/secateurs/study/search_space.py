@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from secateurs.errors import InputError
+from secateurs.limits import LIMITS, check_numbers
 
 BATCH_SIZES = (16, 32, 64, 128)
 # Below 1e-6 a decay does nothing that can be measured: the lowest fifth of the range stands for 0.
@@ -116,8 +117,7 @@ def check_range(pair: Sequence[float], what: str) -> tuple[float, float]:
     if len(pair) != 2:
         raise InputError(f"{what}: expected two numbers such as 1e-5,1e-2, got {len(pair)}")
     low, high = pair
-    if not (0 < low < math.inf and 0 < high < math.inf):
-        raise InputError(f"{what}: expected positive numbers, got {low:g} and {high:g}")
+    check_numbers(what, pair, LIMITS["lr"])
     if low >= high:
         raise InputError(f"{what}: {low:g},{high:g} runs backwards; the smaller number goes first")
     return low, high

@@ -25,12 +25,13 @@ from secateurs.ship.spec import ModelSpec, describe
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Dataset, open_bench
 from secateurs.study.config import StudyConfig
-from secateurs.study.cut import Cut, prune_network
+from secateurs.study.cut import Cut, layers_to_cut, prune_network
 from secateurs.study.evaluate import cautions, evaluation_words
+from secateurs.study.fitting import chosen_layers
 from secateurs.study.logs import Log, tell, trial_entry
 from secateurs.study.models import evaluate_model, model_spec
 from secateurs.study.predict import list_images, network_inputs, read_pixels
-from secateurs.study.saved import open_saved
+from secateurs.study.saved import own_config, saved_dataset, unpruned_model
 from secateurs.study.trials import (
     SharedInputs,
     Store,
@@ -103,7 +104,13 @@ def prune_saved(
     nothing written.
     """
     sweep(out)
-    loaded, config, dataset = open_saved(model, data, changes, cache, progress, unpruned=True)
+    loaded = unpruned_model(model)
+    layers = chosen_layers(changes.get("layers"), loaded.model, loaded.spec.backbone)
+    config = settle_split(data, own_config(loaded.spec, changes | {"layers": layers}))
+    layers_to_cut(loaded.model, config)
+    dataset = saved_dataset(
+        loaded.spec, data, config, cache=cache, progress=progress, sides=("train", "val")
+    )
     device = resolve_device(config.device)
     original = loaded.model.to(device)
     before = evaluate_model(original, dataset, "val", device).to_json()

@@ -19,6 +19,7 @@ from secateurs.progress import Progress
 from secateurs.prune.ledger import write_csv, write_parquet
 from secateurs.shape import fits
 from secateurs.ship.checkpoint import Loaded, load, save
+from secateurs.ship.cost import cost
 from secateurs.ship.export import export_onnx
 from secateurs.ship.program import export_program
 from secateurs.stopping import StopFlag
@@ -43,6 +44,14 @@ FILES = {
     "unpruned_onnx": "unpruned/model.onnx",
     "ledger": "ledger.csv",
     "report": "report.html",
+}
+SWEEP_FILES = {name: FILES[name] for name in ("unpruned", "report")}
+# Of a study that pruned nothing: what ships is the chosen network.
+UNPRUNED_FILES = {
+    "unpruned": FILES["unpruned"],
+    "unpruned_onnx": FILES["unpruned_onnx"],
+    "unpruned_program": "unpruned/model.pt2",
+    "report": FILES["report"],
 }
 
 
@@ -97,7 +106,7 @@ def prune_stages(
         ),
     )
     stop.check()
-    cost = stages.run(
+    priced = stages.run(
         "cost",
         {"pruned": key, "machine": machine_words(bench), "torch": torch.__version__},
         lambda: price(
@@ -108,7 +117,42 @@ def prune_stages(
             progress=progress,
         ),
     )
-    return pruned, cost
+    return pruned, priced
+
+
+def unpruned_stage(bench: Bench, stages: Stages, chosen_key: str, *, progress: Progress) -> Record:
+    """The stage that ships the chosen network of a study that prunes nothing: its `cost` part."""
+    return stages.run(
+        "unpruned",
+        {"chosen": chosen_key, "version": secateurs.__version__, "schema": SCHEMA},
+        lambda: _export_chosen(bench, stages.root, progress),
+        makes=tuple(
+            stages.root / UNPRUNED_FILES[name] for name in ("unpruned_onnx", "unpruned_program")
+        ),
+    )
+
+
+def _export_chosen(bench: Bench, out: Path, progress: Progress) -> Record:
+    chosen, example = load(out / "unpruned"), _example(bench)
+    with progress.task("export", 2) as advance:
+        check = export_onnx(chosen.model, chosen.spec, out / FILES["unpruned_onnx"], example)
+        advance(1)
+        program = out / UNPRUNED_FILES["unpruned_program"]
+        export_program(chosen.model, chosen.spec, program, example)
+        advance(1)
+    before = cost(
+        chosen.model,
+        size=example.shape[-1],
+        file_bytes=(out / "unpruned" / "model.safetensors").stat().st_size,
+        onnx_bytes=check.num_bytes,
+    )
+    return {
+        "before": before.to_json(),
+        "after": None,
+        "latency": None,
+        "sentence": None,
+        "onnx_max_abs_difference": check.max_abs_difference,
+    }
 
 
 def keep_chosen(bench: Bench, choice: Choice, model: torch.nn.Module, out: Path) -> Record:
@@ -163,7 +207,9 @@ def _prune_and_export(bench: Bench, out: Path, progress: Progress) -> Record:
         "test": evaluate_model(pruned, bench.dataset, "test", bench.device).to_json(),
         "onnx_max_abs_difference": check.max_abs_difference,
         "samples": samples,
-        "merged": merged_record(shown, bench.dataset, out),
+        "merged": merged_record(
+            shown, bench.dataset, out, normalise=config.prune_options(1)[0].compared
+        ),
         "timing": {"seconds": cut.seconds},
     }
 

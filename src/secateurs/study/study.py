@@ -15,14 +15,27 @@ from secateurs.stopping import StopFlag
 from secateurs.study.bench import FACES, Bench, open_bench, settle_split
 from secateurs.study.config import StudyConfig, difference
 from secateurs.study.cut import layers_to_cut
+from secateurs.study.evaluate import cautions, evaluation_words
+from secateurs.study.fitting import no_layer_words
 from secateurs.study.logs import Log, answer_entry, tell, trial_entry
 from secateurs.study.record_kinds import STUDY, STUDY_SCHEMA, odd_keys
-from secateurs.study.stages import FILES, SCHEMA, Stages, keep_chosen, prune_stages, versions
+from secateurs.study.stages import (
+    FILES,
+    SCHEMA,
+    SWEEP_FILES,
+    UNPRUNED_FILES,
+    Stages,
+    keep_chosen,
+    prune_stages,
+    unpruned_stage,
+    versions,
+)
 from secateurs.study.sweep import (
     Record,
     choose,
     chosen_model,
     discard_weights,
+    layers_frozen_at_random,
     run_sweep,
     summarise_sweep,
 )
@@ -60,11 +73,18 @@ def run_study(
         raise InputError("both splits: groups must be known; give --group-by, with --split random")
     if prune:
         layers_to_cut(bench.new_model(seed=config.seed, pretrained=False), bench.config)
+    not_pruned = "" if bench.config.layers or not prune else no_layer_words(config.backbone)
+    if not_pruned:
+        progress.note(f"the study ends without pruning: {not_pruned}")
     _claim(out, config, bench, data)
     stages, store = Stages(out), Store(out)
     kept = prefix_cache or PrefixCache()
     trials = _logged_sweep(bench, store, kept, stop=stop, progress=progress, log=log)
-    choice = choose(trials, num_images=len(bench.dataset.sides["val"]))
+    choice = choose(
+        trials,
+        num_images=len(bench.dataset.sides["val"]),
+        random_frozen=layers_frozen_at_random(bench),
+    )
     for sentence in (*choice.advice.sentences, choice.advice.cost):
         progress.note(sentence)
 
@@ -85,7 +105,9 @@ def run_study(
         )
         discard_weights(store)
         stop.check()
-        if prune:
+        if not_pruned:
+            cost = unpruned_stage(bench, stages, choice.record["key"], progress=progress)
+        elif prune:
             pruned, cost = prune_stages(
                 bench, stages, choice.record["key"], stop=stop, progress=progress
             )
@@ -107,7 +129,7 @@ def run_study(
     }
     results: Record = {
         "schema": SCHEMA,
-        "config": {"data": bench.dataset.name, **config.to_json(), "depths": list(bench.depths)},
+        "config": {"data": bench.dataset.name, **bench.config.to_json()},
         "data": bench.dataset.audit.to_json() | {"name": bench.dataset.name},
         "split": bench.dataset.split_json(),
         "weights": bench.weights.to_json(),
@@ -115,18 +137,20 @@ def run_study(
         "ungrouped": other,
         "chosen": chosen,
         "pruned": pruned,
+        "not_pruned": not_pruned or None,
         "cost": cost,
         "samples": None,
         "merged": None,
-        "files": FILES if prune else {name: FILES[name] for name in ("unpruned", "report")},
+        "files": FILES if pruned else UNPRUNED_FILES if not_pruned else SWEEP_FILES,
         "versions": versions(bench),
     }
+    if cost is not None:
+        seconds["cost"] = cost.pop("timing")["seconds"]
     if pruned is not None and cost is not None:
         results["samples"] = pruned.pop("samples")
         results["merged"] = pruned.pop("merged")
         cost["onnx_max_abs_difference"] = pruned.pop("onnx_max_abs_difference")
         seconds["pruning"] = pruned["timing"]["seconds"]
-        seconds["cost"] = cost.pop("timing")["seconds"]
     results["timing"] = seconds | {"total": sum(seconds.values())}
     write_json(out / "results.json", results)
     tell(log, lambda: answer_entry(results), progress)
@@ -155,11 +179,11 @@ def _logged_sweep(
 
 
 def _sweep_json(bench: Bench, trials: list[Record]) -> Record:
-    num_images = len(bench.dataset.sides["val"])
-    advice = choose(trials, num_images=num_images).advice
+    num_images, random_frozen = len(bench.dataset.sides["val"]), layers_frozen_at_random(bench)
+    advice = choose(trials, num_images=num_images, random_frozen=random_frozen).advice
     return {
         "trials": trials,
-        "sweep": summarise_sweep(trials, num_images=num_images),
+        "sweep": summarise_sweep(trials, num_images=num_images, random_frozen=random_frozen),
         "recommendation": {
             "depth": advice.depth,
             "best": advice.best,
@@ -174,8 +198,8 @@ def _check_configuration(out: Path, config: StudyConfig) -> None:
     if not (out / "study.json").exists():
         return
     found = read_record(out / "study.json", STUDY, schema=STUDY_SCHEMA, what="a study")
-    if found["config"] != config.to_json():
-        differs = difference(found["config"], config.to_json())
+    differs = difference(found["config"], config.to_json())
+    if differs:
         raise InputError(
             f"{out}: holds a study with another configuration: {differs}; choose a new directory"
         )
@@ -208,10 +232,12 @@ def _claim(out: Path, config: StudyConfig, bench: Bench, data: str) -> None:
 def headline(results: Record) -> str:
     """A study's answer in a few lines."""
     chosen, pruned, cost = results["chosen"], results["pruned"], results["cost"]
-    lines = [chosen["reason"], _test_words("unpruned", chosen["test"])]
+    lines = [chosen["reason"], evaluation_words(chosen["test"], "unpruned, test")]
     if pruned is None:
-        return "\n".join([*results["recommendation"]["sentences"][1:], *lines])
-    lines.append(_test_words("pruned", pruned["test"]))
+        ending = [f"not pruned: {results['not_pruned']}"] if results["not_pruned"] else []
+        advice = results["recommendation"]["sentences"][1:]
+        return "\n".join([*advice, *lines, *ending, *_cautions(results, chosen["test"])])
+    lines.append(evaluation_words(pruned["test"], "pruned, test"))
     for layer in pruned["layers"]:
         lines.append(f"{layer['layer']}: {layer['num_kept']} of {layer['num_units']} units kept")
     before, after = cost["before"], cost["after"]
@@ -221,12 +247,10 @@ def headline(results: Record) -> str:
         f"{after['file_bytes'] / 1e6:.0f} MB"
     )
     lines.append(cost["sentence"])
-    return "\n".join(lines)
+    return "\n".join([*lines, *_cautions(results, pruned["test"])])
 
 
-def _test_words(which: str, evaluation: Record) -> str:
-    return (
-        f"test accuracy {which}: {evaluation['accuracy']:.1%} "
-        f"({evaluation['accuracy_low']:.1%} to {evaluation['accuracy_high']:.1%}) "
-        f"on {evaluation['num_images']} images"
-    )
+def _cautions(results: Record, evaluation: Record) -> list[str]:
+    known = results["split"]["leakage"]["same_group"] is not None
+    grouped = known or results["config"]["split"] in ("folders", "paper")
+    return [f"caution: {text}" for text in cautions(evaluation, grouped=grouped)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from secateurs.fit.cache import PrefixCache
+from secateurs.nets.backbones import layers
 from secateurs.progress import SILENT, Progress, duration
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Bench
@@ -71,7 +72,8 @@ def run_sweep(
     shared = SharedInputs(prefix_cache, progress=progress)
     records: dict[Trial, Record] = {}
     leaders: dict[int, Record] = {}
-    with progress.task("trials", len(plan)) as advance:
+    known = {trial for trial in plan if store.record(trial_key(bench, trial)).exists()}
+    with progress.task("trials", len(plan), done=len(known)) as advance:
         while missing := [trial for trial in plan if trial not in records]:
             before = len(records)
             for trial in missing:
@@ -92,7 +94,8 @@ def run_sweep(
                 if record is None:
                     continue
                 records[trial] = record
-                advance(1)
+                if trial not in known:
+                    advance(1)
                 leader = leaders.get(trial.depth)
                 if trial.pretrained and (leader is None or _score(record) > _score(leader)):
                     leaders[trial.depth] = record
@@ -125,11 +128,16 @@ def _done_words(
     return f"{text}; about {duration(left)} left" if left else text
 
 
-def summarise_sweep(records: list[Record], *, num_images: int) -> list[Record]:
+def summarise_sweep(
+    records: list[Record],
+    *,
+    num_images: int,
+    random_frozen: Mapping[int, Sequence[str]] | None = None,
+) -> list[Record]:
     """One row a depth (and one for scratch): mean, spread and interval of validation accuracy.
 
     Depths carry their difference to the best one as well, see `compare`; `num_images` is the number
-    of validation images.
+    of validation images, `random_frozen` the layers that a depth freezes with random weights.
     """
     accuracies = _accuracies(records)
     compared = compare_depths(accuracies, num_images=num_images) if accuracies else ()
@@ -140,6 +148,7 @@ def summarise_sweep(records: list[Record], *, num_images: int) -> list[Record]:
         group = [r for r in records if (r["pretrained"], r["depth"]) == (pretrained, depth)]
         good = [r["val_accuracy"] for r in group if r["val_accuracy"] is not None]
         row: Record = {"depth": depth, "pretrained": pretrained, "num_runs": len(group)}
+        row["random_frozen"] = list((random_frozen or {}).get(depth, ()) if pretrained else ())
         row["num_diverged"] = len(group) - len(good)
         names = ("mean", "std", "low", "high")
         summary = asdict(summarise(good)) if good else dict.fromkeys(names)
@@ -170,7 +179,24 @@ def _to_best(row: Comparison) -> Record:
     return {name: plain[name] for name in names}
 
 
-def choose(records: list[Record], *, num_images: int) -> Choice:
+def layers_frozen_at_random(bench: Bench) -> dict[int, tuple[str, ...]]:
+    """By depth, the frozen layers for which no pretrained weights were loaded."""
+    names = [
+        layer.alias
+        for layer in layers(bench.new_model(seed=0, pretrained=False), bench.config.backbone)
+    ]
+    loaded = set(bench.weights.loaded)
+    return {
+        depth: tuple(name for name in names[:depth] if name not in loaded) for depth in bench.depths
+    }
+
+
+def choose(
+    records: list[Record],
+    *,
+    num_images: int,
+    random_frozen: Mapping[int, Sequence[str]] | None = None,
+) -> Choice:
     """Choose a depth by the rules of `compare`, and its best run on validation.
 
     The test images have no say. Raises InputError when no pretrained trial ended well.
@@ -180,7 +206,9 @@ def choose(records: list[Record], *, num_images: int) -> Choice:
         depth: _seconds([r for r in records if r["pretrained"] and r["depth"] == depth])
         for depth in accuracies
     }
-    advice = recommend(accuracies, seconds, num_images=num_images)
+    advice = recommend(
+        accuracies, seconds, num_images=num_images, random_frozen=random_frozen or {}
+    )
     runs = [
         r
         for r in records

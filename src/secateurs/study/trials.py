@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -21,9 +20,10 @@ from secateurs.fit.inputs import Inputs, extend_inputs, prepare_inputs
 from secateurs.fit.memory import memory_kept
 from secateurs.fit.tensors import DamagedError, read_checked, write_checked
 from secateurs.fit.train import Epoch, Fit, fit
+from secateurs.limits import LIMITS, check_number
 from secateurs.nets.backbones import layers
 from secateurs.nets.depth import freeze, split_at, train_mode
-from secateurs.progress import SILENT, Progress
+from secateurs.progress import SILENT, Progress, epoch_task
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Bench
 from secateurs.study.record_kinds import is_trial
@@ -122,8 +122,7 @@ def prefix_cache(out: Path, budget_gib: float, where: str) -> PrefixCache:
     """
     if where not in ("memory", "disk", "keep"):
         raise InputError(f"cache-in must be memory, disk or keep, got {where!r}")
-    if not 0 <= budget_gib < math.inf:
-        raise InputError(f"cache-budget must be a number of GiB from 0 on, got {budget_gib}")
+    check_number("cache-budget (GiB)", budget_gib, LIMITS["cache_budget"])
     folder = None if where == "memory" else out / "frozen"
     return PrefixCache(int(budget_gib * 2**30), folder, keep_files=where == "keep")
 
@@ -344,7 +343,7 @@ def _run_trial(
     inputs, tail = shared.get(bench, trial, model)
     prepared = time.perf_counter()
     fit_config = replace(config.fit_config(run=trial.run), precision=bench.precision)
-    with progress.task(trial.name, config.epochs) as advance:
+    with epoch_task(progress, trial.name, config.epochs) as epochs:
         result = fit(
             tail,
             inputs,
@@ -353,7 +352,8 @@ def _run_trial(
             train_mode=lambda: train_mode(model, name, trial.depth),
             state_file=store.state(key),
             stop=stop,
-            on_epoch=lambda row: advance(1),
+            on_start=epochs.start,
+            on_epoch=epochs.end_one,
         )
     if result.message:
         progress.note(f"{trial.name}: {result.message}")

@@ -16,6 +16,7 @@ from secateurs.errors import InputError
 from secateurs.fit.images import Images
 from secateurs.fit.metrics import predict_logits
 from secateurs.fit.order import stratified_order
+from secateurs.limits import check_fields
 from secateurs.nets.attention import open_attention
 from secateurs.nets.chain import chain
 from secateurs.progress import SILENT, Progress
@@ -64,16 +65,7 @@ class Budget:
     recovery: RecoveryOptions = field(default_factory=RecoveryOptions)
 
     def __post_init__(self) -> None:
-        for word in ("params", "macs", "latency"):
-            value = getattr(self, word)
-            if value is not None and not 0 < value <= 1:
-                raise InputError(f"{word}: expected a fraction of the whole, 0..1, got {value:g}")
-        if self.max_loss is not None and self.max_loss < 0:
-            raise InputError(f"max_loss: expected points from 0 on, got {self.max_loss:g}")
-        if self.round_to < 1 or self.fewest < 1:
-            raise InputError("round_to and fewest: expected at least 1")
-        if self.starts < 1:
-            raise InputError(f"starts: expected at least 1, got {self.starts}")
+        check_fields(self)
         if self.params is self.macs is self.latency is self.max_loss is None:
             raise InputError("budget: give params, macs, latency or max_loss")
 

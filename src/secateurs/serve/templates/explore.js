@@ -128,7 +128,7 @@
       ? "So many groups; one unit a group stays."
       : "At most so many units stay: the angle follows.";
     $("rule-note").textContent = groups()
-      ? "Units are sorted into groups by the angles between them, as secateurs prune does by default; there is no one angle."
+      ? "Units are sorted into groups by the angles between them, each unit's mean subtracted first, as secateurs prune does by default; there is no one angle."
       : "One pass over the units: each goes that is within the angle of one that stays.";
     for (const box of document.querySelectorAll("input[name=rule]")) box.checked = box.value === state.rule;
     $("compensation").value = state.compensation;
@@ -143,7 +143,7 @@
     const points = 100 * (found.accuracy - before.accuracy);
     const sign = points > 0.05 ? "+" : points < -0.05 ? "−" : "±";
     $("accuracy-note").textContent =
-      `${sign}${Math.abs(points).toFixed(1)} points; 95%: ${Math.round(100 * found.accuracy_low)}–${Math.round(100 * found.accuracy_high)}%`;
+      `${sign}${Math.abs(points).toFixed(1)} points; 95%: ${Math.round(100 * found.accuracy_low)}–${Math.round(100 * found.accuracy_high)}%; balanced ${percent(found.balanced_accuracy)}`;
     $("parameters").textContent = count(found.num_parameters);
     $("parameters-note").textContent = `of ${count(before.num_parameters)}, ${times(before.num_parameters, found.num_parameters)}`;
     $("bytes").textContent = size(found.bytes);
