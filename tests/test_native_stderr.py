@@ -16,11 +16,12 @@ from secateurs.native_stderr import leave_stderr_to_us
 PRINT = """
 import os, sys, warnings
 from secateurs.cli_session import session_of
-from secateurs.native_stderr import give_stderr_back
+from secateurs.native_stderr import give_stderr_back, own_stderr
 session_of(None, quiet={quiet}, progress={mode!r})
 os.write(2, b"library\\n")
 warnings.warn("a warning")
-print("ours", file=sys.stderr)
+print("Python's", file=sys.stderr)
+print("ours", file=own_stderr())
 give_stderr_back()
 os.write(2, b"after\\n")
 print("ours again", file=sys.stderr)
@@ -45,7 +46,7 @@ def test_other_modes_leave_stderr_as_it_is():
     found = python(PRINT.format(quiet=False, mode="plain")).stderr
     assert found.startswith("library\n")
     assert "a warning" in found
-    assert "ours\nafter\nours again\n" in found
+    assert "Python's\nours\nafter\nours again\n" in found
 
 
 def test_a_replaced_stderr_is_left_alone():

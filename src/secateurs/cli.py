@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -39,6 +39,7 @@ from secateurs.cli_study import study, train
 from secateurs.cli_sweep import sweep
 from secateurs.errors import FULL, UNUSABLE, InputError
 from secateurs.limits import LIMITS
+from secateurs.native_stderr import asked_of, give_stderr_back, leave_stderr_to_us, print_end
 from secateurs.paths import existing_directory, output_directory, output_file
 from secateurs.stopping import StopRequested, exit_code, interrupted_by_signals
 
@@ -211,27 +212,35 @@ def main() -> None:
         # A name that the terminal's encoding does not have is escaped.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    words = sys.argv[1:] or ["--help"]
+    progress = asked_of(words)
+    if progress:
+        leave_stderr_to_us()
+
+    def end(event: str, text: str) -> NoReturn:
+        print_end(_one_line(text), event=event, progress=progress)
+        sys.exit(2 if event == "error" else exit_code())
+
     try:
-        words = sys.argv[1:] or ["--help"]
         with interrupted_by_signals():
             code = app(words, prog_name="secateurs", standalone_mode=False)
     except (InputError, typer.TyperException) as error:
         text = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
-        print(f"error: {_one_line(text)}", file=sys.stderr)
-        sys.exit(2)
+        end("error", text)
     except BrokenPipeError:  # whoever reads the answers has enough of them
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        words = _disk_words(error)
-        if words is None:
+        reason = _disk_words(error)
+        if reason is None:
+            give_stderr_back()
             raise
-        print(f"error: {_one_line(words)}", file=sys.stderr)
-        sys.exit(2)
+        end("error", reason)
     except StopRequested:
-        print("stopped; run the same command again to go on", file=sys.stderr)
-        sys.exit(exit_code())
+        end("stopped", "stopped; run the same command again to go on")
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted", file=sys.stderr)
-        sys.exit(exit_code())
+        end("stopped", "interrupted")
+    except Exception:
+        give_stderr_back()  # a mistake of ours, to be seen
+        raise
     sys.exit(code if isinstance(code, int) else 0)

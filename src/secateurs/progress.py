@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from secateurs.errors import InputError
+from secateurs.native_stderr import own_stderr
 
 MODES = ("auto", "rich", "plain", "json", "none")
 PLAIN_S = 10.0  # between two plain lines of a task
@@ -214,7 +215,7 @@ class JsonLines:
         self._print({"event": "note", "text": text})
 
     def _print(self, value: dict[str, Any]) -> None:
-        print(json.dumps(value, ensure_ascii=False), file=sys.stderr, flush=True)
+        print(json.dumps(value, ensure_ascii=False), file=own_stderr(), flush=True)
 
 
 class EpochTask:

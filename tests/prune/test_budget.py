@@ -167,10 +167,10 @@ def test_the_way_goes_on_from_where_it_was_left(net: nn.Module, groups: Groups):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"params": 0.0}, "params is out of range: 0.0"),
-        ({"macs": 1.1}, "macs is out of range: 1.1"),
-        ({"round_to": 0}, "round_to is out of range: 0"),
-        ({"fewest": 0}, "fewest is out of range: 0"),
+        ({"params": 0.0}, "params: expected a fraction of the whole"),
+        ({"macs": 1.1}, "macs: expected a fraction of the whole"),
+        ({"round_to": 0}, "round_to and fewest"),
+        ({"fewest": 0}, "round_to and fewest"),
         ({"macs": 1e-6}, "the least that cutting can reach is"),
     ],
 )

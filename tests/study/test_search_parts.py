@@ -119,7 +119,7 @@ def test_dimensions_without_a_choice_are_left_out():
         (lambda: plan_of("grid", lr=""), "lr: expected positive numbers, got nothing"),
         (lambda: plan_of("grid", lr="0.1,0.1"), "names one twice"),
         (lambda: plan_of("grid", epochs="30,20"), "positive numbers that ascend, got 30, 20"),
-        (lambda: plan_of("grid", epochs="0-4"), "positive numbers that ascend"),
+        (lambda: plan_of("grid", epochs="0-4"), "epochs is out of range: 0"),
         (lambda: plan_of("grid", epochs="20-10:5"), "run backwards; write 10-20"),
         (lambda: plan_of("grid", epochs="10-20:0"), "the step must be 1 or more"),
         (lambda: plan_of("grid", epochs="many"), "epochs must look like 20-100:10"),
