@@ -22,7 +22,7 @@ from secateurs.study.recovery import RecoveryOptions
 from secateurs.study.search_plan import GridSearch, Halving, Tpe
 from secateurs.study.whole import Budget
 
-HUGE = 10**30
+HUGE = 10**40
 # Options of which a negative number means something.
 SIGNED = {"max_loss"}
 LISTS = {"0-7|5,6", "N|full", "N|N,N", "A,B,...", "A-B:STEP|A,B|N", "LOW,HIGH"}
@@ -136,7 +136,7 @@ def test_limits_are_said():
     with pytest.raises(InputError) as raised:
         check_number("--lr", float("inf"), LIMITS["lr"])
     assert str(raised.value) == (
-        "--lr is out of range: inf; expected a number above 0, up to 1,000"
+        "--lr is out of range: inf; expected a number above 0, up to 1e+30"
     )
     with pytest.raises(InputError, match="got 2,000"):
         StudyConfig(depths=tuple(range(2000)))

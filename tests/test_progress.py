@@ -8,7 +8,15 @@ import time
 import pytest
 
 from secateurs.errors import InputError
-from secateurs.progress import SILENT, Console, JsonLines, Plain, duration, progress_of
+from secateurs.progress import (
+    SILENT,
+    Console,
+    JsonLines,
+    Plain,
+    duration,
+    epoch_task,
+    progress_of,
+)
 
 
 class Clock:
@@ -118,3 +126,15 @@ def test_a_duration_is_rounded_as_people_say_it():
         "90 min",
         "1.5 h",
     ]
+
+
+def test_a_resumed_training_begins_where_it_was(capsys):
+    clock = Clock()
+    with epoch_task(JsonLines(clock=clock), "depth 5 run 1", 8) as epochs:
+        epochs.start(6)
+        clock.now += 10
+        epochs.end_one(None)
+    first, second, last = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert (first["event"], first["done"], first["total"]) == ("start", 6, 8)
+    assert (second["done"], second["left_s"]) == (7, 10.0)
+    assert (last["event"], last["done"]) == ("end", 7)

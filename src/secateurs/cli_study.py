@@ -169,7 +169,8 @@ def study(
             log=open_log(log, out),
         )
     page = write_report(results, out)
-    write_card(check_results(results), out)
+    if results["pruned"]:
+        write_card(check_results(results), out)
     session.answer(results, f"{headline(results)}\nreport: {page}")
 
 

@@ -53,7 +53,7 @@ class Range:
 
 
 def _plain(value: float) -> str:
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:g}"
+    return f"{value:,.0f}" if float(value).is_integer() and value < 1e12 else f"{value:g}"
 
 
 def _whole(low: int, high: int) -> Range:
@@ -63,6 +63,7 @@ def _whole(low: int, high: int) -> Range:
 SEED = _whole(0, 2**31 - 1)
 EPOCHS = _whole(1, 100_000)
 POSITIVE = Range(0, 1000, open_low=True)
+RATE = Range(0, 1e30, open_low=True)  # one far too high diverges, and that is said
 SHARE = Range(0, 1, open_low=True)
 
 # By the name of a record's field; a record with a narrower range of its own checks that itself.
@@ -76,9 +77,9 @@ LIMITS: dict[str, Range] = {
     "epochs": EPOCHS,
     "min_epochs": EPOCHS,
     "max_epochs": EPOCHS,
-    "lr": POSITIVE,
-    "lrs": POSITIVE,
-    "lr_range": POSITIVE,
+    "lr": RATE,
+    "lrs": RATE,
+    "lr_range": RATE,
     "batch_size": _whole(1, 1_000_000),
     "weight_decay": Range(0, 1000),
     "label_smoothing": Range(0, 1, open_high=True),
@@ -122,7 +123,7 @@ def check_number(name: str, value: object, limits: Range) -> None:
     >>> check_number("lr", float("inf"), LIMITS["lr"])
     Traceback (most recent call last):
     ...
-    secateurs.errors.InputError: lr is out of range: inf; expected a number above 0, up to 1,000
+    secateurs.errors.InputError: lr is out of range: inf; expected a number above 0, up to 1e+30
     """
     if value not in limits:
         raise InputError(f"{name} is out of range: {shown(value)}; expected {limits.words}")

@@ -396,3 +396,21 @@ def test_histogram_of_a_sample_is_the_same_for_the_same_seed():
 def test_histogram_without_a_pair():
     histogram = angle_histogram(torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
     assert histogram.p50 is None and int(histogram.counts.sum()) == 0
+
+
+@pytest.mark.parametrize("normalise", ["centre", "minmax"])
+def test_histogram_is_of_all_pairs_of_more_than_a_thousand_units(normalise: str):
+    x = torch.rand(6, 1500, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    histogram = angle_histogram(x, normalise=normalise)  # type: ignore[arg-type]
+    vectors = x.numpy() - (x.numpy().mean(0) if normalise == "centre" else 0)
+    if normalise == "minmax":
+        vectors = (vectors - x.numpy().min()) / np.ptp(x.numpy()) - 0.5
+    vectors /= np.linalg.norm(vectors, axis=0)
+    i, j = np.triu_indices(1500, 1)
+    angles = np.degrees(np.arccos(np.clip((vectors.T @ vectors)[i, j], -1, 1)))
+    counts, _ = np.histogram(angles, bins=36, range=(0, 180))
+    assert histogram.counts.tolist() == counts.tolist()
+    for q, found in ((0.01, histogram.p01), (0.5, histogram.p50), (0.99, histogram.p99)):
+        assert found == pytest.approx(np.quantile(angles, q, method="nearest"), abs=1e-4)
+    assert (histogram.num_units, histogram.num_live) == (1500, 1500)
+    assert histogram.normalise == normalise

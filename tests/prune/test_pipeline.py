@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import pytest
 import torch
@@ -158,3 +159,20 @@ def test_layers_get_the_width_that_was_asked_for(compensation, keep):
     widths = [cut.model[1].out_features, cut.model[4].out_features, cut.model[6].in_features]
     assert widths == [keep] * 3
     assert logits(cut.model, few).isfinite().all()
+
+
+@pytest.mark.parametrize(("rule", "normalise"), [("cluster", "centre"), ("pairwise", "minmax")])
+def test_the_histogram_has_the_angles_that_the_rule_compares(rule: str, normalise: str):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 20), nn.ReLU(), nn.Linear(20, 3))
+    options = PruneOptions(rule=rule, keep=8)  # type: ignore[arg-type]
+    cut = prune_layer(model, "0", torch.rand(40, 5), options=options)
+    assert cut.histogram is not None
+    assert cut.histogram.normalise == normalise
+    # Every merged unit's angle to its survivor is one of the histogram's pairs.
+    angles = cut.selection.angle_deg[~cut.selection.angle_deg.isnan()]
+    counts, edges = cut.histogram.counts, cut.histogram.edges
+    places = torch.bucketize(angles, edges[1:-1], right=True)
+    assert (torch.bincount(places, minlength=len(counts)) <= counts).all()
+    searched = replace(options, check_parity=False)
+    assert prune_layer(model, "0", torch.rand(40, 5), options=searched).histogram is None

@@ -217,7 +217,13 @@ def _merged(study_dir: Path, rng: np.random.Generator) -> dict[str, Any]:
             }
         )
     layer = {"layer": "fc7", "num_groups": 120, "num_merged": 3478, "groups": groups}
-    return {"side": "train", "num_images": 405, "layers": [layer], "pictures": pictures}
+    return {
+        "side": "train",
+        "normalise": "minmax",
+        "num_images": 405,
+        "layers": [layer],
+        "pictures": pictures,
+    }
 
 
 def example_results(study_dir: Path, *, seed: int = 0) -> dict[str, Any]:
@@ -316,6 +322,7 @@ def example_results(study_dir: Path, *, seed: int = 0) -> dict[str, Any]:
                 {
                     "layer": "fc7", "path": "classifier.4", "num_units": 4096, "num_kept": 120,
                     "num_dead": 498,
+                    "angles": {"normalise": "minmax", "num_units": 3598, "num_live": 3598},
                     "angle_deg_quantiles": {"p01": 3.0, "p50": 14.0, "p99": 28.0},
                     "angle_deg_histogram": {"edges": edges, "counts": histogram},
                 }

@@ -45,11 +45,15 @@ def test_a_study_has_a_row_a_trial_a_depth_an_epoch_and_a_class(
     for row, trial in zip(tables["trials"], results["trials"], strict=True):
         assert row["val_accuracy"] == trial["val_accuracy"]
         assert row["seconds"] == trial["timing"]["seconds"]
+        # From 1, as on the console and in the report; results.json counts from 0.
+        assert (row["run"], row["best_epoch"]) == (trial["run"] + 1, trial["best_epoch"] + 1)
         own = [
             epoch
             for epoch in tables["epochs"]
-            if all(epoch[name] == trial[name] for name in ("depth", "run", "pretrained"))
+            if epoch["run"] == trial["run"] + 1
+            and all(epoch[name] == trial[name] for name in ("depth", "pretrained"))
         ]
+        assert [epoch["epoch"] for epoch in own] == [e["epoch"] + 1 for e in trial["curve"]]
         assert [epoch["val_loss"] for epoch in own] == [e["val_loss"] for e in trial["curve"]]
     assert [row["depth"] for row in tables["depths"]] == [r["depth"] for r in results["sweep"]]
     best = [row for row in tables["depths"] if row["is_best"]]

@@ -107,3 +107,14 @@ def test_one_depth_and_equal_depths():
     assert same.sentences[-1] == "Depths 5 and 3 agree; the choice between them is of cost."
     single = recommend({3: runs(0.7), 5: runs(0.6)}, {3: 9.0, 5: 8.0}, num_images=100)
     assert single.depth == 3 and "by Wilson, one run" in single.sentences[0]
+
+
+def test_layers_frozen_at_random_are_told():
+    runs = {5: {0: 0.80, 1: 0.82}, 6: {0: 0.60, 1: 0.61}, 7: {0: 0.50, 1: 0.52}}
+    seconds = dict.fromkeys(runs, 1.0)
+    frozen = {5: (), 6: ("fc6",), 7: ("fc6", "fc7")}
+    found = recommend(runs, seconds, num_images=100, random_frozen=frozen).sentences
+    (told,) = [text for text in found if "random weights" in text]
+    assert told.startswith("Depth 6 and 7 freeze fc6 and fc7 with random weights")
+    plain = recommend(runs, seconds, num_images=100).sentences
+    assert [text for text in found if text != told] == list(plain)

@@ -51,6 +51,6 @@ def histogram_words(layer: Record, rule: str) -> str:
 
 def merged_words(results: Record) -> str:
     """How the angles of the groups that merged were measured."""
-    merged, rule = results["merged"], results["pruned"]["rule"]
+    merged, rule = results["merged"], (results["pruned"] or {}).get("rule", "unknown")
     own = "centre" if rule in CENTRED else "minmax"
     return f"Angles: {convention(merged['normalise'] or own, rule)}"

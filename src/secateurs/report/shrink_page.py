@@ -70,8 +70,8 @@ def cautions(record: Record) -> list[str]:
             f"squared; {percent(outcome['relative'])} of their variance), "
             f"{outcome['predicted']:.3g} was predicted. Cut less, or recover for more epochs."
         )
-    num_images = record["after"]["num_images"]
-    if num_images < FEW_IMAGES:
+    num_images = record["after"].get("num_images")
+    if num_images is not None and num_images < FEW_IMAGES:
         found.append(
             f"Only {words.plural(num_images, 'validation image')}: the accuracy could be anything "
             f"from {percent(record['after']['accuracy_low'], digits=0)} to "
@@ -113,6 +113,15 @@ def _chosen_on_validation(record: Record) -> str:
     )
 
 
+def _baseline(record: Record) -> str:
+    if "confusion" not in record["after"]:
+        return ""
+    return (
+        f"; balanced {percent(balanced(record['after']))}; always answering the largest class "
+        f"gives {percent(majority(record['after']))}"
+    )
+
+
 def _recovered(record: Record) -> bool:
     return record["recovery"] is not None and bool(record["recovery"]["curve"])
 
@@ -132,9 +141,7 @@ def _tiles(record: Record) -> list[tuple[str, str, str]]:
         (
             "Validation accuracy",
             percent(record["after"]["accuracy"]),
-            f"{percent(record['before']['accuracy'])} unpruned{after_cut}; balanced "
-            f"{percent(balanced(record['after']))}; always answering the largest class gives "
-            f"{percent(majority(record['after']))}",
+            f"{percent(record['before']['accuracy'])} unpruned{after_cut}{_baseline(record)}",
         ),
     ]
     tiles += [

@@ -15,7 +15,6 @@ from secateurs.errors import InputError
 from secateurs.fit.images import Images
 from secateurs.fit.inputs import prefix_outputs
 from secateurs.fit.metrics import predict_logits
-from secateurs.limits import shown
 from secateurs.nets.backbones import find_layer, layers
 from secateurs.nets.depth import split_at, tail_path
 from secateurs.nets.trace import eval_mode
@@ -230,14 +229,12 @@ def layers_to_cut(model: nn.Module, config: StudyConfig) -> tuple[list[str], lis
     for text in config.layers:
         if text not in known:
             possible = hidden_layers(model, config.backbone)
-            raise InputError(
-                f"layers: {config.backbone} has no layer {shown(text)}; "
-                + (
-                    f"layers that can be pruned: {', '.join(possible)}"
-                    if possible
-                    else no_layer_words(config.backbone)
-                )
-            )
+            words = f"layers that can be pruned: {', '.join(possible)}"
+            try:
+                find_layer(model, config.backbone, text)
+            except InputError as error:
+                ending = words if possible else no_layer_words(config.backbone)
+                raise InputError(f"{error}; {ending}") from None
     found = {find_layer(model, config.backbone, text) for text in config.layers}
     for layer in found:
         find_consumer(model, layer.path)

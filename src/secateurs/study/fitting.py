@@ -61,7 +61,7 @@ def chosen_layers(
     """The layers asked for, or the standard ones; InputError where there are none."""
     found = standard_layers(model, backbone) if given is None else given
     if not found:
-        raise InputError(f"{no_layer_words(backbone)}; give --macs or --params")
+        raise InputError(no_layer_words(backbone))
     return found
 
 
