@@ -34,7 +34,7 @@ from secateurs.prune.selection import Selection
 from secateurs.prune.shared_ridge import one_thread
 from secateurs.ship.checkpoint import Loaded
 from secateurs.ship.cost import macs
-from secateurs.study.bench import Dataset
+from secateurs.study.bench import Dataset, settle_split
 from secateurs.study.config import StudyConfig
 from secateurs.study.cut import Measured, cut_measured, measure
 from secateurs.study.fitting import chosen_layers
@@ -99,7 +99,7 @@ def open_explorer(
     loaded = unpruned_model(place.model)
     layers = None if layer is None else (layer,)
     given_layers = chosen_layers(layers, loaded.model, loaded.spec.backbone)
-    config = own_config(loaded.spec, given | {"layers": given_layers})
+    config = settle_split(place.data, own_config(loaded.spec, given | {"layers": given_layers}))
     dataset = saved_dataset(
         loaded.spec, place.data, config, cache=cache, progress=progress, sides=("train", "val")
     )

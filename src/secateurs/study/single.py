@@ -23,7 +23,7 @@ from secateurs.ship.export import export_onnx
 from secateurs.ship.program import export_program
 from secateurs.ship.spec import ModelSpec, describe
 from secateurs.stopping import StopFlag
-from secateurs.study.bench import Dataset, open_bench
+from secateurs.study.bench import Dataset, open_bench, settle_split
 from secateurs.study.config import StudyConfig
 from secateurs.study.cut import Cut, layers_to_cut, prune_network
 from secateurs.study.evaluate import cautions, evaluation_words
