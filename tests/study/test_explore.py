@@ -22,6 +22,7 @@ from secateurs.study.explore import (
     facts,
     look_at,
     open_explorer,
+    read_picture,
     save_wish,
     unit,
     wished_config,
@@ -74,7 +75,7 @@ def test_what_is_saved_answers_as_shown(
     assert saved["after"]["accuracy"] == cut(explorer, wish)["accuracy"]
     assert saved["parity"] < 1e-5
     file = next((flags / "down").iterdir())
-    outputs, seen = look_at(explorer, file, max_pixels=10_000)
+    outputs, seen = look_at(explorer, read_picture(explorer, file, max_pixels=10_000))
     shown = answers(explorer, outputs, wish)
     assert seen.startswith("data:image/jpeg;base64,")
     for which, folder in (("before", explorer.place.model), ("after", tmp_path / "cuts" / "small")):
@@ -87,7 +88,7 @@ def test_what_is_saved_answers_as_shown(
     with pytest.raises(InputError, match="small: is there already and not empty"):
         save_wish(explorer, wish, tmp_path / "cuts" / "small")
     with pytest.raises(DecodeError, match="oversized"):
-        look_at(explorer, file, max_pixels=100)
+        look_at(explorer, read_picture(explorer, file, max_pixels=100))
 
 
 def test_a_unit_says_where_it_went(explorer: Explorer):
