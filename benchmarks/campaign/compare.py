@@ -1,13 +1,19 @@
-"""Whether two output directories say the same, but for times."""
+"""Whether two output directories hold the same values, but for times."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-# Lines that may differ from run to run are found by comparing two runs that nothing disturbed.
+# What a place in a directory holds: `results.json.best.depth` or `model.safetensors`.
 Tree = dict[str, Any]
+# Names of values that a clock measures, and of hashes of files that hold such values.
+CLOCK = re.compile(
+    r"timing|seconds|latency|(^|[._])(ms|finished|started|date|file_bytes|onnx_bytes)($|[.:\[_])"
+)
 
 
 def leftovers(*roots: Path) -> list[str]:
@@ -16,13 +22,13 @@ def leftovers(*roots: Path) -> list[str]:
     for root in roots:
         for path in root.rglob("*"):
             name = path.name
-            if name.endswith((".part", ".tmp")) or name.startswith((".part-", "tmp")):
+            if name.endswith((".part", ".tmp")) or name.startswith((".part-", "tmp", ".tmp")):
                 found.append(str(path.relative_to(root)))
     return found
 
 
 def read_tree(root: Path) -> Tree:
-    """What is in a directory: JSON and CSV as values by place, tensors as bytes, others by name."""
+    """What is in a directory: JSON and CSV as values by place, other files as hashes."""
     found: Tree = {}
     for path in sorted(root.rglob("*")):
         name = str(path.relative_to(root))
@@ -34,13 +40,12 @@ def read_tree(root: Path) -> Tree:
             except (ValueError, RecursionError):
                 found[name] = "not JSON"
         elif path.suffix == ".csv":
-            for row, text in enumerate(path.read_text(errors="replace").splitlines()):
-                for column, cell in enumerate(text.split(",")):
-                    found[f"{name}:{row}:{column}"] = cell
-        elif path.suffix in (".safetensors", ".npy"):
-            found[name] = path.read_bytes()
+            rows = [line.split(",") for line in path.read_text(errors="replace").splitlines()]
+            for number, row in enumerate(rows):
+                for title, cell in zip(rows[0], row, strict=False):
+                    found[f"{name}.{title}.{number}"] = cell
         else:
-            found[name] = None  # pages and ONNX files carry dates or times
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
 
@@ -57,9 +62,6 @@ def _flatten(value: Any, place: str, found: Tree) -> None:
         found[place] = value
 
 
-TIMES = ("timing", "seconds", "latency", "_ms", "_s", "ratio", "sentence", "sha256", "finished")
-
-
 def differences(one: Tree, other: Tree, *, noise: set[str]) -> list[str]:
     """The places at which two trees differ, those in `noise` left out."""
     return [
@@ -70,6 +72,6 @@ def differences(one: Tree, other: Tree, *, noise: set[str]) -> list[str]:
 
 
 def noise_of(one: Tree, other: Tree) -> set[str]:
-    """The places at which two undisturbed runs differ, and all whose names speak of time."""
-    timed = {place for place in one.keys() | other.keys() if any(w in place for w in TIMES)}
+    """The places at which two undisturbed runs differ, and those that a clock measures."""
+    timed = {place for place in one.keys() | other.keys() if CLOCK.search(place)}
     return timed | set(differences(one, other, noise=set()))

@@ -4,32 +4,41 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from compare import differences, read_tree
-from corruption import HOSTILE, mutate
-from kills import Tally, World, fresh
+from kills import LONGEST_S, Tally, World, fresh
+from mutations import HOSTILE, mutate, plant
 from tiny import Command, spawn, wait
 
+PAGES = (".html", ".md", ".svg")  # written anew by every run, and read by none
 
-def records(count: int, world: World, commands: Sequence[Command], chance: random.Random) -> Tally:
-    """Damage one record or cache file of a finished command, then run the command again.
 
-    Right is the end of an undisturbed run, or exit code 2 with one line that names the file.
+def records(
+    count: int,
+    world: World,
+    commands: Sequence[Command],
+    chance: random.Random,
+    *,
+    until: Callable[[], bool] = lambda: False,
+) -> Tally:
+    """Damage a record or cache file of a finished command, then run the command again.
+
+    Right is the end of an undisturbed run, or exit code 2 with one line.
     """
     tally = Tally()
-    owners = [c for c in commands if c.name in ("train", "sweep", "search", "grid")]
-    if not owners:
-        return tally
     finished: dict[str, Path] = {}
-    for command in owners:
-        place = fresh(world.root / f"finished-{command.name}")
-        code = wait(spawn(world.line(command, place), place / "log"))
-        assert code == 0, (place / "log").read_text()[-1000:]
-        finished[command.name] = place
     for _ in range(count):
-        command = chance.choice(owners)
+        if until():
+            break
+        command = chance.choice(commands)
+        if command.name not in finished:
+            place = fresh(world.root / "trial")
+            assert wait(spawn(world.line(command, place), world.root / "log")) == 0
+            kept = world.root / f"finished-{command.name.replace(' ', '-')}"
+            shutil.rmtree(kept, ignore_errors=True)
+            finished[command.name] = Path(shutil.copytree(place, kept))
         place = world.root / "trial"
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(finished[command.name], place)
@@ -38,22 +47,47 @@ def records(count: int, world: World, commands: Sequence[Command], chance: rando
 
 
 def _one(world: World, command: Command, place: Path, chance: random.Random) -> str | None:
-    kinds = (".json", ".safetensors", ".npy", ".parquet", ".csv", ".bin")
-    files = [path for path in sorted(place.rglob("*")) if path.suffix in kinds]
-    path = chance.choice(files)
-    hostile = path.suffix == ".json" and chance.random() < 0.3
-    data = chance.choice(HOSTILE) if hostile else mutate(path.read_bytes(), chance)
+    files = [
+        path for path in sorted(place.rglob("*")) if path.is_file() and path.suffix not in PAGES
+    ]
+    # As often a cache or a record at the top as one of many trials.
+    folders = sorted({path.parent for path in files})
+    folder = chance.choice(folders)
+    path = chance.choice([path for path in files if path.parent == folder])
+    original = path.read_bytes()
+    kind = chance.random() if path.suffix == ".json" else 1.0
+    if kind < 0.2:
+        data = chance.choice(HOSTILE)
+    elif kind < 0.6:
+        data = plant(original, chance)
+    else:
+        data = mutate(original, chance)
     path.write_bytes(data)
-    what = f"{command.name} with a damaged {path.relative_to(place)}"
-    (place / "log").write_text("")
-    code = wait(spawn(world.line(command, place), place / "log"))
-    text = (place / "log").read_text(errors="replace").strip()
+    how = "hostile" if kind < 0.2 else "planted" if kind < 0.6 else "mutated"
+    what = f"{command.name} with a {how} {path.relative_to(place)}"
+    log = world.root / "log"
+    log.write_text("")
+    try:
+        code = wait(spawn(world.line(command, place), log), seconds=LONGEST_S)
+    except TimeoutError as error:
+        return f"{what}: {error}"
+    trouble = _judge(world, command, place, what, code)
+    if trouble:
+        (world.root / "failed").mkdir(exist_ok=True)
+        number = len(list((world.root / "failed").iterdir()))
+        (world.root / "failed" / f"{number:03d}-{path.name}").write_bytes(data)
+        (world.root / "failed" / f"{number:03d}-{path.name}.original").write_bytes(original)
+    return trouble
+
+
+def _judge(world: World, command: Command, place: Path, what: str, code: int) -> str | None:
+    text = (world.root / "log").read_text(errors="replace").strip()
     if code == 2:
-        return None if len(text.splitlines()) == 1 else f"{what}: {text[-300:]}"
+        errors = [line for line in text.splitlines() if not line.startswith("caution:")]
+        return None if len(errors) == 1 and "Traceback" not in text else f"{what}: {text[-300:]}"
     if code != 0:
         return f"{what}: ended with {code}: {text[-300:]}"
-    # A run without a prefix cache says the same in other places: only the values count.
     away = differences(
         world.expected[command.name], read_tree(place / "out"), noise=world.noise[command.name]
     )
-    return f"{what}: {len(away)} values differ (first: {away[0]})" if away else None
+    return f"{what}: {len(away)} values differ: {', '.join(away[:3])}" if away else None

@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import nn
-from torchvision import models
 
 CLASSES = ("across", "down", "plain")
-WIDTHS = (6, 10, 12, 12, 8)
-LINEAR = (40, 32)
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command line without its cache; OUT, DATA and MODEL stand for paths of a trial."""
+    """A command line without its cache; OUT, DATA and MODEL stand for paths of a trial.
+
+    One without a cache writes a single file, its last word.
+    """
 
     name: str
     words: tuple[str, ...]
+    cached: bool = True
 
     def line(self, *, out: Path, data: Path, model: Path, cache: Path) -> list[str]:
         """The arguments for one trial."""
         places = {"OUT": str(out), "DATA": str(data), "MODEL": str(model)}
-        return [*(places.get(word, word) for word in self.words), "--cache", str(cache), "--quiet"]
+        found = [places.get(word, word) for word in self.words]
+        if not self.cached:
+            return [*found[:-1], f"{out}/{found[-1]}"]
+        return [*found, "--cache", str(cache), "--quiet"]
 
 
 SMALL = ("--batch-size", "8")
@@ -70,40 +74,9 @@ COMMANDS = (
         "prune to a budget",
         ("prune", "MODEL", "DATA", "--params", "0.6", "--recover", "1", "--out", "OUT"),
     ),
+    Command("export", ("export", "MODEL", "DATA", "--out", "model.onnx"), cached=False),
+    Command("export .pt2", ("export", "MODEL", "DATA", "--out", "model.pt2"), cached=False),
 )  # fmt: skip
-
-
-def narrow_alexnet(name: str, *, weights: None, num_classes: int, **_: Any) -> nn.Module:
-    """What torchvision's builder gives, with few channels and units."""
-    with torch.device("meta"):
-        model = models.AlexNet(num_classes)
-    inputs, widths = 3, iter(WIDTHS)
-    for place, step in enumerate(model.features):
-        if isinstance(step, nn.Conv2d):
-            width = next(widths)
-            model.features[place] = nn.Conv2d(
-                inputs, width, step.kernel_size, step.stride, step.padding
-            )
-            inputs = width
-    shapes = ((36 * inputs, LINEAR[0]), LINEAR, (LINEAR[1], num_classes))
-    for place, (given, found) in zip((1, 4, 6), shapes, strict=True):
-        model.classifier[place] = nn.Linear(given, found)
-    return model
-
-
-def narrow() -> None:
-    """Make every AlexNet of this process a narrow one, and time networks for a moment only."""
-    import secateurs.cli
-    from secateurs.nets import backbones
-    from secateurs.ship import spec
-    from secateurs.study import price, shrink
-
-    assert secateurs.cli
-    models.get_model = narrow_alexnet
-    backbones._TRACES.clear()
-    spec.bare.cache_clear()
-    price.BUDGET_S = shrink.LATENCY_S = 0.05
-    torch.set_num_threads(1)
 
 
 def write_images(root: Path, *, per_class: int = 8, seed: int = 0) -> Path:
@@ -141,8 +114,11 @@ def run_command(line: list[str], log: Path) -> int:
     return 0
 
 
-def spawn(line: list[str], log: Path, *, before: Any = None) -> int:
-    """Fork a process that runs a command, after `before()`; return its process id."""
+def spawn(line: list[str], log: Path, *, before: Any = None, modules: Path | None = None) -> int:
+    """Fork a process that runs a command, after `before()`; return its process id.
+
+    With `modules`, the names of all modules it imported are written there.
+    """
     process = os.fork()
     if process:
         return process
@@ -151,12 +127,25 @@ def spawn(line: list[str], log: Path, *, before: Any = None) -> int:
         if before is not None:
             before()
         code = run_command(line, log)
+        if modules is not None:
+            modules.write_text("\n".join(sorted(sys.modules)))
     except BaseException:
         code = 71
     os._exit(code)
 
 
-def wait(process: int) -> int:
-    """The exit code of a process, minus the signal's number where one ended it."""
-    _, status = os.waitpid(process, 0)
-    return os.waitstatus_to_exitcode(status)
+def wait(process: int, *, seconds: float = 3600) -> int:
+    """The exit code of a process, minus the signal's number where one ended it.
+
+    One that takes longer is killed, with a TimeoutError for the caller.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        done, status = os.waitpid(process, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > end:
+            os.killpg(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+            raise TimeoutError(f"no end within {seconds:.0f} s")
+        time.sleep(0.01)
