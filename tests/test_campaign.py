@@ -11,15 +11,18 @@ import pytest
 CAMPAIGN = Path(__file__).parent.parent / "benchmarks" / "campaign"
 sys.path.insert(0, str(CAMPAIGN))
 
+from broken_images import images  # noqa: E402
 from compare import differences, leftovers, noise_of, read_tree  # noqa: E402
-from corruption import guarded, images, mutate  # noqa: E402
+from mutations import guarded, mutate  # noqa: E402
 
 from secateurs.errors import InputError  # noqa: E402
 
 
 def test_damaged_images_are_refused_or_read(tmp_path: Path):
-    tally = images(40, tmp_path, random.Random(0))
-    assert (tally.tried, tally.wrong) == (40, [])
+    tally, measured = images(100, tmp_path, random.Random(0))
+    assert (tally.tried, tally.wrong) == (100, [])
+    assert 0 < measured["slowest_s"] < 10
+    assert measured["peak_mib"] < 1024
 
 
 def test_what_is_no_input_error_is_found(tmp_path: Path):

@@ -136,16 +136,19 @@ class Campaign:
             print(f"{command.name}: {world.seconds[command.name]:.1f} s", flush=True)
 
     def models(self) -> tuple[Tally, dict[str, float]]:
+        """Damaged model folders."""
         return broken_models.model_files(
             self.given.models, self.world, self.damaged, self.chance, until=self.over
         )
 
     def weights(self) -> tuple[Tally, dict[str, float]]:
+        """Damaged weights files."""
         return broken_models.weights_files(
             self.given.weights, self.damaged, self.chance, until=self.over
         )
 
     def kill(self, number: int) -> str | None:
+        """A command stopped at a random moment; each twelfth time the server."""
         if number % 12 == 11:
             return server.started(self.world, self.chance)
         return at_random(self.world, self.commands, self.chance)

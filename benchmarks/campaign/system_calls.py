@@ -44,7 +44,11 @@ _EVENT_SECCOMP = 7
 _NO_NEW_PRIVS, _SET_SECCOMP, _FILTER = 38, 22, 2
 _TRACE, _ALLOW = 0x7FF00000, 0x7FFF0000
 _WALL = 0x40000000
-_REGISTERS = ["r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi", "orig_rax", "rip", "cs", "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs"]
+_REGISTERS = (
+    "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi",
+    "rdi", "orig_rax", "rip", "cs", "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs",
+    "gs",
+)  # fmt: skip
 _ARGUMENTS = ("rdi", "rsi", "rdx", "r10")
 
 
@@ -172,10 +176,10 @@ def _call(thread: int, below: str, place: int) -> Call | None:
             if not path.startswith("/"):
                 handle = -1 if folder is None else ctypes.c_int(given[folder]).value
                 base = "cwd" if handle < 0 else f"fd/{handle}"
-                path = f"{os.readlink(f'/proc/{thread}/{base}')}/{path}"
+                path = f"{Path(f'/proc/{thread}/{base}').readlink()}/{path}"
         else:
             name, which = RECEIVES.get(number) or (BY_HANDLE[number], 0)
-            path = os.readlink(f"/proc/{thread}/fd/{given[which]}")
+            path = str(Path(f"/proc/{thread}/fd/{given[which]}").readlink())
     except (ProcessLookupError, FileNotFoundError):
         return None
     if not path.startswith(below):

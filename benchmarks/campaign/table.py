@@ -14,12 +14,30 @@ START, END = "<!-- campaign: start -->", "<!-- campaign: end -->"
 
 def table(figures: dict) -> str:
     """One row for each part that was run."""
-    lines = ["| what | planned | tried | wrong |", "|---|---|---|---|"]
-    lines += [
-        f"| {name} | {part['planned']} | {part['tried']} | {part['wrong']} |"
+    rows = [
+        (name, part["planned"], part["tried"], part["wrong"], _more(part), part["date"])
         for name, part in figures["parts"].items()
     ]
-    return "\n".join([f"Measured on {figures['date']}, {figures['machine']}.", "", *lines])
+    lines = [
+        f"Machine: {figures['machine']}.",
+        "",
+        "| what | planned | tried | wrong | also measured | date |",
+        "|---|---|---|---|---|---|",
+        *(
+            "| " + " | ".join(f"{cell:,}" if isinstance(cell, int) else cell for cell in row) + " |"
+            for row in rows
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def _more(part: dict) -> str:
+    words = {
+        "calls": "{:.0f} calls",
+        "slowest_s": "slowest {:.2f} s",
+        "peak_mib": "most memory {:.0f} MiB",
+    }
+    return ", ".join(text.format(part[key]) for key, text in words.items() if key in part)
 
 
 def main() -> None:
