@@ -192,6 +192,9 @@ def _one_line(text: str) -> str:
     return printable(re.sub(r"[ \t\r\n]+", " ", text).strip())
 
 
+TYPERS_INTERRUPT = 130  # what typer makes of every KeyboardInterrupt, whichever signal it was
+
+
 def _disk_words(error: OSError) -> str | None:
     """What is wrong with a disk or a place on it; None where that is not what an error is about."""
     again = "what was finished is kept: make room and run the same command again"
@@ -224,6 +227,8 @@ def main() -> None:
     try:
         with interrupted_by_signals():
             code = app(words, prog_name="secateurs", standalone_mode=False)
+        if code == TYPERS_INTERRUPT:
+            raise KeyboardInterrupt
     except (InputError, typer.TyperException) as error:
         text = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
         end("error", text)
