@@ -20,6 +20,7 @@ from secateurs.ship.checkpoint import load, save
 from secateurs.ship.cost import Cost, cost
 from secateurs.ship.spec import ImageInput, describe
 from secateurs.stopping import StopFlag, StopRequested
+from secateurs.study import bench as bench_module
 from secateurs.study import shrink as shrink_module
 from secateurs.study import whole as whole_module
 from secateurs.study.bench import Dataset, open_dataset, seeded_model
@@ -39,9 +40,14 @@ PIXELS = 64  # enough for this network, and a twelfth of the work
 @pytest.fixture(scope="module")
 def dataset(flags: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     small = ImageInput.of(NAME, size=PIXELS)
+    real = bench_module.open_images
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ImageInput, "of", lambda *_, **__: small)
-        return open_dataset(str(flags), CONFIG, cache=tmp_path_factory.mktemp("cache"))
+        patch.setattr(
+            bench_module, "open_images", lambda data, _, **words: real(data, small, **words)
+        )
+        found = open_dataset(str(flags), CONFIG, cache=tmp_path_factory.mktemp("cache"))
+    assert found.sides["train"].size == PIXELS
+    return found
 
 
 def cost_here(network: nn.Module) -> Cost:
