@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from secateurs.data.groups import groups_from_csv, groups_from_pattern, parse_group_by
+from secateurs.data.groups import (
+    groups_from_csv,
+    groups_from_pattern,
+    joined_groups,
+    parse_group_by,
+)
 from secateurs.errors import InputError
 
 NAMES = ("a/12_x.png", "b/deep/34_y.png")
@@ -112,3 +117,13 @@ def test_csv_in_another_encoding_says_what_to_do(tmp_path: Path):
     (tmp_path / "g.csv").write_bytes("name,group\na/12_x.png,J\u00f6rg\n".encode("latin-1"))
     with pytest.raises(InputError, match="save it as CSV in UTF-8"):
         groups_from_csv(NAMES, tmp_path / "g.csv")
+
+
+def test_copies_join_groups_and_chains_of_them():
+    groups = ["a", "b", "c", "d", "e"]
+    found = joined_groups(groups, [(0, 1), (3, 4), (1, 3)], 5)
+    assert found is not None
+    assert found[0] == found[1] == found[3] == found[4] != found[2]
+    alone = joined_groups(None, [(1, 2)], 4)
+    assert alone is not None and len(set(alone)) == 3 and alone[1] == alone[2]
+    assert joined_groups(groups, [], 5) == tuple(groups)

@@ -158,7 +158,7 @@ def test_what_is_given_is_kept():
 
 def test_a_saved_network_says_what_prunes_it(study, six: Path, tmp_path: Path):
     _, out, _ = study
-    with pytest.raises(InputError, match=r"no hidden linear layer .* secateurs prune --macs 0\.5"):
+    with pytest.raises(InputError, match=r"no hidden linear layer .*secateurs prune --macs 0\.5"):
         prune_saved(
             out / "unpruned", str(six), tmp_path / "x", changes={}, cache=tmp_path / "cache"
         )

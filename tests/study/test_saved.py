@@ -361,3 +361,19 @@ def test_the_headline_has_its_baseline_and_its_cautions():
     few = evaluate(logits[:40], labels[:40], CLASSES).to_json()
     (text,) = cautions(few, grouped=True)
     assert text.startswith("only 40 images")
+
+
+@pytest.mark.parametrize("split", ["random", "ungrouped"])
+def test_copies_of_an_image_are_on_one_side(flags: Path, tmp_path: Path, split: str):
+    folder = tmp_path / "twice"
+    shutil.copytree(flags, folder)
+    for path in sorted(flags.rglob("*.png")):
+        copy = folder / path.relative_to(flags).with_name(f"99_{path.name}")
+        Image.open(path).save(copy.with_suffix(".bmp"))
+    config = StudyConfig(backbone=BACKBONE, weights="none", split=split)
+    dataset = open_dataset(str(folder), config, cache=tmp_path / "cache")
+    assert len(dataset.audit.exact) == 48
+    assert dataset.leakage.duplicate == 0
+    side = {row: name for name in dataset.sides for row in getattr(dataset.split, name).tolist()}
+    assert sorted(side) == list(range(96))
+    assert all(len({side[row] for row in same}) == 1 for same in dataset.audit.exact)

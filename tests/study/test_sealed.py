@@ -142,3 +142,21 @@ def test_damage_to_any_cache_changes_no_number(flags: Path, tmp_path: Path):
         middle = len(data) // 2
         path.write_bytes(data[:middle] + bytes(len(data) - middle))
     assert train() == first
+
+
+def test_a_stage_whose_file_was_damaged_is_made_again(tmp_path: Path):
+    stages, file = Stages(tmp_path), tmp_path / "model" / "model.json"
+    made: list[int] = []
+
+    def compute() -> dict[str, Any]:
+        made.append(1)
+        write_json(file, {"a": 1})
+        return {"number": len(made)}
+
+    for _ in range(2):
+        assert stages.run("x", {}, compute, makes=(file,))["number"] == 1
+    file.write_text("{}")
+    assert stages.run("x", {}, compute, makes=(file,))["number"] == 2
+    file.unlink()
+    assert stages.run("x", {}, compute, makes=(file,))["number"] == 3
+    assert stages.run("x", {}, compute, makes=(file,))["number"] == 3

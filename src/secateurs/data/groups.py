@@ -118,3 +118,32 @@ def parse_group_by(names: Sequence[str], text: str) -> tuple[str, ...]:
     if path.suffix.lower() in TABLES:
         return groups_from_csv(names, path)
     return groups_from_pattern(names, text)
+
+
+def joined_groups(
+    groups: Sequence[str] | None, copies: Sequence[Sequence[int]], num: int
+) -> tuple[str, ...] | None:
+    """Groups of `num` images in which the images of each of `copies` are together.
+
+    `groups` are names by image, None where every image is its own. Unchanged without copies.
+
+    >>> joined_groups(["a", "b", "b", "c"], [(0, 1)], 4)
+    ('a', 'a', 'a', 'c')
+    >>> joined_groups(None, [], 2) is None
+    True
+    """
+    if not copies:
+        return None if groups is None else tuple(groups)
+    names = [f"{index}" for index in range(num)] if groups is None else list(groups)
+    first: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while first.get(name, name) != name:
+            name = first[name]
+        return name
+
+    for same in copies:
+        roots = [root(names[index]) for index in same]
+        for name in roots[1:]:
+            first[root(name)] = root(roots[0])
+    return tuple(root(name) for name in names)

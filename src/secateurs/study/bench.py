@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from secateurs.data.audit import Audit
 from secateurs.data.faces import embedded_faces
-from secateurs.data.groups import parse_group_by
+from secateurs.data.groups import joined_groups, parse_group_by
 from secateurs.data.names import escaped
 from secateurs.data.scan import Listing, has_sides, scan
 from secateurs.data.sides import SIDES
@@ -122,18 +123,40 @@ def split_listing(
     group_by: str | None,
     seed: int,
     spared: Collection[int] = (),
+    copies: Sequence[Sequence[int]] = (),
 ) -> tuple[Split, tuple[str, ...] | None]:
     """The split by `rule`, and the groups; those decide a random split and count leakage in all.
 
     Under the rule `ungrouped` images are split at random although their groups are known. The
-    classes `spared` may be missing from a side when they are too small for all three.
+    classes `spared` may be missing from a side when they are too small for all three. `copies` are
+    the images of identical pixels: a random split keeps them on one side, as if of one group.
     """
     groups = None if group_by is None else parse_group_by(listing.names, group_by)
-    if rule == "ungrouped":
-        made = make_split(listing, rule="random", seed=seed, spared=spared)
-        return replace(made, rule="random, groups ignored"), groups
+    if rule in ("random", "ungrouped"):
+        used = groups if rule == "random" else None
+        made = _random_split(listing, used, copies, seed=seed, spared=spared)
+        if rule == "ungrouped":
+            made = replace(made, rule="random, groups ignored")
+        return made, groups
     used = None if rule == "paper" else groups
     return make_split(listing, rule=rule, groups=used, seed=seed, spared=spared), groups
+
+
+def _random_split(
+    listing: Listing,
+    groups: tuple[str, ...] | None,
+    copies: Sequence[Sequence[int]],
+    *,
+    seed: int,
+    spared: Collection[int],
+) -> Split:
+    """A random split, copies on one side; apart where a class has too few images for that."""
+    if copies:
+        together = joined_groups(groups, copies, len(listing))
+        with contextlib.suppress(InputError):
+            made = make_split(listing, rule="random", groups=together, seed=seed, spared=spared)
+            return replace(made, groups=groups)
+    return make_split(listing, rule="random", groups=groups, seed=seed, spared=spared)
 
 
 def split_audit(
@@ -146,7 +169,9 @@ def split_audit(
     """
     audit.check_classes()
     spared = audit.short_classes
-    return split_listing(audit.listing, rule=rule, group_by=group_by, seed=seed, spared=spared)
+    return split_listing(
+        audit.listing, rule=rule, group_by=group_by, seed=seed, spared=spared, copies=audit.exact
+    )
 
 
 def settle_split(data: str, config: StudyConfig) -> StudyConfig:

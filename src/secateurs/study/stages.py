@@ -14,7 +14,7 @@ import torch
 import torchvision
 
 import secateurs
-from secateurs.files import fingerprint
+from secateurs.files import fingerprint, sha256_file
 from secateurs.progress import Progress
 from secateurs.prune.ledger import write_csv, write_parquet
 from secateurs.shape import fits
@@ -64,18 +64,33 @@ class Stages:
     def run(
         self, name: str, key: Any, compute: Callable[[], Record], *, makes: tuple[Path, ...] = ()
     ) -> Record:
-        """The stage's stored result, or a new one when the key differs or a file is gone."""
+        """The stage's stored result, or a new one when the key differs.
+
+        Also when one of the files that it `makes` is gone, or is not as it was written.
+        """
         path = self.root / "stages" / f"{name}.json"
         identity = fingerprint(key)
         made = all(file.exists() for file in makes)
         stored = read_sealed(path, unsealed=False) if made else None
         if stored is not None and stored.get("key") == identity and fits(stored, _STAGE):
-            return stored["value"]
+            # A stage of an older version does not say what its files are.
+            known = makes if "files" in stored else ()
+            if stored.get("files", {}) == self._digests(known):
+                return stored["value"]
         started = time.perf_counter()
         value = compute()
         value.setdefault("timing", {"seconds": time.perf_counter() - started})
-        write_sealed(path, {"key": identity, "value": value})
+        files = self._digests(makes)
+        write_sealed(path, {"key": identity, "value": value, "files": files})
         return value
+
+    def _digests(self, files: tuple[Path, ...]) -> dict[str, str]:
+        """The SHA-256 of each file, by its path within the directory."""
+        return {
+            file.relative_to(self.root).as_posix(): sha256_file(file)
+            for file in files
+            if file.exists()
+        }
 
 
 def prune_stages(

@@ -101,7 +101,7 @@ def run_study(
                 chosen_model(bench, store, choice, prefix_cache=kept, stop=stop, progress=progress),
                 out,
             ),
-            makes=(out / FILES["unpruned"],),
+            makes=(out / FILES["unpruned"], out / "unpruned" / "model.safetensors"),
         )
         discard_weights(store)
         stop.check()
