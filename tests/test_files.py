@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from secateurs.errors import InputError
-from secateurs.files import open_regular, read_json, read_regular, sha256_file
+from secateurs.files import (
+    atomic_folder,
+    atomic_path,
+    open_regular,
+    read_json,
+    read_regular,
+    sha256_file,
+)
 
 
 def test_only_regular_files_are_opened(tmp_path: Path):
@@ -85,3 +93,50 @@ def test_json_is_read_up_to_a_bound(tmp_path: Path):
     assert read_json(path) == "x" * 100
     with pytest.raises(InputError, match=r"larger than 50 bytes"):
         read_json(path, max_bytes=50)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
+def test_an_error_of_writing_names_the_file_that_was_asked_for(tmp_path: Path, number: int):
+    with pytest.raises(OSError) as raised, atomic_path(tmp_path / "a.json"):
+        raise OSError(number, os.strerror(number))  # as `write` raises it: without a name
+    assert (raised.value.errno, raised.value.filename) == (number, str(tmp_path / "a.json"))
+    with pytest.raises(OSError) as raised, atomic_path(tmp_path / "a.json") as temporary:
+        raise OSError(number, os.strerror(number), str(temporary))
+    assert raised.value.filename == str(tmp_path / "a.json")
+    with pytest.raises(FileNotFoundError) as other, atomic_path(tmp_path / "a.json"):
+        (tmp_path / "elsewhere").read_text()
+    assert str(other.value.filename) == str(tmp_path / "elsewhere")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path):
+    (tmp_path / "a").mkdir()  # an empty one may be there
+    with atomic_folder(tmp_path / "a") as folder:
+        (folder / "x").write_text("1")
+        assert list((tmp_path / "a").iterdir()) == []
+    assert (tmp_path / "a" / "x").read_text() == "1"
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "b") as folder:
+        (folder / "x").write_text("1")
+        raise KeyboardInterrupt
+    with pytest.raises(OSError), atomic_folder(tmp_path / "a") as folder:
+        (folder / "x").write_text("2")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a" / "x").read_text() == "1"
+
+
+def test_where_only_free_names_can_be_taken_an_empty_folder_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "a").mkdir()
+    real = Path.rename
+
+    def rename(path: Path, target: Path) -> Path:
+        assert not target.exists(), "Windows refuses"
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with atomic_folder(tmp_path / "a") as folder:
+        (folder / "x").write_text("1")
+        monkeypatch.setattr("secateurs.files.os.name", "nt")
+    monkeypatch.undo()
+    assert (tmp_path / "a" / "x").read_text() == "1"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from secateurs import leftovers
-from secateurs.directories import open_output
+from secateurs.directories import open_output, sweep_output
 from secateurs.errors import InputError
 from secateurs.files import atomic_path, write_json, write_text
 from secateurs.leftovers import sweep, temporary_prefix
@@ -150,3 +150,44 @@ def test_a_file_and_a_link_to_itself_are_refused(tmp_path: Path):
         open_output(tmp_path / "file", marker="m", kind="a study")
     with pytest.raises(InputError, match="a link that leads nowhere"):
         open_output(tmp_path / "loop", marker="m", kind="a study")
+
+
+def test_a_file_older_than_the_process_of_its_number_was_left_by_another(tmp_path: Path):
+    if leftovers._started(os.getppid()) is None:
+        pytest.skip("this system does not say when a process started")
+    old, new = left_by(os.getppid(), tmp_path), left_by(os.getppid(), tmp_path, "b.json")
+    os.utime(old, (1, 1))
+    sweep(tmp_path)
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_where_a_system_says_nothing_of_starts_a_living_number_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = left_by(os.getppid(), tmp_path)
+    os.utime(path, (1, 1))
+    monkeypatch.setattr(Path, "read_bytes", lambda _: (_ for _ in ()).throw(FileNotFoundError()))
+    sweep(tmp_path)
+    assert path.exists()
+
+
+def test_files_of_other_programs_beside_a_model_are_left_alone(tmp_path: Path):
+    """A model may be written into any folder, which other programs use too."""
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "trials").mkdir()
+    others = [tmp_path / ".film.part", tmp_path / "documents" / ".thesis.part"]
+    others.append(left_by(ended(), tmp_path / "documents"))
+    for path in others[:2]:
+        path.write_text("mine")
+    gone = [left_by(ended(), tmp_path), left_by(ended(), tmp_path / "trials")]
+    sweep_output(tmp_path)
+    assert all(path.exists() for path in others)
+    assert not any(path.exists() for path in gone)
+
+
+def test_folders_are_not_searched_deeper_than_outputs_are(tmp_path: Path):
+    deep = tmp_path.joinpath(*"abcde")
+    deep.mkdir(parents=True)
+    far, near = left_by(ended(), deep), left_by(ended(), deep.parent)
+    sweep(tmp_path)
+    assert (far.exists(), near.exists()) == (True, False)

@@ -8,7 +8,8 @@ from pathlib import Path
 from secateurs.errors import InputError
 from secateurs.leftovers import is_temporary, sweep
 
-EXTRAS = frozenset({".DS_Store", "desktop.ini", "Thumbs.db", ".secateurs.lock"})
+# What systems put into empty folders: `lost+found` is in every new disk that is mounted.
+EXTRAS = frozenset({".DS_Store", "desktop.ini", "Thumbs.db", ".secateurs.lock", "lost+found"})
 
 
 def open_output(out: Path, *, marker: str, kind: str, early: Collection[str] = ()) -> None:
@@ -33,3 +34,12 @@ def open_output(out: Path, *, marker: str, kind: str, early: Collection[str] = (
     if marker not in names and names - known:
         raise InputError(f"{out}: not empty and not {kind}; choose a new directory")
     sweep(out)
+
+
+def sweep_output(out: Path) -> None:
+    """Sweep a directory that a model is written to, which may hold anything else as well.
+
+    Only what names its process is removed, and only where a model is written.
+    """
+    for folder in (out, out / "trials"):
+        sweep(folder, deep=False, unnamed=False)

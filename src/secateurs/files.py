@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Generator
@@ -72,7 +73,7 @@ def atomic_path(path: Path) -> Generator[Path]:
     """Yield a temporary path beside `path`; move it there on success, remove it on any error.
 
     The content and the name are on the disk when this returns. What killed processes have left of
-    the same file is removed.
+    the same file is removed. An error of the system names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep_for(path)
@@ -87,8 +88,35 @@ def atomic_path(path: Path) -> Generator[Path]:
         temporary.chmod(0o644)
         temporary.replace(path)
         sync_folder(path.parent)
+    except OSError as error:
+        # Writing names no file at all, and nobody finds the temporary one.
+        if error.errno is not None and error.filename in (None, name, temporary):
+            error.filename = str(path)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the error that led here is the one to report
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Generator[Path]:
+    """Yield a temporary folder beside `folder`; move it there on success, remove it on any error.
+
+    `folder` may be there and be empty. What killed processes have left of the same one is removed.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    sweep_for(folder)
+    prefix = temporary_prefix(folder.name)
+    temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=SUFFIX, dir=folder.parent))
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        if os.name == "nt" and folder.is_dir():  # there only a free name can be taken
+            folder.rmdir()
+        temporary.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

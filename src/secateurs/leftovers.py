@@ -20,6 +20,8 @@ from pathlib import Path
 
 SUFFIX = ".part"
 ELSEWHERE_S = 3600.0  # age at which a file of another machine, or of an unknown one, is given up
+CLOCKS_S = 5.0  # that the clocks of processes and of files may differ
+DEEPEST = 4  # folders below the one that is swept: no output of ours has more
 _OWNER = re.compile(
     r"\.(?P<host>[0-9a-f]{6})-(?P<process>\d+)-(?P<token>[0-9a-f]{6})\.[^.]+\.part$"
 )
@@ -44,13 +46,19 @@ def is_temporary(name: str) -> bool:
     return name.startswith(".") and (name.endswith(SUFFIX) or name.startswith(".part-"))
 
 
-def sweep(folder: Path, *, deep: bool = True) -> None:
+def sweep(folder: Path, *, deep: bool = True, unnamed: bool = True) -> None:
     """Remove temporary files and folders that no living process writes, below `folder`.
 
     Links are not followed. Those of a process of this machine stay while it lives, those of
-    another machine for an hour after they were last written. Errors are passed over: what cannot be
-    removed does no harm.
+    another machine for an hour after they were last written. With `unnamed` those go as well that
+    name no process, as older versions wrote them: only for a folder that is certainly ours, since
+    other programs have files of such names. Errors are passed over: what cannot be removed does no
+    harm.
     """
+    _sweep(folder, DEEPEST if deep else 0, unnamed)
+
+
+def _sweep(folder: Path, depth: int, unnamed: bool) -> None:
     with contextlib.suppress(OSError):
         with os.scandir(folder) as entries:
             found = list(entries)
@@ -58,10 +66,11 @@ def sweep(folder: Path, *, deep: bool = True) -> None:
             with contextlib.suppress(OSError):
                 inside = entry.is_dir(follow_symlinks=False)
                 if is_temporary(entry.name):
-                    if _abandoned(entry.name, entry.stat(follow_symlinks=False)):
+                    known = unnamed or _OWNER.search(entry.name)
+                    if known and _abandoned(entry.name, entry.stat(follow_symlinks=False)):
                         _remove(Path(entry.path), folder=inside)
-                elif inside and deep:
-                    sweep(Path(entry.path))
+                elif inside and depth:
+                    _sweep(Path(entry.path), depth - 1, unnamed)
 
 
 def sweep_for(path: Path) -> None:
@@ -104,8 +113,20 @@ def _alive(process: int, found: os.stat_result) -> bool:
     except ProcessLookupError:
         return False
     except (PermissionError, OverflowError):
-        return True
-    return True
+        pass
+    # Older than the process: that one has only got the number of the one that wrote it.
+    started = _started(process)
+    return started is None or found.st_mtime > started - CLOCKS_S
+
+
+def _started(process: int) -> float | None:
+    """When a process started, in seconds since the epoch; None where the system does not say."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()
+        boot = re.search(rb"^btime (\d+)$", Path("/proc/stat").read_bytes(), re.MULTILINE)
+        return None if boot is None else int(boot[1]) + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 @functools.cache

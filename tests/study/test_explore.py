@@ -91,6 +91,25 @@ def test_what_is_saved_answers_as_shown(
         look_at(explorer, read_picture(explorer, file, max_pixels=100))
 
 
+def test_a_cut_that_is_killed_while_it_is_saved_leaves_its_name_free(
+    explorer: Explorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out = tmp_path / "cuts" / "small"
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("secateurs.study.single.write_csv", killed)  # the model is written by then
+        with pytest.raises(KeyboardInterrupt):
+            save_wish(explorer, WISHES[0], out)
+    assert list((tmp_path / "cuts").iterdir()) == []
+    save_wish(explorer, WISHES[0], out)
+    assert {path.name for path in out.iterdir()} == {
+        *("ledger.csv", "ledger.parquet", "model.json", "model.safetensors", "pruning.json"),
+    }
+
+
 def test_a_unit_says_where_it_went(explorer: Explorer):
     wish = WISHES[0]
     states = cut(explorer, wish)["states"]

@@ -14,6 +14,7 @@ from secateurs.nets.backbones import layers, trace_of
 from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.bench import open_bench
 from secateurs.study.config import StudyConfig
+from secateurs.study.sealed import write_sealed
 from secateurs.study.trials import (
     SharedInputs,
     Store,
@@ -57,6 +58,37 @@ def test_a_claim_is_held_by_one_and_freed_in_the_end(tmp_path: Path):
         raise RuntimeError
     with Store(tmp_path).claim("key") as again:
         assert again
+
+
+def test_no_lock_stays_when_the_work_is_done_and_one_that_goes_on_has_its_own(tmp_path: Path):
+    store = Store(tmp_path)
+    with store.claim("key"):
+        pass
+    assert list((tmp_path / "trials").iterdir()) == []
+    with pytest.raises(StopRequested), store.claim("key"):
+        raise StopRequested
+    assert [path.name for path in (tmp_path / "trials").iterdir()] == ["key.lock"]
+
+
+def test_locks_and_states_that_a_killed_process_left_of_finished_trials_go(tmp_path: Path):
+    store, trials = Store(tmp_path), tmp_path / "trials"
+    trials.mkdir()
+    record = {
+        "key": "done", "depth": 5, "run": 0, "pretrained": True, "epochs_run": 0,
+        "best_epoch": None, "stopped": "diverged", "val_accuracy": None, "val_loss": None,
+        "curve": [], "seed": 0, "precision": "float32",
+        "timing": {"seconds": 1.0, "frozen_seconds": 0.5},
+    }  # fmt: skip
+    write_sealed(store.record("done"), record)
+    store.record("damaged").write_text("[")
+    for key in ("done", "damaged", "begun"):
+        store.state(key).write_text("")
+        (trials / f"{key}.lock").write_text("")
+    store.tidy()
+    assert sorted(path.name for path in trials.iterdir()) == [
+        "begun.lock", "begun.state.safetensors", "damaged.json", "damaged.lock",
+        "damaged.state.safetensors", "done.json",
+    ]  # fmt: skip
 
 
 def test_waiting_for_a_claim_can_be_stopped(tmp_path: Path):

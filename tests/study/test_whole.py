@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -290,11 +291,20 @@ def test_a_stop_during_recovery_goes_on_to_the_same_network(
         shrink_saved(saved, str(flags), tmp_path / "b", budget, stop=Late(), **words)
     assert not (tmp_path / "b" / "model.json").exists()
     assert (tmp_path / "b" / "recovery.state.safetensors").exists()
+    shutil.copytree(tmp_path / "b", tmp_path / "c")
     again = shrink_saved(saved, str(flags), tmp_path / "b", budget, **words)
     assert again["after"] == straight["after"]
     first, second = load(tmp_path / "a").model, load(tmp_path / "b").model
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name])
+    # A state of this request is of no use to one with other images, whose shapes are the same.
+    smaller = tmp_path / "smaller"
+    shutil.copytree(flags, smaller)
+    next((smaller / "plain").iterdir()).unlink()
+    fresh = shrink_saved(saved, str(smaller), tmp_path / "d", budget, **words)
+    other = shrink_saved(saved, str(smaller), tmp_path / "c", budget, **words)
+    assert other["recovery"]["curve"] == fresh["recovery"]["curve"]
+    assert other["after"] == fresh["after"]
 
 
 def test_a_cut_network_that_costs_more_than_was_asked_for_is_an_error(

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
-import tempfile
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,8 +13,7 @@ from secateurs.data.face_backdrop import Draws
 from secateurs.data.face_drawing import draw
 from secateurs.data.face_scene import draw_identity, draw_scene
 from secateurs.errors import InputError
-from secateurs.files import fingerprint
-from secateurs.leftovers import SUFFIX, sweep_for, temporary_prefix
+from secateurs.files import atomic_folder, fingerprint
 from secateurs.progress import SILENT, Progress
 
 # Raise when what is drawn changes, so that caches are rendered again.
@@ -95,21 +90,6 @@ def render(face: Face, *, seed: int = 0) -> bytes:
     return file.getvalue()
 
 
-@contextmanager
-def _whole_folder(out: Path) -> Generator[Path]:
-    # Rendered beside its place and moved there when complete, so that it is never seen in part.
-    out.parent.mkdir(parents=True, exist_ok=True)
-    sweep_for(out)
-    prefix = temporary_prefix(out.name)
-    temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=SUFFIX, dir=out.parent))
-    try:
-        temporary.chmod(0o755)
-        yield temporary
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def write_faces(out: Path, *, seed: int = 0, progress: Progress = SILENT) -> Path:
     """Write the set as OUT/<Expression>/<identity>_<picture>.jpg, whole or not at all.
 
@@ -119,7 +99,7 @@ def write_faces(out: Path, *, seed: int = 0, progress: Progress = SILENT) -> Pat
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists and is not an empty folder; give a new folder's name")
     faces = plan(seed)
-    with _whole_folder(out) as folder, progress.task("faces", len(faces)) as done:
+    with atomic_folder(out) as folder, progress.task("faces", len(faces)) as done:
         for expression in COUNTS:
             (folder / expression).mkdir()
         for face in faces:

@@ -78,10 +78,10 @@ def save_state(path: Path, state: TrainState, identity: dict[str, Any]) -> None:
         write_checked(tensors, temporary, {"secateurs": json.dumps(record)})
 
 
-def load_state(path: Path, identity: dict[str, Any]) -> TrainState | None:
+def load_state(path: Path, identity: dict[str, Any], *, discard: bool = False) -> TrainState | None:
     """Read a state back; None when there is none or it is damaged, and has been removed.
 
-    InputError when it is of another configuration.
+    One of another configuration is removed too with `discard`, and otherwise an InputError.
     """
     if not path.exists():
         return None
@@ -93,6 +93,9 @@ def load_state(path: Path, identity: dict[str, Any]) -> TrainState | None:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     record = json.loads(words["secateurs"])
+    if record["identity"] != fingerprint(identity) and discard:
+        path.unlink(missing_ok=True)
+        return None
     if record["identity"] != fingerprint(identity):
         raise InputError(f"{path}: state of a training with another configuration; delete it")
     parts: dict[str, dict[str, Tensor]] = {"current": {}, "best": {}, "adam": {}}

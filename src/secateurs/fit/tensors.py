@@ -40,7 +40,7 @@ def write_checked(
 ) -> None:
     """Write contiguous CPU tensors with a checksum over them and the metadata."""
     words = dict(metadata or {})
-    write_tensors(tensors, path, {**words, CHECKSUM: _checksum(tensors, words)})
+    write_tensors(tensors, path, {**words, CHECKSUM: checksum(tensors, words)})
 
 
 def read_checked(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -56,12 +56,13 @@ def read_checked(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise
     except Exception as error:  # what a damaged header makes of the library is not documented
         raise DamagedError(" ".join(str(error).split()) or type(error).__name__) from None
-    if words.pop(CHECKSUM, None) != _checksum(tensors, words):
+    if words.pop(CHECKSUM, None) != checksum(tensors, words):
         raise DamagedError("its checksum is another one")
     return tensors, words
 
 
-def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """CRC-32 of tensors on the CPU, with their names, types and shapes, and of words."""
     found = zlib.crc32(json.dumps(dict(metadata), sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -190,8 +190,15 @@ class _Run:
     """One training under way: what a saved state must hold, and how it is carried on."""
 
     def __init__(
-        self, tail: nn.Module, inputs: Inputs, config: FitConfig, *, steps_per_epoch: int
+        self,
+        tail: nn.Module,
+        inputs: Inputs,
+        config: FitConfig,
+        *,
+        steps_per_epoch: int,
+        rests_on: str,
     ) -> None:
+        self.rests_on = rests_on
         self.tail, self.inputs, self.config = tail, inputs, config
         self.steps_per_epoch = steps_per_epoch
         self.labels = torch.from_numpy(inputs.images.labels).to(inputs.device)
@@ -213,8 +220,12 @@ class _Run:
             torch.zeros((), dtype=torch.int64, device=device),
         )
 
+    def _identity(self) -> dict[str, Any]:
+        more = {"rests_on": self.rests_on} if self.rests_on else {}
+        return asdict(self.config) | more
+
     def resume(self, path: Path) -> None:
-        state = load_state(path, asdict(self.config))
+        state = load_state(path, self._identity(), discard=bool(self.rests_on))
         if state is None:
             return
         restore(self.tail, state.current)
@@ -238,7 +249,7 @@ class _Run:
             best=self.best,
             adam=adam_state(self.optimizer, self.trained),
         )
-        save_state(path, state, asdict(self.config))
+        save_state(path, state, self._identity())
         self.saved_at = time.monotonic()
 
     def train_step(self, rows: NDArray[np.int64]) -> None:
@@ -301,6 +312,7 @@ def fit(
     *,
     train_mode: Callable[[], None],
     state_file: Path | None = None,
+    rests_on: str = "",
     stop: StopFlag | None = None,
     on_start: Callable[[int], None] = lambda num_done: None,
     on_epoch: Callable[[Epoch], None] = lambda row: None,
@@ -312,6 +324,8 @@ def fit(
     is the last one whose losses are finite. Every number is a
     function of the configuration and the inputs: a run that was stopped (`stop`, looked at after
     each step) and called again with the same `state_file` gives what an unstopped run gives.
+    `rests_on` names all else that decides the numbers, where the file's own name does not: a state
+    that rests on something else is discarded.
     `on_start` is told how many epochs are done already, `on_epoch` each one that ends.
     Raises StopRequested after saving, and InputError for a batch larger than the training set or
     a state file of another run; a damaged one is removed, and training begins anew.
@@ -323,7 +337,7 @@ def fit(
             f"batch size {batch_size} is larger than the {num} training images: "
             "use a smaller one, or full"
         )
-    run = _Run(tail, inputs, config, steps_per_epoch=math.ceil(num / batch_size))
+    run = _Run(tail, inputs, config, steps_per_epoch=math.ceil(num / batch_size), rests_on=rests_on)
     if state_file is not None:
         run.resume(state_file)
     on_start(run.epoch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import signal
@@ -10,6 +11,8 @@ import time
 import warnings
 from collections.abc import Callable
 from typing import Any
+
+from secateurs.stopping import stop_signals
 
 MIB = 2**20
 
@@ -36,7 +39,7 @@ def bounded(work: Callable[[], Any], *, seconds: float, mib: int) -> Any:
         pid = os.fork()
     if pid == 0:
         os.close(inlet)
-        _child(work, outlet, mib)
+        _child(work, outlet, seconds, mib)
     os.close(outlet)
     try:
         answer = _read(inlet, time.monotonic() + seconds)
@@ -56,9 +59,10 @@ def bounded(work: Callable[[], Any], *, seconds: float, mib: int) -> Any:
     raise RuntimeError(f"{found['error']}: {found['text']}")
 
 
-def _child(work: Callable[[], Any], outlet: int, mib: int) -> None:
+def _child(work: Callable[[], Any], outlet: int, seconds: float, mib: int) -> None:
     """Do the work, send what came of it, and end without any of this process's own endings."""
     try:
+        _leave_signals_to_parent(seconds)
         _hold_to(mib)
         try:
             answer = {"result": work()}
@@ -71,6 +75,17 @@ def _child(work: Callable[[], Any], outlet: int, mib: int) -> None:
             file.write(sent)
     finally:
         os._exit(0)
+
+
+def _leave_signals_to_parent(seconds: float) -> None:
+    """Ctrl-C reaches all processes of a terminal: the parent decides, and ends this one.
+
+    Should the parent be killed, the system ends this one when its time is over.
+    """
+    for number in stop_signals():
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(math.ceil(seconds) + 1)
 
 
 def _hold_to(mib: int) -> None:

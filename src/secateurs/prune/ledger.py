@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,10 @@ def write_parquet(path: Path, *ledgers: Ledger) -> None:
         name: pa.concat_arrays([_column(getattr(rows, name), len(rows)) for rows in ledgers])
         for name in COLUMNS
     }
+    packed = io.BytesIO()  # by way of memory: a full disk is then an error that names the file
+    pq.write_table(pa.table(columns), packed)
     with atomic_path(path) as temporary:
-        pq.write_table(pa.table(columns), temporary)
+        temporary.write_bytes(packed.getbuffer())
 
 
 def write_csv(path: Path, *ledgers: Ledger) -> None:

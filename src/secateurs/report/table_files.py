@@ -108,8 +108,10 @@ def _write_parquet(rows: list[Row], out: Path) -> None:
     import pyarrow.parquet as pq
 
     arrays = {name: _arrow([row.get(name) for row in rows]) for name in columns_of(rows)}
+    packed = io.BytesIO()  # by way of memory: a full disk is then an error that names the file
+    pq.write_table(pa.table(arrays), packed)
     with atomic_path(out) as temporary:
-        pq.write_table(pa.table(arrays), temporary)
+        temporary.write_bytes(packed.getbuffer())
 
 
 def _arrow(values: list[Any]) -> Any:

@@ -20,6 +20,7 @@ from secateurs.data.decode import decode
 from secateurs.data.store import eval_pixels
 from secateurs.data.views import normalise
 from secateurs.errors import InputError
+from secateurs.files import atomic_folder
 from secateurs.fit.inputs import run_frozen
 from secateurs.fit.metrics import Evaluation, evaluate
 from secateurs.fit.precision import resolve_device
@@ -360,19 +361,20 @@ def command(explorer: Explorer, wish: Wish) -> str:
 def save_wish(explorer: Explorer, wish: Wish, out: Path, *, progress: Progress = SILENT) -> Record:
     """Cut the network as `secateurs prune` does, checks included, and save it in `out`.
 
-    Returns what `pruning.json` holds. Raises InputError when `out` holds anything, and as `cut`
-    does, with nothing written.
+    Returns what `pruning.json` holds. `out` is there whole or not at all. Raises InputError when it
+    holds anything, and as `cut` does, with nothing written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is there already and not empty; choose another name")
     config = wished_config(explorer, wish)
     made = cut_measured(explorer.measured, config, progress=progress)
-    return save_cut(
-        made,
-        explorer.measured.model,
-        explorer.loaded.spec,
-        config,
-        explorer.dataset,
-        out,
-        before=explorer.before.to_json(),
-    )
+    with atomic_folder(out) as folder:
+        return save_cut(
+            made,
+            explorer.measured.model,
+            explorer.loaded.spec,
+            config,
+            explorer.dataset,
+            folder,
+            before=explorer.before.to_json(),
+        )

@@ -74,6 +74,7 @@ def run_paper(
     with Store(out).claim("paper") as mine:
         if not mine:
             raise InputError(f"{out}: another process is at this run; wait for it, or stop it")
+        Store(out).tidy()
         kept = prefix_cache or PrefixCache()
         run = _Run(data, plan, out, cache, bench, films, kept, stop or StopFlag(), progress)
         answer = run.answer()

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from secateurs.files import fingerprint
 from secateurs.fit.images import ViewPlan
 from secateurs.fit.inputs import prepare_inputs, with_teacher
 from secateurs.fit.memory import memory_kept
 from secateurs.fit.precision import resolve_precision
+from secateurs.fit.tensors import checksum
 from secateurs.fit.train import Fit, FitConfig, fit
 from secateurs.limits import check_fields
 from secateurs.nets.depth import freeze, split_at, train_mode
@@ -77,6 +80,30 @@ class Recovered:
         }
 
 
+def start_of(
+    teacher: nn.Module,
+    dataset: Dataset,
+    config: StudyConfig,
+    budget: Mapping[str, Any],
+    survivors: Mapping[str, Tensor],
+) -> str:
+    """64 hexadecimal digits over all that decides what a recovery starts from and learns from.
+
+    The unpruned network, its images, what was asked for, and the units that were kept: a budget of
+    latency may keep others in another run.
+    """
+    tensors = {name: value.detach().cpu() for name, value in teacher.state_dict().items()}
+    return fingerprint(
+        {
+            "network": checksum(tensors, {}),
+            **dataset.identity(),
+            "config": config.to_json(),
+            "budget": dict(budget),
+            "survivors": {name: units.tolist() for name, units in survivors.items()},
+        }
+    )
+
+
 def recover(
     pruned: nn.Module,
     teacher: nn.Module,
@@ -86,6 +113,7 @@ def recover(
     *,
     device: torch.device,
     state_file: Path | None = None,
+    rests_on: str = "",
     stop: StopFlag | None = None,
     progress: Progress = SILENT,
 ) -> Recovered:
@@ -93,7 +121,8 @@ def recover(
 
     Batch size, regularisation and arithmetic are those of `config`. Layers that are frozen,
     and all before them, run once for every view, as in any training. Raises StopRequested, its
-    state saved in `state_file`, and InputError for options out of range.
+    state saved in `state_file` with what it `rests_on` (see `fit`), and InputError for options out
+    of range.
     """
     started = time.perf_counter()
     name = config.backbone
@@ -139,6 +168,7 @@ def recover(
                 ),
                 train_mode=lambda: train_mode(model, name, options.depth),
                 state_file=state_file,
+                rests_on=rests_on,
                 stop=stop,
                 on_start=epochs.start,
                 on_epoch=epochs.end_one,

@@ -72,6 +72,7 @@ def run_search(
     _check_directory(out, settings)
     bench = open_bench(data, config, cache=cache, strict=strict, progress=progress)
     identity = _claim(out, settings, bench)
+    Store(out).tidy()
     space = _space(plan, bench)
     kept = prefix_cache or PrefixCache()
     total = config.runs * sum(number for _, number in plan.planned)

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from secateurs.directories import sweep_output
 from secateurs.files import write_json, write_text
 from secateurs.fit.precision import resolve_device
-from secateurs.leftovers import sweep
 from secateurs.progress import SILENT, Progress
 from secateurs.ship.checkpoint import save
 from secateurs.ship.cost import cost, cost_sentence
@@ -51,7 +51,7 @@ def shrink_saved(
     recovery that is stopped goes on when the same is run again. Raises InputError for bad input,
     with nothing written.
     """
-    sweep(out)
+    sweep_output(out)
     loaded, config, dataset = open_saved(
         model, data, dict(changes or {}), cache, progress, unpruned=True
     )
@@ -77,6 +77,7 @@ def shrink_saved(
         extra=loaded.spec.extra | {"config": config.to_json(), "budget": asdict(budget)},
         split=None if loaded.spec.split is None else dataset.record(loaded.spec.split),
     )
+    (out / "pruning.json").unlink(missing_ok=True)  # of an earlier network, should this be stopped
     save(whole.model, spec, out)
     write_text(out / "units.csv", _units(whole))
     answer = whole.record | {

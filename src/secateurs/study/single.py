@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from secateurs.data.decode import DecodeError
+from secateurs.directories import sweep_output
 from secateurs.errors import InputError
 from secateurs.files import write_json
 from secateurs.fit.cache import PrefixCache
 from secateurs.fit.precision import resolve_device
-from secateurs.leftovers import sweep
 from secateurs.paths import saved_model
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.ledger import write_csv, write_parquet
@@ -65,10 +65,11 @@ def train_model(
     after a stop it goes on where it was; when all is done it only answers. The test images are
     left alone. Raises InputError for bad input.
     """
-    sweep(out)
+    sweep_output(out)
     bench = open_bench(data, config, cache=cache, strict=strict, progress=progress)
     (trial,) = plan_trials(bench)
     store, key = Store(out), trial_key(bench, trial)
+    store.tidy()
     record = store.read(key)
     if record is not None and store.has_weights(key):
         model = bench.new_model(seed=0, pretrained=False)
@@ -79,6 +80,7 @@ def train_model(
         record, model = run_trial(bench, trial, shared, store, stop=stop, progress=progress)
         shared.cache.close()
         save_weights(model, store.weights(key))
+    (out / "training.json").unlink(missing_ok=True)  # of an earlier network
     save(model, model_spec(model, bench, depth=trial.depth, kept={}), out)
     answer = record | {"val": evaluate_model(model, bench.dataset, "val", bench.device).to_json()}
     write_json(out / "training.json", answer)
@@ -103,7 +105,7 @@ def prune_saved(
     Returns what was cut with validation before and after. Raises InputError for bad input, with
     nothing written.
     """
-    sweep(out)
+    sweep_output(out)
     loaded = unpruned_model(model)
     layers = chosen_layers(changes.get("layers"), loaded.model, loaded.spec.backbone)
     config = settle_split(data, own_config(loaded.spec, changes | {"layers": layers}))
@@ -144,6 +146,7 @@ def save_cut(
         extra=spec.extra | {"config": config.to_json()},
         split=None if spec.split is None else dataset.record(spec.split),
     )
+    (out / "pruning.json").unlink(missing_ok=True)  # of an earlier network, should this be stopped
     save(cut.model, new, out)
     write_csv(out / "ledger.csv", *cut.ledgers)
     write_parquet(out / "ledger.parquet", *cut.ledgers)

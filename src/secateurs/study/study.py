@@ -78,6 +78,7 @@ def run_study(
         progress.note(f"the study ends without pruning: {not_pruned}")
     _claim(out, config, bench, data)
     stages, store = Stages(out), Store(out)
+    store.tidy()
     kept = prefix_cache or PrefixCache()
     trials = _logged_sweep(bench, store, kept, stop=stop, progress=progress, log=log)
     choice = choose(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -240,7 +241,8 @@ class Store:
     def claim(self, name: str) -> Generator[bool]:
         """Hold `name` (a trial's key) for this process; gives False when another one has it.
 
-        The system frees it when its holder ends in whatever way, so that nothing stays claimed.
+        The system frees it when its holder ends in whatever way, so that nothing stays claimed. The
+        file goes when the work is done; whoever has opened it meanwhile finds the work done too.
         """
         lock = FileLock(self.root / "trials" / f"{name}.lock")
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
@@ -251,8 +253,18 @@ class Store:
             return
         try:
             yield True
+            with contextlib.suppress(OSError):  # Windows removes no file that is open
+                Path(lock.lock_file).unlink()
         finally:
             lock.release()
+
+    def tidy(self) -> None:
+        """Remove the locks and unfinished states of trials that a killed process had finished."""
+        for kind in (".lock", ".state.safetensors"):
+            for path in (self.root / "trials").glob(f"*{kind}"):
+                if self.read(path.name.removesuffix(kind)) is not None:
+                    with contextlib.suppress(OSError):
+                        path.unlink()
 
     @contextmanager
     def wait_for(self, name: str, stop: StopFlag) -> Generator[None]:

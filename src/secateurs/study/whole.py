@@ -34,7 +34,7 @@ from secateurs.ship.latency import torch_latency
 from secateurs.stopping import StopFlag
 from secateurs.study.bench import Dataset
 from secateurs.study.config import StudyConfig
-from secateurs.study.recovery import Recovered, RecoveryOptions, recover
+from secateurs.study.recovery import Recovered, RecoveryOptions, recover, start_of
 from secateurs.study.whole_record import alarm_sentence, group_rows, remaining, step_row
 
 BATCH = 64
@@ -192,6 +192,7 @@ def prune_whole(
             budget.recovery,
             device=device,
             state_file=state_file,
+            rests_on=start_of(model, dataset, config, asdict(budget), result.survivors),
             stop=stop,
             progress=progress,
         )
