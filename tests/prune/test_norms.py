@@ -125,3 +125,11 @@ def test_a_network_without_batch_norm_is_left_as_it_is():
     x = torch.randn(5, 3, 2, 2)
     choice = settle_norms(model, outputs_of(model, [x]), [x], [x])
     assert (choice.chosen, list(choice.tried)) == ("kept", ["kept"])
+
+
+def test_outputs_that_do_not_vary_are_not_changed_by_rounding():
+    whole = torch.full((20, 3), 0.7)
+    whole[:, 0] += 1e-7 * torch.arange(20)
+    assert change_of(whole + 1e-5, whole).relative < 1e-3
+    assert change_of(whole + 0.7, whole).relative > 1e3
+    assert change_of(torch.ones(4, 2), torch.zeros(4, 2)).relative > 1e3

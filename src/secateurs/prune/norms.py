@@ -20,6 +20,8 @@ from secateurs.nets.trace import eval_mode
 from secateurs.prune.patches import Run
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+LEAST_SPREAD = 1e-3  # of outputs over images, relative to their root mean square
+TINY = torch.finfo(torch.float64).tiny
 Statistics = Literal["kept", "implied", "measured"]
 
 
@@ -29,7 +31,8 @@ class Change:
 
     `squared` is the mean over images of the squared difference, summed over the outputs;
     `relative` is that divided by the variance of the unpruned network's outputs over the images,
-    summed likewise (infinite where these do not vary and the difference is not zero).
+    summed likewise. Outputs that vary by less than a thousandth of their root mean square count as
+    varying by that much: below, differences are of rounding.
     """
 
     squared: float
@@ -64,12 +67,13 @@ def change_of(outputs: Tensor, whole: Tensor) -> Change:
     Change(squared=0.5, relative=2.0)
     """
     before = whole.double().flatten(1)
-    scale = float(before.abs().amax().clamp(min=torch.finfo(torch.float64).tiny))
+    scale = float(before.abs().amax().clamp(min=TINY))
     before = before / scale  # squares of very large and very small outputs stay in range
     away = outputs.double().flatten(1) / scale - before
     squared = float(away.square().sum(1).mean())
     spread = float((before - before.mean(0)).square().sum(1).mean())
-    relative = 0.0 if squared == 0 else (squared / spread if spread else float("inf"))
+    least = LEAST_SPREAD**2 * float(before.square().sum(1).mean())
+    relative = 0.0 if squared == 0 else squared / max(spread, least, TINY)
     return Change(squared * scale**2, relative)
 
 
