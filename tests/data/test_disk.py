@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from secateurs.data import disk
-from secateurs.data.disk import checksums, sync_folder, take_room
+from secateurs.data.disk import checksums, take_room
+from secateurs.files import sync_folder
 
 
 @pytest.mark.parametrize("how", ["call", "no call", "not supported"])

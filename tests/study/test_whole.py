@@ -136,10 +136,10 @@ def test_latency_is_measured_until_it_is_low_enough(
     ("words", "message"),
     [
         ({}, "give params, macs, latency or max_loss"),
-        ({"params": 0.0}, "params: expected a fraction"),
-        ({"macs": 1.5}, "macs: expected a fraction"),
-        ({"latency": -1.0}, "latency: expected a fraction"),
-        ({"max_loss": -1.0}, "max_loss: expected points"),
+        ({"params": 0.0}, "params is out of range: 0.0; expected a number above 0, up to 1"),
+        ({"macs": 1.5}, "macs is out of range: 1.5; expected"),
+        ({"latency": -1.0}, "latency is out of range: -1.0; expected"),
+        ({"max_loss": -1.0}, "max_loss is out of range: -1.0; expected"),
         ({"macs": 0.5, "round_to": 0}, "round_to"),
     ],
 )
@@ -208,12 +208,12 @@ def test_recovery_learns_and_leaves_the_pruned_network_alone(dataset: Dataset, n
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"epochs": -1}, "expected a number of epochs from 0 on, got -1"),
-        ({"lr": 0.0}, "expected a learning rate above 0, got 0"),
-        ({"lr": float("nan")}, "expected a learning rate above 0, got nan"),
-        ({"distil": 1.5}, "distillation within 0..1 and a temperature above 0, got 1.5 and 2"),
-        ({"temperature": 0.0}, "got 0.5 and 0"),
-        ({"views": 0}, "at least 1 view"),
+        ({"epochs": -1}, "epochs is out of range: -1; expected"),
+        ({"lr": 0.0}, "lr is out of range: 0.0; expected"),
+        ({"lr": float("nan")}, "lr is out of range: nan; expected"),
+        ({"distil": 1.5}, "distil is out of range: 1.5; expected"),
+        ({"temperature": 0.0}, "temperature is out of range: 0.0; expected"),
+        ({"views": 0}, "views is out of range: 0; expected"),
     ],
 )
 def test_a_recovery_out_of_range_is_refused_before_any_work(wrong: dict[str, Any], message: str):

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from secateurs.data.disk import FULL, checksums, sync, take_room
 from secateurs.errors import InputError
-from secateurs.files import atomic_path, sync_folder
+from secateurs.files import atomic_path
 
 Fill = Callable[[Tensor], None]
 
@@ -147,7 +147,6 @@ def _write(path: Path, shape: Sequence[int], dtype: torch.dtype, fill: Fill) -> 
             file.seek(num_bytes)
             file.write(tail)
             sync(file)
-    sync_folder(path.parent)
 
 
 def _tail_bytes(num_bytes: int) -> int:

@@ -132,7 +132,7 @@ def unwrapped(name: str) -> Generator[str]:
     inner = _INNER.sub("", name)
     if inner != name:
         yield inner
-    for start in {name, inner}:
+    for start in dict.fromkeys((inner, name)):
         rest = start
         while any(rest.startswith(word) for word in _WRAPPERS):
             rest = rest.partition(".")[2]

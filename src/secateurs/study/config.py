@@ -287,14 +287,24 @@ def parse_batch_size(text: str) -> int | None:
     return number
 
 
+SHOWN = 5  # fields that differ
+
+
 def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """In words, the fields in which two configurations differ.
+    """In words, the fields in which two configurations differ, the first few of them.
+
+    Those that both have come first.
 
     >>> difference({"lr": 0.1, "runs": 2}, {"lr": 0.2, "runs": 2})
     'lr (0.1 there, 0.2 now)'
     """
-    return ", ".join(
+    found = [
         f"{key:.40} ({old.get(key)!s:.60} there, {new.get(key)!s:.60} now)"
-        for key in sorted((old.keys() | new.keys()) - {"fitted"})
+        for key in sorted(
+            (old.keys() | new.keys()) - {"fitted"},
+            key=lambda key: (old.get(key) is None or new.get(key) is None, key),
+        )
         if old.get(key) != new.get(key)
-    )
+    ]
+    more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+    return ", ".join(found[:SHOWN] + more)
