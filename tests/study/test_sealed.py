@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from damage import damaged
-from secateurs.files import write_json
+from secateurs.files import write_json, write_text
 from secateurs.study.config import StudyConfig
 from secateurs.study.sealed import read_sealed, write_sealed
 from secateurs.study.single import train_model
@@ -73,6 +73,32 @@ def test_a_stage_that_is_none_is_made_again(tmp_path: Path, stored: Any):
     write_json(path, {"key": key, **stored} if isinstance(stored, dict) else stored)
     assert stages.run("x", {"a": 1}, lambda: {"b": 3})["b"] == 3
     assert stages.run("x", {"a": 1}, lambda: {"b": 4})["b"] == 3
+
+
+def test_a_stage_whose_file_is_damaged_or_gone_is_made_again(tmp_path: Path):
+    stages, file, times = Stages(tmp_path), tmp_path / "model" / "a.csv", 0
+
+    def make() -> dict[str, Any]:
+        nonlocal times
+        times += 1
+        write_text(file, "unit,norm\n0,1.5\n")
+        return {"times": times}
+
+    def run() -> int:
+        return stages.run("x", {}, make, makes=(file,))["times"]
+
+    assert (run(), run()) == (1, 1)
+    file.write_text("unit,norm\n0,1.6\n")
+    assert (run(), run()) == (2, 2)
+    file.unlink()
+    assert (run(), run()) == (3, 3)
+    file.unlink()
+    file.write_text("")
+    assert run() == 4
+    older = json.loads((tmp_path / "stages" / "x.json").read_text())
+    write_sealed(tmp_path / "stages" / "x.json", {k: older[k] for k in ("key", "value")})
+    file.write_text("as it was")
+    assert run() == 4  # what older versions wrote is taken as it is
 
 
 @pytest.mark.parametrize("text", ["true", "[1]", "NaN", '{"a": NaN, "sha256": "x"}', "[" * 10**5])

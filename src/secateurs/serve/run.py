@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from secateurs.errors import InputError
 
 ADDRESS = "127.0.0.1"
+HEAD_S = 10.0  # seconds for the head of a request to arrive
+MAX_CONNECTIONS = 256
 
 
 def listen(port: int = 0) -> socket.socket:
@@ -32,11 +36,44 @@ def listen(port: int = 0) -> socket.socket:
     return listener
 
 
+class PromptProtocol(H11Protocol):
+    """HTTP/1.1 over connections that must send a request's head within `HEAD_S` seconds.
+
+    Those that do not, at first or between two requests, are closed: they would be held for good.
+    """
+
+    _waited: int | None = (
+        0  # requests| None = None  # requests that had begun when the connection was last looked at
+    )
+    _begun = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to look at the connection every `HEAD_S` seconds."""
+        super().connection_made(transport)
+        self.loop.call_later(HEAD_S, self._look)
+
+    def handle_events(self) -> None:
+        """Handle what has arrived, and count the requests."""
+        before = self.cycle
+        super().handle_events()
+        self._begun += self.cycle is not before
+
+    def _look(self) -> None:
+        if self.transport.is_closing():
+            return
+        answering = self._begun > 0 and not self.cycle.response_complete
+        if not answering and self._waited == self._begun:
+            self.transport.close()
+            return
+        self._waited = None if answering else self._begun
+        self.loop.call_later(HEAD_S, self._look)
+
+
 def serve(app: Starlette, listener: socket.socket) -> None:
     """Answer requests until Ctrl-C or SIGTERM; requests under way are finished first."""
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=PromptProtocol,
         ws="none",
         loop="asyncio",
         lifespan="off",
@@ -44,6 +81,7 @@ def serve(app: Starlette, listener: socket.socket) -> None:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=5,
+        limit_concurrency=MAX_CONNECTIONS,
     )
     try:
         uvicorn.Server(config).run(sockets=[listener])

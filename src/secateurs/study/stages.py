@@ -89,7 +89,7 @@ class Stages:
         return {
             file.relative_to(self.root).as_posix(): sha256_file(file)
             for file in files
-            if file.exists()
+            if file.is_file()
         }
 
 
@@ -115,9 +115,9 @@ def prune_stages(
         "pruned",
         key,
         lambda: _prune_and_export(bench, out, progress),
-        makes=tuple(
-            out / FILES[name]
-            for name in ("model", "tensors", "onnx", "program", "unpruned_onnx", "ledger")
+        makes=(
+            *(out / FILES[name] for name in ("model", "tensors", "onnx", "program", "ledger")),
+            *(out / FILES["unpruned_onnx"], out / "ledger.parquet"),
         ),
     )
     stop.check()
