@@ -42,9 +42,8 @@ class PromptProtocol(H11Protocol):
     Those that do not, at first or between two requests, are closed: they would be held for good.
     """
 
-    _waited: int | None = (
-        0  # requests| None = None  # requests that had begun when the connection was last looked at
-    )
+    # Requests that had begun when the connection was last looked at; None while one is answered.
+    _waited: int | None = 0
     _begun = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
