@@ -131,7 +131,7 @@ def recognise(record: SplitRecord, audit: Audit) -> Recognition:
             # Another version of the decoder gives other pixels for the same file.
             pixels = pixels_of_file.get(key[PIXELS:], "")
         present.add(pixels)
-        # Copies of one picture are dealt to its sides as often as they were recorded there.
+        # Copies of one picture are put on its sides as often as they were recorded there.
         sides = [side for side in SIDES if pixels in by_pixels[side]]
         side = next((side for side in sides if left[side][pixels] > 0), next(iter(sides), None))
         if side is not None:

@@ -326,7 +326,7 @@ def fit(
     each step) and called again with the same `state_file` gives what an unstopped run gives.
     `rests_on` names all else that decides the numbers, where the file's own name does not: a state
     that rests on something else is discarded.
-    `on_start` is told how many epochs are done already, `on_epoch` each one that ends.
+    `on_start` gets the number of epochs done already, `on_epoch` each one that ends.
     Raises StopRequested after saving, and InputError for a batch larger than the training set or
     a state file of another run; a damaged one is removed, and training begins anew.
     """

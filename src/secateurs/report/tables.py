@@ -107,7 +107,7 @@ def _seconds(row: Record) -> str:
 
 
 def _to_best(row: Record | None, frozen: list[str]) -> str:
-    """A depth's difference to the best one in points, and whether the two can be told apart.
+    """A depth's difference to the best one in points, and whether it is significant.
 
     `frozen` are layers with random weights that the depth freezes.
     """

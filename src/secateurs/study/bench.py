@@ -200,7 +200,7 @@ class Opened:
         *,
         standing: Standing | None = None,
     ) -> Dataset:
-        """The images dealt to the sides of a split."""
+        """The images on the sides of a split."""
         return Dataset(
             name=self.name,
             audit=self.audit,

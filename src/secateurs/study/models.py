@@ -25,7 +25,7 @@ def side_logits(
 ) -> torch.Tensor:
     """Logits (n, classes) on the evaluation views of a side, float32 on the CPU.
 
-    Raises InputError when one of them is not finite. `advance` is told how many images are done.
+    Raises InputError when one of them is not finite. `advance` gets the number of images done.
     """
     images = dataset.sides[side]
     parts: list[torch.Tensor] = []
