@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from secateurs.prune.angles import angle_histogram, similar_pairs
-from secateurs.prune.selection import pairwise
+from secateurs.prune.selection.pairwise import pairwise
+from secateurs.prune.similarity.angles import angle_histogram, similar_pairs
 
 HIGH_DEG = 165.0
 LOOP_PAIRS = 20_000
@@ -169,13 +169,13 @@ def faiss_range(kind: str, x: torch.Tensor, low_deg: float, rows: int | None = N
 
 
 def ours(kind: str, x: torch.Tensor, low_deg: float, rows: int | None = None) -> int:
-    """secateurs.prune.angles.similar_pairs."""
+    """secateurs.prune.similarity.angles.similar_pairs."""
     normalise = "centre" if kind == "centred" else "minmax"
     return len(similar_pairs(x, low_deg, HIGH_DEG, normalise=normalise))
 
 
 def greedy(kind: str, x: torch.Tensor, low_deg: float, rows: int | None = None) -> int:
-    """secateurs.prune.selection.pairwise at 15 degrees: survivors, without a list of pairs."""
+    """Greedy pairwise selection at 15 degrees: survivors, without a list of pairs."""
     normalise = "centre" if kind == "centred" else "minmax"
     return len(pairwise(x, low_deg=15.0, high_deg=HIGH_DEG, normalise=normalise).survivors)
 

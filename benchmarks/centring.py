@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from secateurs.prune.surgeon import Reader, eliminate
-from secateurs.prune.survey import _Sums
+from secateurs.prune.allocation.elimination import Reader, eliminate
+from secateurs.prune.allocation.survey import _Sums
 
 SAMPLES, INPUTS, OUTPUTS, BATCH = 4000, 32, 8, 250
 RELATIVE_NOISE = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)

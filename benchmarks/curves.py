@@ -28,16 +28,16 @@ from secateurs.fit.inputs import prefix_outputs
 from secateurs.nets.backbones import find_layer
 from secateurs.nets.depth import split_at
 from secateurs.progress import Console, Progress
-from secateurs.prune.compensation import Outgoing, add, affine, drop, least_squares
-from secateurs.prune.gradients import loss_gradients
-from secateurs.prune.merging import Incoming, merge
-from secateurs.prune.pipeline import PruneOptions, prune_layers
-from secateurs.prune.rules import SelectOptions, select
-from secateurs.prune.scores import geometric_median, highest
-from secateurs.prune.selection import Selection
-from secateurs.study.bench import open_bench
-from secateurs.study.config import from_preset
-from secateurs.study.trials import (
+from secateurs.prune.compensation.merging import Incoming, merge
+from secateurs.prune.compensation.modes import Outgoing, add, affine, drop, least_squares
+from secateurs.prune.layer import PruneOptions, prune_layers
+from secateurs.prune.selection.pairwise import Selection
+from secateurs.prune.selection.rules import SelectOptions, select
+from secateurs.prune.selection.scores import geometric_median, highest
+from secateurs.prune.statistics.gradients import loss_gradients
+from secateurs.study.setup.bench import open_bench
+from secateurs.study.setup.config import from_preset
+from secateurs.study.trials.trial import (
     SharedInputs,
     Store,
     Trial,

@@ -26,10 +26,10 @@ from grid import random_alexnet
 from secateurs.files import cache_dir
 from secateurs.ship.checkpoint import save
 from secateurs.ship.spec import ImageInput, describe
-from secateurs.study.config import StudyConfig
-from secateurs.study.explore import Explorer, cut, open_explorer
-from secateurs.study.place import find_place
-from secateurs.study.wish import parse_wish
+from secateurs.study.pruning.explorer import Explorer, cut, open_explorer
+from secateurs.study.pruning.slider_request import parse_wish
+from secateurs.study.saved.location import find_place
+from secateurs.study.setup.config import StudyConfig
 
 CLASSES = tuple("abcdefg")
 STEPS = ("merge", "least_squares")

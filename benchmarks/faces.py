@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torchvision.models import AlexNet_Weights, alexnet
 from torchvision.transforms import v2
 
-from secateurs.data.faces import plan, write_faces
+from secateurs.data.faces.dataset import plan, write_faces
 
 NUM_VIEWS = 4
 STANDARDISE = v2.Compose(

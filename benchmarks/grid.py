@@ -34,12 +34,12 @@ from secateurs.fit.inputs import prefix_outputs, run_frozen
 from secateurs.nets.backbones import find_layer, layers
 from secateurs.nets.depth import split_at, tail_path
 from secateurs.progress import SILENT
-from secateurs.prune.grid import GridOptions, LayerView, grid_cells, view_layer
-from secateurs.prune.normalise import directions, outside_norms
+from secateurs.prune.layer_grid import GridOptions, LayerView, grid_cells, view_layer
+from secateurs.prune.similarity.normalise import directions, outside_norms
 from secateurs.ship.checkpoint import load
-from secateurs.study.bench import seeded_model
-from secateurs.study.cut import training_inputs
-from secateurs.study.saved import own_config, saved_dataset
+from secateurs.study.pruning.tail import training_inputs
+from secateurs.study.saved.opened import own_config, saved_dataset
+from secateurs.study.setup.bench import seeded_model
 
 ONE = GridOptions((12.5,), (1.0,))
 LOOP_PAIRS = 20_000

@@ -26,10 +26,10 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from secateurs.files import cache_dir
-from secateurs.prune.cluster import ROUNDS, Members, cluster_members, prepare
-from secateurs.prune.selection import Selection
-from secateurs.study.explore import open_explorer
-from secateurs.study.place import find_place
+from secateurs.prune.selection.cluster import ROUNDS, Members, cluster_members, prepare
+from secateurs.prune.selection.pairwise import Selection
+from secateurs.study.pruning.explorer import open_explorer
+from secateurs.study.saved.location import find_place
 
 Labels = NDArray[np.int64]
 

@@ -27,16 +27,16 @@ from torch import Tensor, nn
 from networks import Row, heading, keep_rows, kept_rows, options, spread, trained
 from secateurs.fit.metrics import predict_logits
 from secateurs.nets.chain import chain
-from secateurs.prune.budget import Widths, descent
-from secateurs.prune.groups import Group, find_groups
-from secateurs.prune.merged import with_merging
+from secateurs.prune.allocation.budget import Widths, descent
+from secateurs.prune.allocation.merge_costs import with_merging
+from secateurs.prune.allocation.survey import Survey, survey
+from secateurs.prune.compensation.batch_norm import measure_norms
+from secateurs.prune.coupling.groups import Group, find_groups
 from secateurs.prune.network import Judge, cut
-from secateurs.prune.norms import measure_norms
-from secateurs.prune.survey import Survey, survey
 from secateurs.ship.latency import torch_latency
-from secateurs.study.bench import Bench
-from secateurs.study.recovery import RecoveryOptions, recover
-from secateurs.study.whole import views
+from secateurs.study.pruning.network import views
+from secateurs.study.pruning.recovery import RecoveryOptions, recover
+from secateurs.study.setup.bench import Bench
 
 LATENCY_S = 5.0
 RULES = ("ours", "ours_judged", "l2", "geometric_median", "taylor", "random")

@@ -18,10 +18,10 @@ from secateurs.errors import InputError
 from secateurs.files import cache_dir, read_json, write_json
 from secateurs.progress import Console
 from secateurs.ship.checkpoint import load, save
-from secateurs.study.bench import Bench, open_bench
-from secateurs.study.config import StudyConfig, from_preset
-from secateurs.study.models import evaluate_model, model_spec
-from secateurs.study.trials import SharedInputs, Store, Trial, run_trial
+from secateurs.study.saved.evaluation import evaluate_model, model_spec
+from secateurs.study.setup.bench import Bench, open_bench
+from secateurs.study.setup.config import StudyConfig, from_preset
+from secateurs.study.trials.trial import SharedInputs, Store, Trial, run_trial
 
 Row = dict[str, Any]
 

@@ -28,9 +28,9 @@ from scipy.stats import t as student
 from secateurs.errors import InputError
 from secateurs.files import cache_dir, write_json
 from secateurs.progress import Console
-from secateurs.study.bench import open_bench
-from secateurs.study.config import StudyConfig, from_preset, parse_depths
-from secateurs.study.trials import SharedInputs, Store, Trial, run_trial
+from secateurs.study.setup.bench import open_bench
+from secateurs.study.setup.config import StudyConfig, from_preset, parse_depths
+from secateurs.study.trials.trial import SharedInputs, Store, Trial, run_trial
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from torchvision.models import alexnet
 from torchvision.transforms import v2
 
-from secateurs.data.decode import decode
+from secateurs.data.images.decode import decode
 from secateurs.files import cache_dir
 from secateurs.nets.weights import load_pretrained
 from secateurs.progress import Console
-from secateurs.study.bench import Bench, data_folder, open_bench
-from secateurs.study.config import StudyConfig, from_preset
-from secateurs.study.models import evaluate_model
-from secateurs.study.trials import SharedInputs, Store, Trial, run_trial
+from secateurs.study.saved.evaluation import evaluate_model
+from secateurs.study.setup.bench import Bench, data_folder, open_bench
+from secateurs.study.setup.config import StudyConfig, from_preset
+from secateurs.study.trials.trial import SharedInputs, Store, Trial, run_trial
 
 TRANSFORM = v2.Compose(
     [

@@ -13,8 +13,8 @@ from typing import Any
 
 from secateurs.files import cache_dir
 from secateurs.progress import Console
-from secateurs.report.page import write_report
-from secateurs.study.config import from_preset, parse_depths
+from secateurs.report.study.page import write_report
+from secateurs.study.setup.config import from_preset, parse_depths
 from secateurs.study.study import run_study
 
 

@@ -16,10 +16,10 @@ from secateurs.fit.cache import PrefixCache
 from secateurs.fit.state import TrainState, save_state
 from secateurs.nets.depth import freeze
 from secateurs.stopping import StopFlag
-from secateurs.study.bench import Bench, open_bench
-from secateurs.study.config import StudyConfig
-from secateurs.study.sweep import run_sweep
-from secateurs.study.trials import (
+from secateurs.study.setup.bench import Bench, open_bench
+from secateurs.study.setup.config import StudyConfig
+from secateurs.study.sweep.sweep import run_sweep
+from secateurs.study.trials.trial import (
     SharedInputs,
     Store,
     Trial,

@@ -20,8 +20,8 @@ from torch import nn
 
 from networks import Row, accuracy, heading, keep_rows, kept_rows, options, spread, trained
 from secateurs.ship.latency import torch_latency
-from secateurs.study.recovery import RecoveryOptions
-from secateurs.study.whole import Budget, prune_whole
+from secateurs.study.pruning.network import Budget, prune_whole
+from secateurs.study.pruning.recovery import RecoveryOptions
 
 
 def words(budget: Budget) -> str:

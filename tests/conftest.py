@@ -24,8 +24,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def short_latency() -> Generator[None]:
     """Networks are timed for a moment: no test asks how fast they are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("secateurs.study.price.BUDGET_S", 0.2)
-        patch.setattr("secateurs.study.shrink.LATENCY_S", 0.2)
+        patch.setattr("secateurs.study.pruning.savings.BUDGET_S", 0.2)
+        patch.setattr("secateurs.study.pruning.saved_network.LATENCY_S", 0.2)
         yield
 
 
@@ -76,8 +76,8 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved network with random weights for the classes of `flags`; `classifier.0` can be cut."""
     from secateurs.ship.checkpoint import save
     from secateurs.ship.spec import ImageInput, describe
-    from secateurs.study.bench import seeded_model
-    from secateurs.study.config import StudyConfig
+    from secateurs.study.setup.bench import seeded_model
+    from secateurs.study.setup.config import StudyConfig
 
     path = tmp_path_factory.mktemp("net") / "model"
     backbone = "mobilenet_v3_small"
@@ -103,8 +103,8 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def explorer(net: Path, flags: Path, net_cache: Path) -> Any:
     """The network's layer `classifier.0`, ready to be cut."""
-    from secateurs.study.explore import open_explorer
-    from secateurs.study.place import find_place
+    from secateurs.study.pruning.explorer import open_explorer
+    from secateurs.study.saved.location import find_place
 
     place = find_place(net, str(flags))
     return open_explorer(place, "classifier.0", changes={}, cache=net_cache)

@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import secateurs
@@ -14,41 +16,107 @@ import secateurs
 ROOT = Path(secateurs.__file__).parent
 ORDER = ["data", "nets", "fit", "prune", "ship", "study", "report", "serve", "cli"]
 BASE = {"errors", "leftovers", "files", "directories", "limits", "paths", "progress", "shape"}
-BASE |= {"stopping"}
-BASE |= {"cli_options", "native_stderr"}
+BASE |= {"stopping", "native_stderr"}
+# Rooms inside a package, from what knows least to what knows most. "" is the package's own folder.
+ROOMS = {
+    "data": ["images", "faces", "", "splits"],
+    "prune": [
+        *("coupling", "similarity", "statistics", "selection"),
+        *("surgery", "compensation", "allocation", ""),
+    ],
+    "study": [
+        *("records", "setup", "trials", "sweep", "tracking", "saved", "pruning"),
+        *("", "search", "paper"),
+    ],
+    "report": ["common", "study", "grid", "search", "network", "paper"],
+}
+MOST_FILES = 20
 
 
+@cache
+def _modules() -> dict[str, Path]:
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+        for path in sorted(ROOT.rglob("*.py"))
+        if path.name != "__init__.py"
+    }
+
+
+@cache
 def _imports(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text())
+    """The modules of Secateurs that a file imports, wherever in it, without `secateurs.`."""
+    modules = _modules()
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-    return {name for name in names if name.startswith("secateurs.")}
+            members = {f"{node.module}.{alias.name}" for alias in node.names}
+            found = {name for name in members if name.removeprefix("secateurs.") in modules}
+            names.update(found)
+            if len(found) < len(members):
+                names.add(node.module)
+    own = {name.removeprefix("secateurs.") for name in names if name.startswith("secateurs.")}
+    return own & set(modules)
 
 
-def _stage(dotted: str) -> str:
-    own = dotted.split(".")[1]
-    # A command in a file of its own, `cli_<command>`, belongs to the command line.
-    return "cli" if own == "__main__" or (own.startswith("cli_") and own not in BASE) else own
+def _stage(module: str) -> str:
+    own = module.split(".")[0]
+    return "cli" if own == "__main__" else own
+
+
+def _room(module: str) -> str:
+    return module.split(".")[1] if module.count(".") > 1 else ""
 
 
 def test_imports_go_one_way():
     wrong: list[str] = []
-    for path in sorted(ROOT.rglob("*.py")):
-        own = _stage(f"secateurs.{path.relative_to(ROOT).parts[0].removesuffix('.py')}")
-        if own == "__init__":
-            continue
+    for module, path in _modules().items():
+        own = _stage(module)
         for name in _imports(path):
             other = _stage(name)
             if other in BASE:
                 continue
             assert other in ORDER, name
             if own in BASE or ORDER.index(other) > ORDER.index(own):
-                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+                wrong.append(f"{module} imports {name}")
     assert wrong == []
+
+
+def test_rooms_inside_a_package_go_one_way():
+    wrong: list[str] = []
+    for module, path in _modules().items():
+        package = _stage(module)
+        if package not in ROOMS:
+            assert _room(module) == "", f"{module}: a new room needs a place in ROOMS"
+            continue
+        order = ROOMS[package]
+        for name in _imports(path):
+            if _stage(name) == package and order.index(_room(name)) > order.index(_room(module)):
+                wrong.append(f"{module} imports {name}")
+    assert wrong == []
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    left = {module: _imports(path) for module, path in _modules().items()}
+    while True:
+        free = {module for module, needs in left.items() if not needs & set(left)}
+        if not free:
+            break
+        left = {module: needs for module, needs in left.items() if module not in free}
+    assert left == {}
+
+
+def test_folders_are_small_enough_to_search_by_eye():
+    counts = Counter(str(path.parent.relative_to(ROOT)) for path in ROOT.rglob("*.py"))
+    assert {folder: count for folder, count in counts.items() if count > MOST_FILES} == {}
+
+
+def test_pruning_knows_modules_and_batches_only():
+    for module, path in _modules().items():
+        if _stage(module) == "prune":
+            known = {_stage(name) for name in _imports(path)} - BASE
+            assert known <= {"prune", "nets"}, module
 
 
 def test_the_report_knows_no_networks():

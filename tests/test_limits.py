@@ -14,13 +14,13 @@ from secateurs.data.views import Augmentation
 from secateurs.errors import InputError
 from secateurs.fit.train import FitConfig
 from secateurs.limits import LIMITS, Range, check_fields, check_number
-from secateurs.prune.grid import GridOptions
-from secateurs.prune.pipeline import PruneOptions
-from secateurs.study.config import StudyConfig
-from secateurs.study.paper_plan import PaperPlan
-from secateurs.study.recovery import RecoveryOptions
-from secateurs.study.search_plan import GridSearch, Halving, Tpe
-from secateurs.study.whole import Budget
+from secateurs.prune.layer import PruneOptions
+from secateurs.prune.layer_grid import GridOptions
+from secateurs.study.paper.protocol import PaperPlan
+from secateurs.study.pruning.network import Budget
+from secateurs.study.pruning.recovery import RecoveryOptions
+from secateurs.study.search.plan import GridSearch, Halving, Tpe
+from secateurs.study.setup.config import StudyConfig
 
 HUGE = 10**40
 # Options of which a negative number means something.
@@ -93,7 +93,7 @@ def test_every_list_of_numbers_has_bounds(
     def work(*args: object, **options: object) -> None:
         raise AssertionError("work was begun")
 
-    monkeypatch.setattr("secateurs.study.bench.open_images", work)
+    monkeypatch.setattr("secateurs.study.setup.bench.open_images", work)
     said = option.opts[0].removeprefix("--").replace("-", ".")
     for text in BAD_LISTS:
         given = ["--out", "x", f"{option.opts[0]}={text}"]

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from secateurs.data.decode import silence_libtiff
+from secateurs.data.images.decode import silence_libtiff
 from secateurs.native_stderr import leave_stderr_to_us
 
 PRINT = """
 import os, sys, warnings
-from secateurs.cli_session import session_of
+from secateurs.cli.session import session_of
 from secateurs.native_stderr import give_stderr_back, own_stderr
 session_of(None, quiet={quiet}, progress={mode!r})
 os.write(2, b"library\\n")
@@ -72,7 +72,7 @@ def test_libtiff_prints_nothing(tmp_path: Path):
 import sys
 from pathlib import Path
 from PIL import Image
-from secateurs.data.decode import DecodeError, decode
+from secateurs.data.images.decode import DecodeError, decode
 for path in sorted(Path(sys.argv[1]).iterdir()):
     try:
         if len(sys.argv) > 2:

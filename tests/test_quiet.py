@@ -29,14 +29,14 @@ def audit(*args, **options):
     speak()
     return first(*args, **options)
 module.audit = audit
-import secateurs.study.checks as checks
+import secateurs.study.audit_summary as checks
 checks.audit = audit
 """
 MAIN = """
 import sys
 class Loud:
     def find_spec(self, name, path=None, target=None):
-        if name == "secateurs.study.checks":
+        if name == "secateurs.study.audit_summary":
             sys.meta_path.remove(self)
             exec(NOISE, {})
 sys.meta_path.insert(0, Loud())

@@ -77,7 +77,7 @@ def images(
 
     Returns the tally, and the longest time and the highest memory of one image.
     """
-    from secateurs.data.decode import decode
+    from secateurs.data.images.decode import decode
 
     tally, made, memory, longest = Tally(), samples(), PeakMemory(), 0.0
     classes = [folder / "images" / name for name in ("one", "two")]

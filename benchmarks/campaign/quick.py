@@ -21,11 +21,11 @@ from torchvision import models
 WIDTHS = (6, 10, 12, 12, 8)
 LINEAR = (40, 32)
 PAGES = (
-    ("page", "render"),
-    ("grid_page", "render_grid"),
-    ("paper_page", "render_paper"),
-    ("search_page", "render_search"),
-    ("shrink_page", "render_shrink"),
+    ("study.page", "render"),
+    ("grid.page", "render_grid"),
+    ("paper.page", "render_paper"),
+    ("search.page", "render_search"),
+    ("network.page", "render_shrink"),
 )
 
 
@@ -100,20 +100,25 @@ def shorten() -> None:
     import secateurs.cli
     from secateurs.nets import backbones
     from secateurs.ship import export, spec
-    from secateurs.study import paper_plan, price, shrink, whole
+    from secateurs.study.paper import protocol
+    from secateurs.study.pruning import network, saved_network, savings
 
     assert secateurs.cli
     models.get_model = narrow_alexnet
     backbones._TRACES.clear()
     spec.bare.cache_clear()
-    for module, name in ((price, "BUDGET_S"), (shrink, "LATENCY_S"), (whole, "LATENCY_S")):
+    for module, name in (
+        (savings, "BUDGET_S"),
+        (saved_network, "LATENCY_S"),
+        (network, "LATENCY_S"),
+    ):
         assert hasattr(module, name)
         setattr(module, name, 0.02)
     assert hasattr(export, "_write")
     export._write = write_onnx
-    known = paper_plan.PaperPlan.__init__.__defaults__
-    assert known is not None and known[-2:] == (paper_plan.PAPER_ANGLES, paper_plan.PAPER_STDS)
-    paper_plan.PaperPlan.__init__.__defaults__ = (*known[:-2], (7.5, 12.5), (0.5, 1.5))
+    known = protocol.PaperPlan.__init__.__defaults__
+    assert known is not None and known[-2:] == (protocol.PAPER_ANGLES, protocol.PAPER_STDS)
+    protocol.PaperPlan.__init__.__defaults__ = (*known[:-2], (7.5, 12.5), (0.5, 1.5))
     for module, name in PAGES:
         page = import_module(f"secateurs.report.{module}")
         assert hasattr(page, name)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, features
 
-from secateurs.data.decode import DecodeError, decode
+from secateurs.data.images.decode import DecodeError, decode
 
 
 def box(major: bytes, *others: bytes) -> bytes:

@@ -16,9 +16,9 @@ from torchvision import transforms
 import secateurs.data.store
 from damage import damaged
 from secateurs.data.audit import audit
-from secateurs.data.decode import Decoded, decoding
+from secateurs.data.images.decode import Decoded, decoding
+from secateurs.data.mapped_arrays import open_shelf, read_shelf
 from secateurs.data.scan import scan
-from secateurs.data.shelf import open_shelf, read_shelf
 from secateurs.data.store import audit_and_store, eval_pixels, open_store
 from secateurs.errors import InputError
 from secateurs.leftovers import temporary_prefix
@@ -150,7 +150,7 @@ def test_a_full_disk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (Path(made) / kind).symlink_to(full)
         return made
 
-    monkeypatch.setattr("secateurs.data.shelf.tempfile.mkdtemp", with_full_file)
+    monkeypatch.setattr("secateurs.data.mapped_arrays.tempfile.mkdtemp", with_full_file)
     with pytest.raises(InputError, match=r"cache: no space left; 1 MiB are needed .*--cache DIR"):
         open_store(audit(folder), cache=tmp_path / "cache", side=200, crop=100)
     assert list((tmp_path / "cache" / "images").iterdir()) == []

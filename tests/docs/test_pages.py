@@ -22,7 +22,7 @@ from typer.main import get_command
 import secateurs
 from secateurs.cli import app, main
 from secateurs.ship.export import OnnxCheck
-from secateurs.study.config import PRESETS
+from secateurs.study.setup.config import PRESETS
 
 # What a reader has after the study of `start.md`, in small: a network without pretrained weights.
 TINY = replace(

@@ -15,11 +15,11 @@ from torchvision.models.swin_transformer import (
 )
 
 from secateurs.nets.attention import open_attention
-from secateurs.prune.budget import Widths
-from secateurs.prune.groups import find_groups
-from secateurs.prune.narrow import narrow
+from secateurs.prune.allocation.budget import Widths
+from secateurs.prune.allocation.survey import survey
+from secateurs.prune.coupling.groups import find_groups
 from secateurs.prune.network import cut
-from secateurs.prune.survey import survey
+from secateurs.prune.surgery.narrow import narrow
 from secateurs.ship.cost import cost
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from secateurs.prune.ledger import COLUMNS, ledger, write_csv, write_parquet
-from secateurs.prune.selection import pairwise
+from secateurs.prune.selection.pairwise import pairwise
 
 # Unit 1 follows unit 0, unit 2 is dead, unit 3 constant, unit 4 on its own.
 X = torch.tensor([[1.0, 2.0, 0.0, 3.0, 0.0], [0.0, 0.1, 0.0, 3.0, 1.0], [0.0, 0.0, 0.0, 3.0, 0.0]])

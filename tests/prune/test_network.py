@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from secateurs.prune.groups import find_groups
-from secateurs.prune.merged import mergeable
+from secateurs.prune.allocation.merge_costs import mergeable
+from secateurs.prune.allocation.survey import _num_positions, importance, norms_after, survey
+from secateurs.prune.coupling.groups import find_groups
 from secateurs.prune.network import Judge, Pruned, cut
-from secateurs.prune.rules import select
-from secateurs.prune.survey import _num_positions, importance, norms_after, survey
+from secateurs.prune.selection.rules import select
 
 SIZE = 12
 

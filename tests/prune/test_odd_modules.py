@@ -13,11 +13,11 @@ from secateurs.errors import InputError
 from secateurs.nets.attention import open_attention
 from secateurs.nets.counting import macs, num_parameters
 from secateurs.nets.trace import tensors_of
-from secateurs.prune.budget import Widths, descent
-from secateurs.prune.groups import find_groups
-from secateurs.prune.narrow import PARITY_LIMIT, checked, difference
+from secateurs.prune.allocation.budget import Widths, descent
+from secateurs.prune.allocation.survey import survey
+from secateurs.prune.coupling.groups import find_groups
 from secateurs.prune.network import cut
-from secateurs.prune.survey import survey
+from secateurs.prune.surgery.narrow import PARITY_LIMIT, checked, difference
 
 
 def images(model: nn.Module, count: int = 8) -> list[Tensor]:

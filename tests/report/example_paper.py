@@ -9,10 +9,10 @@ import torch
 from example_search import grid_search
 
 from secateurs.fit.metrics import evaluate, wilson_interval
-from secateurs.study import paper_beside
-from secateurs.study.grid_rows import mean_row
-from secateurs.study.paper_plan import PaperPlan
-from secateurs.study.published import published
+from secateurs.study.paper import comparison_with_paper
+from secateurs.study.paper.protocol import PaperPlan
+from secateurs.study.paper.published_numbers import published
+from secateurs.study.pruning.grid_rows import mean_row
 
 CLASSES = list(published()["images"]["classes"])
 NAMES = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
@@ -96,7 +96,7 @@ def sweep(lift: float) -> list[dict[str, Any]]:
 
 def example_paper(*, sfew: bool = True) -> dict[str, Any]:
     """A whole run; without `sfew` the same numbers on other images, without films or search."""
-    why = [] if sfew else [paper_beside.OTHER_IMAGES]
+    why = [] if sfew else [comparison_with_paper.OTHER_IMAGES]
     records = trials()
     test = evaluation([12, 7, 11, 14, 6, 13, 4], TEST)
     honest = evaluation([11, 6, 10, 14, 6, 12, 3], TEST)
@@ -132,14 +132,14 @@ def example_paper(*, sfew: bool = True) -> dict[str, Any]:
             for angle, gone in zip(angles, (2100, 3300, 3970, 4060, 4085), strict=True)
         ],
     }
-    table3 = paper_beside.table3(
+    table3 = comparison_with_paper.table3(
         grid["ways"]["published"]["by_angle"], ways["published"], NUM_TEST, why=why
     )
     tables = {
-        "table1": paper_beside.table1(records, NAMES, ["fc8"], why=why),
-        "table2": paper_beside.table2(test, why=why),
+        "table1": comparison_with_paper.table1(records, NAMES, ["fc8"], why=why),
+        "table2": comparison_with_paper.table2(test, why=why),
         "table3": table3,
-        "cells": paper_beside.grid(ways["published"], why=why),
+        "cells": comparison_with_paper.grid(ways["published"], why=why),
     }
     compared = [*tables["table1"], *tables["table2"], *table3["accuracy"], *tables["cells"]]
     found = grid_search()
@@ -205,7 +205,7 @@ def example_paper(*, sfew: bool = True) -> dict[str, Any]:
             "detail": "alexnet.pth",
         },
         **tables,
-        "counted": paper_beside.counted(compared),
+        "counted": comparison_with_paper.counted(compared),
         "sweep": sweep(1.0),
         "best": {
             "on": "test", "depth": 6, "run": 3, "val_accuracy": 0.44, "curve": [], "test": test,

@@ -9,7 +9,7 @@ import pytest
 from browsing import opened, violations
 from example_results import example_sweep
 
-from secateurs.report.page import write_report
+from secateurs.report.study.page import write_report
 
 pytestmark = pytest.mark.browser
 

@@ -16,15 +16,18 @@ from example_search import grid_search, halving_search
 
 from secateurs.errors import InputError
 from secateurs.files import write_json
-from secateurs.report.paper_page import load_paper, render_paper
-from secateurs.report.result_tables import result_tables
-from secateurs.report.schema import load_results
-from secateurs.report.table_files import csv_text, markdown_text
+from secateurs.report.common.schema import load_results
+from secateurs.report.common.table_files import csv_text, markdown_text
+from secateurs.report.paper.page import load_paper, render_paper
+from secateurs.report.study.result_tables import result_tables
 from secateurs.shape import made_of
-from secateurs.study import grid, paper, search, study
-from secateurs.study.config import StudyConfig
-from secateurs.study.paper_plan import PaperPlan
-from secateurs.study.place import find_place
+from secateurs.study import study
+from secateurs.study.paper import run as paper
+from secateurs.study.paper.protocol import PaperPlan
+from secateurs.study.pruning import saved_grid
+from secateurs.study.saved.location import find_place
+from secateurs.study.search import run as search
+from secateurs.study.setup.config import StudyConfig
 
 ODD: tuple[Any, ...] = (
     *(True, None, -1, 0, 2, 10**30, 10**400, 1e308, -0.5, "", "x", "a\nb", [], {}, [1], {"a": 1}),
@@ -132,12 +135,12 @@ def test_grids(tmp_path: Path):
     value = example_grid()
 
     def read() -> None:
-        found = grid._read(tmp_path)
+        found = saved_grid._read(tmp_path)
         if found is None:
             raise InputError(f"{tmp_path}: made again")
-        grid._check_settings(tmp_path, found, value["settings"])
-        grid._check_identity(tmp_path, found, value["identity"])
-        grid.csv_text(found["cells"])
+        saved_grid._check_settings(tmp_path, found, value["settings"])
+        saved_grid._check_identity(tmp_path, found, value["identity"])
+        saved_grid.csv_text(found["cells"])
         tables(tmp_path)
 
     assert_lines(tmp_path / "grid.json", value, read, 200)

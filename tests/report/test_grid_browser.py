@@ -9,7 +9,7 @@ import pytest
 from browsing import opened, violations
 from example_grid import cell, example_grid
 
-from secateurs.report.grid_page import write_grid_page
+from secateurs.report.grid.page import write_grid_page
 
 pytestmark = pytest.mark.browser
 

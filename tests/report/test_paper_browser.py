@@ -9,7 +9,7 @@ import pytest
 from browsing import opened, violations
 from example_paper import example_paper
 
-from secateurs.report.paper_page import write_paper_page
+from secateurs.report.paper.page import write_paper_page
 
 pytestmark = pytest.mark.browser
 

@@ -9,7 +9,7 @@ import pytest
 from browsing import opened, violations
 from example_search import SEARCHES, grid_search, tpe_search
 
-from secateurs.report.search_page import write_search_page
+from secateurs.report.search.page import write_search_page
 
 pytestmark = pytest.mark.browser
 

@@ -9,7 +9,7 @@ import pytest
 from browsing import opened, violations
 from example_shrink import example_shrink
 
-from secateurs.report.shrink_page import write_shrink_page
+from secateurs.report.network.page import write_shrink_page
 
 pytestmark = pytest.mark.browser
 

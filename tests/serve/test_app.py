@@ -26,7 +26,7 @@ from secateurs.errors import InputError
 from secateurs.serve.app import Desk, make_app
 from secateurs.serve.run import listen
 from secateurs.ship.checkpoint import load
-from secateurs.study.explore import Explorer, read_picture
+from secateurs.study.pruning.explorer import Explorer, read_picture
 
 PORT = 5123
 HOST = f"127.0.0.1:{PORT}"

@@ -15,8 +15,8 @@ from browsing import violations
 from secateurs.serve.app import Desk, make_app
 from secateurs.serve.run import listen
 from secateurs.ship.checkpoint import load
-from secateurs.study.explore import Explorer, cut
-from secateurs.study.wish import Wish
+from secateurs.study.pruning.explorer import Explorer, cut
+from secateurs.study.pruning.slider_request import Wish
 
 pytestmark = pytest.mark.browser
 

@@ -11,8 +11,8 @@ import torch
 from secateurs.errors import InputError
 from secateurs.nets.attention import open_attention
 from secateurs.nets.backbones import build
-from secateurs.prune.groups import find_groups
-from secateurs.prune.narrow import narrow
+from secateurs.prune.coupling.groups import find_groups
+from secateurs.prune.surgery.narrow import narrow
 from secateurs.ship.checkpoint import load, save
 from secateurs.ship.spec import ImageInput, describe
 

@@ -12,9 +12,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from searching import CONFIG, Trainings
 
-from secateurs.study import search_trials
-from secateurs.study.config import StudyConfig
-from secateurs.study.search import run_search
+from secateurs.study.search import trainings as search_trials
+from secateurs.study.search.run import run_search
+from secateurs.study.setup.config import StudyConfig
 
 
 @pytest.fixture

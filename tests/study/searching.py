@@ -9,8 +9,8 @@ import numpy as np
 
 from secateurs.files import write_json
 from secateurs.stopping import StopRequested
-from secateurs.study.config import StudyConfig
-from secateurs.study.trials import Store, Trial, trial_key
+from secateurs.study.setup.config import StudyConfig
+from secateurs.study.trials.trial import Store, Trial, trial_key
 
 CONFIG = StudyConfig(
     backbone="mobilenet_v3_small",

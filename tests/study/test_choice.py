@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from secateurs.errors import InputError
-from secateurs.study.sweep import choose, summarise_sweep
+from secateurs.study.sweep.sweep import choose, summarise_sweep
 
 
 def record(depth: int, run: int, accuracy: float | None, *, pretrained: bool = True) -> dict:

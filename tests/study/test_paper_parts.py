@@ -11,16 +11,16 @@ from scipy.optimize import linprog
 
 from secateurs.errors import InputError
 from secateurs.fit.metrics import evaluate, wilson_interval
-from secateurs.study import paper_beside
-from secateurs.study.paper_beside import beside, counted
-from secateurs.study.paper_films import FILM, find_films
-from secateurs.study.paper_left import left_words, parts_left, trials_left
-from secateurs.study.paper_plan import PaperPlan
-from secateurs.study.paper_pruning import by_neuron
-from secateurs.study.paper_readings import overall_accuracy
-from secateurs.study.paper_trials import best
-from secateurs.study.published import published
-from secateurs.study.trials import Trial
+from secateurs.study.paper import comparison_with_paper
+from secateurs.study.paper.best_network import best
+from secateurs.study.paper.comparison_with_paper import beside, counted
+from secateurs.study.paper.films import FILM, find_films
+from secateurs.study.paper.protocol import PaperPlan
+from secateurs.study.paper.pruning import by_neuron
+from secateurs.study.paper.published_numbers import published
+from secateurs.study.paper.time_remaining import left_words, parts_left, trials_left
+from secateurs.study.paper.variants import overall_accuracy
+from secateurs.study.trials.trial import Trial
 
 NAMES = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
 CLASSES = published()["images"]["classes"]
@@ -67,22 +67,22 @@ def test_table_1_says_why_a_depth_cannot_be_compared():
         for depth, pretrained in ((0, False), (5, True), (6, True), (7, True))
         for run, value in enumerate((0.42, 0.46, 0.50))
     ]
-    full = paper_beside.table1(records, NAMES, ["fc8"])
+    full = comparison_with_paper.table1(records, NAMES, ["fc8"])
     assert [row["verdict"] for row in full] == ["inside", "inside", "inside", "outside"]
     assert [row["why"] for row in full] == [""] * 4
     assert full[0]["published_runs"] == pytest.approx([0.4701, 0.4552, 0.4552, 0.4552, 0.4925])
     # Student's t over three runs.
     assert full[0]["ours"] == pytest.approx(0.46)
     assert full[0]["high"] - full[0]["low"] == pytest.approx(2 * 4.3027 * 0.04 / 3**0.5, rel=1e-4)
-    part = paper_beside.table1(records, NAMES, ["fc6", "fc7", "fc8"])
+    part = comparison_with_paper.table1(records, NAMES, ["fc6", "fc7", "fc8"])
     assert [row["verdict"] for row in part] == ["inside", *["not comparable"] * 2, "outside"]
     assert part[0]["why"] == "fc6 and fc7 started from random weights"
     assert part[1]["why"] == "fc6 frozen with random weights"
     assert part[2]["why"] == "fc6 and fc7 frozen with random weights"
     assert part[3]["why"] == ""
-    other = paper_beside.table1(records, NAMES, ["fc8"], why=["other images"])
+    other = comparison_with_paper.table1(records, NAMES, ["fc8"], why=["other images"])
     assert counted(other) == {"inside": 0, "outside": 0, "not comparable": 4}
-    single = paper_beside.table1(records[:1], NAMES, ["fc8"])
+    single = comparison_with_paper.table1(records[:1], NAMES, ["fc8"])
     assert single[0]["why"] == "no interval: a single run"
 
 
@@ -116,7 +116,7 @@ def as_test(matrix: list[list[int]]) -> dict[str, Any]:
 
 
 def test_the_papers_own_confusion_agrees_with_its_table_2():
-    rows = paper_beside.table2(as_test(confusion_of_the_paper()))
+    rows = comparison_with_paper.table2(as_test(confusion_of_the_paper()))
     assert len(rows) == 1 + 3 * 7
     assert {row["verdict"] for row in rows} == {"inside"}
     for row in rows:
@@ -130,7 +130,7 @@ def test_the_papers_own_confusion_agrees_with_its_table_2():
 def test_a_class_never_answered_has_no_precision_to_compare():
     matrix = np.zeros((7, 7), dtype=int)
     matrix[:, 0] = 5
-    rows = {row["what"]: row for row in paper_beside.table2(as_test(matrix.tolist()))}
+    rows = {row["what"]: row for row in comparison_with_paper.table2(as_test(matrix.tolist()))}
     assert rows["precision of Sad"]["verdict"] == "not comparable"
     assert rows["precision of Sad"]["why"] == "nothing to divide by"
     assert rows["recall of Sad"]["verdict"] == "outside"
@@ -153,7 +153,7 @@ def test_the_published_grid_beside_itself_is_inside():
                     "accuracy_high": bounds[1],
                 }
             )
-    found = paper_beside.grid(cells)
+    found = comparison_with_paper.grid(cells)
     assert counted(found) == {"inside": 45, "outside": 0, "not comparable": 0}
     assert all(row["removed"] == row["published_removed"] for row in found)
     means = [
@@ -164,7 +164,7 @@ def test_the_published_grid_beside_itself_is_inside():
         for low in grid["angles_deg"]
     ]
     means.append({"low_deg": 20.0, "accuracy_mean": 0.5})  # no angle of the paper's
-    table = paper_beside.table3(means, cells, 134)
+    table = comparison_with_paper.table3(means, cells, 134)
     assert [row["verdict"] for row in table["accuracy"]] == ["inside"] * 5
     for row, number in zip(table["units"], published()["table3"]["mean_num_pruned"], strict=True):
         assert row["ours"] == pytest.approx(number, abs=1e-5)

@@ -10,10 +10,10 @@ import pytest
 from scipy.stats import spearmanr
 
 from secateurs.errors import InputError
-from secateurs.study.search_importance import grid_importance, rank_shares, two_way_shares
-from secateurs.study.search_plan import GridSearch, Halving, Tpe, parse_epochs, plan_of
-from secateurs.study.search_space import Dimension, draw, space_of
-from secateurs.study.search_trials import rank
+from secateurs.study.search.importance import grid_importance, rank_shares, two_way_shares
+from secateurs.study.search.plan import GridSearch, Halving, Tpe, parse_epochs, plan_of
+from secateurs.study.search.space import Dimension, draw, space_of
+from secateurs.study.search.trainings import rank
 
 
 def row(accuracy: float | None, loss: float | None, diverged: int = 0) -> dict[str, Any]:

@@ -17,23 +17,23 @@ import pytest
 import torch
 from filelock import FileLock
 
-import secateurs.study.sweep
+import secateurs.study.sweep.sweep
 from secateurs.cli import main
 from secateurs.errors import InputError
 from secateurs.files import fingerprint, write_json
 from secateurs.fit.inputs import Inputs
 from secateurs.progress import Silent
-from secateurs.report.schema import check_results
+from secateurs.report.common.schema import check_results
 from secateurs.ship.checkpoint import load
 from secateurs.ship.export import OnnxCheck, export_onnx
 from secateurs.ship.spec import ModelSpec
 from secateurs.stopping import StopFlag, StopRequested
-from secateurs.study.bench import open_dataset
-from secateurs.study.config import StudyConfig
-from secateurs.study.models import evaluate_model
-from secateurs.study.sealed import read_sealed
+from secateurs.study.records.checksummed import read_sealed
+from secateurs.study.saved.evaluation import evaluate_model
+from secateurs.study.setup.bench import open_dataset
+from secateurs.study.setup.config import StudyConfig
 from secateurs.study.study import headline, run_study
-from secateurs.study.trials import prefix_cache
+from secateurs.study.trials.trial import prefix_cache
 
 # A small network with a linear layer to prune; random weights, for tests have no others.
 BACKBONE = "mobilenet_v3_small"
@@ -172,7 +172,7 @@ def test_a_second_run_trains_decodes_and_measures_nothing(
         raise AssertionError("done again")
 
     out, results = finished
-    monkeypatch.setattr(secateurs.study.sweep, "run_trial", never)
+    monkeypatch.setattr(secateurs.study.sweep.sweep, "run_trial", never)
     monkeypatch.setattr("secateurs.data.audit.decoding", never)
     monkeypatch.setattr("secateurs.data.store.decoding", never)
     monkeypatch.setattr("secateurs.study.stages.prune_network", never)
@@ -214,7 +214,7 @@ def test_a_sweep_ends_with_the_choice_and_a_study_goes_on_from_it(
     def never(*args: object, **options: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(secateurs.study.sweep, "run_trial", never)
+    monkeypatch.setattr(secateurs.study.sweep.sweep, "run_trial", never)
     results = run_study(str(flags), CONFIG, out, cache=cache)
     assert without_clock(results) == without_clock(finished[1])
 
@@ -315,10 +315,10 @@ def test_two_processes_and_a_killed_one_share_a_directory(
         "from pathlib import Path\n"
         "from secateurs.fit.cache import PrefixCache\n"
         "from secateurs.stopping import StopFlag\n"
-        "from secateurs.study.bench import open_bench\n"
-        "from secateurs.study.config import from_json\n"
-        "from secateurs.study.sweep import run_sweep\n"
-        "from secateurs.study.trials import Store\n"
+        "from secateurs.study.setup.bench import open_bench\n"
+        "from secateurs.study.setup.config import from_json\n"
+        "from secateurs.study.sweep.sweep import run_sweep\n"
+        "from secateurs.study.trials.trial import Store\n"
         "import json\n"
         "data, config, out, cache, log = sys.argv[1:]\n"
         "bench = open_bench(data, from_json(json.loads(config)), cache=Path(cache))\n"

@@ -14,13 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from secateurs.data.decode import MAX_PIXELS, DecodeError, decoding, open_file, without_warnings
+from secateurs.data.content_cache import Record, load_records, measure, save_records, unusable
 from secateurs.data.folders import BadFile
-from secateurs.data.hashes import close_pairs
+from secateurs.data.images.decode import (
+    MAX_PIXELS,
+    DecodeError,
+    decoding,
+    open_file,
+    without_warnings,
+)
+from secateurs.data.images.hashes import close_pairs
 from secateurs.data.names import same_name
-from secateurs.data.ordered import in_order
-from secateurs.data.records import Record, load_records, measure, save_records, unusable
 from secateurs.data.scan import Listing, scan, subset
+from secateurs.data.thread_map import in_order
 from secateurs.errors import InputError
 from secateurs.files import fingerprint
 from secateurs.progress import SILENT, Progress

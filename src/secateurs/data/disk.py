@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from secateurs.data.ordered import in_order
+from secateurs.data.thread_map import in_order
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _ZEROS_BYTES = 2**20

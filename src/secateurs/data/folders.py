@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from secateurs.data.kinds import (
+from secateurs.data.images.formats import (
     OTHER_IMAGES,
     as_extension,
     extension,

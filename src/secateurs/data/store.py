@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from secateurs.data.audit import NEAR_BITS, Audit, audit, content_id
-from secateurs.data.decode import MAX_PIXELS, decoding, without_warnings
-from secateurs.data.ordered import in_order
+from secateurs.data.images.decode import MAX_PIXELS, decoding, without_warnings
+from secateurs.data.images.resolution import Resize, Working, eval_pixels, squash
+from secateurs.data.mapped_arrays import Shelf, open_shelf, read_shelf
 from secateurs.data.scan import Listing, scan
-from secateurs.data.shelf import Shelf, open_shelf, read_shelf
-from secateurs.data.working import Resize, Working, eval_pixels, squash
+from secateurs.data.thread_map import in_order
 from secateurs.errors import FULL, UNUSABLE, InputError
 from secateurs.files import fingerprint, sha256_file
 from secateurs.progress import SILENT, Progress

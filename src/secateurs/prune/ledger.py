@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from secateurs.files import atomic_path
-from secateurs.prune.selection import Selection
+from secateurs.prune.selection.pairwise import Selection
 
 COLUMNS = (
     "layer",

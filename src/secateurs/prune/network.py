@@ -12,19 +12,19 @@ from torch import Tensor, nn
 
 from secateurs.nets.trace import eval_mode
 from secateurs.progress import SILENT, Progress
-from secateurs.prune.compensation import Outgoing, refit
-from secateurs.prune.definite import factorise
-from secateurs.prune.groups import Group
-from secateurs.prune.merged import Steps, mergeable
-from secateurs.prune.merging import Incoming, merge
-from secateurs.prune.narrow import gone_channels, narrow
-from secateurs.prune.norms import NORMS
-from secateurs.prune.patches import Run, visit_rows
-from secateurs.prune.pipeline import parameters
-from secateurs.prune.removal import find_consumer, remove_units
-from secateurs.prune.rules import SelectOptions, exactly, select
-from secateurs.prune.surgeon import shrinkage
-from secateurs.prune.survey import Survey, reader_paths
+from secateurs.prune.allocation.elimination import shrinkage
+from secateurs.prune.allocation.merge_costs import Steps, mergeable
+from secateurs.prune.allocation.survey import Survey, reader_paths
+from secateurs.prune.compensation.batch_norm import NORMS
+from secateurs.prune.compensation.cholesky import factorise
+from secateurs.prune.compensation.merging import Incoming, merge
+from secateurs.prune.compensation.modes import Outgoing, refit
+from secateurs.prune.coupling.groups import Group
+from secateurs.prune.layer import parameters
+from secateurs.prune.selection.rules import SelectOptions, exactly, select
+from secateurs.prune.statistics.patches import Run, visit_rows
+from secateurs.prune.surgery.narrow import gone_channels, narrow
+from secateurs.prune.surgery.removal import find_consumer, remove_units
 
 MEMORY = 2**30  # bytes of activations that are held between layers
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)

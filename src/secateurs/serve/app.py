@@ -19,11 +19,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from secateurs.data.decode import MAX_PIXELS, DecodeError
+from secateurs.data.images.decode import MAX_PIXELS, DecodeError
 from secateurs.errors import InputError
 from secateurs.serve.guard import Guard
 from secateurs.serve.page import policy_of, render_page
-from secateurs.study.explore import (
+from secateurs.study.pruning.explorer import (
     Explorer,
     answers,
     cut,
@@ -33,7 +33,7 @@ from secateurs.study.explore import (
     save_wish,
     unit,
 )
-from secateurs.study.wish import Wish, parse_wish
+from secateurs.study.pruning.slider_request import Wish, parse_wish
 
 if TYPE_CHECKING:
     import torch

@@ -9,9 +9,9 @@ from typing import Any
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from secateurs.report import words
-from secateurs.report.canvas import DARK
-from secateurs.report.render import TEMPLATES, embedded_json, policy, templates
+from secateurs.report.common import words
+from secateurs.report.common.canvas import DARK
+from secateurs.report.common.render import TEMPLATES, embedded_json, policy, templates
 
 OWN = Path(__file__).parent / "templates"
 COMPENSATIONS = {

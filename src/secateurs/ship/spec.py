@@ -14,7 +14,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from secateurs.data.names import printable
-from secateurs.data.split_record import SplitRecord, parse_split_record
+from secateurs.data.splits.record import SplitRecord, parse_split_record
 from secateurs.errors import InputError
 from secateurs.nets.attention import BiasedAttention, is_open, open_attention
 from secateurs.nets.backbones import build, check_name, preprocessing

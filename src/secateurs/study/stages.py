@@ -23,14 +23,14 @@ from secateurs.ship.cost import cost
 from secateurs.ship.export import export_onnx
 from secateurs.ship.program import export_program
 from secateurs.stopping import StopFlag
-from secateurs.study.bench import Bench
-from secateurs.study.cut import prune_network
-from secateurs.study.merged import merged_record
-from secateurs.study.models import evaluate_model, model_spec
-from secateurs.study.price import price
-from secateurs.study.samples import sample_predictions
-from secateurs.study.sealed import read_sealed, write_sealed
-from secateurs.study.sweep import Choice, Record
+from secateurs.study.pruning.merged_units import merged_record
+from secateurs.study.pruning.savings import price
+from secateurs.study.pruning.tail import prune_network
+from secateurs.study.records.checksummed import read_sealed, write_sealed
+from secateurs.study.saved.evaluation import evaluate_model, model_spec
+from secateurs.study.saved.samples import sample_predictions
+from secateurs.study.setup.bench import Bench
+from secateurs.study.sweep.sweep import Choice, Record
 
 SCHEMA = 2  # of results.json
 NUM_EXPORT_IMAGES = 16

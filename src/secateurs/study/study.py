@@ -12,13 +12,12 @@ from secateurs.fit.cache import PrefixCache
 from secateurs.progress import SILENT, Progress
 from secateurs.shape import read_record
 from secateurs.stopping import StopFlag
-from secateurs.study.bench import FACES, Bench, open_bench, settle_split
-from secateurs.study.config import StudyConfig, difference
-from secateurs.study.cut import layers_to_cut
-from secateurs.study.evaluate import cautions, evaluation_words
-from secateurs.study.fitting import no_layer_words
-from secateurs.study.logs import Log, answer_entry, tell, trial_entry
-from secateurs.study.record_kinds import STUDY, STUDY_SCHEMA, odd_keys
+from secateurs.study.pruning.tail import layers_to_cut
+from secateurs.study.records.kinds import STUDY, STUDY_SCHEMA, odd_keys
+from secateurs.study.saved.evaluate_saved import cautions, evaluation_words
+from secateurs.study.setup.bench import FACES, Bench, open_bench, settle_split
+from secateurs.study.setup.config import StudyConfig, difference
+from secateurs.study.setup.defaults import no_layer_words
 from secateurs.study.stages import (
     FILES,
     SCHEMA,
@@ -30,7 +29,7 @@ from secateurs.study.stages import (
     unpruned_stage,
     versions,
 )
-from secateurs.study.sweep import (
+from secateurs.study.sweep.sweep import (
     Record,
     choose,
     chosen_model,
@@ -39,7 +38,8 @@ from secateurs.study.sweep import (
     run_sweep,
     summarise_sweep,
 )
-from secateurs.study.trials import Store
+from secateurs.study.tracking.log import Log, answer_entry, tell, trial_entry
+from secateurs.study.trials.trial import Store
 
 
 def run_study(

@@ -1,0 +1,1 @@
+"""One image file to pixels: formats, modes, decoding, resolution, fingerprints."""

@@ -1,0 +1,1 @@
+"""Train, validation and test sides: groups, assignment, ready-made splits, their record."""

@@ -1,0 +1,205 @@
+"""What a network costs as a function of how many units its groups keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from secateurs.nets.counting import macs, num_parameters
+from secateurs.nets.trace import skeleton
+from secateurs.prune.coupling.flow import Followed, follow
+from secateurs.prune.coupling.groups import Group
+from secateurs.prune.coupling.members import Member
+from secateurs.prune.coupling.operations import Product
+from secateurs.prune.coupling.union_find import compact, varying
+from secateurs.prune.surgery.narrow import narrow
+
+Kept = dict[str, int]  # units kept, by group
+Share = tuple[tuple[str, float], ...]  # groups, and places of an axis for each unit of them
+
+
+@dataclass(frozen=True)
+class Price:
+    """Multiply-accumulates for an image, as `counting.macs` counts them, and parameters."""
+
+    macs: float
+    parameters: float
+
+    def __sub__(self, other: Price) -> Price:
+        return Price(self.macs - other.macs, self.parameters - other.parameters)
+
+    def __add__(self, other: Price) -> Price:
+        return Price(self.macs + other.macs, self.parameters + other.parameters)
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """An axis of a tensor: places that are always there, and those that units have."""
+
+    fixed: float
+    share: Share
+
+    def length(self, kept: Mapping[str, int]) -> float:
+        return self.fixed + sum(width * kept[name] for name, width in self.share)
+
+
+@dataclass(frozen=True)
+class _Term:
+    """A part of the price: so much for each place of the axes."""
+
+    each: Price
+    axes: tuple[_Axis, ...]
+
+    def price(self, kept: Mapping[str, int]) -> Price:
+        places = 1.0
+        for axis in self.axes:
+            places *= axis.length(kept)
+        return Price(self.each.macs * places, self.each.parameters * places)
+
+
+class Widths:
+    """What a network costs as a function of the units kept of its groups.
+
+    Parameters and multiply-accumulates of layers and of attention follow from the lengths of their
+    axes; what else the counter of multiply-accumulates sees is taken as fixed, since nothing that
+    it reads can be cut. `measured` narrows the network, without values, and counts: the price that
+    the network really has.
+    """
+
+    def __init__(self, model: nn.Module, groups: Sequence[Group], *, size: int) -> None:
+        self._bare, self._groups, self._size = skeleton(model), tuple(groups), size
+        self.whole: Kept = {group.name: group.num_units for group in groups}
+        self.total = Price(float(macs(model, size=size)), float(num_parameters(model)))
+        # Channels of a unit where it has most: many for an attention head or a grouped convolution.
+        self.channels: dict[str, int] = {
+            group.name: max(
+                (len(member.index) // group.num_units for member in group.side("out")), default=1
+            )
+            for group in groups
+        }
+        terms = [*_products(self._bare, groups, size), *_parameters(self._bare, groups)]
+        self._touching: dict[str, list[_Term]] = {group.name: [] for group in groups}
+        for term in terms:
+            for name in {name for axis in term.axes for name, _ in axis.share}:
+                self._touching[name].append(term)
+        self._terms = [term for term in terms if any(axis.share for axis in term.axes)]
+        nothing = Price(0.0, 0.0)
+        self._most = sum((term.price(self.whole) for term in self._terms), nothing)
+        self._faith = Price(1.0, 1.0)  # what is really saved for what is foreseen
+
+    def price(self, kept: Mapping[str, int]) -> Price:
+        """Of the whole network."""
+        now = sum((term.price(kept) for term in self._terms), Price(0.0, 0.0))
+        return self.total - self._really(self._most - now)
+
+    def saved(self, kept: Mapping[str, int], name: str, keep: int) -> Price:
+        """What going on to `keep` units of one group saves."""
+        less = {**kept, name: keep}
+        total = Price(0.0, 0.0)
+        for term in self._touching[name]:
+            total = total + (term.price(kept) - term.price(less))
+        return self._really(total)
+
+    def fraction(self, price: Price) -> Price:
+        """A price as fractions of that of the whole network."""
+        return Price(
+            price.macs / max(self.total.macs, 1.0), price.parameters / self.total.parameters
+        )
+
+    def measured(self, kept: Mapping[str, int]) -> Price:
+        """Of the network really narrowed to so many units."""
+        stay = {name: torch.arange(keep) for name, keep in kept.items()}
+        small = narrow(self._bare, self._groups, stay)
+        return Price(float(macs(small, size=self._size)), float(num_parameters(small)))
+
+    def believe(self, kept: Mapping[str, int], real: Price) -> None:
+        """Foresee prices from now on so that at `kept` it is the one that was measured."""
+        now = sum((term.price(kept) for term in self._terms), Price(0.0, 0.0))
+        foreseen, really = self._most - now, self.total - real
+        self._faith = Price(
+            really.macs / foreseen.macs if foreseen.macs > 0 else 1.0,
+            really.parameters / foreseen.parameters if foreseen.parameters > 0 else 1.0,
+        )
+
+    def _really(self, saved: Price) -> Price:
+        return Price(saved.macs * self._faith.macs, saved.parameters * self._faith.parameters)
+
+
+def _products(bare: nn.Module, groups: Sequence[Group], size: int) -> list[_Term]:
+    """The multiply-accumulates that depend on groups."""
+    dtype = next(bare.parameters()).dtype
+    seen = follow(bare, torch.empty(1, 3, size, size, dtype=dtype, device="meta"))
+    unit = seen.ties.units()[0]
+    owner = _owners(seen, unit, groups)
+    return [
+        _Term(Price(float(product.times), 0.0), _axes(product, unit, owner, groups))
+        for product in seen.products
+    ]
+
+
+def _owners(seen: Followed, unit: NDArray[np.int64], groups: Sequence[Group]) -> NDArray[np.int64]:
+    """For each unit that was followed the place of its group, -1 for none."""
+    owner = np.full(int(unit.max()) + 1, -1, dtype=np.int64)
+    events: dict[tuple[str, str], list[NDArray[np.int64]]] = {}
+    for event in seen.events:
+        events.setdefault((event.path, event.side), []).append(unit[event.numbers.numpy()])
+    for place, group in enumerate(groups):
+        for member in group.members:
+            for units in events.get((member.path, member.side), []):
+                owner[units[member.index.numpy()]] = place
+    owner[0] = -1
+    return owner
+
+
+def _axes(
+    product: Product,
+    unit: NDArray[np.int64],
+    owner: NDArray[np.int64],
+    groups: Sequence[Group],
+) -> tuple[_Axis, ...]:
+    axes = [_Axis(float(length), ()) for length in product.sizes]
+    for numbers, places in product.labels:
+        units = compact(torch.from_numpy(unit[numbers.numpy()]))
+        along = varying(units)
+        if len(along) != 1 or axes[places[along[0]]].share:
+            continue  # units of several axes go along none; the other factor has said it before
+        whose = owner[units.flatten().numpy()]
+        counts = {place: int((whose == place).sum()) for place in np.unique(whose[whose >= 0])}
+        axes[places[along[0]]] = _Axis(
+            float((whose < 0).sum()),
+            tuple(
+                (groups[place].name, count / groups[place].num_units)
+                for place, count in counts.items()
+            ),
+        )
+    return tuple(axes)
+
+
+def _parameters(bare: nn.Module, groups: Sequence[Group]) -> list[_Term]:
+    """The parameters that depend on groups."""
+    found: dict[str, dict[str, list[tuple[Group, Member]]]] = {}
+    for group in groups:
+        for member in group.members:
+            found.setdefault(member.path, {}).setdefault(member.side, []).append((group, member))
+    terms: list[_Term] = []
+    for path, sides in found.items():
+        module = bare.get_submodule(path)
+        makes, reads = [*sides.get("out", []), *sides.get("both", [])], sides.get("in", [])
+        for parameter in module.parameters(recurse=False):
+            axes = [_axis(parameter.shape[0], makes)]
+            each = parameter.numel() / parameter.shape[0]
+            if parameter.ndim > 1 and isinstance(module, nn.Conv2d | nn.Linear) and reads:
+                axes.append(_axis(parameter.shape[1], reads))
+                each /= parameter.shape[1]
+            terms.append(_Term(Price(0.0, each), tuple(axes)))
+    return terms
+
+
+def _axis(length: int, members: Sequence[tuple[Group, Member]]) -> _Axis:
+    share = tuple((group.name, len(member.index) / group.num_units) for group, member in members)
+    return _Axis(float(length - sum(len(member.index) for _, member in members)), share)

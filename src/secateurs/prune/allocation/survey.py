@@ -1,0 +1,320 @@
+"""One look at a whole network: what each group's readers receive, and what losing units costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.errors import InputError
+from secateurs.nets.trace import eval_mode, first_line, skeleton, tensors_of
+from secateurs.progress import SILENT, Progress
+from secateurs.prune.allocation.elimination import Elimination, Reader, eliminate
+from secateurs.prune.coupling.groups import Group, Member
+from secateurs.prune.statistics.forced_gradients import KeptHistory
+from secateurs.prune.statistics.patches import Run, check_batches, visit_rows
+
+ROWS_PER_INPUT = 4  # samples for each input of a reader, where its positions give so many
+FEWEST_ROWS = 2048
+OFFSET = 4.0  # deviations from which on a mean is taken out before rounding
+WIDE = 8192  # inputs beyond which `FEWEST_ROWS` samples do: a Gram matrix would take minutes
+PROBED = 48  # images whose gradients are taken
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Outputs of a layer, `values` (positions, images, outputs) bfloat16 about `center` (outputs,).
+
+    The center is the mean of the first batch where that is large against the deviations, which
+    bfloat16's eight bits would lose, and 0 elsewhere: values near 0 are known best so.
+    """
+
+    values: Tensor
+    center: Tensor
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def to(self, like: Tensor | torch.dtype) -> Tensor:
+        """The outputs (positions, images, outputs) in the type, and on the device, of `like`."""
+        return self.values.to(like) + self.center.to(like)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is known of the groups of a network before anything is cut.
+
+    `eliminations` by group; `targets` what each reader gives, rows as `visit_rows` orders them for
+    each batch and batches side by side; `positions` how many of an image are looked at, `norms` the
+    batch norm right after a reader, by reader; `importance` (outputs,) by reader, see `importance`.
+    """
+
+    eliminations: dict[str, Elimination]
+    targets: dict[str, Targets]
+    positions: dict[str, int]
+    norms: dict[str, str]
+    importance: dict[str, Tensor]
+
+
+def survey(
+    model: nn.Module,
+    groups: Sequence[Group],
+    batches: Sequence[Tensor],
+    *,
+    run: Run = lambda model, batch: model(batch),
+    copies: int = 1,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> Survey:
+    """Measure the groups of a network on training images (batches of (n, 3, size, size)).
+
+    The batches are `copies` views of the same images, view by view: a mirror image is no new one.
+
+    The images run through the network once; of the inputs of each reader only the Gram matrix is
+    kept or, where there are fewer samples than inputs, the samples.
+    """
+    check_batches(model, batches)
+    num_images = sum(len(batch) for batch in batches)
+    readers = reader_paths(model, groups)
+    positions = {path: _num_positions(model.get_submodule(path), num_images) for path in readers}
+    norms = norms_after(model, batches[0][:1])
+    sums = {path: _Sums(path, model.get_submodule(path), copies) for path in readers}
+    targets: dict[str, list[Tensor]] = {path: [] for path in readers}
+    centers: dict[str, Tensor] = {}
+
+    def visit(path: str, rows: Tensor, outputs: Tensor, images: int) -> None:
+        sums[path].add(rows)
+        center = centers.setdefault(path, _center(outputs.float()))
+        shaped = (outputs - center).view(-1, images, outputs.shape[-1])
+        targets[path].append(shaped.to(torch.bfloat16))
+
+    with progress.task("looking at the network", num_images) as advance:
+        visit_rows(model, positions, batches, visit, run=run, seed=seed, advance=advance)
+    weights = importance(model, readers, batches, run=run, seed=seed)
+    found: dict[str, Elimination] = {}
+    with progress.task("what each unit says", len(groups)) as advance:
+        for group in groups:
+            found[group.name] = eliminate(
+                [_reader(model, member, group, sums, weights, norms) for member in group.side("in")]
+            )
+            advance(1)
+    held = {path: Targets(torch.cat(parts, 1), centers[path]) for path, parts in targets.items()}
+    return Survey(found, held, positions, norms, weights)
+
+
+def _center(outputs: Tensor) -> Tensor:
+    """The mean (outputs,) of each output (samples, outputs) that is `OFFSET` deviations or more."""
+    mean, deviation = outputs.mean(0), outputs.std(0, correction=0)
+    return torch.where(mean.abs() > OFFSET * deviation, mean, torch.zeros_like(mean))
+
+
+def reader_paths(model: nn.Module, groups: Sequence[Group]) -> list[str]:
+    """The layers that read a unit of one of the groups, in the order of the network's layers."""
+    reading = {member.path for group in groups for member in group.side("in")}
+    return [path for path, _ in model.named_modules() if path in reading]
+
+
+def _num_positions(layer: nn.Module, num_images: int) -> int:
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    inputs = layer.weight[0].numel()
+    wanted = FEWEST_ROWS if inputs > WIDE else max(ROWS_PER_INPUT * inputs, FEWEST_ROWS)
+    return math.ceil(wanted / num_images)
+
+
+class _Sums:
+    """Sums over a reader's rows: of the outer products, or the rows themselves while they are few.
+
+    Rows are kept until they are as many as the inputs, then their sums take their place. Sums are
+    about a value near the mean, the mean of the rows that came first: products of inputs that
+    hardly vary about a large mean would otherwise be lost to rounding when the mean is taken out.
+    """
+
+    def __init__(self, path: str, layer: nn.Module, copies: int) -> None:
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        self.path, self.inputs, self.copies = path, layer.weight[0].numel(), copies
+        self.rows: list[Tensor] = []
+        self.num_rows = 0
+        self.shift: Tensor | None = None  # (inputs,)
+        self.gram: Tensor | None = None
+        self.total: Tensor | None = None
+
+    def add(self, rows: Tensor) -> None:
+        """Take in rows (samples, inputs)."""
+        self.num_rows += len(rows)
+        if self.gram is None:
+            self.rows.append(rows)
+            if self.num_rows < self.inputs:
+                return
+            rows = torch.cat(self.rows)
+            self.rows = []
+            self.shift = _mean(rows)
+            self.gram = torch.zeros(self.inputs, self.inputs, device=rows.device)
+            self.total = torch.zeros(self.inputs, dtype=torch.float64, device=rows.device)
+        assert self.total is not None and self.shift is not None
+        about = rows.float() - self.shift.float()
+        self.gram.addmm_(about.T, about)
+        self.total += about.sum(0, dtype=torch.float64)
+
+    def reader(self, weight: Tensor, columns: Tensor, *, centred: bool) -> Reader:
+        """The reader of (inputs, outputs) weights, its inputs about their mean if `centred`.
+
+        Raises InputError when an input was not finite.
+        """
+        if self.gram is None:
+            rows = torch.cat(self.rows)
+            self._check(rows)
+            rows = rows - _mean(rows) if centred else rows
+            return Reader(weight, columns, len(rows) // self.copies, rows=rows)
+        assert self.total is not None and self.shift is not None
+        self._check(self.total)
+        gram = self.gram / self.num_rows
+        mean = (self.total / self.num_rows).float()  # of what is about the shift
+        if centred:
+            gram.addr_(mean, mean, alpha=-1)
+        else:
+            gram.addr_(mean, self.shift).addr_(self.shift, mean).addr_(self.shift, self.shift)
+        self._check(gram)
+        return Reader(weight, columns, self.num_rows // self.copies, gram=gram)
+
+    def _check(self, values: Tensor) -> None:
+        if not bool(values.isfinite().all()):
+            raise InputError(
+                f"layer {self.path} receives values that are NaN, infinite or too large to square; "
+                "check the images and the weights"
+            )
+
+
+def _mean(rows: Tensor) -> Tensor:
+    """The mean (inputs,) of rows, summed in float64."""
+    return rows.mean(0, dtype=torch.float64).to(rows.dtype)
+
+
+def _reader(
+    model: nn.Module,
+    member: Member,
+    group: Group,
+    sums: dict[str, _Sums],
+    weights: dict[str, Tensor],
+    norms: dict[str, str],
+) -> Reader:
+    path = member.path
+    layer = model.get_submodule(path)
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    kernel = layer.weight[0, 0].numel()
+    # Columns of a unit: every kernel place of every channel of it.
+    order = member.unit.argsort(stable=True)
+    channels = member.index[order].view(group.num_units, -1)
+    columns = (channels[:, :, None] * kernel + torch.arange(kernel)).flatten(1)
+    weight = layer.weight.detach().flatten(1).T * weights[path].sqrt()
+    centred = layer.bias is not None or path in norms
+    return sums[path].reader(weight, columns, centred=centred)
+
+
+def norms_after(model: nn.Module, image: Tensor) -> dict[str, str]:
+    """The batch norm that receives a layer's output as it is, by the layer's path."""
+    bare = skeleton(model)
+    made: dict[int, str] = {}
+    kept: list[Tensor] = []  # so that no other tensor gets the same identity
+    found: dict[str, str] = {}
+
+    def note(path: str, module: nn.Module) -> None:
+        def after(_: nn.Module, __: object, output: Tensor) -> None:
+            kept.append(output)
+            made[id(output)] = path
+
+        def before(_: nn.Module, received: tuple[Tensor, ...]) -> None:
+            if id(received[0]) in made:
+                found[made[id(received[0])]] = path
+
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            module.register_forward_pre_hook(before)
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(after)
+
+    for path, module in bare.named_modules():
+        note(path, module)
+    with torch.no_grad():
+        bare(torch.empty_like(image, device="meta"))
+    return found
+
+
+def importance(
+    model: nn.Module,
+    paths: Sequence[str],
+    batches: Sequence[Tensor],
+    *,
+    run: Run = lambda model, batch: model(batch),
+    seed: int = 0,
+    num_images: int = PROBED,
+) -> dict[str, Tensor]:
+    """How much the network's answers move with each output of the layers: (outputs,) by layer.
+
+    The mean over images of the squared derivative of a random combination (signs +1 and -1) of the
+    logits, summed over positions: times a mean squared error of the output it is, to first order
+    and with errors that are independent, the mean squared change of the logits' sum. Needs no
+    labels, and does not vanish where a network is sure of itself. Taken on every k-th image.
+    """
+    images = torch.cat([batch[:: max(1, _total(batches) // num_images)] for batch in batches])
+    generator = torch.Generator().manual_seed(seed)
+    sums: dict[str, Tensor] = {}
+
+    def watch(path: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        axis = 1 if isinstance(layer, nn.Conv2d) else -1
+
+        def hook(_: nn.Module, __: object, output: Tensor) -> Tensor:
+            if not output.requires_grad:  # what does not depend on the image, as Swin V2's biases
+                output = output.detach().requires_grad_(True)
+
+            def add(gradient: Tensor) -> None:
+                found = gradient.float().movedim(axis, -1).flatten(0, -2).square().sum(0)
+                sums[path] = sums[path] + found if path in sums else found
+
+            output.register_hook(add)
+            return output
+
+        return layer.register_forward_hook(hook)
+
+    trained = {p: p.requires_grad for p in model.parameters()}
+    handles = [watch(path, model.get_submodule(path)) for path in paths]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        with eval_mode(model), torch.enable_grad():
+            for part in images.split(16):
+                with KeptHistory():
+                    answers = tensors_of(run(model, part.detach().requires_grad_(True)))
+                total = part.new_zeros(())
+                for logits in answers:
+                    if logits.requires_grad:
+                        signs = torch.randint(0, 2, logits.shape, generator=generator) * 2 - 1
+                        total = total + (logits * signs.to(logits)).sum()
+                if not total.requires_grad:
+                    raise InputError(
+                        "the network's answers do not depend on its layers by gradients"
+                    )
+                try:
+                    total.backward()
+                except RuntimeError as error:
+                    raise InputError(
+                        f"the network's answers cannot be differentiated ({first_line(error)})"
+                    ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter, wanted in trained.items():
+            parameter.requires_grad_(wanted)
+    # A layer without a gradient has no part in the answers, as what only keeps a feature map.
+    nothing = {path: _no_part(model.get_submodule(path), images) for path in paths}
+    return {path: sums.get(path, none) / len(images) for path, none in nothing.items()}
+
+
+def _no_part(layer: nn.Module, images: Tensor) -> Tensor:
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    return torch.zeros(len(layer.weight), device=images.device)
+
+
+def _total(batches: Sequence[Tensor]) -> int:
+    return sum(len(batch) for batch in batches)

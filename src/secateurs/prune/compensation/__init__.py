@@ -1,0 +1,1 @@
+"""What the remaining weights become: merging, least-squares refits, batch norm statistics."""

@@ -1,0 +1,246 @@
+"""Batch norm statistics of a pruned network: kept, scaled to what the refit gives, or measured.
+
+A refit by least squares matches what each layer gave before, on the statistics that the network
+had. Statistics measured again on a few hundred images then undo the match. Without a refit the
+outputs shrink, and measured statistics repair that. Which of the two prevails depends on the
+network, so the outputs of the unpruned network decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.errors import InputError
+from secateurs.nets.trace import eval_mode
+from secateurs.prune.statistics.patches import Run
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+LEAST_SPREAD = 1e-3  # of outputs over images, relative to their root mean square
+TINY = torch.finfo(torch.float64).tiny
+Statistics = Literal["kept", "implied", "measured"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """How far a network's outputs are from those of the network that it was made from.
+
+    `squared` is the mean over images of the squared difference, summed over the outputs;
+    `relative` is that divided by the variance of the unpruned network's outputs over the images,
+    summed likewise. Outputs that vary by less than a thousandth of their root mean square count as
+    varying by that much: below, differences are of rounding.
+    """
+
+    squared: float
+    relative: float
+
+
+@dataclass(frozen=True)
+class NormChoice:
+    """Which statistics were taken, and the change of the outputs under each that was tried."""
+
+    chosen: Statistics
+    tried: dict[Statistics, Change]
+
+
+def norm_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The batch norm layers that keep running statistics, by path.
+
+    >>> list(norm_layers(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))))
+    ['1']
+    """
+    return {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, NORMS) and module.running_mean is not None
+    }
+
+
+def change_of(outputs: Tensor, whole: Tensor) -> Change:
+    """The change from `whole` to `outputs`, both (images, ...), in float64.
+
+    >>> change_of(torch.tensor([[1.0], [3.0]]), torch.tensor([[1.0], [2.0]]))
+    Change(squared=0.5, relative=2.0)
+    """
+    before = whole.double().flatten(1)
+    scale = float(before.abs().amax().clamp(min=TINY))
+    before = before / scale  # squares of very large and very small outputs stay in range
+    away = outputs.double().flatten(1) / scale - before
+    squared = float(away.square().sum(1).mean())
+    spread = float((before - before.mean(0)).square().sum(1).mean())
+    least = LEAST_SPREAD**2 * float(before.square().sum(1).mean())
+    relative = 0.0 if squared == 0 else squared / max(spread, least, TINY)
+    return Change(squared * scale**2, relative)
+
+
+@torch.no_grad()
+def outputs_of(
+    model: nn.Module, batches: Sequence[Tensor], *, run: Run = lambda model, batch: model(batch)
+) -> Tensor:
+    """The outputs (images, ...) of a network in eval mode for all batches, on the CPU."""
+    parts: list[Tensor] = []
+    with eval_mode(model):
+        for batch in batches:
+            output = run(model, batch)
+            assert isinstance(output, Tensor)
+            parts.append(output.cpu())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def measure_norms(
+    model: nn.Module, batches: Sequence[Tensor], *, run: Run = lambda model, batch: model(batch)
+) -> None:
+    """Measure the statistics of every batch norm again, in place.
+
+    Mean and variance are pooled over all images (Chan, Golub and LeVeque, 1983) in one pass, in
+    which each batch is normalised by its own moments: batches should be shuffled, each with its
+    share of every class. Dropout stays off. A last batch of one image joins the batch before it,
+    and nothing happens in a network without batch norm, or where there is only one image.
+    """
+    norms = norm_layers(model)
+    if not norms or sum(len(batch) for batch in batches) < 2:
+        return
+    pools = {path: _Pool() for path in norms}
+
+    def watch(path: str, norm: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def before(_: nn.Module, received: tuple[Tensor, ...]) -> None:
+            pools[path].add(received[0])
+
+        return norm.register_forward_pre_hook(before)
+
+    saved = {path: _statistics(norm) for path, norm in norms.items()}
+    counts = {path: _count(norm) for path, norm in norms.items()}
+    handles = [watch(path, norm) for path, norm in norms.items()]
+    try:
+        with eval_mode(model):
+            for norm in norms.values():
+                norm.train()
+            for batch in _without_single(batches):
+                run(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+        # A training pass has moved the statistics on; only the pooled ones are wanted.
+        for path, norm in norms.items():
+            _write(norm, *saved[path])
+            norm.num_batches_tracked = counts[path]
+    for path, norm in norms.items():
+        if pools[path].num > 1:
+            mean, variance = pools[path].moments()
+            _write(norm, mean, variance)
+
+
+class _Pool:
+    """The mean and the summed squared deviations of each channel, over several batches."""
+
+    def __init__(self) -> None:
+        self.num = 0
+        self.mean = self.squares = torch.zeros(0)
+
+    def add(self, values: Tensor) -> None:
+        """Take in (images, channels, ...)."""
+        rows = values.double().transpose(0, 1).flatten(1)  # (channels, values)
+        variance, mean = torch.var_mean(rows, 1, correction=0)
+        num = rows.shape[1]
+        if not self.num:
+            self.num, self.mean, self.squares = num, mean, variance * num
+            return
+        total = self.num + num
+        step = mean - self.mean
+        self.squares = self.squares + variance * num + step.square() * (self.num * num / total)
+        self.mean = self.mean + step * (num / total)
+        self.num = total
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and unbiased variance (channels,)."""
+        return self.mean, self.squares / (self.num - 1)
+
+
+def _without_single(batches: Sequence[Tensor]) -> list[Tensor]:
+    """The batches, where none is of one image: that has no variance of its own."""
+    several = [batch for batch in batches if len(batch) > 1]
+    single = [batch for batch in batches if len(batch) == 1]
+    if not single:
+        return several
+    if not several:
+        return [torch.cat(single)]
+    return [*several[:-1], torch.cat([several[-1], *single])]
+
+
+def _statistics(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    mean, variance = norm.running_mean, norm.running_var
+    assert isinstance(mean, Tensor) and isinstance(variance, Tensor)
+    return mean.clone(), variance.clone()
+
+
+def _count(norm: nn.Module) -> Tensor:
+    count = norm.num_batches_tracked
+    assert isinstance(count, Tensor)
+    return count.clone()
+
+
+def _write(norm: nn.Module, mean: Tensor, variance: Tensor) -> None:
+    running_mean, running_var = norm.running_mean, norm.running_var
+    assert isinstance(running_mean, Tensor) and isinstance(running_var, Tensor)
+    with torch.no_grad():
+        running_mean.copy_(mean)
+        running_var.copy_(variance)
+
+
+def settle_norms(
+    model: nn.Module,
+    whole: Tensor,
+    held_out: Sequence[Tensor],
+    calibration: Sequence[Tensor],
+    *,
+    implied: Mapping[str, Tensor] | None = None,
+    run: Run = lambda model, batch: model(batch),
+) -> NormChoice:
+    """Give a pruned network, in place, the batch norm statistics that change its outputs the least.
+
+    Tried are the statistics that it has ("kept"); those with the variances multiplied by `implied`,
+    a factor (channels,) by path of a batch norm, which is the variance of a refitted layer's
+    outputs relative to what it was ("implied"); and those measured again on the `calibration`
+    batches ("measured"). `whole` are the unpruned network's outputs on the `held_out` batches, for
+    which images that no refit has seen are best. Statistics other than those kept are taken only
+    where the outputs are strictly nearer. Raises InputError when no outcome is finite.
+    """
+    norms = norm_layers(model)
+
+    def tried() -> Change:
+        return change_of(outputs_of(model, held_out, run=run), whole)
+
+    states = {path: _statistics(norm) for path, norm in norms.items()}
+    found: dict[Statistics, Change] = {"kept": tried()}
+    best: Statistics = "kept"
+    options: list[Statistics] = ["implied", "measured"] if implied else ["measured"]
+    candidates: dict[Statistics, dict[str, tuple[Tensor, Tensor]]] = {"kept": states}
+    for option in options if norms else []:
+        for path, norm in norms.items():
+            mean, variance = states[path]
+            if option == "implied" and implied and path in implied:
+                variance = variance * implied[path].to(variance)
+            _write(norm, mean, variance)
+        if option == "measured":
+            measure_norms(model, calibration, run=run)
+        candidates[option] = {path: _statistics(norm) for path, norm in norms.items()}
+        found[option] = tried()
+        if _nearer(found[option], found[best]):
+            best = option
+    for path, norm in norms.items():
+        _write(norm, *candidates[best][path])
+    if not torch.tensor(found[best].squared).isfinite():
+        raise InputError("the pruned network's outputs are not finite on the images given")
+    return NormChoice(best, found)
+
+
+def _nearer(one: Change, other: Change) -> bool:
+    # A comparison with NaN is false: what is not finite is never nearer.
+    return one.squared < other.squared or (
+        one.squared == one.squared and other.squared != other.squared
+    )

@@ -1,0 +1,1 @@
+"""Which channels of which layers can only be removed together."""

@@ -1,0 +1,86 @@
+"""From units that were followed through a network to groups: units that live in the same layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from secateurs.prune.coupling.flow import OUTPUT, Event, follow
+from secateurs.prune.coupling.members import Group, Member, Whole
+
+
+@dataclass
+class _Kind:
+    """Units that appear in the same layers, as often in each: those that a group can hold."""
+
+    places: list[int]  # events
+    units: list[int] = field(default_factory=list)
+    stays: str = ""
+
+
+def groups_by_flow(bare: nn.Module, size: int) -> tuple[list[Group], list[Whole]]:
+    """Groups of a network without values that can be cut, and those that have to stay.
+
+    What the network gives is in neither. Groups are named after the first layer that makes their
+    units; where that makes several, later ones are numbered: "layer (2)".
+    """
+    dtype = next(bare.parameters()).dtype
+    seen = follow(bare, torch.empty(1, 3, size, size, dtype=dtype, device="meta"))
+    events = seen.events
+    of_number, stays, whys = seen.ties.units()
+    channels = [of_number[event.numbers.numpy()] for event in events]
+    taken: dict[str, int] = {}
+    found: list[Group] = []
+    whole: list[Whole] = []
+    for kind in _kinds(channels, stays):
+        group = _group(kind, events, channels)
+        makers = [member.path for member in group.members if member.side == "out"]
+        if kind.stays == OUTPUT or not makers:
+            continue
+        count = taken[makers[0]] = taken.get(makers[0], 0) + 1
+        name = makers[0] if count == 1 else f"{makers[0]} ({count})"
+        if kind.stays:
+            whole.append(Whole(name, kind.stays))
+        elif group.num_units == 1:
+            whole.append(Whole(name, whys.get(kind.units[0], "it has one unit only")))
+        else:
+            found.append(Group(name, group.num_units, group.members))
+    return found, whole
+
+
+def _kinds(channels: list[NDArray[np.int64]], stays: dict[int, str]) -> list[_Kind]:
+    places: dict[int, list[tuple[int, int]]] = {}
+    for place, units in enumerate(channels):
+        values, counts = np.unique(units[units > 0], return_counts=True)
+        for unit, count in zip(values.tolist(), counts.tolist(), strict=True):
+            places.setdefault(unit, []).append((place, count))
+    kinds: dict[tuple[object, ...], _Kind] = {}
+    for unit in sorted(places, key=lambda unit: (places[unit][0][0], unit)):
+        why = stays.get(unit, "")
+        kind = kinds.setdefault(
+            (*places[unit], why), _Kind([place for place, _ in places[unit]], stays=why)
+        )
+        kind.units.append(unit)
+    return list(kinds.values())
+
+
+def _group(kind: _Kind, events: list[Event], channels: list[NDArray[np.int64]]) -> Group:
+    """The group of a kind, its units in the order of the channels that the first layer has."""
+    first = channels[kind.places[0]]
+    order = list(dict.fromkeys(first[np.isin(first, kind.units)].tolist()))
+    sorting = np.argsort(order)
+    ascending = np.asarray(order)[sorting]
+    members: list[Member] = []
+    for place in kind.places:
+        of = channels[place]
+        index = np.flatnonzero(np.isin(of, ascending))
+        unit = sorting[np.searchsorted(ascending, of[index])]
+        event = events[place]
+        members.append(
+            Member(event.path, event.side, torch.from_numpy(index), torch.from_numpy(unit))
+        )
+    return Group("", len(order), tuple(members))

@@ -1,0 +1,352 @@
+"""What becomes of the numbers of units in each operation of a network: one small rule for each.
+
+An operation that has no rule, or a form that its rule does not know, makes what goes in stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from secateurs.prune.coupling.union_find import Labelled, Ties, compact, varying
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+ELEMENTWISE = _names(
+    "abs add addcmul alias celu clamp clamp_max clamp_min clone contiguous cos detach div dropout"
+    " elu erf exp expm1 feature_dropout float gelu hardsigmoid hardswish hardtanh leaky_relu lerp"
+    " log log1p log_sigmoid masked_fill maximum minimum mish mul neg nan_to_num pow reciprocal relu"
+    " relu6 rsqrt rsub selu sigmoid sign silu sin softplus sqrt square sub tanh to _to_copy"
+    " type_as where alpha_dropout gt lt ge le eq ne logical_not logical_and logical_or"
+)
+MOVING = _names(
+    "cat concat expand flatten flip movedim moveaxis permute pixel_shuffle pixel_unshuffle repeat"
+    " reshape roll squeeze stack swapaxes t tile transpose unflatten unsqueeze view _unsafe_view"
+    " numpy_T adjoint mT"
+)
+RESHAPING = _names("reshape view _unsafe_view unflatten pixel_unshuffle")
+PARTING = _names("chunk split split_with_sizes tensor_split unbind unsafe_chunk")
+REDUCING = _names(
+    "amax amin mean sum var std norm linalg_vector_norm logsumexp prod var_mean nansum"
+)
+POOLING = _names(
+    "avg_pool2d max_pool2d max_pool2d_with_indices adaptive_avg_pool2d adaptive_max_pool2d"
+    " upsample_bilinear2d upsample_nearest2d upsample_bicubic2d lp_pool2d"
+)
+ALONG = _names("softmax _softmax log_softmax _log_softmax cumsum cumprod logcumsumexp")
+
+
+@dataclass
+class Product:
+    """Multiplications whose number is the product of the lengths of some axes.
+
+    `times` of them for each place of the axes of `sizes`. `labels` are numbers (compact) of tensors
+    that take part, and which axis of `sizes` each of their axes is.
+    """
+
+    times: int
+    sizes: tuple[int, ...]
+    labels: list[tuple[Tensor, tuple[int, ...]]]
+
+
+class Operations:
+    """Numbers of the units in tensors, by the tensors' identities, and the rules that move them.
+
+    `stack` names the modules whose operations run.
+    """
+
+    def __init__(self) -> None:
+        self.ties = Ties()
+        self.numbers: dict[int, Tensor] = {}
+        self.products: list[Product] = []
+        self.stack: list[str] = []
+
+    def numbers_of(self, tensor: Tensor) -> Tensor | None:
+        """The numbers of a tensor, if it has any."""
+        return self.numbers.get(id(tensor))
+
+    def multiplied(
+        self,
+        times: int,
+        sizes: Sequence[int],
+        labels: Sequence[tuple[Tensor | None, tuple[int, ...]]],
+    ) -> None:
+        """Take note of multiplications, see `Product`."""
+        known = [(numbers, axes) for numbers, axes in labels if numbers is not None]
+        self.products.append(Product(times, tuple(sizes), known))
+
+    def _where(self) -> str:
+        return self.stack[-1] if self.stack else "the network"
+
+    def _rule(self, name: str) -> Callable[..., None] | None:
+        own = getattr(self, f"_do_{name}", None)
+        if own is not None:
+            return own
+        for names, rule in (
+            (ELEMENTWISE, self._elementwise),
+            (MOVING, self._moving),
+            (PARTING, self._parting),
+            (REDUCING, self._reducing),
+            (POOLING, self._pooling),
+            (ALONG, self._along),
+        ):
+            if name in names:
+                return rule
+        return None
+
+    def _set(self, tensor: Any, numbers: Tensor | None) -> None:
+        assert isinstance(tensor, Tensor)
+        if numbers is None or not bool(numbers.any()):
+            self.numbers.pop(id(tensor), None)
+        else:
+            self.numbers[id(tensor)] = numbers
+
+    def _labelled(self, tensor: Tensor) -> Labelled:
+        return tuple(tensor.shape), self.numbers_of(tensor)
+
+    def _full(self, tensor: Tensor) -> Tensor:
+        numbers = self.numbers_of(tensor)
+        if numbers is None:
+            return torch.zeros((), dtype=torch.int32).expand(tensor.shape)
+        return numbers.expand(tensor.shape)
+
+    def _unknown(self, name: str, given: Sequence[Tensor]) -> None:
+        for tensor in given:
+            if (numbers := self.numbers_of(tensor)) is not None:
+                self.ties.fix(numbers, f"{self._where()} does {name} with it, which is not known")
+
+    def _channels(self, numbers: Tensor | None, size: int, axis: int) -> Tensor:
+        """Numbers (size,) of a layer's channels; what differs along other axes has to stay."""
+        if numbers is None:
+            return torch.zeros(size, dtype=torch.int32)
+        others = [a for a in varying(numbers) if a != axis % numbers.ndim]
+        if others:
+            why = f"{self._where()} works across it"
+            self.ties.fix(numbers, why)
+            numbers = self.ties.merge(numbers, others, why)
+        return numbers.flatten().expand(size)
+
+    def _elementwise(self, _: str, __: Any, args: list[Any], kw: Any, out: Any) -> None:
+        parts = [self._labelled(t) for t in tree_leaves((args, kw)) if isinstance(t, Tensor)]
+        self._set(
+            out, self.ties.combine(parts, f"{self._where()} mixes it with what cannot be cut")
+        )
+
+    def _moving(self, name: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        def full(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return self._full(value)
+            return [full(v) for v in value] if isinstance(value, list | tuple) else value
+
+        if name in ("view", "_unsafe_view"):  # numbers spread over axes may need a copy
+            moved = self._full(args[0]).reshape(out.shape)
+        else:
+            moved = func(*[full(value) for value in args], **kw)
+        numbers = compact(moved)
+        if name in RESHAPING:
+            self.ties.split(numbers)
+        self._set(out, numbers)
+
+    def _do_view_as(self, _: str, __: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        numbers = compact(self._full(args[0]).reshape(out.shape))
+        self.ties.split(numbers)
+        self._set(out, numbers)
+
+    _do_reshape_as = _do_view_as
+
+    def _do_expand_as(self, _: str, __: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        self._set(out, compact(self._full(args[0]).expand(out.shape)))
+
+    def _parting(self, name: str, func: Any, args: list[Any], kw: Any, out: Any) -> None:
+        axis = kw.get("dim", args[-1] if name == "unbind" and len(args) > 1 else 0)
+        if name != "unbind" and len(args) > 2:
+            axis = args[2]
+        numbers = self.numbers_of(args[0])
+        assert numbers is not None
+        axis %= numbers.ndim
+        parts = [compact(part) for part in func(self._full(args[0]), *args[1:], **kw)]
+        if numbers.shape[axis] > 1:
+            # As many units must go from each part, so that they are parts of equal size again.
+            first = parts[0]
+            unequal = len({tensor.shape for tensor in out}) > 1
+            if unequal:
+                self.ties.fix(numbers, f"{self._where()} splits it into unequal parts")
+            for part in () if unequal else parts[1:]:
+                self.ties.tie(first, part)
+                for some in (first, part):
+                    self.ties.fix(some[(part == 0) ^ (first == 0)], "what it is beside has to stay")
+        for tensor, part in zip(out, parts, strict=True):
+            self._set(tensor, part)
+
+    def _do_select(self, _: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        numbers = self.numbers_of(args[0])
+        assert numbers is not None
+        self.ties.merge(numbers, [args[1] % numbers.ndim])
+        self._set(out, compact(func(self._full(args[0]), *args[1:], **kw)))
+
+    def _do_slice(self, _: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        numbers = self.numbers_of(args[0])
+        assert numbers is not None
+        axis = (args[1] if len(args) > 1 else 0) % numbers.ndim
+        if numbers.shape[axis] > 1 and out.shape != args[0].shape:
+            self.ties.fix(numbers, f"{self._where()} takes some of its channels by number")
+        self._set(out, compact(func(self._full(args[0]), *args[1:], **kw)))
+
+    def _do_index(self, _: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        numbers = self.numbers_of(args[0])
+        if numbers is None:  # one of the indices has numbers
+            return
+        places = list(args[1])
+        axes = [axis for axis, place in enumerate(places) if place is not None]
+        if any(isinstance(p, Tensor) and p.dtype in (torch.bool, torch.uint8) for p in places):
+            self._unknown("index", [args[0]])
+            return
+        numbers = self.ties.merge(numbers, axes, f"{self._where()} picks from it by number")
+        zeros = [None if p is None else torch.zeros(p.shape, dtype=torch.int64) for p in places]
+        self._set(out, compact(func(numbers.expand(args[0].shape), zeros)))
+
+    def _do_constant_pad_nd(self, name: str, _: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        numbers = self.numbers_of(args[0])
+        assert numbers is not None
+        grown = [a for a in varying(numbers) if args[0].shape[a] != out.shape[a]]
+        if not grown:
+            self._set(out, numbers)
+            return
+        mode = (args[2] if len(args) > 2 else kw.get("mode", "constant")) if name == "pad" else ""
+        if mode not in ("", "constant"):  # reflected channels
+            raise NotImplementedError(mode)
+        self._set(out, compact(torch.constant_pad_nd(self._full(args[0]), args[1], 0)))
+
+    _do_pad = _do_constant_pad_nd
+
+    def _reducing(self, name: str, _: Any, args: list[Any], kw: Any, out: Any) -> None:
+        x = args[0]
+        numbers = self.numbers_of(x)
+        assert numbers is not None
+        place = 2 if name in ("norm", "linalg_vector_norm") else 1
+        axes = kw.get("dim", args[place] if len(args) > place else None)
+        if axes is None or axes == []:
+            axes = list(range(x.ndim))
+        axes = [axes] if isinstance(axes, int) else list(axes)
+        axes = [axis % x.ndim for axis in axes]
+        numbers = self.ties.merge(numbers, axes, self._over())
+        for tensor in tree_leaves(out):
+            kept = tensor.ndim == x.ndim
+            shape = [n for axis, n in enumerate(numbers.shape) if kept or axis not in axes]
+            self._set(tensor, numbers.reshape(shape))
+
+    def _over(self) -> str:
+        return f"{self._where()} works over all units at once"
+
+    def _along(self, _: str, __: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        numbers = self.numbers_of(args[0])
+        assert numbers is not None
+        axis = kw.get("dim", args[1] if len(args) > 1 else -1)
+        self._set(out, self.ties.merge(numbers, [axis % numbers.ndim], self._over()))
+
+    def _do_layer_norm(self, _: str, __: Any, args: list[Any], kw: Any, out: Any) -> None:
+        numbers = self.numbers_of(args[0])
+        assert numbers is not None
+        axes = range(numbers.ndim - len(args[1]), numbers.ndim)
+        for tensor in tree_leaves(out)[:1]:
+            self._set(tensor, self.ties.merge(numbers, axes, self._over()))
+
+    _do_native_layer_norm = _do_rms_norm = _do_layer_norm
+
+    def _do_group_norm(self, _: str, __: Any, args: list[Any], kw: Any, out: Any) -> None:
+        numbers = self.numbers_of(args[0])
+        assert numbers is not None
+        axes = range(1, numbers.ndim)
+        for tensor in tree_leaves(out)[:1]:
+            self._set(tensor, self.ties.merge(numbers, axes, self._over()))
+
+    _do_native_group_norm = _do_instance_norm = _do_group_norm
+
+    def _pooling(self, _: str, __: Any, args: list[Any], kw: Any, out: Any) -> None:
+        numbers = self.numbers_of(args[0])
+        assert numbers is not None
+        axes = (numbers.ndim - 2, numbers.ndim - 1)
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self._set(tensor, self.ties.merge(numbers, axes, self._over()))
+
+    def _product(self, a: Tensor, b: Tensor, *more: Tensor) -> Tensor | None:
+        """Numbers of a matrix product (..., n, k) by (..., k, m), plus others that broadcast."""
+        (first, of_a), (second, of_b) = self._labelled(a), self._labelled(b)
+        why = f"{self._where()} multiplies it with what cannot be cut"
+        self._matrices(a.shape, of_a, b.shape, of_b)
+        if of_a is not None:
+            of_a = self.ties.merge(of_a, [of_a.ndim - 1], self._over())
+        if of_b is not None:
+            of_b = self.ties.merge(of_b, [of_b.ndim - 2], self._over())
+        parts = [((*first[:-1], 1), of_a), ((*second[:-2], 1, second[-1]), of_b)]
+        return self.ties.combine([*parts, *map(self._labelled, more)], why)
+
+    def _matrices(
+        self, a: Sequence[int], of_a: Tensor | None, b: Sequence[int], of_b: Tensor | None
+    ) -> None:
+        """Take note of a matrix product (..., n, k) by (..., k, m), whose first axes broadcast."""
+        batch = torch.broadcast_shapes(tuple(a[:-2]), tuple(b[:-2]))
+        depth = len(batch)
+        first = tuple(range(depth - len(a) + 2, depth))  # places of axes in (..., n, k, m)
+        second = tuple(range(depth - len(b) + 2, depth))
+        self.multiplied(
+            1,
+            (*batch, a[-2], a[-1], b[-1]),
+            [(of_a, (*first, depth, depth + 1)), (of_b, (*second, depth + 1, depth + 2))],
+        )
+
+    def _do_matmul(self, name: str, __: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        if args[0].ndim < 2 or args[1].ndim < 2:
+            self._unknown(name, args[:2])
+            return
+        self._set(out, self._product(args[0], args[1]))
+
+    _do_bmm = _do_mm = _do_matmul
+
+    def _do_baddbmm(self, _: str, __: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        self._set(out, self._product(args[1], args[2], args[0]))
+
+    _do_addmm = _do_baddbmm
+
+    def _do_scaled_dot_product_attention(
+        self, name: str, _: Any, args: list[Any], kw: Any, out: Tensor
+    ) -> None:
+        query, key, value = args[:3]
+        mask = kw.get("attn_mask", args[3] if len(args) > 3 else None)
+        over = self._over()
+        of_query, of_key, of_value = map(self.numbers_of, (query, key, value))
+        turned_shape = (*key.shape[:-2], key.shape[-1], key.shape[-2])
+        self._matrices(query.shape, of_query, turned_shape, None if of_key is None else of_key.mT)
+        of_scores = None if of_query is None else of_query[..., :1]
+        self._matrices((*query.shape[:-1], key.shape[-2]), of_scores, value.shape, of_value)
+
+        def merged(tensor: Tensor, axis: int) -> Tensor | None:
+            numbers = self.numbers_of(tensor)
+            return (
+                None if numbers is None else self.ties.merge(numbers, [numbers.ndim + axis], over)
+            )
+
+        turned = merged(key, -1)
+        parts: list[Labelled] = [
+            ((*query.shape[:-1], 1), merged(query, -1)),
+            ((*key.shape[:-2], 1, key.shape[-2]), None if turned is None else turned.mT),
+        ]
+        parts += [] if mask is None else [self._labelled(mask)]
+        why = f"{self._where()} attends to what cannot be cut"
+        scores = self.ties.combine(parts, why)
+        if scores is not None:
+            scores = self.ties.merge(scores, [scores.ndim - 1], over)
+        mixed: list[Labelled] = [
+            ((*query.shape[:-1], 1), scores),
+            ((*value.shape[:-2], 1, value.shape[-1]), merged(value, -2)),
+        ]
+        self._set(out, self.ties.combine(mixed, why))

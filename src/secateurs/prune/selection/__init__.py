@@ -1,0 +1,1 @@
+"""Selection rules: which units of a layer are kept."""

@@ -1,0 +1,1 @@
+"""Angles between activation vectors: all pairs, exactly, in tiles."""

@@ -1,0 +1,1 @@
+"""What layers receive and give: activations, input patches, gradients."""

@@ -1,0 +1,1 @@
+"""Removing units from modules, and the check that removal equals zeroing."""

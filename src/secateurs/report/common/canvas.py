@@ -1,0 +1,122 @@
+"""The common look of the figures: palette, base layout, text made safe for Plotly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+from secateurs.report.common.words import shorten
+
+# Okabe and Ito's palette, safe for the common kinds of colour blindness. Figures are built in
+# the light colours; the page's script swaps them by this table where the reader prefers dark.
+BEFORE = "#0072B2"
+AFTER = "#D55E00"
+TRAIN = "#0073B3"
+VAL = "#CC79A7"
+TEST = "#009E73"
+INK = "#1F262D"
+MUTED = "#5B6670"
+FAINT = "#B9C1C9"
+GRID = "#E4E7EA"
+SURFACE = "#FFFFFF"
+SHADE = "#EEF1F3"
+SCALE = ("#F3F6F8", "#5FA3CF", "#004B7A")
+
+DARK = {
+    BEFORE: "#56B4E9",
+    AFTER: "#E69F00",
+    TRAIN: "#57B5EA",
+    VAL: "#CC79A8",
+    TEST: "#00B584",
+    INK: "#E8ECEF",
+    MUTED: "#A4AFB9",
+    FAINT: "#4C5762",
+    GRID: "#2B333B",
+    SURFACE: "#1A1F24",
+    SHADE: "#232A31",
+    SCALE[0]: "#20272E",
+    SCALE[1]: "#265F87",
+    SCALE[2]: "#A5DAF7",
+}
+
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One drawing: a Plotly figure, a short title, and the text that stands in for it."""
+
+    figure: go.Figure
+    title: str
+    label: str
+
+
+def safe(text: str) -> str:
+    """`text` with Plotly's own markup switched off: it reads a few HTML tags in every label.
+
+    >>> safe("<b>A&B</b>")
+    '&lt;b&gt;A&amp;B&lt;/b&gt;'
+    """
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def base(
+    height_px: int, *, x_title: str = "", y_title: str = "", legend: bool = False
+) -> go.Figure:
+    """An empty figure on a transparent ground, its height fixed and its width left to the page."""
+    figure = go.Figure()
+    title = {"color": MUTED, "size": 13}
+    axis: dict[str, Any] = {
+        "automargin": True,
+        "gridcolor": GRID,
+        "linecolor": FAINT,
+        "zeroline": False,
+        "tickfont": {"color": MUTED},
+        "ticklabelstandoff": 6,
+        "ticks": "",
+    }
+    figure.update_layout(
+        template="none",
+        height=height_px,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": FONT, "size": 13, "color": INK},
+        margin={"l": 8, "r": 20, "t": 40 if legend else 14, "b": 8},
+        showlegend=legend,
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": 1,
+            "yanchor": "bottom",
+            "yref": "paper",
+            "bgcolor": "rgba(0,0,0,0)",
+            "font": {"color": INK},
+        },
+        hoverlabel={
+            "bgcolor": SURFACE,
+            "bordercolor": FAINT,
+            "font": {"color": INK, "family": FONT},
+            "align": "left",
+        },
+        xaxis={**axis, "title": {"text": x_title, "font": title, "standoff": 10}},
+        yaxis={**axis, "title": {"text": y_title, "font": title, "standoff": 10}},
+    )
+    return figure
+
+
+def rows_axis(figure: go.Figure, names: list[str], *, limit: int = 18) -> None:
+    """Label the y axis with one row a name, the first on top; positions are 0..n-1.
+
+    Positions rather than categories: Plotly would read names such as "1" or "2020-01-01" as
+    numbers or dates, and would merge two names that are shortened to the same text.
+    """
+    figure.update_yaxes(
+        tickvals=list(range(len(names))),
+        ticktext=[safe(shorten(name, limit)) for name in names],
+        range=[len(names) - 0.5, -0.5],
+        showgrid=False,
+        tickfont={"color": INK},
+    )

@@ -1,0 +1,149 @@
+"""The page of a grid: one self-contained HTML file with its heat maps, figures and numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from secateurs.errors import InputError
+from secateurs.report.common import words
+from secateurs.report.common.canvas import Plot
+from secateurs.report.common.panel import Panel
+from secateurs.report.common.render import render_page, write_page
+from secateurs.report.common.summary_values import Record
+from secateurs.report.common.tables import Table
+from secateurs.report.common.words import degrees, integer, percent, percent_interval
+from secateurs.report.grid import figures
+from secateurs.report.grid import words as grid_words
+
+SCHEMA = 1
+NAME = "grid.html"
+
+
+def write_grid_page(grid: Record, directory: Path) -> Path:
+    """Write the page of a grid (what `grid.json` holds) to `directory`/grid.html.
+
+    The file is written whole or not at all and loads nothing from anywhere. Raises InputError
+    when the grid is of another schema or the page cannot be written.
+    """
+    if grid.get("schema") != SCHEMA:
+        raise InputError(f"grid: schema is {grid.get('schema')!r}, expected {SCHEMA}")
+    return write_page(directory / NAME, render_grid(grid))
+
+
+def render_grid(grid: Record) -> str:
+    """The page as text."""
+    blocks = {panel.key: panel for panel in (_maps(grid), _trade_off(grid), _means(grid))}
+    colours = figures.angle_colours(len(grid["settings"]["angles_deg"])) + figures.angle_colours(3)
+    return render_page(
+        "grid.html.j2",
+        blocks.values(),
+        {
+            "grid": grid,
+            "headline": grid_words.headline(grid),
+            "standfirst": grid_words.standfirst(grid),
+            "tiles": grid_words.tiles(grid),
+            "cautions": grid_words.cautions(grid),
+            "command": grid_words.command(grid),
+            "blocks": blocks,
+            "record": _record(grid),
+            "words": words,
+        },
+        colours=dict(colours),
+    )
+
+
+def _maps(grid: Record) -> Panel:
+    caption = grid_words.map_caption(grid)
+    side = grid["evaluated"]["side"]
+    order = "rows are norm thresholds, columns angles"
+    plots = (
+        Plot(
+            figures.accuracy_map(grid),
+            f"{side.capitalize()} accuracy",
+            f"Heat map of {side} accuracy, {order}. {caption}",
+        ),
+        Plot(
+            figures.removed_map(grid),
+            "Units removed",
+            f"Heat map of the units removed, {order}. {caption}",
+        ),
+    )
+    return Panel("cells", "All cells", caption, plots, (_cells_table(grid),), wide=False)
+
+
+def _trade_off(grid: Record) -> Panel:
+    caption = grid_words.trade_caption(grid)
+    plot = Plot(figures.trade_off(grid), "", f"Scatter plot, one mark a cell. {caption}")
+    return Panel("trade", "Accuracy against units removed", caption, (plot,))
+
+
+def _means(grid: Record) -> Panel:
+    caption = grid_words.means_caption(grid)
+    plots = (
+        Plot(
+            figures.means(grid, "accuracy", "accuracy_mean", fraction=True),
+            "Mean accuracy",
+            f"Mean accuracy by angle. {caption}",
+        ),
+        Plot(
+            figures.means(grid, "num_removed", "num_removed_mean", fraction=False),
+            "Mean number of units removed",
+            f"Mean number of units removed, by angle. {caption}",
+        ),
+    )
+    title = "By angle: the paper's figure 3 and table 3"
+    return Panel("means", title, caption, plots, (_means_table(grid),), wide=False)
+
+
+def _cells_table(grid: Record) -> Table:
+    rows = [
+        (
+            degrees(cell["low_deg"]),
+            f"{cell['norm_std']:g}",
+            integer(cell["num_candidates"]),
+            integer(cell["num_removed"]),
+            integer(cell["num_kept"]),
+            integer(cell["num_parameters"]),
+            "every unit would go"
+            if cell["accuracy"] is None
+            else percent_interval(cell["accuracy"], cell["accuracy_low"], cell["accuracy_high"]),
+        )
+        for cell in grid["cells"]
+    ]
+    columns = ("angle", "norm threshold", "candidates", "removed", "kept", "parameters")
+    return Table("Every cell", (*columns, "accuracy (95% interval)"), tuple(rows))
+
+
+def _means_table(grid: Record) -> Table:
+    rows = [
+        (degrees(row["low_deg"]), percent(row["accuracy_mean"]), f"{row['num_removed_mean']:,.1f}")
+        for row in grid["by_angle"]
+    ]
+    return Table("Means by angle", ("angle", "accuracy", "units removed"), tuple(rows))
+
+
+def _record(grid: Record) -> list[tuple[str, list[tuple[str, str]]]]:
+    """What made these numbers: settings, data, versions, time."""
+    counts = grid["split"]["counts"]
+    data = {
+        "images": grid["data"]["name"],
+        "split": f"{grid['split']['rule']} ({counts['train']}/{counts['val']}/{counts['test']})",
+        "model": f"{grid['model']['name']} ({grid['model']['backbone']})",
+        "model sha256": grid["identity"]["model"][:16],
+    }
+    groups: list[tuple[str, dict[str, Any]]] = [
+        ("Settings", grid["settings"]),
+        ("Data and model", data),
+        ("Versions", grid["versions"]),
+        ("Time", {key: words.seconds(value) for key, value in grid["timing"].items()}),
+    ]
+    return [(title, [(k, _plain(v)) for k, v in pairs.items()]) for title, pairs in groups]
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, list):
+        return ", ".join(f"{item:g}" for item in value)
+    return str(value)

@@ -1,0 +1,1 @@
+"""The page of a network pruned as a whole."""

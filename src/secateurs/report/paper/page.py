@@ -1,0 +1,231 @@
+"""The page of a run of the paper: each published number beside ours, then what is beyond it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from secateurs.errors import InputError
+from secateurs.files import read_json
+from secateurs.report.common import words
+from secateurs.report.common.baseline import FEW_IMAGES, balanced, majority
+from secateurs.report.common.render import render_page, write_page
+from secateurs.report.common.summary_values import Record, depth_rows, random_frozen
+from secateurs.report.common.words import integer, percent, percent_interval, plural
+from secateurs.report.paper import beyond, panels
+from secateurs.shape import Maybe, check_shape
+from secateurs.study.paper.published_numbers import published
+
+NAME = "paper.html"
+SCHEMA = 1
+PARTS = (
+    *("plan", "data", "split", "weights", "table1", "table2", "table3", "cells", "counted"),
+    *("sweep", "best", "search", "grid", "readings", "beyond", "published_grid", "files"),
+)
+_OBJECTS = (
+    *("plan", "data", "split", "weights", "table3", "counted", "best", "grid", "readings"),
+    *("beyond", "files", "published_grid"),
+)
+_KIND: dict[str, Any] = {
+    **dict.fromkeys(_OBJECTS, dict),
+    **{key: [dict] for key in ("table1", "table2", "cells", "sweep")},
+    "search": Maybe(dict),
+}
+QUIRKS = {
+    "first_epoch_dropout": "dropout active in the first epoch alone",
+    "choose_on_test": "the best network chosen on test",
+    "noisy_activations": "activations taken with dropout and new views in each cell",
+}
+
+
+def load_paper(directory: Path) -> Record:
+    """What `directory`/paper.json holds.
+
+    Raises InputError when it is missing, broken, of another schema, or lacks a part.
+    """
+    path = directory / "paper.json"
+    if not path.exists():
+        raise InputError(
+            f"{directory}: no paper.json here; give the --out directory of a finished run"
+        )
+    answer = read_json(path)
+    if not isinstance(answer, dict):
+        raise InputError(f"{path}: not a run of the paper")
+    if answer.get("schema") != SCHEMA:
+        raise InputError(
+            f"{path}: schema is {answer.get('schema')!r}, expected {SCHEMA}; run secateurs paper "
+            "again in a new directory"
+        )
+    missing = sorted(set(PARTS) - answer.keys())
+    if missing:
+        raise InputError(f"{path}: lacks {', '.join(missing)}")
+    return check_shape(answer, _KIND, where=str(path))
+
+
+def write_paper_page(answer: Record, directory: Path) -> Path:
+    """Write the page of a run (what `paper.json` holds) to `directory`/paper.html.
+
+    The file is written whole or not at all and loads nothing from anywhere. Raises InputError when
+    the run is of another schema or the page cannot be written.
+    """
+    if answer.get("schema") != SCHEMA:
+        raise InputError(f"paper: schema is {answer.get('schema')!r}, expected {SCHEMA}")
+    return write_page(directory / NAME, render_paper(answer))
+
+
+def render_paper(answer: Record) -> str:
+    """The page as text."""
+    first = [
+        panels.table1(answer),
+        *panels.search(answer),
+        panels.table2(answer),
+        panels.table3(answer),
+        panels.grid(answer),
+        panels.readings(answer),
+    ]
+    second = [
+        *beyond.apart(answer),
+        beyond.choices(answer),
+        beyond.compensation(answer),
+        beyond.smallest(answer),
+    ]
+    return render_page(
+        "paper.html.j2",
+        (*first, *second),
+        {
+            "paper": answer,
+            "headline": headline(answer),
+            "standfirst": standfirst(answer),
+            "tiles": _tiles(answer),
+            "cautions": cautions(answer),
+            "first": first,
+            "second": second,
+        },
+    )
+
+
+def headline(answer: Record) -> str:
+    """What came, in a sentence."""
+    counted = answer["counted"]
+    if not answer["data"]["is_sfew"]:
+        best = answer["best"]["test"]["accuracy"]
+        return (
+            f"The paper's protocol reaches {percent(best)} on the test images of "
+            f"{answer['data']['name']}; its own frames gave 50%."
+        )
+    return (
+        f"{counted['inside']} of the paper's numbers lie inside our intervals, "
+        f"{counted['outside']} outside; {counted['not comparable']} cannot be compared."
+    )
+
+
+def standfirst(answer: Record) -> str:
+    """How it was run."""
+    plan, split = answer["plan"], answer["split"]["counts"]
+    quirks = [text for name, text in QUIRKS.items() if plan[name]]
+    return (
+        f"{plural(plan['runs'], 'run')} of {plural(plan['epochs'], 'full-batch epoch')} at each "
+        f"depth on {split['train']} images; {split['val']} for validation and {split['test']} for "
+        f"test. {answer['weights']['sentence'].capitalize()}."
+        + (f" As in the published program: {words.listed(quirks)}." if quirks else "")
+    )
+
+
+def cautions(answer: Record) -> list[str]:
+    """What a reader has to know before relying on the numbers."""
+    found: list[str] = []
+    if not answer["data"]["is_sfew"]:
+        found.append(
+            "These are not the paper's frames: published numbers stand beside ours for "
+            "orientation, and none of them can be confirmed or refuted here."
+        )
+    if answer["best"]["on"] == "test":
+        found.append(
+            "The best network was chosen by its test accuracy, as the paper did: what it scores "
+            "there promises too much."
+        )
+    random = {row["depth"]: random_frozen(answer, row) for row in depth_rows(answer)}
+    random = {depth: names for depth, names in random.items() if names}
+    if random:
+        names = list(dict.fromkeys(name for group in random.values() for name in group))
+        found.append(
+            f"Depth {words.runs_of(list(random))} {'freezes' if len(random) == 1 else 'freeze'} "
+            f"{words.some(names)} with random weights, because no pretrained weights were loaded "
+            "for them: this is not what the paper's network reaches there."
+        )
+    tested = answer["best"]["test"]["num_images"]
+    if tested < FEW_IMAGES:
+        found.append(f"Only {plural(tested, 'test image')}: an accuracy on so few says little.")
+    same = answer["split"]["leakage"]["same_group"]
+    if same:
+        share = same / answer["split"]["counts"]["test"]
+        found.append(
+            f"{percent(share, digits=0)} of the test images share a film (or sender, or person) "
+            "with a training image: the second part keeps them apart."
+        )
+    return found
+
+
+def paper_words(answer: Record) -> str:
+    """The run for people who read a terminal."""
+    lines = [headline(answer), "test accuracy over frozen layers, published and ours:"]
+    for row in answer["table1"]:
+        theirs = "–" if row["published"] is None else percent(row["published"])
+        ours = percent_interval(row["ours"], row["low"], row["high"])
+        lines.append(f"  {row['what']:<22} {theirs:>6}   {ours:<22} {row['verdict']}")
+    test = answer["best"]["test"]
+    lines.append(
+        f"best: balanced accuracy {percent(balanced(test))}; always answering the largest class "
+        f"gives {percent(majority(test))}"
+    )
+    rows = answer["beyond"]["smallest"]["rows"]
+    lines.append("smallest networks that lose nothing on validation:")
+    lines += [
+        f"  {row['what']:<22} {percent(row['fraction'])} of the parameters, test "
+        f"{percent(row['test']['accuracy'])}"
+        for row in rows
+    ]
+    apart = answer["beyond"]["apart"]
+    if apart:
+        lines.append(
+            f"films kept apart: test {percent(apart['chosen']['test']['accuracy'])} "
+            f"at {apart['chosen']['depth']} frozen layers"
+        )
+    return "\n".join(lines)
+
+
+def _tiles(answer: Record) -> list[tuple[str, str, str]]:
+    best, apart = answer["best"], answer["beyond"]["apart"]
+    unpruned, *cut = answer["beyond"]["smallest"]["rows"]
+    fc7 = cut[0]["kept"] or {}
+    tiles = [
+        (
+            "Best network",
+            percent(best["test"]["accuracy"]),
+            f"published {percent(published()['table2']['accuracy'] / 100)}; "
+            f"{best['depth']} frozen layers, chosen on {best['on']}; balanced "
+            f"{percent(balanced(best['test']))}; always answering the largest class gives "
+            f"{percent(majority(best['test']))}",
+        ),
+        (
+            "Left of fc7 without loss",
+            integer(next(iter(fc7.values()), None)),
+            f"of {integer(answer['grid']['num_units'])} neurons; the paper removed 292",
+        ),
+        (
+            "Whole network without loss",
+            percent(cut[-1]["fraction"]),
+            f"of the parameters; test {percent(cut[-1]['test']['accuracy'])}, "
+            f"{percent(unpruned['test']['accuracy'])} unpruned",
+        ),
+    ]
+    if apart:
+        chosen = apart["chosen"]
+        tiles.append(
+            (
+                "Films kept apart",
+                percent(chosen["test"]["accuracy"]),
+                f"on test, with {chosen['depth']} frozen layers chosen on validation",
+            )
+        )
+    return tiles

@@ -1,0 +1,186 @@
+"""One sentence under each figure, computed from the numbers that it shows."""
+
+from __future__ import annotations
+
+from secateurs.report.common.angle_words import histogram_words
+from secateurs.report.common.summary_values import (
+    Outcome,
+    Record,
+    chosen_row,
+    chosen_trial,
+    depth_rows,
+    is_scratch,
+    random_frozen,
+    scratch_row,
+    trial_name,
+)
+from secateurs.report.common.words import (
+    count,
+    degrees,
+    integer,
+    interval,
+    listed,
+    percent,
+    plural,
+    runs_of,
+    share,
+    size,
+    some,
+)
+
+
+def data_caption(results: Record) -> str:
+    """How the images are spread over classes and sides."""
+    counts = results["split"]["counts"]
+    totals = results["data"]["per_class"]
+    named = list(zip(totals, results["data"]["classes"], strict=True))
+    text = (
+        f"{integer(counts['train'])} images train the network, {integer(counts['val'])} choose "
+        f"it, {integer(counts['test'])} test it"
+    )
+    if not named:
+        return text + "."
+    few, many = min(named)[0], max(named)[0]
+    if few == many:
+        return f"{text}; every class has {plural(few, 'image')}."
+    smallest = listed([name for total, name in named if total == few])
+    return (
+        f"{text}; the smallest class, {smallest}, has {integer(few)}, the largest {integer(many)}."
+    )
+
+
+def sweep_caption(results: Record) -> str:
+    """Which depth does best, which was chosen, and where the baseline lies."""
+    rows = [row for row in depth_rows(results) if row["val_accuracy_mean"] is not None]
+    scratch, chosen = scratch_row(results), chosen_row(results)
+    if not rows:
+        return "No depth was tried with a result."
+    best = max(rows, key=lambda row: row["val_accuracy_mean"])
+    mean = f"{percent(best['val_accuracy_mean'])} over {plural(best['num_runs'], 'run')}"
+    if len(rows) > 1:
+        text = f"{_frozen(best)} gives the highest mean validation accuracy, {mean}"
+    else:
+        text = f"{_frozen(best)} gives a mean validation accuracy of {mean}"
+    if chosen and chosen is not best and chosen["val_accuracy_mean"] is not None:
+        name = "scratch" if is_scratch(chosen) else f"depth {chosen['depth']}"
+        text += f"; {name} was chosen, at {percent(chosen['val_accuracy_mean'])}"
+    if scratch and scratch["val_accuracy_mean"] is not None:
+        text += f"; training from scratch reaches {percent(scratch['val_accuracy_mean'])}"
+    if not interval(best["val_accuracy_low"], best["val_accuracy_high"]):
+        text += "; a single run gives no interval"
+    return f"{text}.{_random_words(results)}"
+
+
+def _random_words(results: Record) -> str:
+    """Which depths freeze layers with random weights, and how the figure marks them."""
+    found = {row["depth"]: random_frozen(results, row) for row in depth_rows(results)}
+    found = {depth: names for depth, names in found.items() if names}
+    if not found:
+        return ""
+    depths = f"Depth {runs_of(list(found))} {'freezes' if len(found) == 1 else 'freeze'}"
+    names = list(dict.fromkeys(name for group in found.values() for name in group))
+    return (
+        f" {depths} {some(names)} with random weights, because no pretrained weights were loaded "
+        "for them (marked by a cross): this is not what that depth reaches with pretrained weights."
+    )
+
+
+def _frozen(row: Record) -> str:
+    return f"Freezing {plural(row['depth'], 'layer')}" if row["depth"] else "Freezing nothing"
+
+
+def curves_caption(results: Record) -> str:
+    """When the chosen trial was at its best and where it stood at the end."""
+    trial = chosen_trial(results)
+    assert trial is not None
+    assert trial["curve"]
+    last = trial["curve"][-1]
+    text = f"{trial_name(trial).capitalize()}"
+    if trial["best_epoch"] is not None:
+        best = f"epoch {trial['best_epoch'] + 1} of {trial['epochs_run']}"
+        text += f" was best in {best}, with {percent(trial['val_accuracy'])} on validation"
+    gap = f"{percent(last['train_accuracy'])} on training and {percent(last['val_accuracy'])}"
+    return f"{text}; it ended at {gap} on validation images."
+
+
+def confusion_caption(found: Outcome, classes: list[str]) -> str:
+    """The commonest confusion before and after."""
+    first = _worst(found.before, classes)
+    text = f"On the {integer(found.before['num_images'])} {found.side} images the commonest mistake"
+    if found.after is None:
+        return f"{text} is {first}."
+    then = _worst(found.after, classes)
+    if first == then:
+        return f"{text} is the same before and after pruning: {first}."
+    return f"{text} before pruning is {first}; after, {then}."
+
+
+def _worst(evaluation: Record, classes: list[str]) -> str:
+    cells = [
+        (value, true, answer)
+        for true, row in zip(classes, evaluation["confusion"], strict=True)
+        for answer, value in zip(classes, row, strict=True)
+        if true != answer
+    ]
+    value, true, answer = max(cells, key=lambda cell: cell[0], default=(0, "", ""))
+    return f"{true} taken for {answer} ({plural(value, 'time')})" if value else "none at all"
+
+
+def scores_caption(found: Outcome) -> str:
+    """The best and the worst recall, and where pruning moved recall most."""
+    known = [score for score in found.before["per_class"] if score["recall"] is not None]
+    if not known:
+        return "No class has an image here, so there is no recall."
+    best = max(known, key=lambda score: score["recall"])
+    worst = min(known, key=lambda score: score["recall"])
+    text = (
+        f"{best['class']} is found most often ({percent(best['recall'], digits=0)}), "
+        f"{worst['class']} least ({percent(worst['recall'], digits=0)})"
+    )
+    if found.after is None:
+        return text + "."
+    pairs = zip(found.before["per_class"], found.after["per_class"], strict=True)
+    moves = [
+        (abs(then["recall"] - first["recall"]), first, then)
+        for first, then in pairs
+        if first["recall"] is not None and then["recall"] is not None
+    ]
+    largest, first, then = max(moves, key=lambda move: move[0])
+    if not largest:
+        return f"{text}; pruning changed the recall of no class."
+    moved = f"{percent(first['recall'], digits=0)} to {percent(then['recall'], digits=0)}"
+    return f"{text}; pruning moved the recall of {first['class']} most, from {moved}."
+
+
+def angles_caption(results: Record, layer: Record) -> str:
+    """How the angles lie, and what was cut."""
+    median = (layer["angle_deg_quantiles"] or {}).get("p50")
+    kept = (
+        f"{integer(layer['num_kept'])} of {integer(layer['num_units'])} units of "
+        f"{layer['layer']} were kept"
+    )
+    low = results["pruned"]["low_deg"]
+    text = kept
+    if median is not None:
+        text = f"Half of the pairs of units are closer than {degrees(round(median, 1))}; {kept}"
+    if low is not None:
+        text += f"; a pair below {degrees(low)} points the same way"
+    if layer["num_dead"]:
+        text += f"; {plural(layer['num_dead'], 'unit')} never fired"
+    return f"{text}. {histogram_words(layer, results['pruned']['rule'])}"
+
+
+def cost_caption(results: Record) -> str:
+    """What is left of parameters, operations and file."""
+    before, after = results["cost"]["before"], results["cost"]["after"]
+    names = (
+        ("num_parameters", "parameters", count),
+        ("macs", "multiply-accumulates", count),
+        ("file_bytes", "file", size),
+    )
+    parts = [
+        f"{share(after[key] / before[key])} of the {name} ({text(after[key])})"
+        for key, name, text in names
+        if before[key] and after[key] is not None
+    ]
+    return f"After pruning {listed(parts)} are left." if parts else "The costs are not known."

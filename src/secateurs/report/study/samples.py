@@ -1,0 +1,114 @@
+"""Sample predictions with their thumbnails, carried inside the page."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+
+from secateurs.files import read_regular
+from secateurs.report.common.summary_values import Record
+from secateurs.report.common.words import percent
+
+MAX_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the network said of one image."""
+
+    when: str
+    label: str
+    probability: str
+    right: bool
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its true label and the answers before and after pruning."""
+
+    name: str
+    true: str
+    answers: tuple[Answer, ...]
+    source: str  # a data: address, or empty when the thumbnail cannot be shown
+
+    @property
+    def state(self) -> str:
+        """Words for the page's filter: "wrong" if the last answer is, "changed" if they differ."""
+        words = ["wrong"] if self.answers and not self.answers[-1].right else []
+        labels = {answer.label for answer in self.answers}
+        return " ".join([*words, *(["changed"] if len(labels) > 1 else [])])
+
+
+def read_samples(results: Record, study_dir: Path) -> list[Sample]:
+    """The samples of `results` with thumbnails read from below `study_dir`."""
+    return [
+        Sample(
+            name=entry["name"],
+            true=entry["true"],
+            answers=tuple(
+                Answer(
+                    when,
+                    entry[when]["label"],
+                    percent(entry[when]["probability"], digits=0),
+                    entry[when]["label"] == entry["true"],
+                )
+                for when in ("before", "after")
+                if entry[when]
+            ),
+            source=thumbnail(study_dir, entry["thumbnail"]),
+        )
+        for entry in results["samples"] or []
+    ]
+
+
+def thumbnail(study_dir: Path, name: str | None) -> str:
+    """A picture below `study_dir` as a data: address; empty when it cannot be shown.
+
+    Only JPEG, PNG and WebP files up to 1 MB that lie below the directory are taken: the name
+    comes from a file, and a page is handed on to others.
+    """
+    if not name:
+        return ""
+    try:
+        path = (study_dir / name).resolve()
+        if not path.is_relative_to(study_dir.resolve()) or path.stat().st_size > MAX_BYTES:
+            return ""
+        content = read_regular(path, max_bytes=MAX_BYTES)
+    except (OSError, ValueError):
+        return ""
+    kind = _kind(content)
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}" if kind else ""
+
+
+def _kind(content: bytes) -> str:
+    """The media type by the first bytes, empty for anything that is not a known picture."""
+    if content.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    return "image/webp" if content[:4] == b"RIFF" and content[8:12] == b"WEBP" else ""
+
+
+def samples_sentence(samples: list[Sample]) -> str:
+    """What the samples show, in numbers; they are a sample and prove nothing."""
+    if not samples:
+        return "This study kept no sample predictions."
+    wrong = sum("wrong" in sample.state for sample in samples)
+    changed = sum("changed" in sample.state for sample in samples)
+    two = any(len(sample.answers) > 1 for sample in samples)
+    text = f"{wrong} of these {len(samples)} examples are answered wrongly"
+    if two:
+        text += " after pruning, and pruning changed "
+        text += f"the answer of {changed}" if changed else "no answer"
+    return text + "."
+
+
+def samples_absence(samples: list[Sample]) -> str:
+    """That the pictures of the samples are not at hand, when not one is; else nothing."""
+    if not samples or any(sample.source for sample in samples):
+        return ""
+    return (
+        "Not one of the pictures is at hand: the study's folder thumbnails is missing. "
+        "The answers are below all the same."
+    )

@@ -1,0 +1,199 @@
+"""The first screen: headline, the few numbers that matter, and what to beware of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from secateurs.report.common.summary_values import (
+    Outcome,
+    Record,
+    chosen_row,
+    depth_rows,
+    headline_latency,
+    is_faster,
+    is_scratch,
+    latency_name,
+    num_right,
+    outcome,
+)
+from secateurs.report.common.words import (
+    change,
+    count,
+    integer,
+    listed,
+    milliseconds,
+    percent_interval,
+    plural,
+    proper,
+    runs_of,
+    share,
+    size,
+    time_change,
+)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number of the first screen: before, after, and what it means."""
+
+    title: str
+    before: str
+    after: str = ""
+    note: str = ""
+    ratio: float | None = None  # after / before, for the bar
+
+
+@dataclass(frozen=True)
+class Span:
+    """A fraction with its interval, for the small drawing beside the accuracy."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+
+
+def headline(results: Record) -> str:
+    """The study in one sentence, as far as it went."""
+    found, name = outcome(results), results["data"]["name"]
+    if found is None:
+        return f"{name}: no model was chosen yet"
+    right, total = num_right(found.before), found.before["num_images"]
+    text = f"{integer(right)} of {integer(total)} {found.side} images right"
+    if ends_with_choice(results):
+        return f"Freeze {plural(results['recommendation']['depth'], 'layer')}: {text}"
+    if found.after is None:
+        return f"{text}; nothing was pruned" if not results["pruned"] else text
+    cut = listed([_cut(layer) for layer in results["pruned"]["layers"] if layer["num_units"]])
+    after = num_right(found.after)
+    answer = "still " if after == right else ""
+    return f"{text}; {answer}{integer(after)} after {f'cutting {cut}' if cut else 'pruning'}"
+
+
+def _cut(layer: Record) -> str:
+    cut = 1 - layer["num_kept"] / layer["num_units"]
+    return f"{share(cut)} of {layer['layer']}"
+
+
+def advice(results: Record) -> list[str]:
+    """What is to be said of the recommended depth beside the reason for the choice."""
+    found = results["recommendation"]
+    if not found:
+        return []
+    cost = (found.get("timing") or {}).get("sentence")
+    return [*found["sentences"][1:], *([cost] if cost else [])]
+
+
+def ends_with_choice(results: Record) -> bool:
+    """Whether this is a sweep: a depth is recommended and nothing further was asked for."""
+    return bool(results["recommendation"]) and not results["pruned"] and not results["cost"]
+
+
+def standfirst(results: Record) -> str:
+    """What was done, in a sentence or two under the headline."""
+    config, data = results["config"], results["data"]
+    backbone = proper(str(config.get("backbone", "A network")))
+    text = (
+        f"{backbone} fine-tuned on {plural(data['num_images'], 'image')} of "
+        f"{plural(len(data['classes']), 'class', 'classes')} ({data['name']}), "
+        f"split: {results['split']['rule']}."
+    )
+    return f"{text} Weights: {results['weights']['sentence'].rstrip('.')}."
+
+
+def tiles(results: Record) -> list[Tile]:
+    """Depth, parameters, file size and latency; accuracy has a drawing of its own."""
+    shown = [_depth_tile(results)] if results["chosen"] else []
+    cost = results["cost"]
+    if cost:
+        for key, title, text in (
+            ("num_parameters", "Parameters", count),
+            ("file_bytes", "Model file", size),
+        ):
+            before, after = cost["before"][key], (cost["after"] or {}).get(key)
+            shown.append(_pair_tile(title, before, after, text))
+    row = headline_latency(results)
+    if row:
+        before = row["before_ms"]["median"]
+        after = row["after_ms"]["median"] if row["after_ms"] else None
+        tile = _pair_tile("Latency", before, after, milliseconds)
+        speed = time_change(before, after) if tile.note else ""
+        if speed and before and after and after < before and not is_faster(row):
+            speed = "not measurably faster"
+        where = f"{latency_name(row)}, batch {integer(row['batch'])}"
+        shown.append(
+            Tile(tile.title, tile.before, tile.after, f"{speed}; {where}".lstrip("; "), tile.ratio)
+        )
+    return shown
+
+
+def _depth_tile(results: Record) -> Tile:
+    chosen, row = results["chosen"], chosen_row(results)
+    found = results["recommendation"]
+    title = "Recommended depth" if found and found["depth"] == chosen["depth"] else "Chosen depth"
+    if row and is_scratch(row):
+        return Tile("Chosen depth", "scratch", note="random weights, every layer trained")
+    tried = runs_of([entry["depth"] for entry in depth_rows(results)])
+    layers = num_layers(results)
+    parts = [
+        f"{chosen['depth']} of {plural(layers, 'layer')} frozen"
+        if layers
+        else plural(chosen["depth"], "frozen layer"),
+        f"depths {tried} tried" if tried else "",
+    ]
+    return Tile(title, str(chosen["depth"]), note="; ".join(filter(None, parts)))
+
+
+def num_layers(results: Record) -> int | None:
+    """How many weighted layers the network has, the head included, if the weights say."""
+    weights, chosen = results["weights"], results["chosen"]
+    total = len(weights["loaded"]) + len(weights["fresh"])
+    return total if chosen and total > chosen["depth"] else None
+
+
+def _pair_tile(title: str, before: float | None, after: float | None, text: object) -> Tile:
+    assert callable(text)
+    if after is None or before is None:
+        return Tile(title, str(text(before)))
+    ratio = after / before if before else None
+    return Tile(title, str(text(before)), str(text(after)), change(before, after), ratio)
+
+
+def accuracy_lines(found: Outcome) -> list[tuple[str, str]]:
+    """What to say of the accuracy before, and after if something was pruned."""
+    lines = [("before", found.before), ("after", found.after)]
+    return [
+        (
+            name,
+            percent_interval(
+                evaluation["accuracy"], evaluation["accuracy_low"], evaluation["accuracy_high"]
+            ),
+        )
+        for name, evaluation in lines
+        if evaluation
+    ]
+
+
+def accuracy_spans(found: Outcome) -> list[Span]:
+    """Accuracy with interval before and after, as far as both bounds are known."""
+    keys = ("accuracy", "accuracy_low", "accuracy_high")
+    lines = [("before", found.before), ("after", found.after)]
+    return [
+        Span(name, *(evaluation[key] for key in keys))
+        for name, evaluation in lines
+        if evaluation and all(evaluation[key] is not None for key in keys)
+    ]
+
+
+def accuracy_note(found: Outcome) -> str:
+    """How the two accuracies differ, in images, and how large an image weighs."""
+    total = found.before["num_images"]
+    held = f"on {plural(total, f'{found.side} image')}, with 95% intervals"
+    if found.after is None:
+        return held
+    moved = num_right(found.after) - num_right(found.before)
+    if moved == 0:
+        return f"{held}; as many right after pruning as before"
+    more = "more" if moved > 0 else "fewer"
+    points = f"{100 * abs(moved) / total:.1f}"
+    return f"{held}; {plural(abs(moved), 'image')} {more} right after pruning ({points} points)"

@@ -1,0 +1,1 @@
+"""The founding paper's protocol, and its published numbers beside ours."""

@@ -1,0 +1,118 @@
+"""Trials with their test accuracy, and the best network as the paper chooses it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+
+from secateurs.fit.cache import PrefixCache
+from secateurs.progress import SILENT, Progress
+from secateurs.shape import fits
+from secateurs.stopping import StopFlag
+from secateurs.study.records.checksummed import read_sealed, write_sealed
+from secateurs.study.records.kinds import EVALUATION
+from secateurs.study.saved.evaluation import evaluate_model
+from secateurs.study.setup.bench import Bench
+from secateurs.study.trials.trial import (
+    SharedInputs,
+    Store,
+    Trial,
+    load_weights,
+    plan_trials,
+    run_trial,
+    save_weights,
+    trial_key,
+)
+
+Record = dict[str, Any]
+Words = Callable[[Sequence[Trial], Sequence[Record]], str]
+
+
+def tested_trials(
+    bench: Bench,
+    store: Store,
+    *,
+    prefix_cache: PrefixCache,
+    stop: StopFlag,
+    progress: Progress = SILENT,
+    what: str = "trials of Table 1",
+    keep: bool = True,
+    left: Words = lambda trials, records: "",
+) -> list[Record]:
+    """All trials of a bench, each with its evaluation on the test images; done ones are read.
+
+    With `keep` the networks that lead on test and on validation stay beside their records. `left`
+    says what is left after so many of the trials.
+    """
+    plan = plan_trials(bench)
+    shared = SharedInputs(prefix_cache, progress=progress)
+    records: list[Record] = []
+    with progress.task(what, len(plan)) as advance:
+        for trial in plan:
+            stop.check()
+            key = trial_key(bench, trial)
+            path = store.root / "trials" / f"{key}.test.json"
+            record, test = store.read(key), read_sealed(path)
+            if not fits(test, EVALUATION):
+                test = None
+            fresh = record is None or test is None
+            if record is None or test is None:
+                record, model = run_trial(bench, trial, shared, store, stop=stop, progress=progress)
+                test = evaluate_model(model, bench.dataset, "test", bench.device).to_json()
+                write_sealed(path, test)
+                if keep:
+                    save_weights(model, store.weights(key))
+            records.append(record | {"test": test})
+            if keep:
+                _keep_leaders(records, store)
+            if fresh:
+                progress.note(
+                    f"{trial.name}: {test['accuracy']:.1%} on test, "
+                    f"{record['timing']['seconds']:.0f} s; {left(plan, records)}".rstrip("; ")
+                )
+            advance(1)
+    return records
+
+
+def _keep_leaders(records: list[Record], store: Store) -> None:
+    """Delete the weights of trials that lead neither on test nor on validation."""
+    led = {best(records, side)["key"] for side in ("test", "val")}
+    for record in records:
+        if record["key"] not in led:
+            store.weights(record["key"]).unlink(missing_ok=True)
+
+
+def best(records: Sequence[Record], side: str) -> Record:
+    """The pretrained trial that is best on "test" or "val"; among equals the first.
+
+    One that diverged counts only when all did, and scratch only when nothing else is there.
+    """
+
+    def score(record: Record) -> tuple[bool, bool, float]:
+        known = record["val_accuracy"] is not None
+        value = record["test"]["accuracy"] if side == "test" else record["val_accuracy"]
+        return record["pretrained"], known, value if known else 0.0
+
+    return max(records, key=score)
+
+
+def network_of(
+    bench: Bench,
+    store: Store,
+    record: Record,
+    *,
+    prefix_cache: PrefixCache,
+    stop: StopFlag,
+    progress: Progress = SILENT,
+) -> nn.Module:
+    """A trial's network; trained again, to the same numbers, if its weights are gone."""
+    if store.has_weights(record["key"]):
+        model = bench.new_model(seed=0, pretrained=False)
+        load_weights(model, store.weights(record["key"]))
+        return model.eval()
+    progress.note("the best network's weights are gone: training it once more")
+    trial = Trial(record["depth"], record["run"], record["pretrained"])
+    shared = SharedInputs(prefix_cache, progress=progress)
+    return run_trial(bench, trial, shared, store, stop=stop, progress=progress)[1]

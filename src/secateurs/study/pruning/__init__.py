@@ -1,0 +1,1 @@
+"""Pruning experiments: a layer, a whole network, a grid, the interactive explorer."""

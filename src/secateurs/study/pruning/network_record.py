@@ -1,0 +1,63 @@
+"""What pruning.json keeps of a network pruned as a whole, and the sentence of an alarm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from secateurs.prune.allocation.budget import Kept, Step
+from secateurs.prune.allocation.survey import Survey
+from secateurs.prune.coupling.groups import Group
+from secateurs.prune.network import Pruned
+from secateurs.prune.verification import Outcome
+
+
+def alarm_sentence(outcome: Outcome) -> str:
+    """What a reader has to know of a cut that changed the outputs more than predicted."""
+    return (
+        f"the cut changed the outputs by {outcome.change.squared:.3g} (mean squared, on validation "
+        f"images), {outcome.predicted:.3g} was predicted: "
+        f"{outcome.change.relative:.0%} of their variance; cut less or recover longer"
+    )
+
+
+def group_rows(
+    groups: tuple[Group, ...], seen: Survey, kept: Kept, result: Pruned, outcome: Outcome
+) -> list[dict[str, Any]]:
+    """One row per group: its size, how many units are kept, how, and the loss predicted."""
+    return [
+        {
+            "name": group.name,
+            "num_units": group.num_units,
+            "num_kept": len(result.survivors.get(group.name, range(group.num_units))),
+            "how": _how(group, kept, result, outcome),
+            "loss": seen.eliminations[group.name].loss_of(kept[group.name]),
+            "layers": [{"path": member.path, "side": member.side} for member in group.members],
+        }
+        for group in groups
+    ]
+
+
+def _how(group: Group, kept: Kept, result: Pruned, outcome: Outcome) -> str:
+    if kept[group.name] == group.num_units:
+        return "whole"
+    if outcome.weights == "as they were":
+        return "drop"
+    return "merge" if group.name in result.merged else "least_squares"
+
+
+def step_row(step: Step, whole: Step) -> dict[str, Any]:
+    """A step's cost as fractions of the unpruned network's, and its predicted loss."""
+    return {
+        "macs": step.price.macs / max(whole.price.macs, 1.0),
+        "params": step.price.parameters / whole.price.parameters,
+        "loss": step.loss,
+    }
+
+
+def remaining(layer: nn.Module, gone: Tensor) -> list[int]:
+    """The output channels that a layer still has, ascending."""
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    lost = set(gone.tolist())
+    return [unit for unit in range(len(layer.weight)) if unit not in lost]

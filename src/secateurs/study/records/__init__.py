@@ -1,0 +1,1 @@
+"""JSON records that are read back: kinds, checksums, fields checked against types."""

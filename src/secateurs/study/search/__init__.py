@@ -1,0 +1,1 @@
+"""The search over training parameters: grid, successive halving, TPE."""

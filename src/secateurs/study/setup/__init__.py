@@ -1,0 +1,1 @@
+"""What trials and commands start from: configuration, images, defaults, seen images."""

@@ -1,0 +1,126 @@
+"""Defaults that fit the network and the images; what was asked for is never changed here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from secateurs.errors import InputError
+from secateurs.nets.backbones import layers
+from secateurs.nets.depth import num_depths
+from secateurs.progress import SILENT, Progress
+from secateurs.prune.surgery.removal import find_consumer
+from secateurs.study.setup.config import StudyConfig
+
+ALEXNET_BODY = 7  # layers before the head of AlexNet, for which the presets' depths were chosen
+
+
+def hidden_layers(model: nn.Module, backbone: str) -> tuple[str, ...]:
+    """Names of the linear layers whose units can be removed, in the order in which they run.
+
+    >>> from secateurs.nets.backbones import build
+    >>> hidden_layers(build("alexnet", 3), "alexnet")
+    ('fc6', 'fc7')
+    >>> hidden_layers(build("resnet18", 3), "resnet18")
+    ()
+    """
+    found: list[str] = []
+    for layer in layers(model, backbone):
+        try:
+            find_consumer(model, layer.path)
+        except InputError:
+            continue
+        found.append(layer.alias)
+    return tuple(found)
+
+
+def standard_layers(model: nn.Module, backbone: str) -> tuple[str, ...]:
+    """The layers that are pruned unless others are asked for: the hidden one that feeds the head.
+
+    Nothing where the head is the only linear layer of the classifier.
+
+    >>> from secateurs.nets.backbones import build
+    >>> [standard_layers(build(name, 3), name) for name in ("alexnet", "vgg11", "squeezenet1_1")]
+    [('fc7',), ('classifier.3',), ()]
+    """
+    *_, last, head = layers(model, backbone)
+    if not isinstance(model.get_submodule(last.path), nn.Linear):
+        return ()
+    try:
+        found = find_consumer(model, last.path)
+    except InputError:
+        return ()
+    return (last.alias,) if found.path == head.path else ()
+
+
+def chosen_layers(
+    given: tuple[str, ...] | None, model: nn.Module, backbone: str
+) -> tuple[str, ...]:
+    """The layers asked for, or the standard ones; InputError where there are none."""
+    found = standard_layers(model, backbone) if given is None else given
+    if not found:
+        raise InputError(no_layer_words(backbone))
+    return found
+
+
+def no_layer_words(backbone: str) -> str:
+    """Why no layer of a network is pruned, and what prunes it nevertheless.
+
+    >>> no_layer_words("resnet18")
+    'resnet18 has no hidden linear layer in its classifier to prune; `secateurs prune --macs 0.5` \
+prunes the whole network'
+    """
+    return (
+        f"{backbone} has no hidden linear layer in its classifier to prune; "
+        "`secateurs prune --macs 0.5` prunes the whole network"
+    )
+
+
+def standard_depths(depths: tuple[int, ...], num: int) -> tuple[int, ...]:
+    """A preset's depths in a network of `num` depths, by their share of the layers if need be.
+
+    >>> standard_depths((3, 5, 7), 21), standard_depths((3, 5, 7), 6), standard_depths((), 3)
+    ((3, 5, 7), (2, 4, 5), (0, 1, 2))
+    """
+    if not depths:
+        return tuple(range(num))
+    if max(depths) < num:
+        return depths
+    return tuple(sorted({round(depth / ALEXNET_BODY * (num - 1)) for depth in depths}))
+
+
+def fit_to(
+    config: StudyConfig,
+    model: nn.Module,
+    *,
+    num_train: int,
+    progress: Progress = SILENT,
+) -> StudyConfig:
+    """The configuration with every default that does not fit replaced, each change said.
+
+    Raises InputError for a batch size that was asked for and is larger than the training set.
+    """
+    changes: dict[str, Any] = {"fitted": ()}
+    fitted = config.fitted or ()
+    if config.batch_size is not None and config.batch_size > num_train:
+        if "batch_size" not in fitted:
+            raise InputError(
+                f"batch size {config.batch_size} is larger than the {num_train} training images: "
+                "use a smaller one, or full"
+            )
+        changes["batch_size"] = num_train
+        progress.note(
+            f"batch size {num_train} instead of {config.batch_size}: there are no more training "
+            "images"
+        )
+    if not config.depths or "depths" in fitted:
+        depths = standard_depths(config.depths, num_depths(model, config.backbone))
+        changes["depths"] = depths
+        if config.depths and depths != config.depths:
+            words = ", ".join(map(str, depths))
+            progress.note(f"depths {words}: {config.backbone} has fewer layers than AlexNet")
+    if "layers" in fitted:
+        changes["layers"] = standard_layers(model, config.backbone)
+    return replace(config, **changes)

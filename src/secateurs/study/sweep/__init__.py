@@ -1,0 +1,1 @@
+"""The sweep over depths: trials, statistics, comparison, recommendation."""

@@ -1,0 +1,249 @@
+"""The sweep over depths: every trial that is missing, the summary, the choice on validation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from secateurs.fit.cache import PrefixCache
+from secateurs.nets.backbones import layers
+from secateurs.progress import SILENT, Progress, duration
+from secateurs.stopping import StopFlag
+from secateurs.study.setup.bench import Bench
+from secateurs.study.sweep.comparison import Comparison, Recommendation, compare_depths, recommend
+from secateurs.study.sweep.statistics import summarise
+from secateurs.study.trials.trial import (
+    WAIT_S,
+    SharedInputs,
+    Store,
+    Trial,
+    load_weights,
+    plan_trials,
+    run_trial,
+    save_weights,
+    trial_key,
+)
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen trial's record, why it was chosen, and the recommendation it follows."""
+
+    record: Record
+    reason: str
+    advice: Recommendation
+
+    @property
+    def trial(self) -> Trial:
+        """The chosen trial."""
+        return Trial(self.record["depth"], self.record["run"], self.record["pretrained"])
+
+
+def _score(record: Record) -> tuple[float, float]:
+    # Diverged trials rank below everything; among equals the lower validation loss leads.
+    if record["val_accuracy"] is None:
+        return (-1.0, 0.0)
+    return (record["val_accuracy"], -record["val_loss"])
+
+
+def run_sweep(
+    bench: Bench,
+    store: Store,
+    *,
+    prefix_cache: PrefixCache,
+    stop: StopFlag,
+    progress: Progress = SILENT,
+    on_trial: Callable[[Record], None] = lambda record: None,
+) -> list[Record]:
+    """Run the trials that have no file yet; return the records of all, in the planned order.
+
+    Several processes may do so in one directory: each takes trials that no other is at, and waits
+    for those in the end. The network that leads its depth on validation is kept beside its record
+    until the choice is made. Raises StopRequested between two steps when asked to; what was done is
+    kept.
+    """
+    plan = plan_trials(bench)
+    shared = SharedInputs(prefix_cache, progress=progress)
+    records: dict[Trial, Record] = {}
+    leaders: dict[int, Record] = {}
+    known = {trial for trial in plan if store.record(trial_key(bench, trial)).exists()}
+    with progress.task("trials", len(plan), done=len(known)) as advance:
+        while missing := [trial for trial in plan if trial not in records]:
+            before = len(records)
+            for trial in missing:
+                stop.check()
+                key = trial_key(bench, trial)
+                record = store.read(key)
+                model: torch.nn.Module | None = None
+                if record is None:
+                    with store.claim(key) as mine:
+                        # Another process may have ended it between the look and the claim.
+                        record = store.read(key) if mine else None
+                        if mine and record is None:
+                            record, model = run_trial(
+                                bench, trial, shared, store, stop=stop, progress=progress
+                            )
+                            on_trial(record)
+                            progress.note(_done_words(trial, record, plan, records))
+                if record is None:
+                    continue
+                records[trial] = record
+                if trial not in known:
+                    advance(1)
+                leader = leaders.get(trial.depth)
+                if trial.pretrained and (leader is None or _score(record) > _score(leader)):
+                    leaders[trial.depth] = record
+                    if leader is not None:
+                        store.weights(leader["key"]).unlink(missing_ok=True)
+                    if model is not None:
+                        save_weights(model, store.weights(key))
+            if len(records) == before:
+                time.sleep(WAIT_S)
+    return [records[trial] for trial in plan]
+
+
+def _done_words(
+    trial: Trial, record: Record, plan: list[Trial], records: dict[Trial, Record]
+) -> str:
+    """A trial in one line, with the time that those left will take if they are like those done."""
+    done = {**records, trial: record}
+    seconds: dict[tuple[bool, int], list[float]] = {}
+    for other, found in done.items():
+        kind = (other.pretrained, other.depth)
+        seconds.setdefault(kind, []).append(found["timing"]["seconds"])
+    means = {kind: sum(values) / len(values) for kind, values in seconds.items()}
+    usual = sum(means.values()) / len(means)
+    left = sum(
+        means.get((other.pretrained, other.depth), usual) for other in plan if other not in done
+    )
+    accuracy = record["val_accuracy"]
+    reached = "diverged" if accuracy is None else f"{accuracy:.1%} on validation"
+    text = f"{trial.name}: {reached}, {record['timing']['seconds']:.0f} s"
+    return f"{text}; about {duration(left)} left" if left else text
+
+
+def summarise_sweep(
+    records: list[Record],
+    *,
+    num_images: int,
+    random_frozen: Mapping[int, Sequence[str]] | None = None,
+) -> list[Record]:
+    """One row a depth (and one for scratch): mean, spread and interval of validation accuracy.
+
+    Depths carry their difference to the best one as well, see `compare`; `num_images` is the number
+    of validation images, `random_frozen` the layers that a depth freezes with random weights.
+    """
+    accuracies = _accuracies(records)
+    compared = compare_depths(accuracies, num_images=num_images) if accuracies else ()
+    against = {row.depth: row for row in compared}
+    rows: list[Record] = []
+    kinds = {(record["pretrained"], record["depth"]) for record in records}
+    for pretrained, depth in sorted(kinds, key=lambda kind: (not kind[0], kind[1])):
+        group = [r for r in records if (r["pretrained"], r["depth"]) == (pretrained, depth)]
+        good = [r["val_accuracy"] for r in group if r["val_accuracy"] is not None]
+        row: Record = {"depth": depth, "pretrained": pretrained, "num_runs": len(group)}
+        row["random_frozen"] = list((random_frozen or {}).get(depth, ()) if pretrained else ())
+        row["num_diverged"] = len(group) - len(good)
+        names = ("mean", "std", "low", "high")
+        summary = asdict(summarise(good)) if good else dict.fromkeys(names)
+        row |= {f"val_accuracy_{name}": summary[name] for name in names}
+        other = against.get(depth) if pretrained else None
+        row["to_best"] = None if other is None else _to_best(other)
+        row["timing"] = {"seconds_per_trial": _seconds(group)}
+        rows.append(row)
+    return rows
+
+
+def _accuracies(records: list[Record]) -> dict[int, dict[int, float]]:
+    """Validation accuracy by depth and run, of pretrained trials that ended well."""
+    found: dict[int, dict[int, float]] = {}
+    for record in records:
+        if record["pretrained"] and record["val_accuracy"] is not None:
+            found.setdefault(record["depth"], {})[record["run"]] = record["val_accuracy"]
+    return found
+
+
+def _seconds(group: list[Record]) -> float:
+    return sum(record["timing"]["seconds"] for record in group) / len(group)
+
+
+def _to_best(row: Comparison) -> Record:
+    plain = asdict(row)
+    names = ("difference", "low", "high", "p_value", "indistinguishable", "is_best")
+    return {name: plain[name] for name in names}
+
+
+def layers_frozen_at_random(bench: Bench) -> dict[int, tuple[str, ...]]:
+    """By depth, the frozen layers for which no pretrained weights were loaded."""
+    names = [
+        layer.alias
+        for layer in layers(bench.new_model(seed=0, pretrained=False), bench.config.backbone)
+    ]
+    loaded = set(bench.weights.loaded)
+    return {
+        depth: tuple(name for name in names[:depth] if name not in loaded) for depth in bench.depths
+    }
+
+
+def choose(
+    records: list[Record],
+    *,
+    num_images: int,
+    random_frozen: Mapping[int, Sequence[str]] | None = None,
+) -> Choice:
+    """Choose a depth by the rules of `compare`, and its best run on validation.
+
+    The test images have no say. Raises InputError when no pretrained trial ended well.
+    """
+    accuracies = _accuracies(records)
+    seconds = {
+        depth: _seconds([r for r in records if r["pretrained"] and r["depth"] == depth])
+        for depth in accuracies
+    }
+    advice = recommend(
+        accuracies, seconds, num_images=num_images, random_frozen=random_frozen or {}
+    )
+    runs = [
+        r
+        for r in records
+        if r["pretrained"] and r["depth"] == advice.depth and r["val_accuracy"] is not None
+    ]
+    record = max(runs, key=_score)
+    reason = (
+        f"{advice.sentences[0]} Run {record['run'] + 1} is its best on validation "
+        f"({record['val_accuracy']:.1%}). The test images had no part in the choice."
+    )
+    return Choice(record, reason, advice)
+
+
+def chosen_model(
+    bench: Bench,
+    store: Store,
+    choice: Choice,
+    *,
+    prefix_cache: PrefixCache,
+    stop: StopFlag,
+    progress: Progress = SILENT,
+) -> torch.nn.Module:
+    """The chosen trial's network; trained again, to the same numbers, if its weights are gone."""
+    key = choice.record["key"]
+    if store.has_weights(key):
+        model = bench.new_model(seed=0, pretrained=False)
+        load_weights(model, store.weights(key))
+        return model.eval()
+    progress.note("the chosen network's weights are gone: training it once more")
+    shared = SharedInputs(prefix_cache, progress=progress)
+    _, model = run_trial(bench, choice.trial, shared, store, stop=stop, progress=progress)
+    return model
+
+
+def discard_weights(store: Store) -> None:
+    """Delete the networks kept for the choice."""
+    for path in (store.root / "trials").glob("*.weights.safetensors"):
+        path.unlink(missing_ok=True)

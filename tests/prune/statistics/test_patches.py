@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from secateurs.errors import InputError
+from secateurs.prune.statistics.patches import outputs_at, rows_of, visit_rows
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(3, 5, 3),
+        nn.Conv2d(3, 5, 3, padding=1, bias=False),
+        nn.Conv2d(3, 5, (5, 2), padding=(2, 1), stride=(3, 2)),
+        nn.Conv2d(3, 5, (2, 3), dilation=(3, 2), padding=(0, 3)),
+        nn.Conv2d(3, 5, 1, stride=2),
+    ],
+)
+def test_rows_times_weights_are_the_outputs(conv: nn.Conv2d):
+    x = torch.randn(4, 3, 11, 9)
+    output = conv(x).detach()
+    total = output.shape[-1] * output.shape[-2]
+    position = torch.stack([torch.randperm(total)[:6] for _ in range(4)])
+    rows = rows_of(conv, x, output, position)
+    made = rows @ conv.weight.detach().flatten(1).T
+    if conv.bias is not None:
+        made += conv.bias.detach()
+    torch.testing.assert_close(made, outputs_at(conv, output, position))
+    # Position by position, all images at each.
+    across = output.shape[-1]
+    row, column = divmod(int(position[2, 5]), across)
+    torch.testing.assert_close(made[5 * 4 + 2], output[2, :, row, column])
+
+
+@pytest.mark.parametrize("shape", [(6,), (7, 6), (2, 3, 6)])
+def test_rows_of_a_linear_layer_are_its_tokens(shape: tuple[int, ...]):
+    layer, x = nn.Linear(6, 4), torch.randn(5, *shape)
+    output = layer(x).detach()
+    tokens = output[0].numel() // 4
+    position = torch.arange(tokens).flip(0).expand(5, -1)
+    made = rows_of(layer, x, output, position) @ layer.weight.detach().T + layer.bias.detach()
+    torch.testing.assert_close(made, outputs_at(layer, output, position))
+    torch.testing.assert_close(made[1], output.reshape(5, -1, 4)[1, -1])
+
+
+class Watched(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = (nn.Conv2d(3, 3, 1) for _ in range(3))
+        self.reached = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(self.first(x))
+        self.reached += 1
+        return self.third(x)
+
+
+def collected(model: nn.Module, layers: dict[str, int], batches: list[Tensor], **words: object):
+    found: list[tuple[str, Tensor, Tensor, int]] = []
+    visit_rows(model, layers, batches, lambda *seen: found.append(seen), **words)  # type: ignore[arg-type]
+    return found
+
+
+def test_batches_run_no_further_than_the_last_layer():
+    model = Watched().train()
+    counted: list[int] = []
+    batches = [torch.randn(2, 3, 4, 4), torch.randn(1, 3, 4, 4)]
+    found = collected(model, {"second": 3, "first": 100}, batches, advance=counted.append)
+    assert model.reached == 0 and counted == [2, 1]
+    assert [(path, len(rows), images) for path, rows, _, images in found] == [
+        ("first", 32, 2),
+        ("second", 6, 2),
+        ("first", 16, 1),
+        ("second", 3, 1),
+    ]
+    assert model.training and not any(m._forward_hooks for m in model.modules())
+    assert not found[0][1].requires_grad
+
+
+def test_the_same_places_are_looked_at_again_and_in_other_networks():
+    batches = [torch.randn(3, 3, 6, 6)]
+    model, other = Watched(), Watched()
+    other.load_state_dict(model.state_dict())
+    first = collected(model, {"second": 5}, batches, seed=4)[0]
+    again = collected(other, {"second": 5}, batches, seed=4)[0]
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[1], collected(model, {"second": 5}, batches, seed=5)[0][1])
+    # Another layer, at the places of the second.
+    drawn = collected(model, {"third": 5}, batches, seed=4, drawn_as={"third": "second"})[0]
+    torch.testing.assert_close(drawn[1], first[2])
+
+
+def test_a_layer_that_does_not_run_or_runs_twice_is_told():
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.idle = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.used(self.used(x))
+
+    with pytest.raises(InputError, match="layer used runs more than once"):
+        collected(Odd(), {"used": 1, "idle": 1}, [torch.randn(2, 4)])
+    with pytest.raises(InputError, match="layer idle does not run"):
+        collected(Odd(), {"idle": 1}, [torch.randn(2, 4)])
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"padding": "same", "kernel_size": (4, 3)},
+        {"padding": "same", "kernel_size": 3, "dilation": (1, 2)},
+        {"padding": "valid", "kernel_size": 3, "stride": 2},
+        {"padding": (1, 2), "kernel_size": (3, 5), "stride": (2, 1)},
+    ],
+)
+def test_patches_with_borders_of_any_kind(mode: str, words: dict[str, Any]):
+    torch.manual_seed(0)
+    layer = nn.Conv2d(2, 3, padding_mode=mode, **words)
+    x = torch.randn(4, 2, 7, 9)
+    output = layer(x)
+    every = torch.arange(output[0, 0].numel()).expand(4, -1)
+    rows = rows_of(layer, x, output, every)
+    expected = rows @ layer.weight.flatten(1).T + layer.bias
+    torch.testing.assert_close(expected, outputs_at(layer, output, every), rtol=1e-4, atol=1e-5)
