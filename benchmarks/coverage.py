@@ -105,7 +105,7 @@ def pruned(
     cut.answer = {
         "groups": len(groups),
         "narrowed": sum(group["num_kept"] < group["num_units"] for group in groups),
-        "left_whole": len(cut.answer.get("left_whole", [])),
+        "not_pruned": len(cut.answer.get("not_pruned", [])),
         "parity": cut.answer.get("parity"),
         "val": reported.get("accuracy"),
     }

@@ -35,8 +35,8 @@ from secateurs.prune.selection.pairwise import Selection
 from secateurs.prune.selection.rules import SelectOptions, select
 from secateurs.prune.selection.scores import geometric_median, highest
 from secateurs.prune.statistics.gradients import loss_gradients
-from secateurs.study.setup.bench import open_bench
 from secateurs.study.setup.config import from_preset
+from secateurs.study.setup.trial_context import open_context
 from secateurs.study.trials.trial import (
     SharedInputs,
     Store,
@@ -93,27 +93,29 @@ def subjects(
             group_by=arguments.group_by,
             weights=arguments.weights,
         )
-        bench = open_bench(arguments.data, config, cache=cache_dir(), progress=progress)
+        context = open_context(arguments.data, config, cache=cache_dir(), progress=progress)
         trial, store = Trial(arguments.depth, 0), Store(arguments.out)
-        key = trial_key(bench, trial)
+        key = trial_key(context, trial)
         if store.read(key) is not None and store.weights(key).exists():
-            model = bench.new_model(seed=0, pretrained=False)
+            model = context.new_model(seed=0, pretrained=False)
             load_weights(model, store.weights(key))
         else:
             shared = SharedInputs(progress=progress)
-            _, model = run_trial(bench, trial, shared, store, progress=progress)
+            _, model = run_trial(context, trial, shared, store, progress=progress)
             save_weights(model, store.weights(key))
         model.eval()
         prefix, tail = split_at(model, config.backbone, 5)
-        sides = bench.dataset.sides
+        sides = context.dataset.sides
         named = [find_layer(model, config.backbone, name).path for name in ("fc6", "fc7", "fc8")]
         fc6, fc7, fc8 = (model.get_submodule(path) for path in named)
         assert isinstance(fc6, nn.Linear) and isinstance(fc7, nn.Linear)
         assert isinstance(fc8, nn.Linear)
-        inputs = {side: prefix_outputs(sides[side], prefix, device=bench.device) for side in sides}
+        inputs = {
+            side: prefix_outputs(sides[side], prefix, device=context.device) for side in sides
+        }
         labels = {side: torch.from_numpy(sides[side].labels.copy()) for side in sides}
         # Units are measured and refitted on mirror images as well, as a study does it.
-        mirror = prefix_outputs(sides["train"], prefix, device=bench.device, mirrored=True)
+        mirror = prefix_outputs(sides["train"], prefix, device=context.device, mirrored=True)
         inputs["train"] = torch.cat([inputs["train"], mirror])
         labels["train"] = labels["train"].repeat(2)
         yield Subject(

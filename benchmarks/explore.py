@@ -27,8 +27,8 @@ from secateurs.files import cache_dir
 from secateurs.ship.checkpoint import save
 from secateurs.ship.spec import ImageInput, describe
 from secateurs.study.pruning.explorer import Explorer, cut, open_explorer
-from secateurs.study.pruning.slider_request import parse_wish
-from secateurs.study.saved.location import find_place
+from secateurs.study.pruning.slider_request import parse_request
+from secateurs.study.saved.location import find_location
 from secateurs.study.setup.config import StudyConfig
 
 CLASSES = tuple("abcdefg")
@@ -56,7 +56,7 @@ def drawn_place(folder: Path, layer: str) -> tuple[Path, str]:
     return folder / "model", str(folder / "images")
 
 
-def wishes(kind: str, step: str, num_units: int) -> list[dict[str, Any]]:
+def settings(kind: str, step: str, num_units: int) -> list[dict[str, Any]]:
     """Positions over the whole range of one slider, in the order of a reader who sweeps it."""
     if kind == "angle":
         return [{"low_deg": float(deg), "compensation": step} for deg in np.arange(1, 31, 1.5)]
@@ -79,7 +79,7 @@ class Moves:
 
 def moves(explorer: Explorer, kind: str, step: str, repeats: int) -> Moves:
     """Every position of a sweep, the least of some repeats, nothing remembered between them."""
-    plain = wishes(kind, step, explorer.num_units)
+    plain = settings(kind, step, explorer.num_units)
     wall, cpu = np.full(len(plain), np.inf), np.full(len(plain), np.inf)
     kept = [0] * len(plain)
     for _ in range(repeats):
@@ -87,7 +87,7 @@ def moves(explorer: Explorer, kind: str, step: str, repeats: int) -> Moves:
         for k, one in enumerate(plain):
             explorer.known.clear()
             started, before = time.perf_counter(), time.process_time()
-            kept[k] = cut(explorer, parse_wish(one, num_units=explorer.num_units))["num_kept"]
+            kept[k] = cut(explorer, parse_request(one, num_units=explorer.num_units))["num_kept"]
             cpu[k] = min(cpu[k], time.process_time() - before)
             wall[k] = min(wall[k], time.perf_counter() - started)
     return Moves(wall.tolist(), cpu.tolist(), kept)
@@ -113,7 +113,9 @@ def main() -> None:
             cache = Path(folder) / "cache"
         started = time.perf_counter()
         changes = {"group_by": words.group_by}
-        explorer = open_explorer(find_place(model, data), words.layer, changes=changes, cache=cache)
+        explorer = open_explorer(
+            find_location(model, data), words.layer, changes=changes, cache=cache
+        )
         opening = time.perf_counter() - started
         name = "random AlexNet" if words.model is None else Path(data).name
         print(

@@ -39,7 +39,7 @@ from secateurs.prune.similarity.normalise import directions, outside_norms
 from secateurs.ship.checkpoint import load
 from secateurs.study.pruning.tail import training_inputs
 from secateurs.study.saved.opened import own_config, saved_dataset
-from secateurs.study.setup.bench import seeded_model
+from secateurs.study.setup.trial_context import seeded_model
 
 ONE = GridOptions((12.5,), (1.0,))
 LOOP_PAIRS = 20_000

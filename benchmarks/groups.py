@@ -29,7 +29,7 @@ from secateurs.files import cache_dir
 from secateurs.prune.selection.cluster import ROUNDS, Members, cluster_members, prepare
 from secateurs.prune.selection.pairwise import Selection
 from secateurs.study.pruning.explorer import open_explorer
-from secateurs.study.saved.location import find_place
+from secateurs.study.saved.location import find_location
 
 Labels = NDArray[np.int64]
 
@@ -86,7 +86,7 @@ def main() -> None:
     if given.model is None:
         activations, weight = drawn()
     else:
-        place, changes = find_place(given.model, given.data), {"group_by": given.group_by}
+        place, changes = find_location(given.model, given.data), {"group_by": given.group_by}
         explorer = open_explorer(place, given.layer, changes=changes, cache=cache_dir())
         activations, weight = explorer.view.train, explorer.view.weight
     started = time.perf_counter()

@@ -32,11 +32,11 @@ from secateurs.prune.allocation.merge_costs import with_merging
 from secateurs.prune.allocation.survey import Survey, survey
 from secateurs.prune.compensation.batch_norm import measure_norms
 from secateurs.prune.coupling.groups import Group, find_groups
-from secateurs.prune.network import Judge, cut
+from secateurs.prune.network import StartValidation, cut
 from secateurs.ship.latency import torch_latency
 from secateurs.study.pruning.network import views
 from secateurs.study.pruning.recovery import RecoveryOptions, recover
-from secateurs.study.setup.bench import Bench
+from secateurs.study.setup.trial_context import TrialContext
 
 LATENCY_S = 5.0
 RULES = ("ours", "ours_judged", "l2", "geometric_median", "taylor", "random")
@@ -49,7 +49,7 @@ class Case:
     split: int
     backbone: str
     model: nn.Module
-    bench: Bench
+    context: TrialContext
     batches: list[Tensor]
     groups: list[Group]
     seen: Survey
@@ -126,11 +126,11 @@ def evenly(widths: Widths, macs: float, round_to: int) -> dict[str, int]:
 
 def opened(given: argparse.Namespace, split: int) -> Case:
     """The network of a split, surveyed and scored by every rule."""
-    model, bench = trained(given, split)
+    model, context = trained(given, split)
     model.eval()
-    train, val = bench.dataset.sides["train"], bench.dataset.sides["val"]
-    batches = views(train, bench.device, mirrored=bench.config.augment)
-    copies = 1 + bench.config.augment
+    train, val = context.dataset.sides["train"], context.dataset.sides["val"]
+    batches = views(train, context.device, mirrored=context.config.augment)
+    copies = 1 + context.config.augment
     groups = find_groups(model, size=train.size).found
     seen = survey(model, groups, batches, copies=copies, seed=split)
     seen = with_merging(
@@ -147,7 +147,7 @@ def opened(given: argparse.Namespace, split: int) -> Case:
         split,
         given.backbone,
         model,
-        bench,
+        context,
         batches,
         groups,
         seen,
@@ -157,7 +157,7 @@ def opened(given: argparse.Namespace, split: int) -> Case:
             for rule in given.rules
             if not rule.startswith("ours")
         },
-        views(val, bench.device),
+        views(val, context.device),
         torch.from_numpy(val.labels),
     )
     case.unpruned = case.score(model)
@@ -176,7 +176,7 @@ def measured(case: Case, rule: str, refitting: bool, macs: float, epochs: int) -
             name: values.topk(kept[name]).indices.sort().values
             for name, values in case.scores[rule].items()
         }
-    config, device = case.bench.config, case.bench.device
+    config, device = case.context.config, case.context.device
     started = time.perf_counter()
     result = cut(
         case.model,
@@ -188,7 +188,7 @@ def measured(case: Case, rule: str, refitting: bool, macs: float, epochs: int) -
         refitting=refitting,
         merging=ours,
         survivors=survivors,
-        judge=Judge(case.held, case.answers) if rule == "ours_judged" else None,
+        judge=StartValidation(case.held, case.answers) if rule == "ours_judged" else None,
         copies=1 + config.augment,
         seed=case.split,
     )
@@ -213,7 +213,7 @@ def measured(case: Case, rule: str, refitting: bool, macs: float, epochs: int) -
         again = recover(
             result.model,
             case.model,
-            case.bench.dataset,
+            case.context.dataset,
             config,
             RecoveryOptions(epochs),
             device=device,

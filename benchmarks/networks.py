@@ -19,8 +19,8 @@ from secateurs.files import cache_dir, read_json, write_json
 from secateurs.progress import Console
 from secateurs.ship.checkpoint import load, save
 from secateurs.study.saved.evaluation import evaluate_model, model_spec
-from secateurs.study.setup.bench import Bench, open_bench
 from secateurs.study.setup.config import StudyConfig, from_preset
+from secateurs.study.setup.trial_context import TrialContext, open_context
 from secateurs.study.trials.trial import SharedInputs, Store, Trial, run_trial
 
 Row = dict[str, Any]
@@ -82,7 +82,7 @@ def _subject(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def trained(given: argparse.Namespace, split: int) -> tuple[nn.Module, Bench]:
+def trained(given: argparse.Namespace, split: int) -> tuple[nn.Module, TrialContext]:
     """The network of a split, from the store or fine-tuned now."""
     config: StudyConfig = replace(
         from_preset("quick"),
@@ -93,17 +93,17 @@ def trained(given: argparse.Namespace, split: int) -> tuple[nn.Module, Bench]:
         runs=1,
         seed=split,
     )
-    bench = open_bench(given.data, config, cache=cache_dir(), progress=Console())
+    context = open_context(given.data, config, cache=cache_dir(), progress=Console())
     folder = Path(given.store) / f"{given.backbone}-{given.depth}-{split}"
     if not (folder / "model.json").exists():
         shared = SharedInputs(progress=Console())
-        _, model = run_trial(bench, Trial(given.depth, 0), shared, Store(folder))
-        save(model, model_spec(model, bench, depth=given.depth, kept={}), folder)
-    return load(folder).model.to(bench.device), bench
+        _, model = run_trial(context, Trial(given.depth, 0), shared, Store(folder))
+        save(model, model_spec(model, context, depth=given.depth, kept={}), folder)
+    return load(folder).model.to(context.device), context
 
 
-def accuracy(model: nn.Module, bench: Bench, side: str) -> float:
-    return 100 * evaluate_model(model, bench.dataset, side, bench.device).accuracy
+def accuracy(model: nn.Module, context: TrialContext, side: str) -> float:
+    return 100 * evaluate_model(model, context.dataset, side, context.device).accuracy
 
 
 def spread(values: list[float]) -> str:

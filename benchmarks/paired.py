@@ -28,8 +28,8 @@ from scipy.stats import t as student
 from secateurs.errors import InputError
 from secateurs.files import cache_dir, write_json
 from secateurs.progress import Console
-from secateurs.study.setup.bench import open_bench
 from secateurs.study.setup.config import StudyConfig, from_preset, parse_depths
+from secateurs.study.setup.trial_context import open_context
 from secateurs.study.trials.trial import SharedInputs, Store, Trial, run_trial
 
 
@@ -118,17 +118,17 @@ def main() -> None:
             depths=depths,
             seed=seed,
         )
-        bench = open_bench(given.data, config, cache=cache_dir(), progress=progress)
+        context = open_context(given.data, config, cache=cache_dir(), progress=progress)
         for value in values:
             missing = [depth for depth in depths if (value, depth, seed) not in done]
             if not missing:
                 continue
             varied = from_preset(given.preset, **{name: field_value(name, value)})
-            own = replace(bench.config, **{name: getattr(varied, name)})
+            own = replace(context.config, **{name: getattr(varied, name)})
             if name == "precision":
-                varied_bench = replace(bench, config=own, precision=value)
+                varied_bench = replace(context, config=own, precision=value)
             else:
-                varied_bench = replace(bench, config=own)
+                varied_bench = replace(context, config=own)
             shared = SharedInputs(progress=progress)
             with tempfile.TemporaryDirectory() as folder:
                 for depth in missing:

@@ -28,8 +28,8 @@ from secateurs.files import cache_dir
 from secateurs.nets.weights import load_pretrained
 from secateurs.progress import Console
 from secateurs.study.saved.evaluation import evaluate_model
-from secateurs.study.setup.bench import Bench, data_folder, open_bench
 from secateurs.study.setup.config import StudyConfig, from_preset
+from secateurs.study.setup.trial_context import TrialContext, data_folder, open_context
 from secateurs.study.trials.trial import SharedInputs, Store, Trial, run_trial
 
 TRANSFORM = v2.Compose(
@@ -77,8 +77,8 @@ def cut(model: nn.Module, depth: int) -> tuple[nn.Sequential, nn.Sequential]:
 
 
 @torch.inference_mode()
-def side(bench: Bench, folder: Path, name: str, frozen: nn.Module) -> Side:
-    names = bench.dataset.names(name)
+def side(context: TrialContext, folder: Path, name: str, frozen: nn.Module) -> Side:
+    names = context.dataset.names(name)
 
     def outputs(mirror: bool) -> Tensor:
         parts: list[Tensor] = []
@@ -88,7 +88,7 @@ def side(bench: Bench, folder: Path, name: str, frozen: nn.Module) -> Side:
             parts.append(frozen(batch.flip(3) if mirror else batch))
         return torch.cat(parts)
 
-    labels = torch.from_numpy(bench.dataset.sides[name].labels)
+    labels = torch.from_numpy(context.dataset.sides[name].labels)
     # Clones are ordinary tensors again, which training may use.
     mirrored = outputs(True).clone() if name == "train" else None
     return Side(outputs(False).clone(), mirrored, labels)
@@ -102,23 +102,23 @@ def accuracy(tail: nn.Module, given: Side) -> tuple[float, float]:
     return float(hits), -float(nn.functional.cross_entropy(logits, given.labels))
 
 
-def frozen_sides(bench: Bench, folder: Path, depth: int) -> dict[str, Side]:
-    frozen = cut(network(bench), depth)[0].eval()
-    return {name: side(bench, folder, name, frozen) for name in ("train", "val", "test")}
+def frozen_sides(context: TrialContext, folder: Path, depth: int) -> dict[str, Side]:
+    frozen = cut(network(context), depth)[0].eval()
+    return {name: side(context, folder, name, frozen) for name in ("train", "val", "test")}
 
 
-def network(bench: Bench) -> nn.Module:
-    model = alexnet(num_classes=len(bench.dataset.classes))
-    load_pretrained(model, "alexnet", bench.weights_file, cache=bench.cache)
+def network(context: TrialContext) -> nn.Module:
+    model = alexnet(num_classes=len(context.dataset.classes))
+    load_pretrained(model, "alexnet", context.weights_file, cache=context.cache)
     return model
 
 
 def plain(
-    bench: Bench, sides: dict[str, Side], depth: int, *, run: int, epochs: int, flip: bool
+    context: TrialContext, sides: dict[str, Side], depth: int, *, run: int, epochs: int, flip: bool
 ) -> Score:
     """The loop by hand."""
     torch.manual_seed(run)
-    tail = cut(network(bench), depth)[1]
+    tail = cut(network(context), depth)[1]
     train = sides["train"]
     optimizer = torch.optim.Adam(tail.parameters(), lr=1e-4)
     best, chosen = (-1.0, 0.0), Score(0.0, 0.0)
@@ -137,14 +137,14 @@ def plain(
     return chosen
 
 
-def ours(bench: Bench, depth: int, runs: int) -> list[Score]:
+def ours(context: TrialContext, depth: int, runs: int) -> list[Score]:
     """Trials as a study runs them."""
     scores: list[Score] = []
     shared = SharedInputs()
     with tempfile.TemporaryDirectory() as folder:
         for run in range(runs):
-            record, model = run_trial(bench, Trial(depth, run), shared, Store(Path(folder)))
-            test = evaluate_model(model, bench.dataset, "test", bench.device)
+            record, model = run_trial(context, Trial(depth, run), shared, Store(Path(folder)))
+            test = evaluate_model(model, context.dataset, "test", context.device)
             scores.append(Score(record["val_accuracy"], test.accuracy))
     return scores
 
@@ -190,12 +190,12 @@ def main() -> None:
             device="cpu",
             seed=seed,
         )
-        bench = open_bench(given.data, config, cache=cache_dir(), progress=Console())
-        sides = frozen_sides(bench, folder, given.depth)
-        scores = {"ours": ours(bench, given.depth, given.runs)}
+        context = open_context(given.data, config, cache=cache_dir(), progress=Console())
+        sides = frozen_sides(context, folder, given.depth)
+        scores = {"ours": ours(context, given.depth, given.runs)}
         for way, flip in (("plain", False), ("plain, mirrored", True)):
             scores[way] = [
-                plain(bench, sides, given.depth, run=run, epochs=given.epochs, flip=flip)
+                plain(context, sides, given.depth, run=run, epochs=given.epochs, flip=flip)
                 for run in range(given.runs)
             ]
         for way, of in product(ways, ("val", "test")):

@@ -16,8 +16,8 @@ from secateurs.fit.cache import PrefixCache
 from secateurs.fit.state import TrainState, save_state
 from secateurs.nets.depth import freeze
 from secateurs.stopping import StopFlag
-from secateurs.study.setup.bench import Bench, open_bench
 from secateurs.study.setup.config import StudyConfig
+from secateurs.study.setup.trial_context import TrialContext, open_context
 from secateurs.study.sweep.sweep import run_sweep
 from secateurs.study.trials.trial import (
     SharedInputs,
@@ -58,22 +58,22 @@ class TimedInputs(SharedInputs):
         return answer
 
 
-def room(bench: Bench) -> PrefixCache:
+def room(context: TrialContext) -> PrefixCache:
     """What may be kept, such that a short training keeps what one of 50 epochs would."""
-    config = bench.config
+    config = context.config
     share = 1.0 if config.views else config.epochs / EPOCHS
     return PrefixCache(int(share * BUDGET_BYTES))
 
 
-def get_again(bench: Bench, trial: Trial, shared: TimedInputs) -> float:
+def get_again(context: TrialContext, trial: Trial, shared: TimedInputs) -> float:
     """Seconds that the next run's frozen layers take where a bank of views is there already."""
-    model = bench.new_model(seed=trial.run + 1, pretrained=True)
-    freeze(model, bench.config.backbone, trial.depth)
-    shared.get(bench, replace(trial, run=trial.run + 1), model)
+    model = context.new_model(seed=trial.run + 1, pretrained=True)
+    freeze(model, context.config.backbone, trial.depth)
+    shared.get(context, replace(trial, run=trial.run + 1), model)
     return shared.seconds
 
 
-def open_ours(spec: Row, cache: Path) -> Bench:
+def open_ours(spec: Row, cache: Path) -> TrialContext:
     config = StudyConfig(
         weights=spec["weights"],
         split="folders",
@@ -89,12 +89,12 @@ def open_ours(spec: Row, cache: Path) -> Bench:
         precision=spec["precision"],
         device=spec["device"],
     )
-    return open_bench(spec["folder"], config, cache=cache)
+    return open_context(spec["folder"], config, cache=cache)
 
 
-def changed(bench: Bench, **changes: Any) -> Bench:
-    config = replace(bench.config, **changes)
-    return replace(bench, config=config, depths=config.depths)
+def changed(context: TrialContext, **changes: Any) -> TrialContext:
+    config = replace(context.config, **changes)
+    return replace(context, config=config, depths=config.depths)
 
 
 def autosave_s(model: torch.nn.Module, path: Path) -> float:
@@ -112,15 +112,15 @@ def autosave_s(model: torch.nn.Module, path: Path) -> float:
 def measure_ours(spec: Row) -> None:
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        bench = open_ours(spec, Path(folder) / "cache")
+        context = open_ours(spec, Path(folder) / "cache")
         emit("open", way=spec["way"], seconds=time.perf_counter() - started)
         store = Store(Path(folder))
         # Libraries load and memory is first touched outside the measurement.
-        warm = changed(bench, epochs=1)
+        warm = changed(context, epochs=1)
         run_trial(warm, plan_trials(warm)[0], TimedInputs(room(warm)), store)
         for part, depths in spec["parts"].items():
             for epochs in spec["epochs"]:
-                row = changed(bench, depths=tuple(depths), epochs=epochs)
+                row = changed(context, depths=tuple(depths), epochs=epochs)
                 shared = TimedInputs(room(row))
                 for trial in plan_trials(row):
                     started = time.perf_counter()
@@ -151,9 +151,9 @@ def measure_ours(spec: Row) -> None:
 
 def check_ours(spec: Row) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        bench = changed(
+        context = changed(
             open_ours(spec, Path(folder) / "cache"), runs=CHECK_RUNS, epochs=spec["epochs"]
         )
         started = time.perf_counter()
-        run_sweep(bench, Store(Path(folder)), prefix_cache=room(bench), stop=StopFlag())
+        run_sweep(context, Store(Path(folder)), prefix_cache=room(context), stop=StopFlag())
         emit("check", way=spec["way"], epochs=spec["epochs"], seconds=time.perf_counter() - started)

@@ -62,29 +62,31 @@ def targets(given: argparse.Namespace) -> list[Row]:
         for split in given.splits:
             if (split, words(budget)) in done:
                 continue
-            model, bench = trained(given, split)
+            model, context = trained(given, split)
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             started = time.process_time()
-            whole = prune_whole(model, bench.dataset, bench.config, budget, device=bench.device)
+            whole = prune_whole(
+                model, context.dataset, context.config, budget, device=context.device
+            )
             used = time.process_time() - started
-            images = bench.dataset.sides["train"].eval_views(slice(0, 64), bench.device)
+            images = context.dataset.sides["train"].eval_views(slice(0, 64), context.device)
             batch64 = torch_latency(model, whole.model, images, batch=64, budget_s=10)
             batch1 = torch_latency(model, whole.model, images, batch=1, budget_s=5)
             recovery = whole.recovered
             row: Row = {
                 "split": split,
                 "budget": words(budget),
-                "val": accuracy(model, bench, "val"),
-                "val_cut": accuracy(whole.cut, bench, "val"),
-                "val_after": accuracy(whole.model, bench, "val"),
-                "test": accuracy(model, bench, "test"),
-                "test_cut": accuracy(whole.cut, bench, "test"),
-                "test_after": accuracy(whole.model, bench, "test"),
+                "val": accuracy(model, context, "val"),
+                "val_cut": accuracy(whole.cut, context, "val"),
+                "val_after": accuracy(whole.model, context, "val"),
+                "test": accuracy(model, context, "test"),
+                "test_cut": accuracy(whole.cut, context, "test"),
+                "test_after": accuracy(whole.model, context, "test"),
                 "last_epoch": None
                 if recovery is None
                 else 100 * recovery.fit.curve[-1].val_accuracy,
                 "params": _size(whole.model) / _size(model),
-                "macs": whole.chosen.price.macs / whole.way[0].price.macs,
+                "macs": whole.chosen.price.macs / whole.trajectory[0].price.macs,
                 "latency_64": batch64.ratio_p50,
                 "latency_1": batch1.ratio_p50,
                 "seconds": whole.record["seconds"],

@@ -76,8 +76,8 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved network with random weights for the classes of `flags`; `classifier.0` can be cut."""
     from secateurs.ship.checkpoint import save
     from secateurs.ship.spec import ImageInput, describe
-    from secateurs.study.setup.bench import seeded_model
     from secateurs.study.setup.config import StudyConfig
+    from secateurs.study.setup.trial_context import seeded_model
 
     path = tmp_path_factory.mktemp("net") / "model"
     backbone = "mobilenet_v3_small"
@@ -104,7 +104,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def explorer(net: Path, flags: Path, net_cache: Path) -> Any:
     """The network's layer `classifier.0`, ready to be cut."""
     from secateurs.study.pruning.explorer import open_explorer
-    from secateurs.study.saved.location import find_place
+    from secateurs.study.saved.location import find_location
 
-    place = find_place(net, str(flags))
+    place = find_location(net, str(flags))
     return open_explorer(place, "classifier.0", changes={}, cache=net_cache)

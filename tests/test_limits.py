@@ -93,7 +93,7 @@ def test_every_list_of_numbers_has_bounds(
     def work(*args: object, **options: object) -> None:
         raise AssertionError("work was begun")
 
-    monkeypatch.setattr("secateurs.study.setup.bench.open_images", work)
+    monkeypatch.setattr("secateurs.study.setup.trial_context.open_images", work)
     said = option.opts[0].removeprefix("--").replace("-", ".")
     for text in BAD_LISTS:
         given = ["--out", "x", f"{option.opts[0]}={text}"]

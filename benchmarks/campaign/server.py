@@ -22,14 +22,14 @@ from kills import LONGEST_S, Tally, World, fresh
 from mutations import SECONDS, mutate
 from tiny import spawn, wait
 
-WISH = b'{"low_deg": 15}'
+SETTINGS = b'{"low_deg": 15}'
 BODIES = (
     b"", b"{", b"[]", b"null", b"true", b"NaN", b'{"low_deg": NaN}', b'{"low_deg": 1e999}',
     b'{"low_deg": ' + b"9" * 400 + b"}", b'{"low_deg": -1}', b'{"low_deg": "x"}',
     b'{"low_deg": ' + b"9" * 5000 + b"}", b'{"keep": 1e300}', b'{"keep": ' + b"9" * 3000 + b"}",
     b'{"low_deg": 15, "low_deg": 16}', b'{"low_deg": 15, "keep": 0}', b"[" * 4000, b"[" * 100_000,
     b'{"rule": "no"}', b'{"rule": {"a": 1}}', b'{"layer": "../../etc"}', b"\xff\xfe\x00",
-    b"{" + b'"a":1,' * 5000, b"x" * 20_000_000, WISH,
+    b"{" + b'"a":1,' * 5000, b"x" * 20_000_000, SETTINGS,
 )  # fmt: skip
 NAMES = ("a", "..", "../x", "", "a" * 64, "a" * 65, "CON", "a/b", "\x00", "\u202e", ".hidden")
 KINDS = (
@@ -83,7 +83,7 @@ def requests(count: int, world: World, chance: random.Random) -> Tally:
                 tally.add(trouble)
         for one in slow:
             one.close()
-        for path, body in (("/", b""), ("/cut", WISH)):
+        for path, body in (("/", b""), ("/cut", SETTINGS)):
             status, _ = _status(port, "POST" if body else "GET", path, body)
             tally.add(None if status == 200 else f"afterwards {path} has status {status}")
         os.kill(process, signal.SIGTERM)
@@ -104,7 +104,7 @@ def started(world: World, chance: random.Random) -> str | None:
     log.write_text("")
     begun = time.monotonic()
     with running(world, place) as (process, port):
-        assert _status(port, "POST", "/cut", WISH)[0] == 200
+        assert _status(port, "POST", "/cut", SETTINGS)[0] == 200
         usual = time.monotonic() - begun
         os.kill(process, signal.SIGTERM)
         wait(process, seconds=60)
@@ -116,7 +116,7 @@ def started(world: World, chance: random.Random) -> str | None:
     wait(process)
     what = f"explore, killed after {moment:.1f} s"
     with running(world, place) as (process, port):
-        status, answer = _status(port, "POST", "/cut", WISH)
+        status, answer = _status(port, "POST", "/cut", SETTINGS)
         os.kill(process, signal.SIGTERM)
         code = wait(process, seconds=60)
     if status != 200 or b"num_kept" not in answer:
@@ -144,24 +144,29 @@ def _request(
     number: int, chance: random.Random, made: list[tuple[str, bytes]]
 ) -> tuple[str, str, str, bytes, str]:
     """A request as (what it is, method, path, body, type), half of them well addressed."""
-    wish = chance.choice([WISH, WISH, *BODIES[:-2], mutate(WISH, chance)])
-    text = quote(wish[:5000])
+    settings = chance.choice([SETTINGS, SETTINGS, *BODIES[:-2], mutate(SETTINGS, chance)])
+    text = quote(settings[:5000])
     kind = chance.choice(KINDS)
     method, path, body, kind = chance.choice(
         [
-            ("POST", "/cut", wish, "application/json"),
+            ("POST", "/cut", settings, "application/json"),
             ("POST", "/cut", chance.choice(BODIES), kind),
             (
                 "GET",
-                f"/unit?wish={text}&index={chance.choice(['0', '-1', '9' * 500, 'x'])}",
+                f"/unit?settings={text}&index={chance.choice(['0', '-1', '9' * 500, 'x'])}",
                 b"",
                 "",
             ),
-            ("POST", f"/picture?wish={text}", broken(made, chance)[1], "application/octet-stream"),
-            ("POST", f"/picture?wish={quote(WISH)}", chance.choice(BODIES), kind),
             (
                 "POST",
-                f"/save?wish={text}&name={quote(chance.choice(NAMES))}",
+                f"/picture?settings={text}",
+                broken(made, chance)[1],
+                "application/octet-stream",
+            ),
+            ("POST", f"/picture?settings={quote(SETTINGS)}", chance.choice(BODIES), kind),
+            (
+                "POST",
+                f"/save?settings={text}&name={quote(chance.choice(NAMES))}",
                 b"",
                 "application/json",
             ),

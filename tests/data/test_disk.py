@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from secateurs.data import disk
-from secateurs.data.disk import checksums, take_room
+from secateurs.data.disk import allocate, checksums
 from secateurs.files import sync_folder
 
 
@@ -24,7 +24,7 @@ def test_room_is_taken_on_every_system(tmp_path: Path, how: str, monkeypatch: py
         monkeypatch.setattr(os, "posix_fallocate", refused, raising=False)
     monkeypatch.setattr(disk, "_ZEROS_BYTES", 4096)
     with (tmp_path / "x").open("w+b") as file:
-        take_room(file, 10_000)
+        allocate(file, 10_000)
         assert os.fstat(file.fileno()).st_size == 10_000
         assert os.fstat(file.fileno()).st_blocks * 512 >= 10_000  # no holes
     assert (tmp_path / "x").read_bytes() == bytes(10_000)
@@ -45,7 +45,7 @@ def test_a_full_disk_is_an_error_when_room_is_taken(
     else:
         monkeypatch.delattr(os, "posix_fallocate", raising=False)
     with pytest.raises(OSError, match="No space left"), Path("/dev/full").open("wb") as file:
-        take_room(file, 10_000)
+        allocate(file, 10_000)
 
 
 def test_a_folder_that_cannot_be_synced_does_no_harm(

@@ -17,7 +17,7 @@ import secateurs.data.store
 from damage import damaged
 from secateurs.data.audit import audit
 from secateurs.data.images.decode import Decoded, decoding
-from secateurs.data.mapped_arrays import open_shelf, read_shelf
+from secateurs.data.mapped_arrays import create_arrays, map_arrays
 from secateurs.data.scan import scan
 from secateurs.data.store import audit_and_store, eval_pixels, open_store
 from secateurs.errors import InputError
@@ -293,19 +293,19 @@ def test_a_store_damaged_in_any_way_gives_the_same_images(
 def test_every_row_is_checked(tmp_path: Path):
     num, shapes = 3000, ((3000, 2, 2, 3), (3000, 1, 1, 3))
     rng = np.random.default_rng(0)
-    with open_shelf(tmp_path) as shelf:
+    with create_arrays(tmp_path) as shelf:
         for identity in range(num):
             rows = [rng.integers(0, 256, shape[1:]).astype(np.uint8) for shape in shapes]
             shelf.append(identity, *rows)
         shelf.commit("k")
-    assert read_shelf(tmp_path, "k", shapes) is not None
+    assert map_arrays(tmp_path, "k", shapes) is not None
     path = tmp_path / "k-eval.npy"
     whole = path.read_bytes()
     for row in rng.integers(0, num, 12).tolist():
         changed = bytearray(whole)
         changed[len(whole) - 3 * row - 1] ^= 1
         path.write_bytes(changed)
-        assert read_shelf(tmp_path, "k", shapes) is None, row
+        assert map_arrays(tmp_path, "k", shapes) is None, row
 
 
 def test_a_store_is_on_the_disk_before_it_has_its_name(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from secateurs.prune.allocation.merge_costs import mergeable
 from secateurs.prune.allocation.survey import _num_positions, importance, norms_after, survey
 from secateurs.prune.coupling.groups import find_groups
-from secateurs.prune.network import Judge, Pruned, cut
+from secateurs.prune.network import Pruned, StartValidation, cut
 from secateurs.prune.selection.rules import select
 
 SIZE = 12
@@ -122,7 +122,9 @@ def test_a_judge_takes_the_start_that_is_right_most_often(steps, monkeypatch: py
         model[12].bias -= torch.cat([model(batch) for batch in seen]).mean(0)
         labels = torch.cat([model(batch) for batch in seen]).argmax(1)
     kept = {"0": 5, "6": 3, "10": 3}
-    result = pruned(model, kept, batches, steps=steps, judge=Judge(seen, labels, starts=6))
+    result = pruned(
+        model, kept, batches, steps=steps, judge=StartValidation(seen, labels, starts=6)
+    )
 
     def alone(start: int) -> nn.Module:
         """By a cut that knows of one start only."""
@@ -147,7 +149,7 @@ def test_a_judge_takes_the_start_that_is_right_most_often(steps, monkeypatch: py
 
 def test_a_judge_has_nothing_to_say_where_nothing_is_merged():
     model, batches = network(), images()
-    judge = Judge(images(20), torch.zeros(20, dtype=torch.int64))
+    judge = StartValidation(images(20), torch.zeros(20, dtype=torch.int64))
     plain, judged = (pruned(model, {"3": 4}, batches, judge=given) for given in (None, judge))
     assert judged.tried == ()
     assert all(

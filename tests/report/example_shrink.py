@@ -28,7 +28,7 @@ def example_shrink() -> dict[str, Any]:
         }
         for at in range(1, 9)
     ]  # fmt: skip
-    way = [
+    trajectory = [
         {"macs": 1 - step / 100, "params": 1 - step / 80, "loss": (step / 70) ** 3}
         for step in range(70)
     ]
@@ -45,7 +45,7 @@ def example_shrink() -> dict[str, Any]:
         "note": "",
         "budget": {"params": None, "macs": 0.11, "latency": None, "max_loss": None},
         "groups": groups,
-        "left_whole": [{"name": "fc8", "reason": "its units are the classes"}],
+        "not_pruned": [{"name": "fc8", "reason": "its units are the classes"}],
         "starts": [0.79, 0.84, 0.81],
         "outcome": {
             "predicted": 0.19,
@@ -57,8 +57,8 @@ def example_shrink() -> dict[str, Any]:
             "norms": "kept",
             "norms_tried": {"kept": 0.31, "implied": 1.7, "measured": 0.32},
         },
-        "way": way,
-        "chosen": way[60],
+        "trajectory": trajectory,
+        "chosen": trajectory[60],
         "before": _evaluation(98),
         "cut": _evaluation(84),
         "after": _evaluation(96),

@@ -25,7 +25,7 @@ from secateurs.study import study
 from secateurs.study.paper import run as paper
 from secateurs.study.paper.protocol import PaperPlan
 from secateurs.study.pruning import saved_grid
-from secateurs.study.saved.location import find_place
+from secateurs.study.saved.location import find_location
 from secateurs.study.search import run as search
 from secateurs.study.setup.config import StudyConfig
 
@@ -108,7 +108,7 @@ def test_study_json(tmp_path: Path):
 
     def read() -> None:
         study._check_configuration(tmp_path, config)
-        find_place(tmp_path, None)
+        find_location(tmp_path, None)
 
     assert_lines(path, value, read, 200)
 

@@ -100,7 +100,7 @@ def test_foreign_hosts_are_refused(client: TestClient, host: str):
     ],
 )
 def test_foreign_origins_are_refused(client: TestClient, desk: Desk, headers: dict[str, str]):
-    query = {"wish": WISH, "name": "mine"}
+    query = {"settings": WISH, "name": "mine"}
     for path, kind in (("/cut", JSON), ("/picture", BYTES), ("/save", JSON)):
         refused = client.post(path, params=query, content=b"", headers=kind | headers)
         assert "only the page served here may ask" in refusal(refused, 403)
@@ -115,7 +115,7 @@ def test_the_own_page_may_ask(client: TestClient):
             "/cut", content=WISH, headers=JSON | own | {"sec-fetch-site": "same-origin"}
         )
         assert found.status_code == 200
-        assert found.json()["wish"]["low_deg"] == 8
+        assert found.json()["settings"]["low_deg"] == 8
 
 
 def test_bad_positions_are_told_in_one_line(client: TestClient):
@@ -141,14 +141,16 @@ def test_bad_positions_are_told_in_one_line(client: TestClient):
     )
     assert "expected application/json" in refusal(client.post("/cut", content=WISH), 415)
     for index in ("", "-1", "x", "1" * 30):
-        asked = client.get("/unit", params={"wish": WISH, "index": index})
+        asked = client.get("/unit", params={"settings": WISH, "index": index})
         assert "unit: expected a number" in refusal(asked, 400)
-    assert client.get("/unit", params={"wish": WISH, "index": "3"}).json()["index"] == 3
+    assert client.get("/unit", params={"settings": WISH, "index": "3"}).json()["index"] == 3
 
 
 def test_pictures_are_limited_and_asked_of_both(client: TestClient):
     def post(data: bytes | Generator[bytes], **headers: str) -> Any:
-        return client.post("/picture", params={"wish": WISH}, content=data, headers=BYTES | headers)
+        return client.post(
+            "/picture", params={"settings": WISH}, content=data, headers=BYTES | headers
+        )
 
     found = post(picture()).json()
     assert found["number"] == 1
@@ -165,7 +167,7 @@ def test_pictures_are_limited_and_asked_of_both(client: TestClient):
     assert "picture: zero-byte" in refusal(post(b""), 400)
     assert "picture: truncated" in refusal(post(picture()[:3000]), 400)
     assert "picture: unreadable" in refusal(post(b"<svg></svg>"), 400)
-    told = client.post("/picture", params={"wish": WISH}, content=picture(), headers=JSON)
+    told = client.post("/picture", params={"settings": WISH}, content=picture(), headers=JSON)
     assert "expected application/octet-stream" in refusal(told, 415)
 
 
@@ -180,7 +182,7 @@ def test_a_picture_that_is_decoded_holds_no_cut_up(
         return read_picture(*given, **options)
 
     def post() -> Any:
-        return client.post("/picture", params={"wish": WISH}, content=picture(), headers=BYTES)
+        return client.post("/picture", params={"settings": WISH}, content=picture(), headers=BYTES)
 
     monkeypatch.setattr("secateurs.serve.app.read_picture", slow)
     monkeypatch.setattr("secateurs.serve.app.MAX_PICTURES", 1)
@@ -242,7 +244,7 @@ def test_bodies_that_are_slow_cut_off_or_mistold_are_refused(
 
 def test_a_cut_is_saved_once_under_a_plain_name(client: TestClient, desk: Desk):
     def save(name: str) -> Any:
-        return client.post("/save", params={"wish": WISH, "name": name}, headers=JSON)
+        return client.post("/save", params={"settings": WISH, "name": name}, headers=JSON)
 
     done = save("small").json()
     loaded = load(desk.saved_in / "small")

@@ -16,7 +16,7 @@ from secateurs.serve.app import Desk, make_app
 from secateurs.serve.run import listen
 from secateurs.ship.checkpoint import load
 from secateurs.study.pruning.explorer import Explorer, cut
-from secateurs.study.pruning.slider_request import Wish
+from secateurs.study.pruning.slider_request import SliderRequest
 
 pytestmark = pytest.mark.browser
 
@@ -80,7 +80,7 @@ def test_a_layer_is_cut_asked_and_saved(
     browser: Any, address: str, explorer: Explorer, flags: Path, tmp_path: Path
 ):
     page, complaints = open_page(browser, address, 1280, "light")
-    start = cut(explorer, Wish(low_deg=15.0))
+    start = cut(explorer, SliderRequest(low_deg=15.0))
     assert page.text_content("#kept") == f"{start['num_kept']:,}"
 
     page.focus("#angle")
@@ -88,7 +88,7 @@ def test_a_layer_is_cut_asked_and_saved(
         page.keyboard.press("ArrowLeft")
     until(page, "document.getElementById('angle-number').value === '14'")
     until(page, "document.getElementById('command').textContent.includes('--low 14 ')")
-    now = cut(explorer, Wish(low_deg=14.0))
+    now = cut(explorer, SliderRequest(low_deg=14.0))
     assert now["num_kept"] > start["num_kept"]
     assert page.text_content("#kept") == f"{now['num_kept']:,}"
     assert page.text_content("#accuracy") == f"{100 * now['accuracy']:.1f}%"
@@ -105,7 +105,7 @@ def test_a_layer_is_cut_asked_and_saved(
     page.fill("#keep-number", "30")
     page.keyboard.press("Enter")
     until(page, "document.getElementById('command').textContent.includes('--keep 30 ')")
-    few = cut(explorer, Wish(low_deg=None, keep=30))
+    few = cut(explorer, SliderRequest(low_deg=None, keep=30))
     assert page.text_content("#kept") == str(few["num_kept"])
     assert float(page.input_value("#angle-number")) == pytest.approx(few["low_deg"], abs=0.01)
 

@@ -34,10 +34,10 @@ class Trainings:
         self.stop_after: int | None = None
         self.accuracy: Callable[[Any, int, int], float | None] = _accuracy
 
-    def __call__(self, bench: Any, trial: Trial, shared: Any, store: Store, **_: Any):
+    def __call__(self, context: Any, trial: Trial, shared: Any, store: Store, **_: Any):
         if self.stop_after is not None and len(self.done) >= self.stop_after:
             raise StopRequested
-        config, curve = bench.config, []
+        config, curve = context.config, []
         for epoch in range(config.epochs):
             value = self.accuracy(config, trial.run, epoch)
             if value is None:
@@ -52,7 +52,7 @@ class Trainings:
                 }
             )
         best = max(curve, key=lambda e: (e["val_accuracy"], -e["val_loss"]), default=None)
-        key = trial_key(bench, trial)
+        key = trial_key(context, trial)
         record = {
             "key": key, "depth": trial.depth, "run": trial.run, "pretrained": True,
             "seed": config.seed + trial.run, "lr": config.lr, "epochs_run": len(curve),

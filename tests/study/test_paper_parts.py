@@ -18,7 +18,7 @@ from secateurs.study.paper.films import FILM, find_films
 from secateurs.study.paper.protocol import PaperPlan
 from secateurs.study.paper.pruning import by_neuron
 from secateurs.study.paper.published_numbers import published
-from secateurs.study.paper.time_remaining import left_words, parts_left, trials_left
+from secateurs.study.paper.time_remaining import parts_remaining, remaining_words, trials_remaining
 from secateurs.study.paper.variants import overall_accuracy
 from secateurs.study.trials.trial import Trial
 
@@ -233,18 +233,20 @@ def test_time_left_counts_trials_by_their_depth_and_then_the_rest():
         trial(5, 0, 0.4) | {"timing": {"seconds": 40.0, "frozen_seconds": 20.0}},
     ]
     # One like it at 40 s, and one unseen at the mean of 100 and 40.
-    assert trials_left(plan_trials, done) == pytest.approx(40 + 70)
+    assert trials_remaining(plan_trials, done) == pytest.approx(40 + 70)
     # Dropout both ways one trial; 45 cells at a view of 1 s; films one more at each depth.
-    assert parts_left(plan, done, films=False) == pytest.approx(40 + 45)
-    assert parts_left(plan, done, films=True) == pytest.approx(40 + 45 + 40)
+    assert parts_remaining(plan, done, films=False) == pytest.approx(40 + 45)
+    assert parts_remaining(plan, done, films=True) == pytest.approx(40 + 45 + 40)
     searching = PaperPlan(runs=1, epochs=20, noisy_activations=False, first_epoch_dropout=False)
-    assert parts_left(searching, done, films=False) == pytest.approx(4 * 40 * 2)
+    assert parts_remaining(searching, done, films=False) == pytest.approx(4 * 40 * 2)
     # The search is at the depth that leads.
     timing = {"timing": {"seconds": 10.0, "frozen_seconds": 0.0}}
     for val, seconds in ((0.3, 40), (0.5, 10)):
         more = [*done, trial(7, 0, 0.4, val=val) | timing]
-        assert parts_left(searching, more, films=False) == pytest.approx(4 * seconds * 2)
-    assert left_words(plan, plan_trials, done, films=False) == (
+        assert parts_remaining(searching, more, films=False) == pytest.approx(4 * seconds * 2)
+    assert remaining_words(plan, plan_trials, done, films=False) == (
         "about 2 min left for Table 1, about 85 s for the rest"
     )
-    assert left_words(plan, plan_trials[:2], done, films=False) == "about 85 s for the rest left"
+    assert (
+        remaining_words(plan, plan_trials[:2], done, films=False) == "about 85 s for the rest left"
+    )

@@ -30,8 +30,8 @@ from secateurs.ship.spec import ModelSpec
 from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.records.checksummed import read_sealed
 from secateurs.study.saved.evaluation import evaluate_model
-from secateurs.study.setup.bench import open_dataset
 from secateurs.study.setup.config import StudyConfig
+from secateurs.study.setup.trial_context import open_dataset
 from secateurs.study.study import headline, run_study
 from secateurs.study.trials.trial import prefix_cache
 
@@ -315,15 +315,15 @@ def test_two_processes_and_a_killed_one_share_a_directory(
         "from pathlib import Path\n"
         "from secateurs.fit.cache import PrefixCache\n"
         "from secateurs.stopping import StopFlag\n"
-        "from secateurs.study.setup.bench import open_bench\n"
+        "from secateurs.study.setup.trial_context import open_context\n"
         "from secateurs.study.setup.config import from_json\n"
         "from secateurs.study.sweep.sweep import run_sweep\n"
         "from secateurs.study.trials.trial import Store\n"
         "import json\n"
         "data, config, out, cache, log = sys.argv[1:]\n"
-        "bench = open_bench(data, from_json(json.loads(config)), cache=Path(cache))\n"
+        "context = open_context(data, from_json(json.loads(config)), cache=Path(cache))\n"
         "with open(log, 'w', buffering=1) as log:\n"
-        "    run_sweep(bench, Store(Path(out)), prefix_cache=PrefixCache(), stop=StopFlag(),\n"
+        "    run_sweep(context, Store(Path(out)), prefix_cache=PrefixCache(), stop=StopFlag(),\n"
         "              on_trial=lambda record: print(record['key'], file=log))\n"
     )
     command = [sys.executable, "-c", code, str(flags), json.dumps(CONFIG.to_json())]

@@ -82,9 +82,9 @@ def explore(
     from secateurs.serve.app import Desk, make_app
     from secateurs.serve.run import ADDRESS, listen, serve
     from secateurs.study.pruning.explorer import open_explorer
-    from secateurs.study.saved.location import find_place
+    from secateurs.study.saved.location import find_location
 
-    place = find_place(directory, data)
+    place = find_location(directory, data)
     listener = listen(port)
     session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress)
     explorer = open_explorer(

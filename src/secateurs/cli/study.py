@@ -215,7 +215,7 @@ def train(
 ) -> None:
     """Fine-tune one network with DEPTH frozen layers and save it in DIR."""
     from secateurs.study.saved.evaluate_saved import cautions, evaluation_words
-    from secateurs.study.setup.bench import settle_split
+    from secateurs.study.setup.trial_context import settle_split
     from secateurs.study.tracking.log import open_log
     from secateurs.study.training import train_model
     from secateurs.study.trials.trial import prefix_cache

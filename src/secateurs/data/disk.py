@@ -20,7 +20,7 @@ _BATCH_BYTES = 2**22
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
-def take_room(file: BinaryIO, num_bytes: int) -> None:
+def allocate(file: BinaryIO, num_bytes: int) -> None:
     """Make an empty file `num_bytes` long whose blocks are on the disk; OSError when it is full.
 
     Writing to a map of such a file cannot fail, where a hole in a full disk ends the process. Where

@@ -25,7 +25,7 @@ KINDS = ("train", "eval")
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
-class Shelf:
+class MappedArrays:
     """Two growing .npy files in a temporary folder; `commit` gives them their names.
 
     Rows are written as files and not through a map: a disk that is full then raises OSError,
@@ -84,14 +84,14 @@ class Shelf:
 
 
 @contextmanager
-def open_shelf(target: Path) -> Generator[Shelf]:
+def create_arrays(target: Path) -> Generator[MappedArrays]:
     """Yield an empty shelf that commits into `target`, and remove what was not committed."""
     target.mkdir(parents=True, exist_ok=True)
     sweep(target, deep=False)  # left behind by processes that were killed
     prefix = temporary_prefix("images")
     folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=SUFFIX, dir=target))
     try:
-        shelf = Shelf(folder, target)
+        shelf = MappedArrays(folder, target)
         try:
             yield shelf
         finally:
@@ -109,7 +109,7 @@ def _header(shape: tuple[int, ...], descr: str) -> bytes:
     return file.getvalue()
 
 
-def read_shelf(
+def map_arrays(
     target: Path, key: str, shapes: tuple[tuple[int, ...], tuple[int, ...]]
 ) -> Pair | None:
     """Map the arrays that were committed under `key`; None when missing or damaged.

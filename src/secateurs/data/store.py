@@ -15,7 +15,7 @@ from PIL import Image
 from secateurs.data.audit import NEAR_BITS, Audit, audit, content_id
 from secateurs.data.images.decode import MAX_PIXELS, decoding, without_warnings
 from secateurs.data.images.resolution import Resize, Working, eval_pixels, squash
-from secateurs.data.mapped_arrays import Shelf, open_shelf, read_shelf
+from secateurs.data.mapped_arrays import MappedArrays, create_arrays, map_arrays
 from secateurs.data.scan import Listing, scan
 from secateurs.data.thread_map import in_order
 from secateurs.errors import FULL, UNUSABLE, InputError
@@ -65,7 +65,7 @@ def open_store(
     key = _key(audit, working)
     stored = _stored(audit, working, cache=cache, key=key)
     if stored is None:
-        with _room(cache, working, len(audit.listing)), open_shelf(cache / "images") as shelf:
+        with _room(cache, working, len(audit.listing)), create_arrays(cache / "images") as shelf:
             _fill(shelf, audit, working, workers=workers, progress=progress)
             shelf.commit(key[:32])
         stored = _stored(audit, working, cache=cache, key=key)
@@ -92,7 +92,7 @@ def audit_and_store(
     """
     listing = root_or_listing if isinstance(root_or_listing, Listing) else scan(root_or_listing)
     working = Working(side, crop, resize)
-    with _room(cache, working, len(listing)), open_shelf(cache / "images") as shelf:
+    with _room(cache, working, len(listing)), create_arrays(cache / "images") as shelf:
         checked = audit(
             listing,
             max_pixels=max_pixels,
@@ -119,7 +119,7 @@ def audit_and_store(
 
 @dataclass(frozen=True)
 class _Filler:
-    shelf: Shelf
+    shelf: MappedArrays
     working: Working
 
     def render(self, image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -148,11 +148,11 @@ def _stored(
     audit: Audit, working: Working, *, cache: Path, key: str
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
     shapes = working.shapes(len(audit.listing))
-    return read_shelf(cache / "images", key[:32], shapes)
+    return map_arrays(cache / "images", key[:32], shapes)
 
 
 def _fill(
-    shelf: Shelf, audit: Audit, working: Working, *, workers: int | None, progress: Progress
+    shelf: MappedArrays, audit: Audit, working: Working, *, workers: int | None, progress: Progress
 ) -> None:
     listing = audit.listing
     # The audit's own limit let these through, whatever it was.

@@ -19,7 +19,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
-from secateurs.data.disk import FULL, checksums, sync, take_room
+from secateurs.data.disk import FULL, allocate, checksums, sync
 from secateurs.errors import InputError
 from secateurs.files import atomic_path
 
@@ -140,7 +140,7 @@ def _write(path: Path, shape: Sequence[int], dtype: torch.dtype, fill: Fill) -> 
     with atomic_path(path) as temporary:
         with temporary.open("r+b") as file:
             # Takes the room at once: a full disk is an error here, and a crash in a mapped page.
-            take_room(file, num_bytes + _tail_bytes(num_bytes))
+            allocate(file, num_bytes + _tail_bytes(num_bytes))
         fill(_mapped(temporary, shape, dtype, shared=True))
         with temporary.open("r+b") as file:
             tail = _tail(_sums(file, num_bytes))

@@ -32,7 +32,7 @@ TALL = 2  # samples for each input from which on the ridge needs no leave-one-ou
 
 
 @dataclass(frozen=True)
-class Judge:
+class StartValidation:
     """Images that decide between several starts of the merging: batches and (images,) labels."""
 
     batches: Sequence[Tensor]
@@ -71,7 +71,7 @@ def cut(
     survivors: Mapping[str, Tensor] | None = None,
     copies: int = 1,
     seed: int = 0,
-    judge: Judge | None = None,
+    judge: StartValidation | None = None,
     progress: Progress = SILENT,
 ) -> Pruned:
     """Cut every group to `kept` units and refit the layers that read them, from input to output.
@@ -97,10 +97,10 @@ def cut(
     paths = _running_order(work, reader_paths(work, touched), batches, run)
     fork = next((k for k, path in enumerate(paths) if path in merging_at), len(paths))
     starts = judge.starts if judge is not None else 1
-    stand = _Stand(work, batches, run, steps, copies, seed)
+    stand = _RefitState(work, batches, run, steps, copies, seed)
     with progress.task("refitting", fork + starts * (len(paths) - fork)) as advance:
 
-        def go_on(stand: _Stand, paths: Sequence[str], start: int = 0) -> dict[str, Tensor]:
+        def go_on(stand: _RefitState, paths: Sequence[str], start: int = 0) -> dict[str, Tensor]:
             found: dict[str, Tensor] = {}
             for path in paths:
                 if path in merging_at:
@@ -121,19 +121,19 @@ def cut(
 
 
 def _best_start(
-    stand: _Stand,
-    judge: Judge,
+    stand: _RefitState,
+    judge: StartValidation,
     first: str,
     finish: Callable[..., dict[str, Tensor]],
-) -> tuple[_Stand, dict[str, Tensor], tuple[float, ...]]:
+) -> tuple[_RefitState, dict[str, Tensor], tuple[float, ...]]:
     """The network that a judge prefers, its merged units, and the accuracy from each start.
 
     `finish(stand, start=k)` does what is left, from the merging of the layer `first` on. What runs
     before that layer is the same from every start, and runs once.
     """
-    held = stand.reach(first, _Held(judge.batches))
+    held = stand.reach(first, _PrefixOutputs(judge.batches))
     stand.reach(first, stand.held)
-    best: tuple[tuple[float, float], _Stand, dict[str, Tensor]] | None = None
+    best: tuple[tuple[float, float], _RefitState, dict[str, Tensor]] | None = None
     tried: list[float] = []
     for start in range(judge.starts):
         own = stand.fork()
@@ -146,7 +146,7 @@ def _best_start(
     return best[1], best[2], tuple(tried)
 
 
-def _judged(stand: _Stand, held: _Held, labels: Tensor) -> tuple[float, float]:
+def _judged(stand: _RefitState, held: _PrefixOutputs, labels: Tensor) -> tuple[float, float]:
     """Accuracy (0..1) and, the larger the better, minus the cross-entropy."""
     model = stand.rest(held)
     parts: list[Tensor] = []
@@ -175,7 +175,7 @@ def _running_order(
     return order
 
 
-class _Held:
+class _PrefixOutputs:
     """Batches as far as they have run: the outputs of the first `done` steps of a network."""
 
     def __init__(self, batches: Sequence[Tensor], done: int = 0) -> None:
@@ -197,7 +197,7 @@ class _Held:
             self.done, self.borrowed = self.done + 1, False
 
 
-class _Stand:
+class _RefitState:
     """The network under the knife, and how far its images have run.
 
     What is cut or refitted comes after the steps whose outputs are `held`, so that they need not be
@@ -215,24 +215,24 @@ class _Stand:
     ) -> None:
         self.model, self.run, self.steps = model, run, steps
         self.copies, self.seed = copies, seed
-        self.held = _Held(batches)
+        self.held = _PrefixOutputs(batches)
         self.implied: dict[str, Tensor] = {}
 
-    def fork(self) -> _Stand:
+    def fork(self) -> _RefitState:
         """The same stand for another attempt, its network a copy."""
         other = copy.copy(self)
         other.model = copy.deepcopy(self.model)
-        other.held = _Held(self.held.batches, self.held.done)
+        other.held = _PrefixOutputs(self.held.batches, self.held.done)
         other.implied = dict(self.implied)
         return other
 
-    def rest(self, held: _Held) -> nn.Module:
+    def rest(self, held: _PrefixOutputs) -> nn.Module:
         """What is still to run for images that are `held`."""
         if not held.done:
             return self.model
         return nn.Sequential(*(module for _, module in self.steps(self.model)[held.done :]))
 
-    def reach(self, path: str, held: _Held) -> _Held:
+    def reach(self, path: str, held: _PrefixOutputs) -> _PrefixOutputs:
         """Run images on to the step that `path` is in, as far as memory allows."""
         place = self._place(path)
         if place is not None:
@@ -290,7 +290,7 @@ class _Stand:
         )
 
 
-def _refit(stand: _Stand, path: str, gone: Tensor | None, seen: Survey) -> None:
+def _refit(stand: _RefitState, path: str, gone: Tensor | None, seen: Survey) -> None:
     """Write refitted weights into a reader of the narrowed network, and its offset.
 
     `gone` are the outputs that it has lost.
@@ -345,7 +345,9 @@ def _tall(rows: Tensor, anchor: Tensor, target: Tensor, num_samples: int) -> Out
     return Outgoing(weight, y_mean - weight @ x_mean, part)
 
 
-def _merge(stand: _Stand, name: str, reader: str, keep: int, seen: Survey, start: int) -> Tensor:
+def _merge(
+    stand: _RefitState, name: str, reader: str, keep: int, seen: Survey, start: int
+) -> Tensor:
     """Merge the units of the linear layer `name` into `keep`; return the survivors."""
     work = stand.model
     layer, consumer = work.get_submodule(name), find_consumer(work, name)

@@ -30,15 +30,15 @@ from secateurs.study.pruning.explorer import (
     facts,
     look_at,
     read_picture,
-    save_wish,
+    save_model,
     unit,
 )
-from secateurs.study.pruning.slider_request import Wish, parse_wish
+from secateurs.study.pruning.slider_request import SliderRequest, parse_request
 
 if TYPE_CHECKING:
     import torch
 
-MAX_WISH_BYTES = 4096
+MAX_REQUEST_BYTES = 4096
 MAX_IMAGE_BYTES = 32 * 2**20
 MAX_PICTURES = 4  # read at the same time
 BODY_S = 30.0  # seconds for a body to arrive
@@ -61,31 +61,31 @@ class Desk:
     decoding: threading.Lock = field(default_factory=threading.Lock)
     shown: tuple[int, torch.Tensor] | None = None
 
-    def wish(self, text: Any) -> Wish:
+    def settings(self, text: Any) -> SliderRequest:
         """A position of the sliders, checked."""
-        return parse_wish(text, num_units=self.explorer.num_units)
+        return parse_request(text, num_units=self.explorer.num_units)
 
     def cut(self, text: bytes) -> Record:
         """The cut at a position, with the answers to the picture shown, if there is one."""
-        wish = self.wish(text)
+        settings = self.settings(text)
         with self.lock:
-            found = cut(self.explorer, wish)
+            found = cut(self.explorer, settings)
             if self.shown is not None:
                 number, outputs = self.shown
-                found["picture"] = {"number": number, **answers(self.explorer, outputs, wish)}
+                found["picture"] = {"number": number, **answers(self.explorer, outputs, settings)}
         return found
 
     def unit(self, text: str, index: str) -> Record:
         """What became of one unit at a position."""
-        wish = self.wish(text)
+        settings = self.settings(text)
         if not re.fullmatch(r"\d{1,9}", index):
             raise InputError(f"unit: expected a number, got {index!r:.40}")
         with self.lock:
-            return unit(self.explorer, wish, int(index))
+            return unit(self.explorer, settings, int(index))
 
     def picture(self, text: str, data: bytes) -> Record:
         """Both networks' answers to an image file; it is kept in memory until the next one."""
-        wish = self.wish(text)
+        settings = self.settings(text)
         # Decoding may take seconds: cuts in other tabs do not wait for it.
         with self.decoding, tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "picture"
@@ -97,13 +97,13 @@ class Desk:
         with self.lock:
             outputs, seen = look_at(self.explorer, pixels)
             number = 1 if self.shown is None else self.shown[0] + 1
-            found = answers(self.explorer, outputs, wish)
+            found = answers(self.explorer, outputs, settings)
             self.shown = number, outputs
         return {"number": number, "seen": seen, **found}
 
     def save(self, text: str, name: str) -> Record:
         """Save the cut at a position under a plain name."""
-        wish = self.wish(text)
+        settings = self.settings(text)
         if not NAME.fullmatch(name):
             raise InputError(
                 f"name: expected letters, digits, dots, dashes and underscores (1 to 64, the first "
@@ -111,7 +111,7 @@ class Desk:
             )
         out = self.saved_in / name
         with self.lock:
-            done = save_wish(self.explorer, wish, out)
+            done = save_model(self.explorer, settings, out)
         return {
             "folder": str(out),
             "num_kept": done["layers"][0]["num_kept"],
@@ -134,12 +134,12 @@ def make_app(desk: Desk, *, port: int) -> Starlette:
         return Response(status_code=204)
 
     async def do_cut(request: Request) -> Response:
-        body = await _body(request, MAX_WISH_BYTES, "application/json")
+        body = await _body(request, MAX_REQUEST_BYTES, "application/json")
         return await _answer(desk.cut, body)
 
     async def do_unit(request: Request) -> Response:
         query = request.query_params
-        return await _answer(desk.unit, query.get("wish", ""), query.get("index", ""))
+        return await _answer(desk.unit, query.get("settings", ""), query.get("index", ""))
 
     pictures: set[Request] = set()
 
@@ -149,14 +149,14 @@ def make_app(desk: Desk, *, port: int) -> Starlette:
         pictures.add(request)
         try:
             body = await _body(request, desk.max_image_bytes, "application/octet-stream")
-            return await _answer(desk.picture, request.query_params.get("wish", ""), body)
+            return await _answer(desk.picture, request.query_params.get("settings", ""), body)
         finally:
             pictures.discard(request)
 
     async def do_save(request: Request) -> Response:
         query = request.query_params
         await _body(request, 0, "application/json")
-        return await _answer(desk.save, query.get("wish", ""), query.get("name", ""))
+        return await _answer(desk.save, query.get("settings", ""), query.get("name", ""))
 
     return Starlette(
         routes=[

@@ -29,7 +29,7 @@ from secateurs.study.pruning.tail import prune_network
 from secateurs.study.records.checksummed import read_sealed, write_sealed
 from secateurs.study.saved.evaluation import evaluate_model, model_spec
 from secateurs.study.saved.samples import sample_predictions
-from secateurs.study.setup.bench import Bench
+from secateurs.study.setup.trial_context import TrialContext
 from secateurs.study.sweep.sweep import Choice, Record
 
 SCHEMA = 2  # of results.json
@@ -94,10 +94,10 @@ class Stages:
 
 
 def prune_stages(
-    bench: Bench, stages: Stages, chosen_key: str, *, stop: StopFlag, progress: Progress
+    context: TrialContext, stages: Stages, chosen_key: str, *, stop: StopFlag, progress: Progress
 ) -> tuple[Record, Record]:
     """The stages `pruned` and `cost` of a study whose chosen network is kept already."""
-    config, out = bench.config, stages.root
+    config, out = context.config, stages.root
     rule = {
         name: config.to_json()[name]
         for name in (
@@ -114,7 +114,7 @@ def prune_stages(
     pruned = stages.run(
         "pruned",
         key,
-        lambda: _prune_and_export(bench, out, progress),
+        lambda: _prune_and_export(context, out, progress),
         makes=(
             *(out / FILES[name] for name in ("model", "tensors", "onnx", "program", "ledger")),
             *(out / FILES["unpruned_onnx"], out / "ledger.parquet"),
@@ -123,32 +123,34 @@ def prune_stages(
     stop.check()
     priced = stages.run(
         "cost",
-        {"pruned": key, "machine": machine_words(bench), "torch": torch.__version__},
+        {"pruned": key, "machine": machine_words(context), "torch": torch.__version__},
         lambda: price(
             out / "unpruned",
             out / "model",
-            _example(bench),
-            device=bench.device,
+            _example(context),
+            device=context.device,
             progress=progress,
         ),
     )
     return pruned, priced
 
 
-def unpruned_stage(bench: Bench, stages: Stages, chosen_key: str, *, progress: Progress) -> Record:
+def unpruned_stage(
+    context: TrialContext, stages: Stages, chosen_key: str, *, progress: Progress
+) -> Record:
     """The stage that ships the chosen network of a study that prunes nothing: its `cost` part."""
     return stages.run(
         "unpruned",
         {"chosen": chosen_key, "version": secateurs.__version__, "schema": SCHEMA},
-        lambda: _export_chosen(bench, stages.root, progress),
+        lambda: _export_chosen(context, stages.root, progress),
         makes=tuple(
             stages.root / UNPRUNED_FILES[name] for name in ("unpruned_onnx", "unpruned_program")
         ),
     )
 
 
-def _export_chosen(bench: Bench, out: Path, progress: Progress) -> Record:
-    chosen, example = load(out / "unpruned"), _example(bench)
+def _export_chosen(context: TrialContext, out: Path, progress: Progress) -> Record:
+    chosen, example = load(out / "unpruned"), _example(context)
     with progress.task("export", 2) as advance:
         check = export_onnx(chosen.model, chosen.spec, out / FILES["unpruned_onnx"], example)
         advance(1)
@@ -170,32 +172,32 @@ def _export_chosen(bench: Bench, out: Path, progress: Progress) -> Record:
     }
 
 
-def keep_chosen(bench: Bench, choice: Choice, model: torch.nn.Module, out: Path) -> Record:
+def keep_chosen(context: TrialContext, choice: Choice, model: torch.nn.Module, out: Path) -> Record:
     """Save the unpruned network; evaluate it on validation and, this once, on test."""
-    spec = model_spec(model, bench, depth=choice.record["depth"], kept={})
+    spec = model_spec(model, context, depth=choice.record["depth"], kept={})
     save(model, spec, out / "unpruned")
     return {
         "key": choice.record["key"],
         "depth": choice.record["depth"],
         "run": choice.record["run"],
         "reason": choice.reason,
-        "val": evaluate_model(model, bench.dataset, "val", bench.device).to_json(),
-        "test": evaluate_model(model, bench.dataset, "test", bench.device).to_json(),
+        "val": evaluate_model(model, context.dataset, "val", context.device).to_json(),
+        "test": evaluate_model(model, context.dataset, "test", context.device).to_json(),
     }
 
 
-def _prune_and_export(bench: Bench, out: Path, progress: Progress) -> Record:
-    config, sides = bench.config, bench.dataset.sides
+def _prune_and_export(context: TrialContext, out: Path, progress: Progress) -> Record:
+    config, sides = context.config, context.dataset.sides
     before: Loaded = load(out / "unpruned")
-    original = before.model.to(bench.device)
+    original = before.model.to(context.device)
     cut = prune_network(
-        original, sides["train"], sides["val"], config, device=bench.device, progress=progress
+        original, sides["train"], sides["val"], config, device=context.device, progress=progress
     )
-    spec = model_spec(cut.model, bench, depth=before.spec.extra["depth"], kept=cut.kept)
+    spec = model_spec(cut.model, context, depth=before.spec.extra["depth"], kept=cut.kept)
     save(cut.model, spec, out / "model")
     write_csv(out / FILES["ledger"], *cut.ledgers)
     write_parquet((out / FILES["ledger"]).with_suffix(".parquet"), *cut.ledgers)
-    example = _example(bench)
+    example = _example(context)
     with progress.task("export", 3) as advance:
         check = export_onnx(cut.model.cpu(), spec, out / FILES["onnx"], example)
         advance(1)
@@ -203,11 +205,11 @@ def _prune_and_export(bench: Bench, out: Path, progress: Progress) -> Record:
         advance(1)
         export_program(cut.model, spec, out / FILES["program"], example)
         advance(1)
-    original = original.to(bench.device)
-    pruned = cut.model.to(bench.device)
+    original = original.to(context.device)
+    pruned = cut.model.to(context.device)
     aliases = [layer["layer"] for layer in cut.layers]
     shown = list(zip(aliases, cut.merged, strict=True))
-    samples = sample_predictions(original, pruned, bench.dataset, out, device=bench.device)
+    samples = sample_predictions(original, pruned, context.dataset, out, device=context.device)
     return {
         "rule": config.rule,
         "compensation": config.compensation,
@@ -218,32 +220,32 @@ def _prune_and_export(bench: Bench, out: Path, progress: Progress) -> Record:
         "norm_std": config.norm_std,
         "layers": list(cut.layers),
         "parity": cut.parity,
-        "val": evaluate_model(pruned, bench.dataset, "val", bench.device).to_json(),
-        "test": evaluate_model(pruned, bench.dataset, "test", bench.device).to_json(),
+        "val": evaluate_model(pruned, context.dataset, "val", context.device).to_json(),
+        "test": evaluate_model(pruned, context.dataset, "test", context.device).to_json(),
         "onnx_max_abs_difference": check.max_abs_difference,
         "samples": samples,
         "merged": merged_record(
-            shown, bench.dataset, out, normalise=config.prune_options(1)[0].compared
+            shown, context.dataset, out, normalise=config.prune_options(1)[0].compared
         ),
         "timing": {"seconds": cut.seconds},
     }
 
 
-def _example(bench: Bench) -> torch.Tensor:
+def _example(context: TrialContext) -> torch.Tensor:
     """Some test images for checking exports and timing; no label of theirs is looked at."""
-    test = bench.dataset.sides["test"]
+    test = context.dataset.sides["test"]
     return test.eval_views(slice(0, NUM_EXPORT_IMAGES), torch.device("cpu"))
 
 
-def machine_words(bench: Bench) -> str:
+def machine_words(context: TrialContext) -> str:
     """The machine in a few words."""
     kind = platform.machine()
-    if bench.device.type == "cuda":
-        return f"{torch.cuda.get_device_name(bench.device)}, {kind}"
+    if context.device.type == "cuda":
+        return f"{torch.cuda.get_device_name(context.device)}, {kind}"
     return f"{torch.get_num_threads()} threads, {kind}"
 
 
-def versions(bench: Bench) -> dict[str, str]:
+def versions(context: TrialContext) -> dict[str, str]:
     """Versions of what made the numbers, and the machine."""
     return {
         "secateurs": secateurs.__version__,
@@ -251,5 +253,5 @@ def versions(bench: Bench) -> dict[str, str]:
         "torch": str(torch.__version__),
         "torchvision": str(torchvision.__version__),
         "numpy": np.__version__,
-        "machine": machine_words(bench),
+        "machine": machine_words(context),
     }

@@ -15,9 +15,14 @@ from secateurs.stopping import StopFlag
 from secateurs.study.pruning.tail import layers_to_cut
 from secateurs.study.records.kinds import STUDY, STUDY_SCHEMA, odd_keys
 from secateurs.study.saved.evaluate_saved import cautions, evaluation_words
-from secateurs.study.setup.bench import FACES, Bench, open_bench, settle_split
 from secateurs.study.setup.config import StudyConfig, difference
 from secateurs.study.setup.defaults import no_layer_words
+from secateurs.study.setup.trial_context import (
+    FACES,
+    TrialContext,
+    open_context,
+    settle_split,
+)
 from secateurs.study.stages import (
     FILES,
     SCHEMA,
@@ -68,23 +73,23 @@ def run_study(
     config = settle_split(data, config)
     open_output(out, marker="study.json", kind="a study")
     _check_configuration(out, config)
-    bench = open_bench(data, config, cache=cache, strict=strict, progress=progress)
-    if both_splits and (config.split != "random" or bench.dataset.groups is None):
+    context = open_context(data, config, cache=cache, strict=strict, progress=progress)
+    if both_splits and (config.split != "random" or context.dataset.groups is None):
         raise InputError("both splits: groups must be known; give --group-by, with --split random")
     if prune:
-        layers_to_cut(bench.new_model(seed=config.seed, pretrained=False), bench.config)
-    not_pruned = "" if bench.config.layers or not prune else no_layer_words(config.backbone)
+        layers_to_cut(context.new_model(seed=config.seed, pretrained=False), context.config)
+    not_pruned = "" if context.config.layers or not prune else no_layer_words(config.backbone)
     if not_pruned:
         progress.note(f"the study ends without pruning: {not_pruned}")
-    _claim(out, config, bench, data)
+    _claim(out, config, context, data)
     stages, store = Stages(out), Store(out)
     store.tidy()
     kept = prefix_cache or PrefixCache()
-    trials = _logged_sweep(bench, store, kept, stop=stop, progress=progress, log=log)
+    trials = _logged_sweep(context, store, kept, stop=stop, progress=progress, log=log)
     choice = choose(
         trials,
-        num_images=len(bench.dataset.sides["val"]),
-        random_frozen=layers_frozen_at_random(bench),
+        num_images=len(context.dataset.sides["val"]),
+        random_frozen=layers_frozen_at_random(context),
     )
     for sentence in (*choice.advice.sentences, choice.advice.cost):
         progress.note(sentence)
@@ -97,9 +102,11 @@ def run_study(
             "chosen",
             {"trial": choice.record["key"], "reason": choice.reason},
             lambda: keep_chosen(
-                bench,
+                context,
                 choice,
-                chosen_model(bench, store, choice, prefix_cache=kept, stop=stop, progress=progress),
+                chosen_model(
+                    context, store, choice, prefix_cache=kept, stop=stop, progress=progress
+                ),
                 out,
             ),
             makes=(out / FILES["unpruned"], out / "unpruned" / "model.safetensors"),
@@ -107,16 +114,16 @@ def run_study(
         discard_weights(store)
         stop.check()
         if not_pruned:
-            cost = unpruned_stage(bench, stages, choice.record["key"], progress=progress)
+            cost = unpruned_stage(context, stages, choice.record["key"], progress=progress)
         elif prune:
             pruned, cost = prune_stages(
-                bench, stages, choice.record["key"], stop=stop, progress=progress
+                context, stages, choice.record["key"], stop=stop, progress=progress
             )
     other: Record | None = None
     if both_splits:
         progress.note("the same sweep with images dealt at random, groups ignored")
         ungrouped = replace(config, split="ungrouped")
-        second = open_bench(data, ungrouped, cache=cache, progress=progress)
+        second = open_context(data, ungrouped, cache=cache, progress=progress)
         records = _logged_sweep(
             second, store, kept, stop=stop, progress=progress, log=log, of="dealt at random"
         )
@@ -130,11 +137,11 @@ def run_study(
     }
     results: Record = {
         "schema": SCHEMA,
-        "config": {"data": bench.dataset.name, **bench.config.to_json()},
-        "data": bench.dataset.audit.to_json() | {"name": bench.dataset.name},
-        "split": bench.dataset.split_json(),
-        "weights": bench.weights.to_json(),
-        **_sweep_json(bench, trials),
+        "config": {"data": context.dataset.name, **context.config.to_json()},
+        "data": context.dataset.audit.to_json() | {"name": context.dataset.name},
+        "split": context.dataset.split_json(),
+        "weights": context.weights.to_json(),
+        **_sweep_json(context, trials),
         "ungrouped": other,
         "chosen": chosen,
         "pruned": pruned,
@@ -143,7 +150,7 @@ def run_study(
         "samples": None,
         "merged": None,
         "files": FILES if pruned else UNPRUNED_FILES if not_pruned else SWEEP_FILES,
-        "versions": versions(bench),
+        "versions": versions(context),
     }
     if cost is not None:
         seconds["cost"] = cost.pop("timing")["seconds"]
@@ -159,7 +166,7 @@ def run_study(
 
 
 def _logged_sweep(
-    bench: Bench,
+    context: TrialContext,
     store: Store,
     kept: PrefixCache,
     *,
@@ -169,18 +176,18 @@ def _logged_sweep(
     of: str = "",
 ) -> list[Record]:
     def told(record: Record) -> None:
-        tell(log, lambda: trial_entry(record, bench.config, of=of), progress)
+        tell(log, lambda: trial_entry(record, context.config, of=of), progress)
 
     records = run_sweep(
-        bench, store, prefix_cache=kept, stop=stop, progress=progress, on_trial=told
+        context, store, prefix_cache=kept, stop=stop, progress=progress, on_trial=told
     )
     for record in records:  # those of an earlier run, or of another process
         told(record)
     return records
 
 
-def _sweep_json(bench: Bench, trials: list[Record]) -> Record:
-    num_images, random_frozen = len(bench.dataset.sides["val"]), layers_frozen_at_random(bench)
+def _sweep_json(context: TrialContext, trials: list[Record]) -> Record:
+    num_images, random_frozen = len(context.dataset.sides["val"]), layers_frozen_at_random(context)
     advice = choose(trials, num_images=num_images, random_frozen=random_frozen).advice
     return {
         "trials": trials,
@@ -206,12 +213,12 @@ def _check_configuration(out: Path, config: StudyConfig) -> None:
         )
 
 
-def _claim(out: Path, config: StudyConfig, bench: Bench, data: str) -> None:
+def _claim(out: Path, config: StudyConfig, context: TrialContext, data: str) -> None:
     """Mark a new directory as this study's, or check that it holds the same images and weights.
 
     Where the images are is kept as well, for `secateurs explore`.
     """
-    identity = bench.dataset.identity() | {"weights": list(bench.weights.loaded)}
+    identity = context.dataset.identity() | {"weights": list(context.weights.loaded)}
     mine = {
         "schema": STUDY_SCHEMA,
         "config": config.to_json(),

@@ -12,8 +12,8 @@ from secateurs.progress import SILENT, Progress
 from secateurs.ship.checkpoint import save
 from secateurs.stopping import StopFlag
 from secateurs.study.saved.evaluation import evaluate_model, model_spec
-from secateurs.study.setup.bench import open_bench
 from secateurs.study.setup.config import StudyConfig
+from secateurs.study.setup.trial_context import open_context
 from secateurs.study.tracking.log import Log, tell, trial_entry
 from secateurs.study.trials.trial import (
     SharedInputs,
@@ -47,23 +47,25 @@ def train_model(
     left alone. Raises InputError for bad input.
     """
     sweep_output(out)
-    bench = open_bench(data, config, cache=cache, strict=strict, progress=progress)
-    (trial,) = plan_trials(bench)
-    store, key = Store(out), trial_key(bench, trial)
+    context = open_context(data, config, cache=cache, strict=strict, progress=progress)
+    (trial,) = plan_trials(context)
+    store, key = Store(out), trial_key(context, trial)
     store.tidy()
     record = store.read(key)
     if record is not None and store.has_weights(key):
-        model = bench.new_model(seed=0, pretrained=False)
+        model = context.new_model(seed=0, pretrained=False)
         load_weights(model, store.weights(key))
         model.eval()
     else:
         shared = SharedInputs(prefix_cache, progress=progress)
-        record, model = run_trial(bench, trial, shared, store, stop=stop, progress=progress)
+        record, model = run_trial(context, trial, shared, store, stop=stop, progress=progress)
         shared.cache.close()
         save_weights(model, store.weights(key))
     (out / "training.json").unlink(missing_ok=True)  # of an earlier network
-    save(model, model_spec(model, bench, depth=trial.depth, kept={}), out)
-    answer = record | {"val": evaluate_model(model, bench.dataset, "val", bench.device).to_json()}
+    save(model, model_spec(model, context, depth=trial.depth, kept={}), out)
+    answer = record | {
+        "val": evaluate_model(model, context.dataset, "val", context.device).to_json()
+    }
     write_json(out / "training.json", answer)
-    tell(log, lambda: trial_entry(record, bench.config), progress)
+    tell(log, lambda: trial_entry(record, context.config), progress)
     return answer

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secateurs.data.splits.assignment import EVEN, Dealing, best_sides, deal, improve
+from secateurs.data.splits.assignment import EVEN, SplitCost, best_sides, deal, improve
 
 FRACTIONS = (0.6, 0.2, 0.2)
 
 
-def dealing_of(table: np.ndarray) -> Dealing:
+def dealing_of(table: np.ndarray) -> SplitCost:
     table = table.astype(np.float64)
-    return Dealing(table, wanted=np.outer(FRACTIONS, table.sum(axis=0)))
+    return SplitCost(table, wanted=np.outer(FRACTIONS, table.sum(axis=0)))
 
 
 def cost_by_hand(table: np.ndarray, side: np.ndarray) -> float:

@@ -99,7 +99,7 @@ def test_channels_that_go_together(do, reads: int, expected: list[list[int]]):
 def test_what_cannot_be_followed_stays_whole(do, reads: int, reason: str):
     found = find_groups(Between(do, reads), size=8)
     assert not found.found
-    (left,) = [left for left in found.whole if left.name == "make"]
+    (left,) = [left for left in found.not_pruned if left.name == "make"]
     assert reason in left.reason
 
 
@@ -130,7 +130,7 @@ def test_the_heads_of_an_attention_are_units():
     assert made.unit.tolist() == [0, 0, 0, 1, 1, 1] * 3
     assert (read.path, read.unit.tolist()) == ("proj", [0, 0, 0, 1, 1, 1])
     assert {g.name for g in found.found} == {"embed", "qkv", "proj"}
-    assert not checked(model, found, torch.randn(2, 3, 8, 8)).whole
+    assert not checked(model, found, torch.randn(2, 3, 8, 8)).not_pruned
 
 
 def test_a_part_of_a_layer_that_can_go_does():
@@ -148,6 +148,6 @@ def test_a_part_of_a_layer_that_can_go_does():
 
     found = find_groups(Parts(), size=2)
     assert [group.name for group in found.found] == ["make", "a"]
-    assert [left.name for left in found.whole] == ["b"]
+    assert [left.name for left in found.not_pruned] == ["b"]
     c = found.found[1].side("in")[0]
     assert c.path == "c" and c.index.tolist() == [0, 1, 2, 3, 4]

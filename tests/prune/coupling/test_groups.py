@@ -18,7 +18,7 @@ def named(found: Groups) -> dict[str, Group]:
 
 
 def reasons(found: Groups) -> dict[str, str]:
-    return {left.name: left.reason for left in found.whole}
+    return {left.name: left.reason for left in found.not_pruned}
 
 
 def paths(group: Group) -> dict[str, str]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from secateurs.prune.coupling.union_find import Ties, compact, varying
+from secateurs.prune.coupling.union_find import UnionFind, compact, varying
 
 
 def naive(count: int, pairs: list[tuple[int, int]]) -> list[set[int]]:
@@ -18,7 +18,7 @@ def naive(count: int, pairs: list[tuple[int, int]]) -> list[set[int]]:
 def test_units_are_what_pairs_connect():
     generator = np.random.default_rng(0)
     for _ in range(20):
-        ties = Ties()
+        ties = UnionFind()
         ties.fresh(30)
         pairs = generator.integers(1, 31, (12, 2))
         for a, b in pairs.tolist():
@@ -37,7 +37,7 @@ def test_numbers_that_do_not_change_are_kept_once():
 
 
 def test_beside_what_cannot_be_cut_units_stay():
-    ties = Ties()
+    ties = UnionFind()
     rows = ties.fresh(3)
     assert ties.combine([((3,), rows), ((2, 1), None)]) is not None  # the other has no such axis
     assert not ties.fixed
@@ -47,7 +47,7 @@ def test_beside_what_cannot_be_cut_units_stay():
 
 
 def test_only_places_without_a_number_hold_what_is_beside_them():
-    ties = Ties()
+    ties = UnionFind()
     left, right = ties.fresh(4), ties.fresh(4)
     right[1] = 0
     ties.combine([((4,), left), ((4,), right)])
@@ -57,7 +57,7 @@ def test_only_places_without_a_number_hold_what_is_beside_them():
 
 
 def test_an_axis_in_several_goes_along_the_longest():
-    ties = Ties()
+    ties = UnionFind()
     numbers = ties.fresh(6).view(2, 3)
     ties.split(numbers)
     unit, _, _ = ties.units()

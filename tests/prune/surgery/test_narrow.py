@@ -177,7 +177,7 @@ def test_impossible_survivors_are_told(net: nn.Module, units: list[int], message
 
 def test_a_group_that_is_wrong_is_found_among_others_and_left_whole(net: nn.Module):
     groups = find_groups(net, size=8)
-    assert not checked(net, groups, torch.randn(2, 3, 8, 8)).whole
+    assert not checked(net, groups, torch.randn(2, 3, 8, 8)).not_pruned
     right = groups.found[1]
     reader = right.side("in")[0]
     turned = Member(reader.path, "in", reader.index, reader.unit.flip(0))  # columns of others
@@ -186,8 +186,8 @@ def test_a_group_that_is_wrong_is_found_among_others_and_left_whole(net: nn.Modu
     assert difference(net, [wrong], {"3": torch.tensor([0, 1, 2])}, images) > 1e-3
     seen = checked(net, replace(groups, found=(groups.found[0], wrong, groups.found[2])), images)
     assert [group.name for group in seen.found] == ["0", "6"]
-    assert [left.name for left in seen.whole] == ["3"]
-    assert "is not the same as zeroing" in seen.whole[0].reason
+    assert [left.name for left in seen.not_pruned] == ["3"]
+    assert "is not the same as zeroing" in seen.not_pruned[0].reason
 
 
 def test_a_cut_that_does_not_run_is_infinitely_wrong(net: nn.Module):
@@ -196,7 +196,7 @@ def test_a_cut_that_does_not_run_is_infinitely_wrong(net: nn.Module):
     images = torch.randn(2, 3, 8, 8)
     assert difference(net, [maker], {"0": torch.tensor([0, 1])}, images) == float("inf")
     seen = checked(net, Groups((maker,), ()), images)
-    assert not seen.found and "inf" in seen.whole[0].reason
+    assert not seen.found and "inf" in seen.not_pruned[0].reason
 
 
 def test_modes_and_hooks_are_as_before(net: nn.Module):
@@ -248,7 +248,7 @@ def test_what_does_not_run_without_units_is_found_on_shapes(monkeypatch: pytest.
         Comparison, "compare", lambda *_: compared.append(1) or Seen(0.0, visible=True)
     )
     seen = checked(model, groups, torch.randn(2, 3, 8, 8))
-    assert [left.name for left in seen.whole[len(groups.whole) :]] == heads
+    assert [left.name for left in seen.not_pruned[len(groups.not_pruned) :]] == heads
     assert seen.found == tuple(group for group in groups.found if group.name not in heads)
     assert len(compared) == 2  # with the weights given, and with others
 

@@ -24,7 +24,7 @@ from secateurs.study.paper import run as paper_module
 from secateurs.study.paper.protocol import PaperPlan
 from secateurs.study.paper.run import run_paper
 from secateurs.study.saved.evaluation import evaluate_model
-from secateurs.study.setup.bench import open_bench
+from secateurs.study.setup.trial_context import open_context
 from secateurs.study.trials.trial import Store
 
 PLAN = PaperPlan(
@@ -108,15 +108,15 @@ def test_the_best_is_chosen_on_test_and_its_numbers_are_its_own(
     assert answer["grid"]["unpruned"]["accuracy"] == answer["best"]["test"]["accuracy"]
     assert answer["readings"]["resize"][0]["test"] == answer["best"]["test"]
     # The network left beside the records answers as the table says.
-    bench = open_bench(str(flags), PLAN.config(), cache=cache)
+    context = open_context(str(flags), PLAN.config(), cache=cache)
     store = Store(out)
-    model = bench.new_model(seed=0, pretrained=False)
+    model = context.new_model(seed=0, pretrained=False)
     left = sorted((out / "trials").glob("*.weights.safetensors"))
     assert 1 <= len(left) <= 2
     found = []
     for path in left:
         best_network.load_weights(model, store.weights(path.name.split(".")[0]))
-        found.append(evaluate_model(model, bench.dataset, "test", bench.device).accuracy)
+        found.append(evaluate_model(model, context.dataset, "test", context.device).accuracy)
     assert answer["best"]["test"]["accuracy"] in found
 
 
@@ -261,15 +261,15 @@ def test_quirks_are_switches_and_names_need_no_films(flags: Path, cache: Path, t
 def test_noise_is_of_views_and_of_both_dropouts(
     finished: tuple[Path, dict[str, Any]], flags: Path, cache: Path
 ):
-    bench = open_bench(str(flags), PLAN.config(), cache=cache)
+    context = open_context(str(flags), PLAN.config(), cache=cache)
     torch.manual_seed(0)
-    model = bench.new_model(seed=0, pretrained=False)
-    layer = paper_pruning._open(model, bench, Silent())  # pyright: ignore[reportPrivateUsage]
-    assert layer.view.train.shape == (2 * len(bench.dataset.sides["train"]), LINEAR[1])
+    model = context.new_model(seed=0, pretrained=False)
+    layer = paper_pruning._open(model, context, Silent())  # pyright: ignore[reportPrivateUsage]
+    assert layer.view.train.shape == (2 * len(context.dataset.sides["train"]), LINEAR[1])
     dropouts = [step for step in layer.noisy if isinstance(step, torch.nn.Dropout)]
     assert len(dropouts) == 2
     one, again, other = (
-        paper_pruning._noisy(layer, bench, number)  # pyright: ignore[reportPrivateUsage]
+        paper_pruning._noisy(layer, context, number)  # pyright: ignore[reportPrivateUsage]
         for number in (0, 0, 1)
     )
     assert torch.equal(one, again)
@@ -277,7 +277,7 @@ def test_noise_is_of_views_and_of_both_dropouts(
     # Without dropout the noise is of the views alone: another result again.
     for step in dropouts:
         step.p = 0.0
-    assert not torch.equal(one, paper_pruning._noisy(layer, bench, 0))  # pyright: ignore[reportPrivateUsage]
+    assert not torch.equal(one, paper_pruning._noisy(layer, context, 0))  # pyright: ignore[reportPrivateUsage]
 
 
 def test_the_command_runs_the_paper_and_writes_its_page(

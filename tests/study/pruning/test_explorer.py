@@ -23,32 +23,39 @@ from secateurs.study.pruning.explorer import (
     look_at,
     open_explorer,
     read_picture,
-    save_wish,
+    requested_config,
+    save_model,
     unit,
-    wished_config,
 )
 from secateurs.study.pruning.saved_layers import prune_saved
-from secateurs.study.pruning.slider_request import Wish, parse_wish
-from secateurs.study.saved.location import find_place
+from secateurs.study.pruning.slider_request import SliderRequest, parse_request
+from secateurs.study.saved.location import find_location
 from secateurs.study.saved.prediction import predict_saved
 
 LAYER = "classifier.0"
 
-WISHES = [
-    Wish(low_deg=6.0),
-    Wish(compensation="least_squares", low_deg=3.0, norm_std=0.5),
-    Wish(compensation="add", low_deg=8.0, norm_std=1.0),
-    Wish(compensation="affine", low_deg=None, keep=40),
-    Wish(rule="cluster", low_deg=None, keep=12),
+SETTINGS = [
+    SliderRequest(low_deg=6.0),
+    SliderRequest(compensation="least_squares", low_deg=3.0, norm_std=0.5),
+    SliderRequest(compensation="add", low_deg=8.0, norm_std=1.0),
+    SliderRequest(compensation="affine", low_deg=None, keep=40),
+    SliderRequest(rule="cluster", low_deg=None, keep=12),
 ]
 
 
-@pytest.mark.parametrize("wish", WISHES, ids=lambda wish: f"{wish.rule}-{wish.compensation}")
+@pytest.mark.parametrize(
+    "settings", SETTINGS, ids=lambda settings: f"{settings.rule}-{settings.compensation}"
+)
 def test_a_position_says_what_prune_does(
-    explorer: Explorer, net: Path, flags: Path, net_cache: Path, tmp_path: Path, wish: Wish
+    explorer: Explorer,
+    net: Path,
+    flags: Path,
+    net_cache: Path,
+    tmp_path: Path,
+    settings: SliderRequest,
 ):
-    found = cut(explorer, wish)
-    plain = wished_config(explorer, wish).to_json()
+    found = cut(explorer, settings)
+    plain = requested_config(explorer, settings).to_json()
     names = ("layers", "rule", "low_deg", "high_deg", "norm_std", "keep", "compensation")
     changes: dict[str, Any] = {name: plain[name] for name in names} | {"max_loss": -1}
     changes |= {name: plain[name] and tuple(plain[name]) for name in ("layers", "keep")}
@@ -67,16 +74,16 @@ def test_a_position_says_what_prune_does(
     assert pruned["before"]["accuracy"] == facts(explorer)["before"]["accuracy"]
 
 
-@pytest.mark.parametrize("wish", [WISHES[0], WISHES[4]], ids=["merged", "grouped"])
+@pytest.mark.parametrize("settings", [SETTINGS[0], SETTINGS[4]], ids=["merged", "grouped"])
 def test_what_is_saved_answers_as_shown(
-    explorer: Explorer, flags: Path, tmp_path: Path, wish: Wish
+    explorer: Explorer, flags: Path, tmp_path: Path, settings: SliderRequest
 ):
-    saved = save_wish(explorer, wish, tmp_path / "cuts" / "small")
-    assert saved["after"]["accuracy"] == cut(explorer, wish)["accuracy"]
+    saved = save_model(explorer, settings, tmp_path / "cuts" / "small")
+    assert saved["after"]["accuracy"] == cut(explorer, settings)["accuracy"]
     assert saved["parity"] < 1e-5
     file = next((flags / "down").iterdir())
     outputs, seen = look_at(explorer, read_picture(explorer, file, max_pixels=10_000))
-    shown = answers(explorer, outputs, wish)
+    shown = answers(explorer, outputs, settings)
     assert seen.startswith("data:image/jpeg;base64,")
     for which, folder in (("before", explorer.place.model), ("after", tmp_path / "cuts" / "small")):
         (expected,) = predict_saved(folder, [file])["predictions"]
@@ -86,7 +93,7 @@ def test_what_is_saved_answers_as_shown(
         )
     assert shown["agree"] == (shown["before"][0]["label"] == shown["after"][0]["label"])
     with pytest.raises(InputError, match="small: is there already and not empty"):
-        save_wish(explorer, wish, tmp_path / "cuts" / "small")
+        save_model(explorer, settings, tmp_path / "cuts" / "small")
     with pytest.raises(DecodeError, match="oversized"):
         look_at(explorer, read_picture(explorer, file, max_pixels=100))
 
@@ -104,38 +111,38 @@ def test_a_cut_that_is_killed_while_it_is_saved_leaves_its_name_free(
             "secateurs.study.pruning.saved_layers.write_csv", killed
         )  # the model is written by then
         with pytest.raises(KeyboardInterrupt):
-            save_wish(explorer, WISHES[0], out)
+            save_model(explorer, SETTINGS[0], out)
     assert list((tmp_path / "cuts").iterdir()) == []
-    save_wish(explorer, WISHES[0], out)
+    save_model(explorer, SETTINGS[0], out)
     assert {path.name for path in out.iterdir()} == {
         *("ledger.csv", "ledger.parquet", "model.json", "model.safetensors", "pruning.json"),
     }
 
 
 def test_a_unit_says_where_it_went(explorer: Explorer):
-    wish = WISHES[0]
-    states = cut(explorer, wish)["states"]
+    settings = SETTINGS[0]
+    states = cut(explorer, settings)["states"]
     x = explorer.view.train.double()
     x = (x - x.min()) / (x.max() - x.min()) - 0.5
     x = torch.nn.functional.normalize(x, dim=0)
     kept = [k for k, state in enumerate(states) if state == "0"]
     gone = [k for k, state in enumerate(states) if state == "1"][:3]
     for index in gone:
-        found = unit(explorer, wish, index)
+        found = unit(explorer, settings, index)
         cosine = x[:, index] @ x[:, kept]
         best = int(cosine.abs().argmax())
         assert found["parent"] == kept[best]
         assert found["angle_deg"] == pytest.approx(float(cosine[best].acos().rad2deg()), abs=1e-5)
-        assert unit(explorer, wish, kept[best])["num_merged"] >= 1
+        assert unit(explorer, settings, kept[best])["num_merged"] >= 1
     with pytest.raises(InputError, match="unit: expected 0 to 1023, got 1024"):
-        unit(explorer, wish, 1024)
+        unit(explorer, settings, 1024)
 
 
 def test_the_norm_says_how_many_are_looked_at(explorer: Explorer):
     source = explorer.table.source
     expected = int((source.live & outside_norms(source.norm, 1.0)).sum())
-    assert cut(explorer, Wish(norm_std=1.0))["num_candidates"] == expected
-    words = shlex.split(cut(explorer, Wish(low_deg=7.5, norm_std=1.0))["command"])
+    assert cut(explorer, SliderRequest(norm_std=1.0))["num_candidates"] == expected
+    words = shlex.split(cut(explorer, SliderRequest(low_deg=7.5, norm_std=1.0))["command"])
     assert words[:2] == ["secateurs", "prune"]
     assert words[words.index("--low") + 1] == "7.5"
     assert words[words.index("--high") + 1] == "172.5"
@@ -145,8 +152,8 @@ def test_the_norm_says_how_many_are_looked_at(explorer: Explorer):
 @pytest.mark.parametrize(
     ("plain", "text"),
     [
-        ("{", "wish: not readable as JSON"),
-        ([1], "wish: expected a JSON object"),
+        ("{", "settings: not readable as JSON"),
+        ([1], "settings: expected a JSON object"),
         ({"low_deg": 5, "high": 3}, "unknown field 'high'"),
         ({"low_deg": 90}, "low_deg: expected degrees, at least 0 and below 90, got 90"),
         ({"low_deg": "9"}, "low_deg: expected a number or null, got '9'"),
@@ -165,30 +172,30 @@ def test_the_norm_says_how_many_are_looked_at(explorer: Explorer):
 )
 def test_bad_positions(plain: Any, text: str):
     with pytest.raises(InputError, match=text):
-        parse_wish(plain, num_units=50)
+        parse_request(plain, num_units=50)
 
 
 def test_places_without_a_network_or_images(net: Path, flags: Path, tmp_path: Path):
     with pytest.raises(InputError, match="no such directory"):
-        find_place(tmp_path / "nothing", None)
+        find_location(tmp_path / "nothing", None)
     with pytest.raises(InputError, match="neither a study nor a saved model"):
-        find_place(tmp_path, None)
+        find_location(tmp_path, None)
     with pytest.raises(InputError, match=r"no images at hand; say where they are: secateurs exp"):
-        find_place(net, None)
+        find_location(net, None)
     study = tmp_path / "study"
     study.mkdir()
     (study / "study.json").write_text("{}")
     with pytest.raises(InputError, match="this study has no network yet"):
-        find_place(study, None)
+        find_location(study, None)
     (study / "unpruned").symlink_to(net)
     with pytest.raises(InputError, match="no images at hand"):
-        find_place(study, None)
+        find_location(study, None)
     (study / "study.json").write_text(json.dumps({"data": str(tmp_path / "moved")}))
     with pytest.raises(InputError, match="moved: the study's images are no longer there"):
-        find_place(study, None)
+        find_location(study, None)
     (study / "study.json").write_text(json.dumps({"data": str(flags), "identity": {"data": "x"}}))
     for directory in (study, study / "unpruned"):
-        place = find_place(directory, None)
+        place = find_location(directory, None)
         assert (place.model, place.data) == (study / "unpruned", str(flags))
         assert place.identity == {"data": "x"}
 
@@ -202,14 +209,14 @@ def test_other_images_and_pruned_networks_are_refused(
     identity = explorer.dataset.identity()
     (study / "study.json").write_text(json.dumps({"identity": identity | {"data": "x"}}))
     with pytest.raises(InputError, match="not the data of the study in"):
-        open_explorer(find_place(study, str(flags)), LAYER, changes={}, cache=net_cache)
+        open_explorer(find_location(study, str(flags)), LAYER, changes={}, cache=net_cache)
     (study / "study.json").write_text(json.dumps({"identity": identity}))
-    opened = open_explorer(find_place(study, str(flags)), LAYER, changes={}, cache=net_cache)
+    opened = open_explorer(find_location(study, str(flags)), LAYER, changes={}, cache=net_cache)
     assert facts(opened)["before"] == facts(explorer)["before"]
     with pytest.raises(InputError, match="has no weighted layer 'fc7'; it has"):
-        open_explorer(find_place(net, str(flags)), "fc7", changes={}, cache=net_cache)
-    save_wish(explorer, WISHES[0], tmp_path / "small")
+        open_explorer(find_location(net, str(flags)), "fc7", changes={}, cache=net_cache)
+    save_model(explorer, SETTINGS[0], tmp_path / "small")
     with pytest.raises(InputError, match="already pruned"):
         open_explorer(
-            find_place(tmp_path / "small", str(flags)), LAYER, changes={}, cache=net_cache
+            find_location(tmp_path / "small", str(flags)), LAYER, changes={}, cache=net_cache
         )

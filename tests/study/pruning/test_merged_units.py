@@ -10,8 +10,8 @@ from PIL import Image
 from secateurs.prune.selection.pairwise import pairwise
 from secateurs.study.pruning.merged_units import merged_groups, merged_record
 from secateurs.study.saved.samples import thumbnail
-from secateurs.study.setup.bench import Dataset, open_dataset
 from secateurs.study.setup.config import StudyConfig
+from secateurs.study.setup.trial_context import Dataset, open_dataset
 
 
 def bundles(num_images: int = 30) -> torch.Tensor:

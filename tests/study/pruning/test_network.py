@@ -26,9 +26,9 @@ from secateurs.study.pruning import saved_network
 from secateurs.study.pruning.network import Budget, prune_whole
 from secateurs.study.pruning.recovery import RecoveryOptions, recover
 from secateurs.study.pruning.saved_network import shrink_saved, shrink_words
-from secateurs.study.setup import bench as bench_module
-from secateurs.study.setup.bench import Dataset, open_dataset, seeded_model
+from secateurs.study.setup import trial_context as trial_context
 from secateurs.study.setup.config import StudyConfig
+from secateurs.study.setup.trial_context import Dataset, open_dataset, seeded_model
 
 CPU = torch.device("cpu")
 NAME = "squeezenet1_1"
@@ -41,10 +41,10 @@ PIXELS = 64  # enough for this network, and a twelfth of the work
 @pytest.fixture(scope="module")
 def dataset(flags: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     small = ImageInput.of(NAME, size=PIXELS)
-    real = bench_module.open_images
+    real = trial_context.open_images
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            bench_module, "open_images", lambda data, _, **words: real(data, small, **words)
+            trial_context, "open_images", lambda data, _, **words: real(data, small, **words)
         )
         found = open_dataset(str(flags), CONFIG, cache=tmp_path_factory.mktemp("cache"))
     assert found.sides["train"].size == PIXELS
@@ -97,14 +97,14 @@ def test_refitting_is_nearer_to_the_network_than_units_at_random_left_as_they_ar
 def test_the_smallest_network_within_the_loss_is_found(dataset: Dataset, network: nn.Module):
     # Every loss is allowed: the way is gone to its end.
     cut = prune_whole(network, dataset, CONFIG, Budget(max_loss=100.0), device=CPU)
-    assert cut.chosen == cut.way[-1]
+    assert cut.chosen == cut.trajectory[-1]
     assert len(cut.record["tried"]) >= 3
     part = strict_part(cut)
     assert min(row["macs"] for row in cut.record["tried"]) == part
 
 
-def strict_part(cut: whole_module.Whole) -> float:
-    return cut.chosen.price.macs / cut.way[0].price.macs
+def strict_part(cut: whole_module.PrunedNetwork) -> float:
+    return cut.chosen.price.macs / cut.trajectory[0].price.macs
 
 
 def test_latency_is_measured_until_it_is_low_enough(
@@ -125,9 +125,9 @@ def test_latency_is_measured_until_it_is_low_enough(
     cut = prune_whole(network, dataset, CONFIG, Budget(latency=0.5), device=CPU)
     part = strict_part(cut)
     assert 0.2 + 0.8 * part <= 0.5
-    place = cut.way.index(cut.chosen)
-    assert 0.2 + 0.8 * cut.way[place - 1].price.macs / cut.way[0].price.macs > 0.5
-    assert len(asked) <= 1 + len(cut.way).bit_length()  # the last step, then bisection
+    place = cut.trajectory.index(cut.chosen)
+    assert 0.2 + 0.8 * cut.trajectory[place - 1].price.macs / cut.trajectory[0].price.macs > 0.5
+    assert len(asked) <= 1 + len(cut.trajectory).bit_length()  # the last step, then bisection
     with pytest.raises(InputError, match="smallest network still takes"):
         prune_whole(network, dataset, CONFIG, Budget(latency=0.1), device=CPU)
 

@@ -23,8 +23,8 @@ from secateurs.study.pruning.grid_rows import grid_words
 from secateurs.study.pruning.saved_grid import GridPlan, grid_saved, parse_numbers
 from secateurs.study.records.checksummed import read_sealed
 from secateurs.study.saved.evaluation import side_logits
-from secateurs.study.setup.bench import open_dataset, seeded_model
 from secateurs.study.setup.config import StudyConfig
+from secateurs.study.setup.trial_context import open_dataset, seeded_model
 
 BACKBONE = "mobilenet_v3_small"
 LAYER = "classifier.0"

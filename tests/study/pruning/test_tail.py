@@ -13,8 +13,8 @@ from secateurs.study.pruning.tail import (
     search_angle,
     search_fraction,
 )
-from secateurs.study.setup.bench import seeded_model
 from secateurs.study.setup.config import StudyConfig
+from secateurs.study.setup.trial_context import seeded_model
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ from secateurs.study.saved.evaluate_saved import (
 )
 from secateurs.study.saved.evaluation import side_logits
 from secateurs.study.saved.opened import open_saved
-from secateurs.study.setup.bench import Dataset, open_dataset, seeded_model
 from secateurs.study.setup.config import StudyConfig
+from secateurs.study.setup.trial_context import Dataset, open_dataset, seeded_model
 
 BACKBONE = "mobilenet_v3_small"
 CLASSES = ("across", "down", "plain")
@@ -180,7 +180,7 @@ def test_no_other_split_tests_on_what_was_seen(
 
 
 def _names_drawn(dataset: Dataset, config: StudyConfig) -> set[str]:
-    from secateurs.study.setup.bench import split_listing
+    from secateurs.study.setup.trial_context import split_listing
 
     listing = dataset.audit.listing
     split, _ = split_listing(listing, rule=config.split, group_by=config.group_by, seed=config.seed)
@@ -345,8 +345,8 @@ def test_a_folder_of_new_images_can_be_pruned_on(model: Path, cache: Path, tmp_p
         "val": 6,
         "test": 3,
     } or all(len(images) for images in dataset.sides.values())
-    assert dataset.standing is not None
-    assert any("new ones take their place" in text for text in dataset.standing.notes)
+    assert dataset.image_status is not None
+    assert any("new ones take their place" in text for text in dataset.image_status.notes)
 
 
 def test_the_headline_has_its_baseline_and_its_cautions():

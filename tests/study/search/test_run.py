@@ -29,9 +29,9 @@ from secateurs.study.search import trainings as search_trials
 from secateurs.study.search.plan import GridSearch, Halving, Tpe
 from secateurs.study.search.rows import search_words
 from secateurs.study.search.run import run_search
-from secateurs.study.search.trainings import Job, bench_of
-from secateurs.study.setup.bench import open_bench
+from secateurs.study.search.trainings import Job, context_of
 from secateurs.study.setup.config import StudyConfig
+from secateurs.study.setup.trial_context import open_context
 from secateurs.study.trials.trial import SharedInputs, Store, Trial, run_trial, trial_key
 
 GRID = GridSearch(lrs=(0.01, 0.001), epochs=(1, 3))
@@ -58,8 +58,8 @@ def test_a_cell_is_what_a_training_of_that_many_epochs_gives(
     ]  # fmt: skip
     for cell in answer["cells"]:
         config = replace(CONFIG, lr=cell["lr"], epochs=cell["epochs"], schedule="constant")
-        bench = open_bench(str(flags), config, cache=cache)
-        record, _ = run_trial(bench, Trial(53, 0), SharedInputs(), Store(tmp_path))
+        context = open_context(str(flags), config, cache=cache)
+        record, _ = run_trial(context, Trial(53, 0), SharedInputs(), Store(tmp_path))
         assert record["val_accuracy"] == cell["val_accuracy_mean"]
         assert record["val_loss"] == cell["val_loss_mean"]
         assert [record["best_epoch"]] == cell["best_epochs"]
@@ -124,11 +124,11 @@ def test_the_test_images_are_not_needed(
     flags: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def without_test(*args: Any, **options: Any):
-        bench = open_bench(*args, **options)
-        sides = {name: bench.dataset.sides[name] for name in ("train", "val")}
-        return replace(bench, dataset=replace(bench.dataset, sides=sides))
+        context = open_context(*args, **options)
+        sides = {name: context.dataset.sides[name] for name in ("train", "val")}
+        return replace(context, dataset=replace(context.dataset, sides=sides))
 
-    monkeypatch.setattr("secateurs.study.search.run.open_bench", without_test)
+    monkeypatch.setattr("secateurs.study.search.run.open_context", without_test)
     plan = GridSearch(lrs=(0.001,), epochs=(1,))
     answer = run_search(str(flags), CONFIG, plan, tmp_path / "out", cache=cache)
     assert answer["best"]["epochs"] == 1
@@ -175,10 +175,10 @@ def test_runs_that_diverge_leave_cells_without_accuracy(trainings, go):
 
 
 def test_jobs_set_the_fields_and_the_depth(flags: Path, cache: Path):
-    bench = open_bench(str(flags), replace(CONFIG, depths=(50, 53)), cache=cache)
-    changed, depth = bench_of(bench, Job(0, {"lr": 0.02, "batch_size": 16, "depth": 53}, 7))
+    context = open_context(str(flags), replace(CONFIG, depths=(50, 53)), cache=cache)
+    changed, depth = context_of(context, Job(0, {"lr": 0.02, "batch_size": 16, "depth": 53}, 7))
     assert depth == 53
-    assert changed.config == replace(bench.config, lr=0.02, batch_size=16, epochs=7)
+    assert changed.config == replace(context.config, lr=0.02, batch_size=16, epochs=7)
 
 
 def test_a_training_of_another_process_is_waited_for(
@@ -188,16 +188,16 @@ def test_a_training_of_another_process_is_waited_for(
     stop.request()
     with pytest.raises(StopRequested):
         go(plan, stop=stop)  # the folder is this search's, nothing is trained yet
-    bench = open_bench(str(flags), replace(CONFIG, schedule="constant"), cache=cache)
-    bench, depth = bench_of(bench, Job(0, {"lr": 0.001}, 1))
+    context = open_context(str(flags), replace(CONFIG, schedule="constant"), cache=cache)
+    context, depth = context_of(context, Job(0, {"lr": 0.001}, 1))
     store, elsewhere, held = Store(tmp_path / "out"), Trainings(), threading.Event()
 
     def other() -> None:
-        with store.claim(trial_key(bench, Trial(depth, 0))) as mine:
+        with store.claim(trial_key(context, Trial(depth, 0))) as mine:
             assert mine
             held.set()
             time.sleep(0.6)
-            elsewhere(bench, Trial(depth, 0), None, store)
+            elsewhere(context, Trial(depth, 0), None, store)
 
     thread = threading.Thread(target=other)
     thread.start()

@@ -13,8 +13,8 @@ from secateurs.fit.cache import PrefixCache
 from secateurs.nets.backbones import layers, trace_of
 from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.records.checksummed import write_sealed
-from secateurs.study.setup.bench import open_bench
 from secateurs.study.setup.config import StudyConfig
+from secateurs.study.setup.trial_context import open_context
 from secateurs.study.trials.trial import (
     SharedInputs,
     Store,
@@ -35,16 +35,16 @@ def test_outputs_too_large_at_one_depth_are_kept_at_a_deeper_one(flags: Path, tm
         batch_size=8,
         precision="float32",
     )
-    bench = open_bench(str(flags), config, cache=tmp_path)
-    model = bench.new_model(seed=0, pretrained=False)
+    context = open_context(str(flags), config, cache=tmp_path)
+    model = context.new_model(seed=0, pretrained=False)
     known = tuple(layer.alias for layer in layers(model, config.backbone))
-    bench = replace(bench, weights=replace(bench.weights, loaded=known))
+    context = replace(context, weights=replace(context.weights, loaded=known))
     shared = SharedInputs(PrefixCache(10**6))
-    shallow, _ = shared.get(bench, Trial(0, 0), model)
-    deep, _ = shared.get(bench, Trial(53, 0), model)
+    shallow, _ = shared.get(context, Trial(0, 0), model)
+    deep, _ = shared.get(context, Trial(53, 0), model)
     assert shallow.stored is None  # 28 pictures of 224 x 224 take 17 MB
     assert deep.stored is not None
-    assert [len(view) for view in deep.stored] == [len(bench.dataset.sides["train"])]
+    assert [len(view) for view in deep.stored] == [len(context.dataset.sides["train"])]
 
 
 def test_a_claim_is_held_by_one_and_freed_in_the_end(tmp_path: Path):
@@ -128,16 +128,16 @@ def test_what_is_frozen_stays_as_it_was_also_after_a_resume(
         batch_size=14,
         precision="float32",
     )
-    bench = open_bench(str(flags), config, cache=tmp_path / "cache")
+    context = open_context(str(flags), config, cache=tmp_path / "cache")
     trial, store = Trial(depth, 0), Store(tmp_path / "trials")
     before = {
-        n: t.clone() for n, t in bench.new_model(seed=0, pretrained=True).state_dict().items()
+        n: t.clone() for n, t in context.new_model(seed=0, pretrained=True).state_dict().items()
     }
     with pytest.raises(StopRequested):
-        run_trial(bench, trial, SharedInputs(), store, stop=StopAfter(2))
-    with safe_open(store.state(trial_key(bench, trial)), framework="pt") as file:
+        run_trial(context, trial, SharedInputs(), store, stop=StopAfter(2))
+    with safe_open(store.state(trial_key(context, trial)), framework="pt") as file:
         saved = {key.split("/", 1)[1].rsplit(":", 1)[0] for key in file.keys() if "adam/" in key}  # noqa: SIM118
-    _, model = run_trial(bench, trial, SharedInputs(), store)
+    _, model = run_trial(context, trial, SharedInputs(), store)
     after = model.state_dict()
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     seen = trace_of(model, backbone)
@@ -166,15 +166,15 @@ def test_frozen_layers_with_random_weights_are_computed_once_with_the_same_curve
         batch_size=8,
         precision="float32",
     )
-    bench = open_bench(str(flags), config, cache=tmp_path / "cache")
+    context = open_context(str(flags), config, cache=tmp_path / "cache")
     curves = []
     for at, cache in enumerate((PrefixCache(), PrefixCache(0))):
         shared = SharedInputs(cache)
-        model = bench.new_model(seed=0, pretrained=True)
-        inputs, tail = shared.get(bench, Trial(51, 0), model)
+        model = context.new_model(seed=0, pretrained=True)
+        inputs, tail = shared.get(context, Trial(51, 0), model)
         assert (inputs.stored is None) == (at == 1)
         assert (len(tail) < 12) == (at == 0)  # the tail holds the frozen layers when not kept
-        record, _ = run_trial(bench, Trial(51, 0), shared, Store(tmp_path / f"trials{at}"))
+        record, _ = run_trial(context, Trial(51, 0), shared, Store(tmp_path / f"trials{at}"))
         curves.append([(row["train_loss"], row["val_loss"]) for row in record["curve"]])
     assert np.allclose(curves[0], curves[1], rtol=1e-4)
 
@@ -185,12 +185,12 @@ def test_one_shared_input_serves_benches_that_agree_on_views_and_prefix(
     config = StudyConfig(
         backbone="mobilenet_v3_small", weights="none", depths=(0,), views=1, precision="float32"
     )
-    bench = open_bench(str(flags), replace(config, batch_size=8), cache=tmp_path / "cache")
-    shared, model = SharedInputs(), bench.new_model(seed=0, pretrained=False)
-    first, _ = shared.get(bench, Trial(0, 0), model)
-    other_lr = replace(bench, config=replace(bench.config, lr=0.1))
+    context = open_context(str(flags), replace(config, batch_size=8), cache=tmp_path / "cache")
+    shared, model = SharedInputs(), context.new_model(seed=0, pretrained=False)
+    first, _ = shared.get(context, Trial(0, 0), model)
+    other_lr = replace(context, config=replace(context.config, lr=0.1))
     assert shared.get(other_lr, Trial(0, 1, pretrained=False), model)[0] is first
-    other_views = replace(bench, config=replace(bench.config, rotation_deg=5.0))
+    other_views = replace(context, config=replace(context.config, rotation_deg=5.0))
     assert shared.get(other_views, Trial(0, 0), model)[0] is not first
 
 

@@ -19,7 +19,7 @@ Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Dealing:
+class SplitCost:
     """Groups to be dealt: `table` (groups, classes) images, `wanted` (sides, classes) counts."""
 
     table: Floats
@@ -40,7 +40,7 @@ class Dealing:
         return float((((counts - self.wanted) * self.scale) ** 2).sum()) + missing
 
 
-def best_sides(dealing: Dealing, *, seed: int) -> Indices:
+def best_sides(dealing: SplitCost, *, seed: int) -> Indices:
     """The side of each group (groups,) at the lowest cost that is found.
 
     Up to 9 groups all ways are compared, and equals drawn from by `seed`. With more, each of 24
@@ -62,7 +62,7 @@ def best_sides(dealing: Dealing, *, seed: int) -> Indices:
     return best[1]
 
 
-def _compare_all(dealing: Dealing, generator: np.random.Generator) -> Indices:
+def _compare_all(dealing: SplitCost, generator: np.random.Generator) -> Indices:
     ways = np.array(list(product(range(len(dealing.wanted)), repeat=len(dealing.table))))
     costs = np.array([dealing.cost(dealing.counts(side)) for side in ways])
     equals = np.flatnonzero(costs <= costs.min() + 1e-9)
@@ -70,7 +70,7 @@ def _compare_all(dealing: Dealing, generator: np.random.Generator) -> Indices:
 
 
 def deal(
-    dealing: Dealing, generator: np.random.Generator, *, largest_first: bool = True
+    dealing: SplitCost, generator: np.random.Generator, *, largest_first: bool = True
 ) -> Indices:
     """Each group in turn to the side that it brings nearest to its wanted counts."""
     table, wanted, scale = dealing.table, dealing.wanted, dealing.scale
@@ -87,7 +87,7 @@ def deal(
     return side
 
 
-def improve(dealing: Dealing, side: Indices) -> Indices:
+def improve(dealing: SplitCost, side: Indices) -> Indices:
     """Move single groups, and where no move helps swap two, as long as the cost falls."""
     side = side.copy()
     while True:
@@ -96,7 +96,7 @@ def improve(dealing: Dealing, side: Indices) -> Indices:
             return side
 
 
-def _move(dealing: Dealing, side: Indices) -> None:
+def _move(dealing: SplitCost, side: Indices) -> None:
     counts = dealing.counts(side)
     cost, better = dealing.cost(counts), True
     while better:
@@ -114,7 +114,7 @@ def _move(dealing: Dealing, side: Indices) -> None:
                     side[group], counts, cost, better = other, moved, new, True
 
 
-def _swap(dealing: Dealing, side: Indices) -> bool:
+def _swap(dealing: SplitCost, side: Indices) -> bool:
     # Swap the two groups on different sides whose swap lowers the cost most; False when none does.
     if len(side) > SWAP_GROUPS:
         return False

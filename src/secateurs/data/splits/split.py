@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from secateurs.data.audit import Audit
 from secateurs.data.predefined_splits import SIDES
 from secateurs.data.scan import Listing
-from secateurs.data.splits.assignment import Dealing, best_sides
+from secateurs.data.splits.assignment import SplitCost, best_sides
 from secateurs.errors import InputError
 
 FRACTIONS = (0.6, 0.2, 0.2)
@@ -156,7 +156,7 @@ def group_split(
         raise InputError(f"--group-by found {len(names)} groups; a split needs at least 3")
     table = np.zeros((len(names), int(array.max()) + 1))  # images of (group, class)
     np.add.at(table, (member, array), 1)
-    dealing = Dealing(table, wanted=np.outer(fractions, table.sum(axis=0)))
+    dealing = SplitCost(table, wanted=np.outer(fractions, table.sum(axis=0)))
     side = best_sides(dealing, seed=seed)
     counts = dealing.counts(side)
     for where, label in np.argwhere(counts == 0):
@@ -267,7 +267,7 @@ def _take_groups(
     labels = np.asarray(listing.labels)[train]
     table = np.zeros((len(names), len(listing.classes)))
     np.add.at(table, (member, labels), 1)
-    dealing = Dealing(table, wanted=np.outer((0.75, 0.25), table.sum(axis=0)))
+    dealing = SplitCost(table, wanted=np.outer((0.75, 0.25), table.sum(axis=0)))
     side = best_sides(dealing, seed=seed)
     for where, label in np.argwhere(dealing.counts(side) == 0):
         if table[:, label].any() and not (where == 1 and int(label) in spared):

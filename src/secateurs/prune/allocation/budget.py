@@ -86,7 +86,7 @@ def descent(
 
     def found() -> list[Step]:
         kept = {**widths.whole, **(start or {})}
-        return _way(_Walk(widths, eliminations, kept, round_to, fewest), wanted)
+        return _way(_Descent(widths, eliminations, kept, round_to, fewest), wanted)
 
     way = found()
     if not wanted.limited:
@@ -110,7 +110,7 @@ def descent(
     return best
 
 
-def _way(walk: _Walk, wanted: _Wanted) -> list[Step]:
+def _way(walk: _Descent, wanted: _Wanted) -> list[Step]:
     """The way as prices are foreseen; it ends outside the budgets where they cannot be met."""
     way = [walk.here()]
     while any(weights := wanted.weights(walk.part())):
@@ -118,11 +118,11 @@ def _way(walk: _Walk, wanted: _Wanted) -> list[Step]:
             break
         way.append(walk.here())
     if len(way) > 1 and wanted.met(walk.part()):
-        way[-1] = walk.no_further(way[-2], wanted.met)
+        way[-1] = walk.shorten_last_step(way[-2], wanted.met)
     return way
 
 
-class _Walk:
+class _Descent:
     """Where a descent stands, and what the next steps of each group would cost."""
 
     def __init__(
@@ -171,7 +171,7 @@ class _Walk:
             return True
         return False
 
-    def no_further(self, before: Step, enough: Callable[[Price], bool]) -> Step:
+    def shorten_last_step(self, before: Step, enough: Callable[[Price], bool]) -> Step:
         """The last step, from `before` to here, with as many units kept as is still enough."""
         name = next(name for name in self.ladders if before.kept[name] != self.kept[name])
         for keep in self.ladders[name]:

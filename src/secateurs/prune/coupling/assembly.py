@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from secateurs.prune.coupling.flow import OUTPUT, Event, follow
-from secateurs.prune.coupling.members import Group, Member, Whole
+from secateurs.prune.coupling.members import Group, Member, NotPruned
 
 
 @dataclass
@@ -22,7 +22,7 @@ class _Kind:
     stays: str = ""
 
 
-def groups_by_flow(bare: nn.Module, size: int) -> tuple[list[Group], list[Whole]]:
+def groups_by_flow(bare: nn.Module, size: int) -> tuple[list[Group], list[NotPruned]]:
     """Groups of a network without values that can be cut, and those that have to stay.
 
     What the network gives is in neither. Groups are named after the first layer that makes their
@@ -35,7 +35,7 @@ def groups_by_flow(bare: nn.Module, size: int) -> tuple[list[Group], list[Whole]
     channels = [of_number[event.numbers.numpy()] for event in events]
     taken: dict[str, int] = {}
     found: list[Group] = []
-    whole: list[Whole] = []
+    not_pruned: list[NotPruned] = []
     for kind in _kinds(channels, stays):
         group = _group(kind, events, channels)
         makers = [member.path for member in group.members if member.side == "out"]
@@ -44,12 +44,12 @@ def groups_by_flow(bare: nn.Module, size: int) -> tuple[list[Group], list[Whole]
         count = taken[makers[0]] = taken.get(makers[0], 0) + 1
         name = makers[0] if count == 1 else f"{makers[0]} ({count})"
         if kind.stays:
-            whole.append(Whole(name, kind.stays))
+            not_pruned.append(NotPruned(name, kind.stays))
         elif group.num_units == 1:
-            whole.append(Whole(name, whys.get(kind.units[0], "it has one unit only")))
+            not_pruned.append(NotPruned(name, whys.get(kind.units[0], "it has one unit only")))
         else:
             found.append(Group(name, group.num_units, group.members))
-    return found, whole
+    return found, not_pruned
 
 
 def _kinds(channels: list[NDArray[np.int64]], stays: dict[int, str]) -> list[_Kind]:

@@ -21,7 +21,7 @@ from secateurs.nets.attention import BiasedAttention
 from secateurs.nets.trace import tensors_of
 from secateurs.prune.coupling.members import Side
 from secateurs.prune.coupling.operations import Operations, Product
-from secateurs.prune.coupling.union_find import Ties
+from secateurs.prune.coupling.union_find import UnionFind
 
 OUTPUT = "output"
 LARGER = (1, 2, 4)  # images on which a network is tried in training
@@ -38,9 +38,9 @@ class Event:
 
 @dataclass(frozen=True)
 class Followed:
-    """Ties between numbers, what each layer did, and what was multiplied, in running order."""
+    """The union-find of numbers, what each layer did, and what was multiplied, in running order."""
 
-    ties: Ties
+    ties: UnionFind
     events: list[Event]
     products: list[Product]
 

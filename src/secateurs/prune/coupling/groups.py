@@ -15,7 +15,7 @@ from secateurs.prune.coupling.assembly import groups_by_flow
 from secateurs.prune.coupling.dependency_graph import groups_by_graph
 from secateurs.prune.coupling.members import Group as Group
 from secateurs.prune.coupling.members import Member as Member
-from secateurs.prune.coupling.members import Whole as Whole
+from secateurs.prune.coupling.members import NotPruned as NotPruned
 
 By = Literal["flow", "graph"]
 TRACE_SECONDS = 30.0
@@ -28,7 +28,7 @@ class Groups:
     """What can be cut in a network, what is left whole, and how it was found."""
 
     found: tuple[Group, ...]
-    whole: tuple[Whole, ...]
+    not_pruned: tuple[NotPruned, ...]
     note: str = ""  # why torch-pruning found none, where it was asked
 
 
@@ -52,9 +52,9 @@ def find_groups(
     last = _last_layer(bare, size)
     note = ""
     drafts: list[Group] = []
-    whole: list[Whole] = []
+    not_pruned: list[NotPruned] = []
     if by == "flow":
-        drafts, whole = groups_by_flow(bare, size)
+        drafts, not_pruned = groups_by_flow(bare, size)
     else:
         try:
             drafts = groups_by_graph(bare, size, last, seconds=seconds, mib=TRACE_MIB)
@@ -68,11 +68,11 @@ def find_groups(
     for draft in drafts:
         reason = _obstacle(draft, modules)
         if reason:
-            whole.append(Whole(draft.name, reason))
+            not_pruned.append(NotPruned(draft.name, reason))
         else:
             found.append(draft)
     found.sort(key=lambda group: order[group.side("out")[0].path])
-    return Groups(tuple(found), tuple(whole), note)
+    return Groups(tuple(found), tuple(not_pruned), note)
 
 
 def _last_layer(bare: nn.Module, size: int) -> str:

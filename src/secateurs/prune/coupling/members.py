@@ -38,7 +38,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Whole:
+class NotPruned:
     """A group that is left whole, and why."""
 
     name: str

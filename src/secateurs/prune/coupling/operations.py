@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from secateurs.prune.coupling.union_find import Labelled, Ties, compact, varying
+from secateurs.prune.coupling.union_find import Labelled, UnionFind, compact, varying
 
 
 def _names(text: str) -> frozenset[str]:
@@ -64,7 +64,7 @@ class Operations:
     """
 
     def __init__(self) -> None:
-        self.ties = Ties()
+        self.ties = UnionFind()
         self.numbers: dict[int, Tensor] = {}
         self.products: list[Product] = []
         self.stack: list[str] = []

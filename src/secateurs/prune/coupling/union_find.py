@@ -40,7 +40,7 @@ def _axes(unit: NDArray[np.int64], numbers: Tensor) -> list[int]:
     return varying(compact(torch.from_numpy(unit[numbers.numpy()])))
 
 
-class Ties:
+class UnionFind:
     """Numbers given out so far, which of them are tied, and which must stay.
 
     Number 0 stands for what belongs to no unit. Tensors carry their numbers in compact form: as

@@ -185,7 +185,7 @@ def nearest(
 ) -> Tensor:
     """For each of `units` the survivor nearest in line with it beyond the limits; (all units,).
 
-    Ties within rounding go to the lower index.
+    Equal values within rounding go to the lower index.
     """
     parents = torch.full_like(source.dead, -1, dtype=torch.int64)
     best = torch.full_like(source.norm, -1.5)

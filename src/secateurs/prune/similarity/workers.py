@@ -16,14 +16,14 @@ import torch
 
 from secateurs.errors import InputError
 
-Place = TypeVar("Place")
+Location = TypeVar("Location")
 Result = TypeVar("Result")
 AHEAD = 2  # pieces begun for each place before the first is asked for
 WORTH_SHARING = 2**19  # numbers, of which an operation takes some tenth of a millisecond
 
 
 def in_order(
-    work: Callable[[Place, int], Result], places: Sequence[Place], pieces: Sequence[int]
+    work: Callable[[Location, int], Result], places: Sequence[Location], pieces: Sequence[int]
 ) -> Generator[Result]:
     """Yield `work(place, piece)` for every piece in order, each at whichever place is free.
 
@@ -39,7 +39,7 @@ def in_order(
             yield work(places[0], piece)
         return
     threads = torch.get_num_threads()
-    free: SimpleQueue[Place] = SimpleQueue()
+    free: SimpleQueue[Location] = SimpleQueue()
     for place in places:
         free.put(place)
 

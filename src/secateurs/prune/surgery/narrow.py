@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from secateurs.nets.attention import BiasedAttention
 from secateurs.nets.trace import attribute_memo, check_device, skeleton, tensors_of
-from secateurs.prune.coupling.groups import Group, Groups, Whole
+from secateurs.prune.coupling.groups import Group, Groups, NotPruned
 from secateurs.prune.surgery.parity import PARITY_LIMIT as PARITY_LIMIT
 from secateurs.prune.surgery.parity import Comparison, Run, compared
 from secateurs.prune.surgery.removal import check_survivors
@@ -179,15 +179,15 @@ def checked(model: nn.Module, groups: Groups, images: Tensor, *, seed: int = 0) 
 
     failed |= _wrong(rest, error)
     rest = [group for group in rest if group.name not in failed]
-    if rest and comparison.awaken(seed):
+    if rest and comparison.randomize(seed):
         failed |= _wrong(rest, error)
     reasons = tuple(
-        Whole(name, _reason(failed[name]))
+        NotPruned(name, _reason(failed[name]))
         for group in groups.found
         if (name := group.name) in failed
     )
     found = tuple(group for group in groups.found if group.name not in failed)
-    return Groups(found, groups.whole + reasons, groups.note)
+    return Groups(found, groups.not_pruned + reasons, groups.note)
 
 
 def _reason(error: float) -> str:

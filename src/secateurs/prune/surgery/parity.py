@@ -95,7 +95,7 @@ class Comparison:
         floors = [0.0] * len(errors) if clean else self._rounding(zeroed, zeroing)
         return Seen(max(map(_relative, errors, effects, floors)), visible)
 
-    def awaken(self, seed: int = 0) -> bool:
+    def randomize(self, seed: int = 0) -> bool:
         """Draw every weight anew, so that every unit has an effect; False where that is no use.
 
         Whether a cut is right does not depend on the weights. Dead units, layer scales near zero
@@ -161,7 +161,7 @@ def compared(
     """
     comparison = Comparison(model, batch, run)
     seen = comparison.compare(zeroing, narrowed)
-    if seen.visible or seen.error > PARITY_LIMIT or not redrawn or not comparison.awaken():
+    if seen.visible or seen.error > PARITY_LIMIT or not redrawn or not comparison.randomize():
         return seen.error
     return max(seen.error, comparison.compare(zeroing, narrowed).error)
 

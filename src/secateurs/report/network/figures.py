@@ -1,4 +1,4 @@
-"""Figures of a network pruned as a whole: units by group, the way down, the recovery."""
+"""Figures of a network pruned as a whole: units by group, loss against size, the recovery."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def groups(record: Record) -> go.Figure:
     return figure
 
 
-def way(record: Record) -> go.Figure:
-    """The loss foreseen against what is left, every step; where the way was left is marked."""
-    steps = record["way"]
+def trajectory(record: Record) -> go.Figure:
+    """Predicted loss against size, every step of the trajectory; the chosen step is marked."""
+    steps = record["trajectory"]
     figure = base(340, x_title="left of the whole", y_title="loss foreseen", legend=True)
     named = (("macs", "multiply-accumulates", BEFORE), ("params", "parameters", MUTED))
     for key, name, colour in named:

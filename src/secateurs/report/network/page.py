@@ -177,7 +177,7 @@ def _groups(record: Record) -> Panel:
             for row in rows
         ),
     )
-    left = tuple((one["name"], one["reason"]) for one in record["left_whole"])
+    left = tuple((one["name"], one["reason"]) for one in record["not_pruned"])
     tables = (table, Table("Left whole", ("group", "why"), left)) if left else (table,)
     plot = Plot(figures.groups(record), "", f"Bars, one a group. {caption}")
     return Panel("groups", "What stays of every group", caption, (plot,), tables)
@@ -190,18 +190,18 @@ def _way(record: Record) -> Panel:
         f"{percent(chosen['params'])} of the parameters; the loss is the mean squared change of "
         "the answers, foreseen from the training images before any recovery."
     )
-    thinned = record["way"][:: max(1, len(record["way"]) // 40)]
+    thinned = record["trajectory"][:: max(1, len(record["trajectory"]) // 40)]
     table = Table(
-        "The way down",
+        "Size against predicted loss",
         ("multiply-accumulates", "parameters", "loss foreseen"),
         tuple(
             (percent(step["macs"]), percent(step["params"]), f"{step['loss']:.3g}")
             for step in thinned
         ),
     )
-    plot = Plot(figures.way(record), "", f"Line chart of loss against size. {caption}")
+    plot = Plot(figures.trajectory(record), "", f"Line chart of loss against size. {caption}")
     tables = (*_outcome_table(record), table)
-    return Panel("way", "The way down", caption, (plot,), tables)
+    return Panel("trajectory", "Size against predicted loss", caption, (plot,), tables)
 
 
 def _recovery(record: Record) -> Panel:

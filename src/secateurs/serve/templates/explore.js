@@ -51,7 +51,7 @@
     keep: facts.num_units, last: null, previous: null, pictureNumber: 0,
   };
   const groups = () => state.rule === "cluster";
-  const wishNow = () => ({
+  const settingsNow = () => ({
     rule: state.rule,
     compensation: state.compensation,
     low_deg: !groups() && state.by === "angle" ? state.angle : null,
@@ -76,7 +76,7 @@
     return found;
   };
   const post = (path, body, kind) => ask(path, { method: "POST", body, headers: { "Content-Type": kind } });
-  const askCut = (wish) => post("/cut", JSON.stringify(wish), "application/json");
+  const askCut = (settings) => post("/cut", JSON.stringify(settings), "application/json");
   const query = (values) => new URLSearchParams(values).toString();
 
   let busy = false;
@@ -90,7 +90,7 @@
       waiting = false;
       const started = performance.now();
       try {
-        const found = await askCut(wishNow());
+        const found = await askCut(settingsNow());
         problem();
         if (!waiting) follow(found);
         show(found, performance.now() - started);
@@ -156,7 +156,7 @@
         + `${plural(found.num_changed, "validation image")} ${found.num_changed === 1 ? "is" : "are"} answered differently.`;
       page.dataset.milliseconds = String(Math.round(milliseconds));
     }
-    state.previous = old && JSON.stringify(old.wish) !== JSON.stringify(found.wish) ? old.states : state.previous ?? found.states;
+    state.previous = old && JSON.stringify(old.settings) !== JSON.stringify(found.settings) ? old.states : state.previous ?? found.states;
     drawMap(found.states, state.previous);
     remember(found, true);
     if (found.picture && found.picture.number === state.pictureNumber) showAnswers(found.picture);
@@ -214,7 +214,7 @@
     const index = $("unit").value;
     if (index === "" || !state.last) return;
     try {
-      const found = await ask(`/unit?${query({ wish: JSON.stringify(state.last.wish), index })}`);
+      const found = await ask(`/unit?${query({ settings: JSON.stringify(state.last.settings), index })}`);
       const angle = found.angle_deg === null ? "" : ` at ${degrees(found.angle_deg)}`;
       const stands = found.angle_deg > 90 ? "opposite" : "nearest";
       $("unit-answer").textContent = {
@@ -231,13 +231,13 @@
 
   // The trail of cuts tried.
   const trail = new Map();
-  const named = (wish, low) => {
-    const how = wish.keep !== null && wish.rule === "cluster" ? "groups" : degrees(low ?? wish.low_deg);
-    const norm = wish.norm_std === null ? "" : `, norm ${Number(wish.norm_std.toFixed(2))}`;
-    return `${how}${norm}, ${wish.compensation.replace("_", " ")}`;
+  const named = (settings, low) => {
+    const how = settings.keep !== null && settings.rule === "cluster" ? "groups" : degrees(low ?? settings.low_deg);
+    const norm = settings.norm_std === null ? "" : `, norm ${Number(settings.norm_std.toFixed(2))}`;
+    return `${how}${norm}, ${settings.compensation.replace("_", " ")}`;
   };
   const remember = (found, current) => {
-    trail.set(JSON.stringify(found.wish), found);
+    trail.set(JSON.stringify(found.settings), found);
     drawTrail(current ? found : state.last);
     listTrail();
   };
@@ -254,11 +254,11 @@
   const drawTrail = (current) => {
     const marks = [...trail.values()];
     const data = Object.entries(KINDS).map(([rule, [name, fill, symbol]]) => {
-      const mine = marks.filter((one) => one.wish.rule === rule);
+      const mine = marks.filter((one) => one.settings.rule === rule);
       return {
         type: "scatter", mode: "markers", name, x: mine.map((one) => one.num_kept), y: mine.map((one) => one.accuracy),
-        customdata: mine.map((one) => JSON.stringify(one.wish)),
-        text: mine.map((one) => `${plural(one.num_kept, "unit")} kept<br>${percent(one.accuracy)}<br>${named(one.wish, one.low_deg)}`),
+        customdata: mine.map((one) => JSON.stringify(one.settings)),
+        text: mine.map((one) => `${plural(one.num_kept, "unit")} kept<br>${percent(one.accuracy)}<br>${named(one.settings, one.low_deg)}`),
         hovertemplate: "%{text}<extra></extra>",
         marker: { color: fill, symbol, size: 9, opacity: 0.75, line: { color: SURFACE, width: 1 } },
       };
@@ -297,7 +297,7 @@
       const row = document.createElement("tr");
       const head = document.createElement("th");
       head.scope = "row";
-      head.textContent = named(one.wish, one.low_deg);
+      head.textContent = named(one.settings, one.low_deg);
       row.append(head);
       for (const text of [whole(one.num_kept), percent(one.accuracy), count(one.num_parameters)]) {
         const cell = document.createElement("td");
@@ -308,20 +308,20 @@
       const button = document.createElement("button");
       button.type = "button";
       button.textContent = "Go";
-      button.setAttribute("aria-label", `Go to ${named(one.wish, one.low_deg)}`);
-      button.addEventListener("click", () => goTo(one.wish));
+      button.setAttribute("aria-label", `Go to ${named(one.settings, one.low_deg)}`);
+      button.addEventListener("click", () => goTo(one.settings));
       cell.append(button);
       row.append(cell);
       return row;
     }));
   };
-  const goTo = (wish) => {
-    state.rule = wish.rule;
-    state.compensation = wish.compensation;
-    state.by = wish.keep === null ? "angle" : "keep";
-    if (wish.low_deg !== null) state.angle = wish.low_deg;
-    if (wish.keep !== null) state.keep = wish.keep;
-    if (wish.rule === "pairwise") state.norm = wish.norm_std ?? 0;
+  const goTo = (settings) => {
+    state.rule = settings.rule;
+    state.compensation = settings.compensation;
+    state.by = settings.keep === null ? "angle" : "keep";
+    if (settings.low_deg !== null) state.angle = settings.low_deg;
+    if (settings.keep !== null) state.keep = settings.keep;
+    if (settings.rule === "pairwise") state.norm = settings.norm_std ?? 0;
     setControls();
     move();
   };
@@ -334,14 +334,14 @@
     const mine = {};
     sketching = mine;
     $("sketch").textContent = "Stop";
-    const base = wishNow();
-    const wishes = groups()
+    const base = settingsNow();
+    const settings = groups()
       ? [4, 8, 16, 32, 64, 128, 256, 512, 1024, 1536, 2048, 3072].filter((keep) => keep < facts.num_units).map((keep) => ({ ...base, keep }))
       : Array.from({ length: 12 }, (_, k) => ({ ...base, keep: null, low_deg: 2 + 2 * k }));
-    for (const wish of wishes) {
+    for (const settings of settings) {
       if (sketching !== mine) return;
       try {
-        const found = await askCut(wish);
+        const found = await askCut(settings);
         if (sketching !== mine) return;
         remember(found, false);
       } catch (error) {
@@ -407,7 +407,7 @@
   const askPicture = async (file) => {
     if (!file || !state.last) return;
     try {
-      const found = await post(`/picture?${query({ wish: JSON.stringify(state.last.wish) })}`, file, "application/octet-stream");
+      const found = await post(`/picture?${query({ settings: JSON.stringify(state.last.settings) })}`, file, "application/octet-stream");
       problem();
       state.pictureNumber = found.number;
       $("seen").src = found.seen;
@@ -440,8 +440,8 @@
     button.disabled = true;
     $("saved").textContent = "Cutting, checking and writing…";
     try {
-      const wish = JSON.stringify(state.last.wish);
-      const found = await post(`/save?${query({ wish, name: $("name").value })}`, "", "application/json");
+      const settings = JSON.stringify(state.last.settings);
+      const found = await post(`/save?${query({ settings, name: $("name").value })}`, "", "application/json");
       problem();
       $("saved").textContent = `Saved ${found.folder}: ${plural(found.num_kept, "unit")}, ${size(found.bytes)}, `
         + `validation accuracy ${percent(found.accuracy)} measured on the images again.`;
@@ -465,8 +465,8 @@
   follow(first);
   show(first);
   $("trail").on("plotly_click", (event) => {
-    const wish = event.points[0]?.customdata;
-    if (wish) goTo(JSON.parse(wish));
+    const settings = event.points[0]?.customdata;
+    if (settings) goTo(JSON.parse(settings));
   });
   page.dataset.drawn = "true";
   page.dataset.moves = "0";

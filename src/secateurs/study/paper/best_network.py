@@ -14,7 +14,7 @@ from secateurs.stopping import StopFlag
 from secateurs.study.records.checksummed import read_sealed, write_sealed
 from secateurs.study.records.kinds import EVALUATION
 from secateurs.study.saved.evaluation import evaluate_model
-from secateurs.study.setup.bench import Bench
+from secateurs.study.setup.trial_context import TrialContext
 from secateurs.study.trials.trial import (
     SharedInputs,
     Store,
@@ -31,7 +31,7 @@ Words = Callable[[Sequence[Trial], Sequence[Record]], str]
 
 
 def tested_trials(
-    bench: Bench,
+    context: TrialContext,
     store: Store,
     *,
     prefix_cache: PrefixCache,
@@ -41,26 +41,28 @@ def tested_trials(
     keep: bool = True,
     left: Words = lambda trials, records: "",
 ) -> list[Record]:
-    """All trials of a bench, each with its evaluation on the test images; done ones are read.
+    """All trials of a context, each with its evaluation on the test images; done ones are read.
 
     With `keep` the networks that lead on test and on validation stay beside their records. `left`
     says what is left after so many of the trials.
     """
-    plan = plan_trials(bench)
+    plan = plan_trials(context)
     shared = SharedInputs(prefix_cache, progress=progress)
     records: list[Record] = []
     with progress.task(what, len(plan)) as advance:
         for trial in plan:
             stop.check()
-            key = trial_key(bench, trial)
+            key = trial_key(context, trial)
             path = store.root / "trials" / f"{key}.test.json"
             record, test = store.read(key), read_sealed(path)
             if not fits(test, EVALUATION):
                 test = None
             fresh = record is None or test is None
             if record is None or test is None:
-                record, model = run_trial(bench, trial, shared, store, stop=stop, progress=progress)
-                test = evaluate_model(model, bench.dataset, "test", bench.device).to_json()
+                record, model = run_trial(
+                    context, trial, shared, store, stop=stop, progress=progress
+                )
+                test = evaluate_model(model, context.dataset, "test", context.device).to_json()
                 write_sealed(path, test)
                 if keep:
                     save_weights(model, store.weights(key))
@@ -99,7 +101,7 @@ def best(records: Sequence[Record], side: str) -> Record:
 
 
 def network_of(
-    bench: Bench,
+    context: TrialContext,
     store: Store,
     record: Record,
     *,
@@ -109,10 +111,10 @@ def network_of(
 ) -> nn.Module:
     """A trial's network; trained again, to the same numbers, if its weights are gone."""
     if store.has_weights(record["key"]):
-        model = bench.new_model(seed=0, pretrained=False)
+        model = context.new_model(seed=0, pretrained=False)
         load_weights(model, store.weights(record["key"]))
         return model.eval()
     progress.note("the best network's weights are gone: training it once more")
     trial = Trial(record["depth"], record["run"], record["pretrained"])
     shared = SharedInputs(prefix_cache, progress=progress)
-    return run_trial(bench, trial, shared, store, stop=stop, progress=progress)[1]
+    return run_trial(context, trial, shared, store, stop=stop, progress=progress)[1]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from secateurs.data.splits.groups import groups_from_pattern, parse_group_by
 from secateurs.data.splits.split import group_split, leakage
 from secateurs.errors import InputError
-from secateurs.study.setup.bench import Bench
+from secateurs.study.setup.trial_context import TrialContext
 
 # SFEW names its frames after their film: the part before the first underscore.
 FILM = r"^([^_]+)_"
@@ -56,8 +56,8 @@ def find_films(
     return Films(FILM, groups, "")
 
 
-def with_films(bench: Bench, films: Films) -> Bench:
-    """The bench with the films of its images known, and how many the paper's split leaks."""
-    dataset = bench.dataset
+def with_films(context: TrialContext, films: Films) -> TrialContext:
+    """The context with the films of its images known, and how many the paper's split leaks."""
+    dataset = context.dataset
     seen = leakage(dataset.split, dataset.audit, films.groups)
-    return replace(bench, dataset=replace(dataset, groups=films.groups, leakage=seen))
+    return replace(context, dataset=replace(dataset, groups=films.groups, leakage=seen))

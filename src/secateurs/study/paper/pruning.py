@@ -21,7 +21,7 @@ from secateurs.stopping import StopFlag
 from secateurs.study.paper.protocol import BACKBONE, PaperPlan
 from secateurs.study.pruning.grid_rows import LayerSizes, accuracy, cell_row, mean_row
 from secateurs.study.pruning.tail import training_inputs
-from secateurs.study.setup.bench import Bench
+from secateurs.study.setup.trial_context import TrialContext
 from secateurs.study.stages import Stages
 
 Record = dict[str, Any]
@@ -50,12 +50,12 @@ class _Layer:
         return [cell_row(cell, self.labels, self.sizes) for cell in grid_cells(view, options)]
 
 
-def _open(model: nn.Module, bench: Bench, progress: Progress) -> _Layer:
-    device, config = bench.device, bench.config
+def _open(model: nn.Module, context: TrialContext, progress: Progress) -> _Layer:
+    device, config = context.device, context.config
     order = [one.path for one in layers(model.eval(), BACKBONE)]
     path = find_layer(model, BACKBONE, LAYER).path
     prefix, tail = split_at(model, BACKBONE, order.index(path))
-    train, test = bench.dataset.sides["train"], bench.dataset.sides["test"]
+    train, test = context.dataset.sides["train"], context.dataset.sides["test"]
     with progress.task("images of the grid", 2 * len(train) + len(test)) as advance:
         inputs = training_inputs(train, prefix, config, device=device, advance=advance)
         images = prefix_outputs(test, prefix, device=device, advance=advance)
@@ -75,7 +75,7 @@ def _open(model: nn.Module, bench: Bench, progress: Progress) -> _Layer:
 
 def grids(
     model: nn.Module,
-    bench: Bench,
+    context: TrialContext,
     plan: PaperPlan,
     stages: Stages,
     identity: Record,
@@ -91,7 +91,7 @@ def grids(
     weights, as Gedeon and Harris do; `least_squares` refits them. Each norm threshold of the noisy
     grid is a stage of its own.
     """
-    layer = _open(model, bench, progress)
+    layer = _open(model, context, progress)
     whole = GridOptions(angles_deg=plan.angles_deg, norm_stds=plan.norm_stds, rule="published")
     ways: dict[str, list[Record]] = {"published": layer.rows(whole)}
     if plan.noisy_activations:
@@ -102,7 +102,7 @@ def grids(
                 first = at * len(plan.angles_deg)
 
                 def row(std: float = std, first: int = first) -> Record:
-                    return {"cells": _noisy_row(layer, bench, whole, std, first, stop)}
+                    return {"cells": _noisy_row(layer, context, whole, std, first, stop)}
 
                 ways["published"] += stages.run(f"noise-{std:g}", identity, row)["cells"]
                 advance(len(plan.angles_deg))
@@ -142,29 +142,29 @@ def by_neuron(activations: Tensor) -> Tensor:
 
 
 def _noisy_row(
-    layer: _Layer, bench: Bench, whole: GridOptions, std: float, first: int, stop: StopFlag
+    layer: _Layer, context: TrialContext, whole: GridOptions, std: float, first: int, stop: StopFlag
 ) -> list[Record]:
     rows: list[Record] = []
     for number, angle in enumerate(whole.angles_deg, start=first):
         stop.check()
         one = replace(whole, angles_deg=(angle,), norm_stds=(std,))
-        rows += layer.rows(one, _noisy(layer, bench, number))
+        rows += layer.rows(one, _noisy(layer, context, number))
     return rows
 
 
-def _noisy(layer: _Layer, bench: Bench, number: int) -> Tensor:
+def _noisy(layer: _Layer, context: TrialContext, number: int) -> Tensor:
     """Activations (samples, units) on new views, all dropout before the layer being active."""
-    train, device = bench.dataset.sides["train"], bench.device
+    train, device = context.dataset.sides["train"], context.device
     found: list[Tensor] = []
     for first in range(0, len(train), ROWS):
         batch = train.train_views(
             np.arange(first, min(first + ROWS, len(train))),
-            seed=bench.config.seed,
-            epoch=bench.config.epochs + number,  # views that training has not seen
-            augmentation=bench.config.augmentation(),
+            seed=context.config.seed,
+            epoch=context.config.epochs + number,  # views that training has not seen
+            augmentation=context.config.augmentation(),
             device=device,
         )
-        found.append(run_frozen(layer.trunk, batch, precision=bench.precision).float())
+        found.append(run_frozen(layer.trunk, batch, precision=context.precision).float())
     with (
         torch.no_grad(),
         torch.random.fork_rng([device] if device.type == "cuda" else []),

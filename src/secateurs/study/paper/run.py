@@ -27,12 +27,12 @@ from secateurs.study.paper.protocol import BACKBONE, PaperPlan
 from secateurs.study.paper.pruning import grids
 from secateurs.study.paper.published_numbers import is_sfew, published
 from secateurs.study.paper.smallest import smallest
-from secateurs.study.paper.time_remaining import left_words
+from secateurs.study.paper.time_remaining import remaining_words
 from secateurs.study.paper.variants import both_dropouts, both_resizes, overall_accuracy
 from secateurs.study.records.kinds import PAPER_PLAN, odd_keys
 from secateurs.study.search.run import run_search
-from secateurs.study.setup.bench import Bench, open_bench, open_dataset
 from secateurs.study.setup.config import difference
+from secateurs.study.setup.trial_context import TrialContext, open_context, open_dataset
 from secateurs.study.stages import Stages, versions
 from secateurs.study.study import run_study
 from secateurs.study.sweep.sweep import choose, summarise_sweep
@@ -63,20 +63,20 @@ def run_paper(
     else or another process is at it, StopRequested when asked to stop.
     """
     _check_directory(out, plan)
-    bench = open_bench(data, plan.config(), cache=cache, progress=progress)
-    listing = bench.dataset.audit.listing
+    context = open_context(data, plan.config(), cache=cache, progress=progress)
+    listing = context.dataset.audit.listing
     films = find_films(listing.names, listing.labels, listing.classes, asked=plan.group_by)
-    bench = with_films(bench, films)
+    context = with_films(context, films)
     if films.group_by is None:
         progress.note(f"films cannot be kept apart: {films.why_not}")
-    progress.note(_split_words(bench))
-    _claim(out, plan, bench)
+    progress.note(_split_words(context))
+    _claim(out, plan, context)
     with Store(out).claim("paper") as mine:
         if not mine:
             raise InputError(f"{out}: another process is at this run; wait for it, or stop it")
         Store(out).tidy()
         kept = prefix_cache or PrefixCache()
-        run = _Run(data, plan, out, cache, bench, films, kept, stop or StopFlag(), progress)
+        run = _Run(data, plan, out, cache, context, films, kept, stop or StopFlag(), progress)
         answer = run.answer()
         kept.close()
     write_json(out / FILES["paper"], answer)
@@ -92,14 +92,14 @@ class _Run:
         plan: PaperPlan,
         out: Path,
         cache: Path,
-        bench: Bench,
+        context: TrialContext,
         films: Films,
         kept: PrefixCache,
         stop: StopFlag,
         progress: Progress,
     ) -> None:
         self.data, self.plan, self.out, self.cache = data, plan, out, cache
-        self.bench, self.films = bench, films
+        self.context, self.films = context, films
         self.stop, self.progress = stop, progress
         self.words: dict[str, Any] = {"prefix_cache": kept, "stop": stop, "progress": progress}
         self.stages, self.store = Stages(out), Store(out)
@@ -107,8 +107,8 @@ class _Run:
 
     def answer(self) -> Record:
         """Run or read all parts; what `paper.json` holds."""
-        plan, bench = self.plan, self.bench
-        records = tested_trials(bench, self.store, left=self._left, **self.words)
+        plan, context = self.plan, self.context
+        records = tested_trials(context, self.store, left=self._left, **self.words)
         side = "test" if plan.choose_on_test else "val"
         chosen, honest = best(records, side), best(records, "val")
         identity = {
@@ -119,9 +119,9 @@ class _Run:
         resized = self.stages.run(
             "resize",
             identity,
-            lambda: both_resizes(self._model(chosen), self.data, bench, self.cache),
+            lambda: both_resizes(self._model(chosen), self.data, context, self.cache),
         )
-        dropouts = both_dropouts(plan, bench, self.store, records, chosen["depth"], **self.words)
+        dropouts = both_dropouts(plan, context, self.store, records, chosen["depth"], **self.words)
         pruned = self.stages.run("grids", identity, lambda: self._grids(chosen, identity))
         searched = self._search(chosen["depth"]) if plan.search else None
         apart = self._apart()
@@ -138,7 +138,7 @@ class _Run:
             "plan": plan.to_json(),
             **self._described(),
             **self._tables(records, chosen, pruned),
-            "sweep": summarise_sweep(records, num_images=len(bench.dataset.sides["val"])),
+            "sweep": summarise_sweep(records, num_images=len(context.dataset.sides["val"])),
             "best": {
                 "on": side,
                 **{key: chosen[key] for key in ("depth", "run", "val_accuracy", "curve", "test")},
@@ -159,21 +159,21 @@ class _Run:
                 "chosen_on_validation": {
                     key: honest[key] for key in ("depth", "run", "val_accuracy", "test")
                 },
-                "indistinguishable": _indistinguishable(records, bench),
+                "indistinguishable": _indistinguishable(records, context),
                 "apart": apart,
                 "no_films": self.films.why_not,
                 "smallest": {"apart": apart is not None, "rows": small["rows"]},
             },
             "files": FILES,
-            "versions": versions(bench),
+            "versions": versions(context),
             "timing": {"trials": sum(r["timing"]["seconds"] for r in records), **seconds},
         }
 
     def _left(self, trials: Sequence[Trial], records: Sequence[Record]) -> str:
-        return left_words(self.plan, trials, records, films=self.films.group_by is not None)
+        return remaining_words(self.plan, trials, records, films=self.films.group_by is not None)
 
     def _described(self) -> Record:
-        dataset = self.bench.dataset
+        dataset = self.context.dataset
         listing = dataset.audit.listing
         return {
             "data": {
@@ -184,24 +184,24 @@ class _Run:
                 "is_sfew": is_sfew(dataset.audit),
             },
             "split": {k: v for k, v in dataset.split_json().items() if k != "names"},
-            "weights": self.bench.weights.to_json(),
+            "weights": self.context.weights.to_json(),
         }
 
     def _tables(self, records: list[Record], chosen: Record, pruned: Record) -> Record:
-        bench = self.bench
-        why = [] if is_sfew(bench.dataset.audit) else [comparison_with_paper.OTHER_IMAGES]
+        context = self.context
+        why = [] if is_sfew(context.dataset.audit) else [comparison_with_paper.OTHER_IMAGES]
         why += self.plan.departures()
         names = [
-            layer.alias for layer in layers(bench.new_model(seed=0, pretrained=False), BACKBONE)
+            layer.alias for layer in layers(context.new_model(seed=0, pretrained=False), BACKBONE)
         ]
         program = pruned["ways"]["published"]
         tables: Record = {
-            "table1": comparison_with_paper.table1(records, names, bench.weights.fresh, why=why),
+            "table1": comparison_with_paper.table1(records, names, context.weights.fresh, why=why),
             "table2": comparison_with_paper.table2(chosen["test"], why=why),
             "table3": comparison_with_paper.table3(
                 program["by_angle"],
                 program["cells"],
-                len(bench.dataset.sides["test"]),
+                len(context.dataset.sides["test"]),
                 why=why,
             ),
             "cells": comparison_with_paper.grid(program["cells"], why=why),
@@ -213,13 +213,13 @@ class _Run:
         """A trial's network, opened once."""
         key = record["key"]
         if key not in self._models:
-            self._models[key] = network_of(self.bench, self.store, record, **self.words)
+            self._models[key] = network_of(self.context, self.store, record, **self.words)
         return self._models[key]
 
     def _grids(self, chosen: Record, identity: Record) -> Record:
         return grids(
             self._model(chosen),
-            self.bench,
+            self.context,
             self.plan,
             self.stages,
             identity,
@@ -259,14 +259,14 @@ class _Run:
 
     def _smallest(self, honest: Record, whence: Record) -> list[Record]:
         """From the network that validation chose, with films apart where they are known."""
-        bench, stages = self.bench, self.stages
+        context, stages = self.context, self.stages
         found = partial(smallest, stop=self.stop, progress=self.progress)
         if self.films.group_by is None:
-            return found(self._model(honest), bench, stages, whence)
+            return found(self._model(honest), context, stages, whence)
         config = self.plan.apart(self.films.group_by)
         dataset = open_dataset(self.data, config, cache=self.cache)
-        model = load(self.out / FILES["apart"] / "unpruned").model.to(bench.device)
-        return found(model, replace(bench, config=config, dataset=dataset), stages, whence)
+        model = load(self.out / FILES["apart"] / "unpruned").model.to(context.device)
+        return found(model, replace(context, config=config, dataset=dataset), stages, whence)
 
 
 def _check_directory(out: Path, plan: PaperPlan) -> None:
@@ -283,10 +283,10 @@ def _check_directory(out: Path, plan: PaperPlan) -> None:
         )
 
 
-def _claim(out: Path, plan: PaperPlan, bench: Bench) -> None:
+def _claim(out: Path, plan: PaperPlan, context: TrialContext) -> None:
     """Mark a directory as this run's; refuse one of other images or weights."""
-    weights = {"loaded": list(bench.weights.loaded), "sha256": bench.weights.sha256}
-    identity: Record = {**bench.dataset.identity(), "weights": weights}
+    weights = {"loaded": list(context.weights.loaded), "sha256": context.weights.sha256}
+    identity: Record = {**context.dataset.identity(), "weights": weights}
     path = out / PLAN
     if path.exists():
         found = read_record(path, PAPER_PLAN, schema=SCHEMA, what="a run")
@@ -299,9 +299,9 @@ def _claim(out: Path, plan: PaperPlan, bench: Bench) -> None:
     write_json(path, {"schema": SCHEMA, "plan": plan.to_json(), "identity": identity})
 
 
-def _split_words(bench: Bench) -> str:
+def _split_words(context: TrialContext) -> str:
     """What the paper's rule makes of these images."""
-    dataset = bench.dataset
+    dataset = context.dataset
     sides = ", ".join(
         f"{len(dataset.sides[side])} {word}"
         for side, word in (("train", "for training"), ("val", "validation"), ("test", "test"))
@@ -310,7 +310,7 @@ def _split_words(bench: Bench) -> str:
     return f"{len(dataset.audit.listing.names)} images, {shape}; its split gives {sides}"
 
 
-def _indistinguishable(records: list[Record], bench: Bench) -> Record:
-    advice = choose(records, num_images=len(bench.dataset.sides["val"])).advice
+def _indistinguishable(records: list[Record], context: TrialContext) -> Record:
+    advice = choose(records, num_images=len(context.dataset.sides["val"])).advice
     same = [row.depth for row in advice.comparisons if row.indistinguishable]
     return {"depths": same, "best": advice.best, "sentences": list(advice.sentences)}

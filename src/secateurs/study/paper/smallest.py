@@ -12,7 +12,7 @@ from secateurs.stopping import StopFlag
 from secateurs.study.pruning.network import Budget, prune_whole
 from secateurs.study.pruning.tail import prune_network
 from secateurs.study.saved.evaluation import evaluate_model
-from secateurs.study.setup.bench import Bench
+from secateurs.study.setup.trial_context import TrialContext
 from secateurs.study.stages import Stages
 
 Record = dict[str, Any]
@@ -21,7 +21,7 @@ LAYERS = (("fc7",), ("fc6", "fc7"))
 
 def smallest(
     model: nn.Module,
-    bench: Bench,
+    context: TrialContext,
     stages: Stages,
     identity: Record,
     *,
@@ -33,36 +33,41 @@ def smallest(
     Units are merged by their angles and the next layers refitted by least squares; the whole
     network goes by the loss that each unit costs. No training follows. Each row is a stage.
     """
-    sides = bench.dataset.sides
-    rows = [_measured("unpruned", model, model, bench)]
+    sides = context.dataset.sides
+    rows = [_measured("unpruned", model, model, context)]
     for names in LAYERS:
         stop.check()
 
         def cut_layers(names: tuple[str, ...] = names) -> Record:
-            config = replace(bench.config, layers=names, max_loss=0.0)
+            config = replace(context.config, layers=names, max_loss=0.0)
             cut = prune_network(
-                model, sides["train"], sides["val"], config, device=bench.device, progress=progress
+                model,
+                sides["train"],
+                sides["val"],
+                config,
+                device=context.device,
+                progress=progress,
             )
             kept = {layer["layer"]: layer["num_kept"] for layer in cut.layers}
-            return _measured(" and ".join(names), cut.model, model, bench) | {"kept": kept}
+            return _measured(" and ".join(names), cut.model, model, context) | {"kept": kept}
 
         rows.append(stages.run(f"smallest-{'-'.join(names)}", identity, cut_layers))
         rows[-1].pop("timing")
     stop.check()
     whole = prune_whole(
         model,
-        bench.dataset,
-        bench.config,
+        context.dataset,
+        context.config,
         Budget(max_loss=0.0),
-        device=bench.device,
+        device=context.device,
         stop=stop,
         progress=progress,
     )
-    rows.append(_measured("the whole network", whole.model, model, bench))
+    rows.append(_measured("the whole network", whole.model, model, context))
     return rows
 
 
-def _measured(what: str, model: nn.Module, before: nn.Module, bench: Bench) -> Record:
+def _measured(what: str, model: nn.Module, before: nn.Module, context: TrialContext) -> Record:
     own, full = (sum(p.numel() for p in one.parameters()) for one in (model, before))
     return {
         "what": what,
@@ -70,7 +75,7 @@ def _measured(what: str, model: nn.Module, before: nn.Module, bench: Bench) -> R
         "num_parameters": own,
         "fraction": own / full,
         **{
-            side: evaluate_model(model, bench.dataset, side, bench.device).to_json()
+            side: evaluate_model(model, context.dataset, side, context.device).to_json()
             for side in ("val", "test")
         },
     }

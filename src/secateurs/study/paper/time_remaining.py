@@ -12,7 +12,7 @@ from secateurs.study.trials.trial import Trial
 Record = dict[str, Any]
 
 
-def trials_left(plan: Sequence[Trial], records: Sequence[Record]) -> float:
+def trials_remaining(plan: Sequence[Trial], records: Sequence[Record]) -> float:
     """Seconds that the trials after those of `records` take, each like those of its depth.
 
     A depth not seen yet takes the mean of those that were.
@@ -23,7 +23,7 @@ def trials_left(plan: Sequence[Trial], records: Sequence[Record]) -> float:
     return sum(means.get((trial.pretrained, trial.depth), usual) for trial in todo)
 
 
-def parts_left(plan: PaperPlan, records: Sequence[Record], *, films: bool) -> float:
+def parts_remaining(plan: PaperPlan, records: Sequence[Record], *, films: bool) -> float:
     """Seconds that all takes which follows Table 1, roughly.
 
     The search and the other reading of dropout train at the depth that leads so far.
@@ -47,7 +47,7 @@ def parts_left(plan: PaperPlan, records: Sequence[Record], *, films: bool) -> fl
     return seconds
 
 
-def left_words(
+def remaining_words(
     plan: PaperPlan, trials: Sequence[Trial], records: Sequence[Record], *, films: bool
 ) -> str:
     """Both in words.
@@ -55,11 +55,11 @@ def left_words(
     >>> timing = {"seconds": 60.0, "frozen_seconds": 0.0}
     >>> done = [{"depth": 7, "run": 0, "pretrained": True, "timing": timing}]
     >>> done[0]["val_accuracy"] = 0.5
-    >>> left_words(PaperPlan(runs=1), [Trial(7, 0)] * 3, done, films=True)
+    >>> remaining_words(PaperPlan(runs=1), [Trial(7, 0)] * 3, done, films=True)
     'about 2 min left for Table 1, about 10 min for the rest'
     """
-    rest = f"about {duration(parts_left(plan, records, films=films))} for the rest"
-    table = trials_left(trials, records)
+    rest = f"about {duration(parts_remaining(plan, records, films=films))} for the rest"
+    table = trials_remaining(trials, records)
     return f"about {duration(table)} left for Table 1, {rest}" if table else f"{rest} left"
 
 

@@ -15,28 +15,28 @@ from secateurs.stopping import StopFlag
 from secateurs.study.paper.best_network import tested_trials
 from secateurs.study.paper.protocol import PaperPlan
 from secateurs.study.saved.evaluation import evaluate_model
-from secateurs.study.setup.bench import Bench, Dataset, open_dataset
+from secateurs.study.setup.trial_context import Dataset, TrialContext, open_dataset
 from secateurs.study.sweep.statistics import summarise
 from secateurs.study.trials.trial import Store
 
 Record = dict[str, Any]
 
 
-def both_resizes(model: nn.Module, data: str, bench: Bench, cache: Path) -> Record:
+def both_resizes(model: nn.Module, data: str, context: TrialContext, cache: Path) -> Record:
     """A network on test images resized as the program does, and as the text says."""
     rows: list[Record] = []
     for resize in ("crop", "straight"):
-        dataset: Dataset = bench.dataset
-        if resize != bench.config.resize:
-            dataset = open_dataset(data, replace(bench.config, resize=resize), cache=cache)
-        test = evaluate_model(model, dataset, "test", bench.device).to_json()
+        dataset: Dataset = context.dataset
+        if resize != context.config.resize:
+            dataset = open_dataset(data, replace(context.config, resize=resize), cache=cache)
+        test = evaluate_model(model, dataset, "test", context.device).to_json()
         rows.append({"resize": resize, "test": test})
     return {"rows": rows}
 
 
 def both_dropouts(
     plan: PaperPlan,
-    bench: Bench,
+    context: TrialContext,
     store: Store,
     records: Sequence[Record],
     depth: int,
@@ -52,7 +52,7 @@ def both_dropouts(
     else:
         config = plan.always_dropping(depth)
         always = tested_trials(
-            replace(bench, config=config, depths=(depth,)),
+            replace(context, config=config, depths=(depth,)),
             store,
             prefix_cache=prefix_cache,
             stop=stop,

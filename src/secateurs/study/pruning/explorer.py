@@ -37,13 +37,13 @@ from secateurs.ship.checkpoint import Loaded
 from secateurs.ship.cost import macs
 from secateurs.study.pruning.grid_rows import LayerSizes, accuracy
 from secateurs.study.pruning.saved_layers import save_cut
-from secateurs.study.pruning.slider_request import Wish
+from secateurs.study.pruning.slider_request import SliderRequest
 from secateurs.study.pruning.tail import Measured, cut_measured, measure
-from secateurs.study.saved.location import Place
+from secateurs.study.saved.location import Location
 from secateurs.study.saved.opened import own_config, saved_dataset, unpruned_model
-from secateurs.study.setup.bench import Dataset, settle_split
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.defaults import chosen_layers
+from secateurs.study.setup.trial_context import Dataset, settle_split
 
 KEPT, GONE, DEAD, CONSTANT = "0123"
 REMEMBERED = 4  # cuts whose weights are at hand for a picture or a unit
@@ -56,7 +56,7 @@ Record = dict[str, Any]
 class Explorer:
     """All that cutting one layer needs of images and pairs, looked at once."""
 
-    place: Place
+    place: Location
     loaded: Loaded
     config: StudyConfig
     dataset: Dataset
@@ -70,7 +70,7 @@ class Explorer:
     before: Evaluation
     before_logits: torch.Tensor  # (images, classes) of the unpruned network on validation
     cost: Record  # num_parameters, bytes and macs before any cut
-    known: dict[Wish, tuple[FittedCut, float | None]] = field(default_factory=dict)
+    known: dict[SliderRequest, tuple[FittedCut, float | None]] = field(default_factory=dict)
 
     @property
     def layer(self) -> str:
@@ -84,7 +84,7 @@ class Explorer:
 
 
 def open_explorer(
-    place: Place,
+    place: Location,
     layer: str | None = None,
     *,
     changes: Record,
@@ -183,7 +183,7 @@ def facts(explorer: Explorer) -> Record:
     }
 
 
-def cut(explorer: Explorer, wish: Wish) -> Record:
+def cut(explorer: Explorer, settings: SliderRequest) -> Record:
     """What is left of the network at one position of the sliders, as plain data.
 
     Numbers are those of `secateurs prune` with the same settings. `states` has one character a
@@ -191,7 +191,7 @@ def cut(explorer: Explorer, wish: Wish) -> Record:
     when no unit would be left.
     """
     started = time.perf_counter()
-    fitted, low_deg = fit(explorer, wish)
+    fitted, low_deg = fit(explorer, settings)
     selection, labels = fitted.selection, explorer.measured.val_labels
     logits = fitted.logits(explorer.view, explorer.view.outputs)
     num_removed = len(selection.removed)
@@ -200,9 +200,9 @@ def cut(explorer: Explorer, wish: Wish) -> Record:
     layer = explorer.measured.model.get_submodule(explorer.measured.paths[0])
     assert isinstance(layer, nn.Linear)
     products = layer.in_features + len(explorer.view.weight)
-    looked_at = source.live & outside_norms(source.norm, wish.norm_std)
+    looked_at = source.live & outside_norms(source.norm, settings.norm_std)
     return {
-        "wish": asdict(wish),
+        "settings": asdict(settings),
         "low_deg": low_deg,
         "num_kept": explorer.num_units - num_removed,
         "num_removed": num_removed,
@@ -213,37 +213,37 @@ def cut(explorer: Explorer, wish: Wish) -> Record:
         **accuracy(logits, labels),
         "num_changed": int((logits.argmax(1) != explorer.before_logits.argmax(1)).sum()),
         "states": _states(selection),
-        "command": command(explorer, wish),
+        "command": command(explorer, settings),
         "seconds": time.perf_counter() - started,
     }
 
 
-def fit(explorer: Explorer, wish: Wish) -> tuple[FittedCut, float | None]:
+def fit(explorer: Explorer, settings: SliderRequest) -> tuple[FittedCut, float | None]:
     """The layer cut and compensated at a position of the sliders, and the angle it is cut at.
 
     The angle is None where none decides. Raises InputError as `cut` does.
     """
     known = explorer.known
-    if wish not in known:
+    if settings not in known:
         with one_thread(), torch.no_grad():
-            selection, low_deg = _select(explorer, wish)
-            fitted = explorer.refits.fit(selection, wish.compensation)
+            selection, low_deg = _select(explorer, settings)
+            fitted = explorer.refits.fit(selection, settings.compensation)
         while len(known) >= REMEMBERED:
             del known[next(iter(known))]
-        known[wish] = fitted, low_deg
-    return known[wish]
+        known[settings] = fitted, low_deg
+    return known[settings]
 
 
-def _select(explorer: Explorer, wish: Wish) -> tuple[Selection, float | None]:
-    if wish.rule == "pairwise":
-        table, low_deg = explorer.table, wish.low_deg
-        if wish.keep is not None:
-            low_deg = table.angle_for(wish.keep, wish.norm_std)
+def _select(explorer: Explorer, settings: SliderRequest) -> tuple[Selection, float | None]:
+    if settings.rule == "pairwise":
+        table, low_deg = explorer.table, settings.low_deg
+        if settings.keep is not None:
+            low_deg = table.angle_for(settings.keep, settings.norm_std)
         assert low_deg is not None
-        alive = table.survivors(low_deg, wish.norm_std)
-        return table.selection(alive, low_deg, wish.norm_std), low_deg
-    assert wish.keep is not None
-    return cluster_members(explorer.members, keep=wish.keep, seed=explorer.config.seed), None
+        alive = table.survivors(low_deg, settings.norm_std)
+        return table.selection(alive, low_deg, settings.norm_std), low_deg
+    assert settings.keep is not None
+    return cluster_members(explorer.members, keep=settings.keep, seed=explorer.config.seed), None
 
 
 def _states(selection: Selection) -> str:
@@ -254,14 +254,14 @@ def _states(selection: Selection) -> str:
     return "".join(states.tolist())
 
 
-def unit(explorer: Explorer, wish: Wish, index: int) -> Record:
+def unit(explorer: Explorer, settings: SliderRequest, index: int) -> Record:
     """What became of one unit: its state, norm, and the survivor that stands for it, if any.
 
     Raises InputError for a unit that the layer does not have.
     """
     if not 0 <= index < explorer.num_units:
         raise InputError(f"unit: expected 0 to {explorer.num_units - 1}, got {index}")
-    selection = fit(explorer, wish)[0].selection
+    selection = fit(explorer, settings)[0].selection
     state = _states(selection)[index]
     found: Record = {
         "index": index,
@@ -303,14 +303,14 @@ def look_at(explorer: Explorer, pixels: NDArray[np.uint8]) -> tuple[torch.Tensor
     return outputs, f"data:image/jpeg;base64,{base64.b64encode(packed.getvalue()).decode()}"
 
 
-def answers(explorer: Explorer, outputs: torch.Tensor, wish: Wish) -> Record:
+def answers(explorer: Explorer, outputs: torch.Tensor, settings: SliderRequest) -> Record:
     """How the unpruned and the cut network answer an image; `outputs` (1, units) are the layer's.
 
     The most probable classes of each, and whether the two agree on the first.
     """
     view = explorer.view
     before = view.logits(view.answer(view.receive(outputs)))
-    after = fit(explorer, wish)[0].logits(view, outputs)
+    after = fit(explorer, settings)[0].logits(view, outputs)
     both = {"before": _best(explorer, before), "after": _best(explorer, after)}
     return {**both, "agree": both["before"][0]["label"] == both["after"][0]["label"]}
 
@@ -323,42 +323,44 @@ def _best(explorer: Explorer, logits: torch.Tensor) -> list[Record]:
     ]
 
 
-def wished_config(explorer: Explorer, wish: Wish) -> StudyConfig:
+def requested_config(explorer: Explorer, settings: SliderRequest) -> StudyConfig:
     """The configuration under which `secateurs prune` makes the same cut."""
     config = explorer.config
-    low_deg = StudyConfig.low_deg if wish.low_deg is None else wish.low_deg
+    low_deg = StudyConfig.low_deg if settings.low_deg is None else settings.low_deg
     return replace(
         config,
         layers=(explorer.layer,),
-        rule=wish.rule,
+        rule=settings.rule,
         low_deg=low_deg,
         high_deg=180 - low_deg,
-        norm_std=wish.norm_std,
-        keep=None if wish.keep is None else (wish.keep,),
+        norm_std=settings.norm_std,
+        keep=None if settings.keep is None else (settings.keep,),
         keep_fraction=None,
         max_loss=None,
-        compensation=wish.compensation,
+        compensation=settings.compensation,
     )
 
 
-def command(explorer: Explorer, wish: Wish) -> str:
+def command(explorer: Explorer, settings: SliderRequest) -> str:
     """The words with which `secateurs prune` makes the same cut, for a shell."""
     place, own = explorer.place, explorer.changes
     words = ["secateurs", "prune", str(place.model), place.data, "--layers", explorer.layer]
-    words += ["--rule", wish.rule]
-    if wish.low_deg is not None:
-        words += ["--low", f"{wish.low_deg:g}", "--high", f"{180 - wish.low_deg:g}"]
-    if wish.norm_std is not None:
-        words += ["--std", f"{wish.norm_std:g}"]
-    words += ["--max-loss", "-1"] if wish.keep is None else ["--keep", str(wish.keep)]
-    words += ["--compensation", wish.compensation]
+    words += ["--rule", settings.rule]
+    if settings.low_deg is not None:
+        words += ["--low", f"{settings.low_deg:g}", "--high", f"{180 - settings.low_deg:g}"]
+    if settings.norm_std is not None:
+        words += ["--std", f"{settings.norm_std:g}"]
+    words += ["--max-loss", "-1"] if settings.keep is None else ["--keep", str(settings.keep)]
+    words += ["--compensation", settings.compensation]
     for name in ("split", "group_by", "seed"):
         if name in own:
             words += [f"--{name.replace('_', '-')}", str(own[name])]
     return shlex.join([*words, "--out", "DIR"])
 
 
-def save_wish(explorer: Explorer, wish: Wish, out: Path, *, progress: Progress = SILENT) -> Record:
+def save_model(
+    explorer: Explorer, settings: SliderRequest, out: Path, *, progress: Progress = SILENT
+) -> Record:
     """Cut the network as `secateurs prune` does, checks included, and save it in `out`.
 
     Returns what `pruning.json` holds. `out` is there whole or not at all. Raises InputError when it
@@ -366,7 +368,7 @@ def save_wish(explorer: Explorer, wish: Wish, out: Path, *, progress: Progress =
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is there already and not empty; choose another name")
-    config = wished_config(explorer, wish)
+    config = requested_config(explorer, settings)
     made = cut_measured(explorer.measured, config, progress=progress)
     with atomic_folder(out) as folder:
         return save_cut(

@@ -15,7 +15,7 @@ from secateurs.files import atomic_path
 from secateurs.prune.selection.pairwise import Selection
 from secateurs.prune.similarity.normalise import Normalise
 from secateurs.study.saved.samples import thumbnail
-from secateurs.study.setup.bench import Dataset
+from secateurs.study.setup.trial_context import Dataset
 
 NUM_GROUPS = 12
 NUM_NEAREST = 4

@@ -26,7 +26,7 @@ from secateurs.prune.allocation.merge_costs import with_merging
 from secateurs.prune.allocation.survey import Survey, survey
 from secateurs.prune.compensation.batch_norm import outputs_of, settle_norms
 from secateurs.prune.coupling.groups import Group, Groups, find_groups
-from secateurs.prune.network import Judge, Pruned, cut
+from secateurs.prune.network import Pruned, StartValidation, cut
 from secateurs.prune.surgery.narrow import PARITY_LIMIT, checked, difference, gone_channels, narrow
 from secateurs.prune.verification import cut_and_check
 from secateurs.ship.cost import macs, num_parameters
@@ -34,8 +34,8 @@ from secateurs.ship.latency import torch_latency
 from secateurs.stopping import StopFlag
 from secateurs.study.pruning.network_record import alarm_sentence, group_rows, remaining, step_row
 from secateurs.study.pruning.recovery import Recovered, RecoveryOptions, recover, start_of
-from secateurs.study.setup.bench import Dataset
 from secateurs.study.setup.config import StudyConfig
+from secateurs.study.setup.trial_context import Dataset
 
 BATCH = 64
 CHECKED_IMAGES = 4
@@ -71,8 +71,8 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Whole:
-    """A network cut as a whole, and what was seen on the way.
+class PrunedNetwork:
+    """A network cut as a whole, and what was measured on the way.
 
     `cut` is the network before recovery, `model` after (the same where there was none).
     """
@@ -83,7 +83,7 @@ class Whole:
     eliminations: dict[str, Elimination]
     survivors: dict[str, Tensor]
     kept: dict[str, list[int]]
-    way: list[Step]
+    trajectory: list[Step]
     chosen: Step
     record: dict[str, Any]
     recovered: Recovered | None
@@ -99,7 +99,7 @@ def prune_whole(
     state_file: Path | None = None,
     stop: StopFlag | None = None,
     progress: Progress = SILENT,
-) -> Whole:
+) -> PrunedNetwork:
     """Prune every group of a network that can be, to the budget, and train it on if asked to.
 
     Units are taken where they cost the least loss for what they save, measured on the training
@@ -124,7 +124,7 @@ def prune_whole(
         raise InputError(
             f"{config.backbone}: nothing can be cut"
             + (f" ({groups.note})" if groups.note else "")
-            + "".join(f"; {left.name}: {left.reason}" for left in groups.whole[:3])
+            + "".join(f"; {left.name}: {left.reason}" for left in groups.not_pruned[:3])
         )
     stop.check()
     seen = survey(model, groups.found, batches, copies=copies, seed=config.seed, progress=progress)
@@ -165,10 +165,10 @@ def prune_whole(
         settle_norms(result.model, unpruned, answers, batches, implied=result.implied)
         return result
 
-    way, chosen, tried = _choose(
+    trajectory, chosen, tried = _choose(
         model, groups.found, widths, seen, budget, batches[0], settled, accuracy, progress
     )
-    judge = Judge(answers, labels, budget.starts)
+    judge = StartValidation(answers, labels, budget.starts)
     result, outcome = cut_and_check(
         partial(cut_to, chosen.kept, judge=judge, progress=progress),
         unpruned,
@@ -200,10 +200,10 @@ def prune_whole(
     layers = dict(model.named_modules())
     record = {
         "groups": group_rows(groups.found, seen, chosen.kept, result, outcome),
-        "left_whole": [asdict(left) for left in groups.whole],
+        "not_pruned": [asdict(left) for left in groups.not_pruned],
         "note": groups.note,
-        "way": [step_row(step, way[0]) for step in way],
-        "chosen": step_row(chosen, way[0]),
+        "trajectory": [step_row(step, trajectory[0]) for step in trajectory],
+        "chosen": step_row(chosen, trajectory[0]),
         "tried": tried,
         "starts": list(result.tried),
         "outcome": outcome.to_json(),
@@ -211,7 +211,7 @@ def prune_whole(
         "seconds": seconds,
         "recovery": None if recovered is None else recovered.to_json(),
     }
-    return Whole(
+    return PrunedNetwork(
         model=result.model if recovered is None else recovered.model,
         cut=result.model,
         groups=groups,
@@ -222,7 +222,7 @@ def prune_whole(
             for path, channels in gone.items()
             if isinstance(layers[path], nn.Conv2d | nn.Linear)
         },
-        way=way,
+        trajectory=trajectory,
         chosen=chosen,
         record=record,
         recovered=recovered,
@@ -251,22 +251,22 @@ def _choose(
     accuracy: Callable[[nn.Module], float],
     progress: Progress,
 ) -> tuple[list[Step], Step, list[dict[str, Any]]]:
-    """The way down, the step on it that meets the budget, and what was measured to find it."""
+    """The trajectory, the step on it that meets the budget, and what was measured to find it."""
     down = partial(
         descent, widths, seen.eliminations, round_to=budget.round_to, fewest=budget.fewest
     )
     asked = budget.params is not None or budget.macs is not None
-    way = down(params=budget.params, macs=budget.macs)
-    first = len(way) - 1 if asked else 0
+    trajectory = down(params=budget.params, macs=budget.macs)
+    first = len(trajectory) - 1 if asked else 0
     tried: list[dict[str, Any]] = []
     if budget.latency is not None:
         # Onwards by multiply-accumulates, which take the time, until the clock agrees.
         if asked:
-            way += down(start=way[-1].kept, by="macs")[1:]
+            trajectory += down(start=trajectory[-1].kept, by="macs")[1:]
         else:
-            way = down(by="macs")
+            trajectory = down(by="macs")
         last = _first_within(
-            way,
+            trajectory,
             first,
             lambda step: _fast_enough(model, groups, seen, step, budget, images, tried),
             progress,
@@ -276,18 +276,18 @@ def _choose(
                 f"latency: the smallest network still takes {tried[-1]['latency']:.2f} of the time "
                 f"at batch {budget.latency_batch} on this device"
             )
-        return way, way[last], tried
+        return trajectory, trajectory[last], tried
     if asked:
-        return way, way[-1], tried
+        return trajectory, trajectory[-1], tried
     assert budget.max_loss is not None
     floor = accuracy(model) - budget.max_loss / 100
 
     def good(step: Step) -> bool:
         reached = accuracy(cut_to(step.kept).model)
-        tried.append({**step_row(step, way[0]), "val_accuracy": reached})
+        tried.append({**step_row(step, trajectory[0]), "val_accuracy": reached})
         return reached >= floor - 1e-12
 
-    steps = _thinned(way)
+    steps = _thinned(trajectory)
     low, high = 0, len(steps)
     with progress.task("how far the loss allows", len(steps).bit_length()) as advance:
         while high - low > 1:
@@ -297,7 +297,7 @@ def _choose(
             else:
                 high = middle
             advance(1)
-    return way, steps[low], tried
+    return trajectory, steps[low], tried
 
 
 def _check_reached(model: nn.Module, widths: Widths, budget: Budget, size: int) -> None:
@@ -313,30 +313,30 @@ def _check_reached(model: nn.Module, widths: Widths, budget: Budget, size: int) 
             )
 
 
-def _thinned(way: list[Step]) -> list[Step]:
+def _thinned(trajectory: list[Step]) -> list[Step]:
     """Steps that differ by at least two per cent in price, the first and the last among them."""
-    steps = [way[0]]
-    for step in way[1:]:
+    steps = [trajectory[0]]
+    for step in trajectory[1:]:
         last = steps[-1].price
         if (
             step.price.macs <= FINEST * last.macs
             or step.price.parameters <= FINEST * last.parameters
         ):
             steps.append(step)
-    return steps if steps[-1] is way[-1] else [*steps, way[-1]]
+    return steps if steps[-1] is trajectory[-1] else [*steps, trajectory[-1]]
 
 
 def _first_within(
-    way: list[Step], first: int, good: Callable[[Step], bool], progress: Progress
+    trajectory: list[Step], first: int, good: Callable[[Step], bool], progress: Progress
 ) -> int | None:
     """The first step from `first` on that is good, by bisection; None when the last is not."""
-    with progress.task("measuring latency", (len(way) - first).bit_length()) as advance:
-        low, high = first - 1, len(way) - 1
-        if not good(way[high]):
+    with progress.task("measuring latency", (len(trajectory) - first).bit_length()) as advance:
+        low, high = first - 1, len(trajectory) - 1
+        if not good(trajectory[high]):
             return None
         while high - low > 1:
             middle = (low + high) // 2
-            if good(way[middle]):
+            if good(trajectory[middle]):
                 high = middle
             else:
                 low = middle

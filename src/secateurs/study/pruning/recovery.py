@@ -24,8 +24,8 @@ from secateurs.nets.depth import freeze, split_at, train_mode
 from secateurs.progress import SILENT, Progress, epoch_task
 from secateurs.prune.compensation.batch_norm import NORMS
 from secateurs.stopping import StopFlag
-from secateurs.study.setup.bench import Dataset
 from secateurs.study.setup.config import StudyConfig
+from secateurs.study.setup.trial_context import Dataset
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,9 @@ from secateurs.study.pruning.tail import training_inputs
 from secateurs.study.records.checksummed import read_sealed, write_sealed
 from secateurs.study.records.kinds import check_grid, odd_keys
 from secateurs.study.saved.opened import own_config, saved_dataset, unpruned_model
-from secateurs.study.setup.bench import Dataset, settle_split
 from secateurs.study.setup.config import StudyConfig, difference
 from secateurs.study.setup.defaults import chosen_layers
+from secateurs.study.setup.trial_context import Dataset, settle_split
 
 SCHEMA = 1
 SIDES = {"val": "validation", "test": "test"}

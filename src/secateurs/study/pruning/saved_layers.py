@@ -18,9 +18,9 @@ from secateurs.study.pruning.tail import Cut, layers_to_cut, prune_network
 from secateurs.study.saved.evaluate_saved import cautions, evaluation_words
 from secateurs.study.saved.evaluation import evaluate_model
 from secateurs.study.saved.opened import own_config, saved_dataset, unpruned_model
-from secateurs.study.setup.bench import Dataset, settle_split
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.defaults import chosen_layers
+from secateurs.study.setup.trial_context import Dataset, settle_split
 
 Record = dict[str, Any]
 
@@ -93,7 +93,7 @@ def save_cut(
         "low_deg": cut.low_deg,
         "tried": list(cut.tried),
         "parity": cut.parity,
-        "split": None if dataset.standing is None else dataset.standing.to_json(),
+        "split": None if dataset.image_status is None else dataset.image_status.to_json(),
         "before": before,
         "after": evaluate_model(cut.model, dataset, "val", device).to_json(),
         "num_parameters": {

@@ -21,12 +21,12 @@ from secateurs.ship.cost import cost, cost_sentence
 from secateurs.ship.latency import LARGE_BATCH, LatencyRow, latency_rows, torch_latency
 from secateurs.ship.spec import describe
 from secateurs.stopping import StopFlag
-from secateurs.study.pruning.network import Budget, Whole, prune_whole
+from secateurs.study.pruning.network import Budget, PrunedNetwork, prune_whole
 from secateurs.study.pruning.saved_layers import remarks
 from secateurs.study.saved.evaluate_saved import evaluation_words
 from secateurs.study.saved.evaluation import evaluate_model
 from secateurs.study.saved.opened import Record, open_saved
-from secateurs.study.setup.bench import Dataset
+from secateurs.study.setup.trial_context import Dataset
 
 LATENCY_S = 5.0
 STATE = "recovery.state.safetensors"
@@ -83,7 +83,7 @@ def shrink_saved(
     answer = whole.record | {
         "budget": asdict(budget),
         "backbone": config.backbone,
-        "split": None if dataset.standing is None else dataset.standing.to_json(),
+        "split": None if dataset.image_status is None else dataset.image_status.to_json(),
         "before": evaluate_model(original, dataset, "val", device).to_json(),
         "cut": evaluate_model(whole.cut, dataset, "val", device).to_json(),
         "after": evaluate_model(whole.model, dataset, "val", device).to_json(),
@@ -120,7 +120,7 @@ def _price(
     }
 
 
-def _units(whole: Whole) -> str:
+def _units(whole: PrunedNetwork) -> str:
     """One row a unit: its group, whether it stays, when it went and the loss by then."""
     text = io.StringIO()
     writer = csv.writer(text)
@@ -141,7 +141,7 @@ def shrink_words(answer: Record) -> str:
     """What was cut and what it cost, for people."""
     rows = [row for row in answer["groups"] if row["num_kept"] < row["num_units"]]
     lines = [f"{row['name']}: {row['num_kept']} of {row['num_units']} units kept" for row in rows]
-    lines += [f"left whole: {left['name']} ({left['reason']})" for left in answer["left_whole"]]
+    lines += [f"left whole: {left['name']} ({left['reason']})" for left in answer["not_pruned"]]
     if answer["note"]:
         lines.append(f"only chains of layers were looked at: {answer['note']}")
     lines.append(f"before: {evaluation_words(answer['before'], 'validation')}")

@@ -15,7 +15,7 @@ FIELDS = {"rule", "compensation", "low_deg", "keep", "norm_std"}
 
 
 @dataclass(frozen=True)
-class Wish:
+class SliderRequest:
     """How one layer is cut: by an angle in degrees or by a number of units to keep, never both.
 
     `pairwise` takes either, and with a number the smallest angle that leaves no more; `cluster`
@@ -30,23 +30,23 @@ class Wish:
     norm_std: float | None = None
 
 
-def parse_wish(plain: Any, *, num_units: int) -> Wish:
+def parse_request(plain: Any, *, num_units: int) -> SliderRequest:
     """A position out of JSON text or plain data; InputError names the field that is wrong.
 
-    >>> parse_wish({"keep": 64, "rule": "cluster"}, num_units=4096).keep
+    >>> parse_request({"keep": 64, "rule": "cluster"}, num_units=4096).keep
     64
     """
     if isinstance(plain, str | bytes):
         try:
             plain = json.loads(plain)
         except (ValueError, RecursionError, MemoryError):
-            raise InputError("wish: not readable as JSON") from None
+            raise InputError("settings: not readable as JSON") from None
     if not isinstance(plain, dict):
-        raise InputError("wish: expected a JSON object")
+        raise InputError("settings: expected a JSON object")
     odd = sorted(str(key) for key in plain.keys() - FIELDS)
     if odd:
         raise InputError(
-            f"wish: unknown field {odd[0]!r:.40}; expected {', '.join(sorted(FIELDS))}"
+            f"settings: unknown field {odd[0]!r:.40}; expected {', '.join(sorted(FIELDS))}"
         )
     rule = _word(plain, "rule", get_args(WishRule), "pairwise")
     compensation = _word(plain, "compensation", get_args(Compensation), "merge")
@@ -56,14 +56,14 @@ def parse_wish(plain: Any, *, num_units: int) -> Wish:
     if keep is not None and (type(keep) is not int or not 1 <= keep <= num_units):
         raise InputError(f"keep: expected a whole number, 1 to {num_units}, got {keep!r:.40}")
     if (low_deg is None) == (keep is None):
-        raise InputError("wish: expected either low_deg or keep")
+        raise InputError("settings: expected either low_deg or keep")
     if low_deg is not None and not 0 <= low_deg < 90:
         raise InputError(f"low_deg: expected degrees, at least 0 and below 90, got {low_deg:g}")
     if norm_std is not None and norm_std < 0:
         raise InputError(f"norm_std: expected a number >= 0 or null, got {norm_std:g}")
     if rule == "cluster" and (keep is None or norm_std is not None):
         raise InputError("rule cluster goes by keep alone, without low_deg or norm_std")
-    return Wish(rule, compensation, low_deg, keep, norm_std)
+    return SliderRequest(rule, compensation, low_deg, keep, norm_std)
 
 
 def _word(plain: dict[str, Any], name: str, known: tuple[Any, ...], default: str) -> Any:

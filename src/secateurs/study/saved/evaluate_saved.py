@@ -12,7 +12,7 @@ from secateurs.progress import SILENT, Progress
 from secateurs.ship.checkpoint import load
 from secateurs.study.saved.evaluation import evaluate_model
 from secateurs.study.saved.opened import open_saved, unsplit
-from secateurs.study.setup.bench import Dataset, open_images
+from secateurs.study.setup.trial_context import Dataset, open_images
 
 SIDES = ("train", "val", "test", "all")
 FEW_IMAGES = 50
@@ -90,8 +90,8 @@ def _evaluate_all(
 
 
 def _standing(dataset: Dataset) -> Record:
-    assert dataset.standing is not None, "it was opened for a saved model"
-    return dataset.standing.to_json()
+    assert dataset.image_status is not None, "it was opened for a saved model"
+    return dataset.image_status.to_json()
 
 
 def cautions(evaluation: Record, *, grouped: bool) -> list[str]:

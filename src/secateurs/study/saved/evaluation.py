@@ -10,7 +10,7 @@ import secateurs
 from secateurs.errors import InputError
 from secateurs.fit.metrics import Evaluation, evaluate, predict_logits
 from secateurs.ship.spec import ImageInput, ModelSpec, describe
-from secateurs.study.setup.bench import Bench, Dataset
+from secateurs.study.setup.trial_context import Dataset, TrialContext
 
 EVAL_BATCH = 64
 
@@ -58,22 +58,22 @@ def evaluate_model(
 
 
 def model_spec(
-    model: torch.nn.Module, bench: Bench, *, depth: int, kept: Mapping[str, Sequence[int]]
+    model: torch.nn.Module, context: TrialContext, *, depth: int, kept: Mapping[str, Sequence[int]]
 ) -> ModelSpec:
     """What a saved network says of itself: backbone, classes, preprocessing, origin."""
-    config = bench.config
+    config = context.config
     return describe(
         model,
         config.backbone,
-        bench.dataset.classes,
+        context.dataset.classes,
         ImageInput.of(config.backbone, resize=config.resize),
         kept=kept,
         extra={
             "depth": depth,
-            "weights": bench.weights.sentence,
-            "data": bench.dataset.name,
+            "weights": context.weights.sentence,
+            "data": context.dataset.name,
             "config": config.to_json(),
             "secateurs": secateurs.__version__,
         },
-        split=bench.dataset.record(),
+        split=context.dataset.record(),
     )

@@ -17,7 +17,7 @@ _KNOWN = {"data": Maybe(str, absent=True), "identity": Maybe(dict, absent=True)}
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where a network and its images are; `identity` is that of a study's images, if it is one."""
 
     directory: Path
@@ -26,7 +26,7 @@ class Place:
     identity: Record | None = None
 
 
-def find_place(directory: Path, data: str | None) -> Place:
+def find_location(directory: Path, data: str | None) -> Location:
     """The unpruned network of a study, or a saved model, and its images.
 
     A study knows its images; those of another model must be given. Raises InputError when there is
@@ -57,7 +57,7 @@ def find_place(directory: Path, data: str | None) -> Place:
     if data is None and known != "faces" and not _is_folder(str(known)):
         raise InputError(f"{known}: the study's images are no longer there; {words}")
     identity = study["identity"] if study else None
-    return Place(directory, model, data or str(known), identity)
+    return Location(directory, model, data or str(known), identity)
 
 
 def _is_folder(text: str) -> bool:

@@ -15,7 +15,15 @@ from secateurs.paths import saved_model
 from secateurs.progress import Progress
 from secateurs.ship.checkpoint import Loaded, load
 from secateurs.ship.spec import ModelSpec
-from secateurs.study.setup.bench import (
+from secateurs.study.setup.config import StudyConfig, from_json
+from secateurs.study.setup.seen_images import (
+    UNKNOWN,
+    UNKNOWN_ALL,
+    ImageStatus,
+    Recognised,
+    check_side,
+)
+from secateurs.study.setup.trial_context import (
     Dataset,
     Opened,
     group_rule,
@@ -23,8 +31,6 @@ from secateurs.study.setup.bench import (
     settle_split,
     split_listing,
 )
-from secateurs.study.setup.config import StudyConfig, from_json
-from secateurs.study.setup.seen_images import UNKNOWN, UNKNOWN_ALL, Recognised, Standing, check_side
 
 Record = dict[str, Any]
 DRAWN_BY = ("split", "group_by", "seed")
@@ -122,15 +128,15 @@ def saved_dataset(
     )
     for side in sides:
         check_side(dataset.split, side, where=data)
-    if dataset.standing is not None:
-        for note in dataset.standing.notes:
+    if dataset.image_status is not None:
+        for note in dataset.image_status.notes:
             progress.note(note)
     return dataset
 
 
 def _drawn_again(opened: Opened, data: str, config: StudyConfig) -> Dataset:
     split, groups = _draw(opened, data, config)
-    return opened.dataset(split, groups, standing=Standing(known=False, notes=(UNKNOWN,)))
+    return opened.dataset(split, groups, image_status=ImageStatus(known=False, notes=(UNKNOWN,)))
 
 
 def _draw(opened: Opened, data: str, config: StudyConfig) -> tuple[Split, tuple[str, ...] | None]:
@@ -159,7 +165,7 @@ def _own_sides(
                 f"{num} images of this split's validation and test sides are left out: the model "
                 "was trained or chosen on them, or keeps them for its own test"
             )
-        return opened.dataset(split, groups, standing=known.standing(split, notes))
+        return opened.dataset(split, groups, image_status=known.image_status(split, notes))
     groups = _groups(opened, data, config, notes)
     known = Recognised.of(spec.split, opened.audit, groups)
     split = known.own_split()
@@ -174,7 +180,7 @@ def _own_sides(
             + " and ".join({"train": "training", "val": "validation"}[side] for side in lacking)
             + " images: new ones take their place"
         )
-    return opened.dataset(split, groups, standing=known.standing(split, notes))
+    return opened.dataset(split, groups, image_status=known.image_status(split, notes))
 
 
 def _groups(
@@ -200,9 +206,11 @@ def unsplit(opened: Opened, spec: ModelSpec) -> Dataset:
     everything = np.arange(len(opened.audit.listing))
     if spec.split is None:
         split = Split("none", 0, nothing, nothing, everything)
-        dataset = opened.dataset(split, None, standing=Standing(known=False, notes=(UNKNOWN_ALL,)))
+        dataset = opened.dataset(
+            split, None, image_status=ImageStatus(known=False, notes=(UNKNOWN_ALL,))
+        )
     else:
         known = Recognised.of(spec.split, opened.audit, None)
         split = Split("none", 0, known.rows("train"), known.rows("val"), known.rows("test", None))
-        dataset = opened.dataset(split, None, standing=known.standing(split))
+        dataset = opened.dataset(split, None, image_status=known.image_status(split))
     return replace(dataset, sides=dataset.sides | {"all": dataset.sides["test"]})

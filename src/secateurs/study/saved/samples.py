@@ -12,7 +12,7 @@ from PIL import Image
 from secateurs.files import atomic_path
 from secateurs.fit.images import Images
 from secateurs.fit.metrics import predict_logits
-from secateurs.study.setup.bench import Dataset
+from secateurs.study.setup.trial_context import Dataset
 
 NUM_SAMPLES = 24
 THUMBNAIL_PX = 160

@@ -20,7 +20,7 @@ def run_grid(plan: GridSearch, trainer: Trainer) -> Record:
     """Train each learning rate once, to the largest number of epochs; `trials` and `cells`."""
     lrs = sorted(plan.lrs)
     rows = trainer.train([Job(k, {"lr": lr}, max(plan.epochs)) for k, lr in enumerate(lrs)])
-    num_images = len(trainer.bench.dataset.sides["val"])
+    num_images = len(trainer.context.dataset.sides["val"])
     cells = [cell_of(row, epochs, num_images=num_images) for row in rows for epochs in plan.epochs]
     return {"trials": rows, "cells": cells}
 
@@ -57,7 +57,7 @@ def run_halving(plan: Halving, space: Sequence[Dimension], trainer: Trainer) -> 
     A configuration of which a run diverged ranks below all others, and one of which all runs did
     is not promoted.
     """
-    seed = trainer.bench.config.seed
+    seed = trainer.context.config.seed
     values = [draw(space, seed=seed, number=number) for number in range(plan.trials)]
     alive = list(range(plan.trials))
     rows: list[Record] = []
@@ -89,7 +89,7 @@ def run_tpe(plan: Tpe, space: Sequence[Dimension], trainer: Trainer) -> Record:
     rows: list[Record] = []
     with quiet(optuna):
         sampler = optuna.samplers.TPESampler(
-            seed=trainer.bench.config.seed, n_startup_trials=STARTUP, constant_liar=False
+            seed=trainer.context.config.seed, n_startup_trials=STARTUP, constant_liar=False
         )
         study = optuna.create_study(direction="maximize", sampler=sampler)
         wanted = distributions(optuna, space)

@@ -29,8 +29,8 @@ from secateurs.study.search.plan import GridSearch, Halving, SearchPlan, Tpe
 from secateurs.study.search.rows import csv_text, train_command
 from secateurs.study.search.space import Dimension, space_of
 from secateurs.study.search.trainings import Record, Trainer
-from secateurs.study.setup.bench import Bench, open_bench, settle_split
 from secateurs.study.setup.config import StudyConfig, difference
+from secateurs.study.setup.trial_context import TrialContext, open_context, settle_split
 from secateurs.study.stages import versions
 from secateurs.study.trials.trial import Store
 
@@ -70,15 +70,15 @@ def run_search(
         raise InputError(NO_OPTUNA)
     settings = _settings(config, plan)
     _check_directory(out, settings)
-    bench = open_bench(data, config, cache=cache, strict=strict, progress=progress)
-    identity = _claim(out, settings, bench)
+    context = open_context(data, config, cache=cache, strict=strict, progress=progress)
+    identity = _claim(out, settings, context)
     Store(out).tidy()
-    space = _space(plan, bench)
+    space = _space(plan, context)
     kept = prefix_cache or PrefixCache()
     total = config.runs * sum(number for _, number in plan.planned)
     with progress.task("trainings", total) as advance:
         trainer = Trainer(
-            bench,
+            context,
             Store(out),
             planned=plan.planned,
             prefix_cache=kept,
@@ -94,16 +94,16 @@ def run_search(
         "settings": settings,
         "identity": identity,
         "data": {
-            "name": bench.dataset.name,
-            "num_images": len(bench.dataset.audit.listing.names),
-            "num_classes": len(bench.dataset.classes),
+            "name": context.dataset.name,
+            "num_images": len(context.dataset.audit.listing.names),
+            "num_classes": len(context.dataset.classes),
         },
-        "split": {k: v for k, v in bench.dataset.split_json().items() if k != "names"},
-        "weights": bench.weights.to_json(),
+        "split": {k: v for k, v in context.dataset.split_json().items() if k != "names"},
+        "weights": context.weights.to_json(),
         "evaluated": {
             "side": "validation",
-            "num_images": len(bench.dataset.sides["val"]),
-            "majority_accuracy": majority_share(bench.dataset.sides["val"].labels),
+            "num_images": len(context.dataset.sides["val"]),
+            "majority_accuracy": majority_share(context.dataset.sides["val"].labels),
         },
         "space": [one.to_json() for one in space],
         "trials": found["trials"],
@@ -111,11 +111,11 @@ def run_search(
         "rungs": found.get("rungs"),
         "startup": STARTUP if isinstance(plan, Tpe) else None,
         "best": best | {"command": train_command(settings, best)},
-        "alike": alike(found["trials"], best, len(bench.dataset.sides["val"])),
+        "alike": alike(found["trials"], best, len(context.dataset.sides["val"])),
         "importance": _importance(plan, found, space, config.seed),
         "cost": cost_of(plan, config.runs, found),
         "files": FILES,
-        "versions": versions(bench) | _optuna_version(plan),
+        "versions": versions(context) | _optuna_version(plan),
         "timing": timing_of(found["trials"]),
     }
     write_text(out / FILES["csv"], csv_text(answer))
@@ -138,14 +138,14 @@ def _settings(config: StudyConfig, plan: SearchPlan) -> Record:
     return plan.to_json() | {name: plain[name] for name in SHARED if name not in searched}
 
 
-def _space(plan: SearchPlan, bench: Bench) -> tuple[Dimension, ...]:
+def _space(plan: SearchPlan, context: TrialContext) -> tuple[Dimension, ...]:
     if isinstance(plan, GridSearch):
         return ()
     return space_of(
         plan.searched,
         lr_range=plan.lr_range,
-        depths=bench.depths,
-        num_train=len(bench.dataset.sides["train"]),
+        depths=context.depths,
+        num_train=len(context.dataset.sides["train"]),
     )
 
 
@@ -177,10 +177,10 @@ def _check_directory(out: Path, settings: Record) -> None:
         )
 
 
-def _claim(out: Path, settings: Record, bench: Bench) -> Record:
+def _claim(out: Path, settings: Record, context: TrialContext) -> Record:
     """Mark a directory as this search's; refuse one of other images, weights or sampler."""
-    weights = {"loaded": list(bench.weights.loaded), "sha256": bench.weights.sha256}
-    identity: Record = {**bench.dataset.identity(), "weights": weights}
+    weights = {"loaded": list(context.weights.loaded), "sha256": context.weights.sha256}
+    identity: Record = {**context.dataset.identity(), "weights": weights}
     if settings["method"] == "tpe":
         # Another version may ask for other configurations.
         identity["optuna"] = getattr(find_optuna(), "__version__", None)

@@ -13,7 +13,7 @@ from secateurs.fit.metrics import wilson_interval
 from secateurs.progress import Progress, duration
 from secateurs.stopping import StopFlag
 from secateurs.study.search.space import Values, value_words
-from secateurs.study.setup.bench import Bench
+from secateurs.study.setup.trial_context import TrialContext
 from secateurs.study.sweep.statistics import summarise
 from secateurs.study.trials.trial import WAIT_S, SharedInputs, Store, Trial, run_trial, trial_key
 
@@ -29,13 +29,13 @@ class Job:
     epochs: int
 
 
-def bench_of(bench: Bench, job: Job) -> tuple[Bench, int]:
-    """The bench with a job's configuration, and its number of frozen layers."""
+def context_of(context: TrialContext, job: Job) -> tuple[TrialContext, int]:
+    """The context with a job's configuration, and its number of frozen layers."""
     fields: dict[str, Any] = {k: v for k, v in job.values.items() if k != "depth"}
-    config = replace(bench.config, epochs=job.epochs, **fields)
-    depth = job.values.get("depth", bench.depths[0])
+    config = replace(context.config, epochs=job.epochs, **fields)
+    depth = job.values.get("depth", context.depths[0])
     assert isinstance(depth, int)
-    return replace(bench, config=config), depth
+    return replace(context, config=config), depth
 
 
 class Trainer:
@@ -46,7 +46,7 @@ class Trainer:
 
     def __init__(
         self,
-        bench: Bench,
+        context: TrialContext,
         store: Store,
         *,
         planned: Sequence[tuple[int, int]],
@@ -55,10 +55,10 @@ class Trainer:
         progress: Progress,
         advance: Callable[[int], None],
     ) -> None:
-        self.bench, self.store = bench, store
+        self.context, self.store = context, store
         self.stop, self.progress, self.advance = stop, progress, advance
         self._shared = SharedInputs(prefix_cache, progress=progress)
-        runs = bench.config.runs
+        runs = context.config.runs
         self._left = runs * sum(number for _, number in planned)
         self._epochs_left = runs * sum(epochs * number for epochs, number in planned)
         self._epochs_run, self._seconds, self._opening = 0, 0.0, math.inf
@@ -69,7 +69,7 @@ class Trainer:
         Several processes may do so in one directory: each takes trainings that no other is at, and
         waits for those in the end. Raises StopRequested between two steps when asked to.
         """
-        missing = [(job, run) for job in jobs for run in range(self.bench.config.runs)]
+        missing = [(job, run) for job in jobs for run in range(self.context.config.runs)]
         missing.sort(key=self._order)
         records: dict[tuple[int, int], Record] = {}
         while missing:
@@ -88,8 +88,8 @@ class Trainer:
         return [
             row_of(
                 job,
-                [records[job.number, run] for run in range(self.bench.config.runs)],
-                num_images=len(self.bench.dataset.sides["val"]),
+                [records[job.number, run] for run in range(self.context.config.runs)],
+                num_images=len(self.context.dataset.sides["val"]),
             )
             for job in jobs
         ]
@@ -99,12 +99,12 @@ class Trainer:
         # without a bank of views each run has its own.
         job, run = entry
         depth = job.values.get("depth")
-        return (run if self.bench.config.views is None else 0, int(depth or 0))
+        return (run if self.context.config.views is None else 0, int(depth or 0))
 
     def _record(self, job: Job, run: int) -> Record | None:
-        bench, depth = bench_of(self.bench, job)
+        context, depth = context_of(self.context, job)
         trial = Trial(depth, run)
-        key = trial_key(bench, trial)
+        key = trial_key(context, trial)
         record, fresh = self.store.read(key), False
         if record is None:
             with self.store.claim(key) as mine:
@@ -112,7 +112,7 @@ class Trainer:
                 record = self.store.read(key) if mine else None
                 if mine and record is None:
                     record, _ = run_trial(
-                        bench,
+                        context,
                         trial,
                         self._shared,
                         self.store,
@@ -138,7 +138,7 @@ class Trainer:
     def _words(self, job: Job, run: int, record: Record) -> str:
         """A training in one line, with the time those left take at the pace of those done."""
         name = value_words(job.values)
-        if self.bench.config.runs > 1:
+        if self.context.config.runs > 1:
             name += f", run {run + 1}"
         reached = "diverged"
         if not diverged(record):

@@ -27,7 +27,7 @@ _SIDE_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
-class Standing:
+class ImageStatus:
     """Counts of a folder's images by what a saved model did with them, and remarks on them.
 
     `known` is False for a model without a record; then no image is recognised. `num_copies` counts
@@ -112,12 +112,12 @@ class Recognised:
         used = np.union1d(sides["train"], sides["val"])
         return Split(split.rule, split.seed, **sides, test=np.setdiff1d(split.test, used))
 
-    def standing(self, split: Split, notes: Sequence[str] = ()) -> Standing:
+    def image_status(self, split: Split, notes: Sequence[str] = ()) -> ImageStatus:
         """The counts of the folder, with remarks on what is evaluated as `split`'s test side."""
         own = self.found.sides
         counts = {side: own.count(side) for side in (*SIDES, "copy", None)}
         said = [*notes, *self._missing(), *self._copies(counts["copy"]), *self._new(split)]
-        return Standing(
+        return ImageStatus(
             known=True,
             num_train=counts["train"],
             num_val=counts["val"],

@@ -13,7 +13,7 @@ from secateurs.fit.cache import PrefixCache
 from secateurs.nets.backbones import layers
 from secateurs.progress import SILENT, Progress, duration
 from secateurs.stopping import StopFlag
-from secateurs.study.setup.bench import Bench
+from secateurs.study.setup.trial_context import TrialContext
 from secateurs.study.sweep.comparison import Comparison, Recommendation, compare_depths, recommend
 from secateurs.study.sweep.statistics import summarise
 from secateurs.study.trials.trial import (
@@ -53,7 +53,7 @@ def _score(record: Record) -> tuple[float, float]:
 
 
 def run_sweep(
-    bench: Bench,
+    context: TrialContext,
     store: Store,
     *,
     prefix_cache: PrefixCache,
@@ -68,17 +68,17 @@ def run_sweep(
     until the choice is made. Raises StopRequested between two steps when asked to; what was done is
     kept.
     """
-    plan = plan_trials(bench)
+    plan = plan_trials(context)
     shared = SharedInputs(prefix_cache, progress=progress)
     records: dict[Trial, Record] = {}
     leaders: dict[int, Record] = {}
-    known = {trial for trial in plan if store.record(trial_key(bench, trial)).exists()}
+    known = {trial for trial in plan if store.record(trial_key(context, trial)).exists()}
     with progress.task("trials", len(plan), done=len(known)) as advance:
         while missing := [trial for trial in plan if trial not in records]:
             before = len(records)
             for trial in missing:
                 stop.check()
-                key = trial_key(bench, trial)
+                key = trial_key(context, trial)
                 record = store.read(key)
                 model: torch.nn.Module | None = None
                 if record is None:
@@ -87,7 +87,7 @@ def run_sweep(
                         record = store.read(key) if mine else None
                         if mine and record is None:
                             record, model = run_trial(
-                                bench, trial, shared, store, stop=stop, progress=progress
+                                context, trial, shared, store, stop=stop, progress=progress
                             )
                             on_trial(record)
                             progress.note(_done_words(trial, record, plan, records))
@@ -179,15 +179,16 @@ def _to_best(row: Comparison) -> Record:
     return {name: plain[name] for name in names}
 
 
-def layers_frozen_at_random(bench: Bench) -> dict[int, tuple[str, ...]]:
+def layers_frozen_at_random(context: TrialContext) -> dict[int, tuple[str, ...]]:
     """By depth, the frozen layers for which no pretrained weights were loaded."""
     names = [
         layer.alias
-        for layer in layers(bench.new_model(seed=0, pretrained=False), bench.config.backbone)
+        for layer in layers(context.new_model(seed=0, pretrained=False), context.config.backbone)
     ]
-    loaded = set(bench.weights.loaded)
+    loaded = set(context.weights.loaded)
     return {
-        depth: tuple(name for name in names[:depth] if name not in loaded) for depth in bench.depths
+        depth: tuple(name for name in names[:depth] if name not in loaded)
+        for depth in context.depths
     }
 
 
@@ -223,7 +224,7 @@ def choose(
 
 
 def chosen_model(
-    bench: Bench,
+    context: TrialContext,
     store: Store,
     choice: Choice,
     *,
@@ -234,12 +235,12 @@ def chosen_model(
     """The chosen trial's network; trained again, to the same numbers, if its weights are gone."""
     key = choice.record["key"]
     if store.has_weights(key):
-        model = bench.new_model(seed=0, pretrained=False)
+        model = context.new_model(seed=0, pretrained=False)
         load_weights(model, store.weights(key))
         return model.eval()
     progress.note("the chosen network's weights are gone: training it once more")
     shared = SharedInputs(prefix_cache, progress=progress)
-    _, model = run_trial(bench, choice.trial, shared, store, stop=stop, progress=progress)
+    _, model = run_trial(context, choice.trial, shared, store, stop=stop, progress=progress)
     return model
 
 

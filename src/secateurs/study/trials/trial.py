@@ -28,7 +28,7 @@ from secateurs.progress import SILENT, Progress, epoch_task
 from secateurs.stopping import StopFlag
 from secateurs.study.records.checksummed import read_sealed, write_sealed
 from secateurs.study.records.kinds import is_trial
-from secateurs.study.setup.bench import Bench
+from secateurs.study.setup.trial_context import TrialContext
 
 TRIAL_FORMAT = 2
 WAIT_S = 0.5  # between looks at what another process holds
@@ -56,10 +56,10 @@ class Trial:
         )
 
 
-def plan_trials(bench: Bench) -> list[Trial]:
+def plan_trials(context: TrialContext) -> list[Trial]:
     """Every trial of a study, in the order that shares the most frozen prefixes."""
-    config = bench.config
-    sweep = [Trial(depth, run) for depth in bench.depths for run in range(config.runs)]
+    config = context.config
+    sweep = [Trial(depth, run) for depth in context.depths for run in range(config.runs)]
     scratch = [Trial(0, run, pretrained=False) for run in range(config.scratch_runs)]
     if config.views is None:
         # Each run has views of its own: all its trials in a row.
@@ -67,9 +67,9 @@ def plan_trials(bench: Bench) -> list[Trial]:
     return scratch + sweep
 
 
-def view_plan(bench: Bench, trial: Trial) -> ViewPlan:
+def view_plan(context: TrialContext, trial: Trial) -> ViewPlan:
     """The views a trial sees: a bank shared by all runs, or its own new ones."""
-    config = bench.config
+    config = context.config
     seed = config.seed if config.views is not None else config.seed + trial.run
     return ViewPlan(
         seed=seed,
@@ -78,15 +78,15 @@ def view_plan(bench: Bench, trial: Trial) -> ViewPlan:
     )
 
 
-def trial_key(bench: Bench, trial: Trial) -> str:
+def trial_key(context: TrialContext, trial: Trial) -> str:
     """64 hexadecimal digits over configuration, images, split, weights and format."""
-    config = bench.config
+    config = context.config
     augmentation = config.augmentation()
-    weights = {"loaded": list(bench.weights.loaded), "sha256": bench.weights.sha256}
+    weights = {"loaded": list(context.weights.loaded), "sha256": context.weights.sha256}
     return fingerprint(
         {
             "format": TRIAL_FORMAT,
-            **bench.dataset.identity(),
+            **context.dataset.identity(),
             "weights": weights if trial.pretrained else None,
             "backbone": config.backbone,
             "resize": config.resize,
@@ -94,13 +94,13 @@ def trial_key(bench: Bench, trial: Trial) -> str:
             "fit": asdict(config.fit_config(run=trial.run)),
             "views": config.views,
             "augmentation": None if augmentation is None else asdict(augmentation),
-            "precision": bench.precision,
-            "device": bench.device.type,
+            "precision": context.precision,
+            "device": context.device.type,
         }
     )
 
 
-def cached_depth(bench: Bench, trial: Trial, model: torch.nn.Module) -> int:
+def cached_depth(context: TrialContext, trial: Trial, model: torch.nn.Module) -> int:
     """How many frozen layers every run shares: those that hold pretrained weights.
 
     A frozen layer with random weights differs from run to run and belongs to the trial.
@@ -108,8 +108,8 @@ def cached_depth(bench: Bench, trial: Trial, model: torch.nn.Module) -> int:
     if not trial.pretrained:
         return 0
     shared = 0
-    for layer in layers(model, bench.config.backbone)[: trial.depth]:
-        if layer.alias not in bench.weights.loaded:
+    for layer in layers(model, context.config.backbone)[: trial.depth]:
+        if layer.alias not in context.weights.loaded:
             break
         shared += 1
     return shared
@@ -131,7 +131,7 @@ def prefix_cache(out: Path, budget_gib: float, where: str) -> PrefixCache:
 class SharedInputs:
     """The frozen prefix's outputs held between trials, extended when the next one is deeper.
 
-    They serve every trial, of whatever bench, that has the same images, views and prefix.
+    They serve every trial, of whatever context, that has the same images, views and prefix.
     """
 
     def __init__(self, cache: PrefixCache | None = None, *, progress: Progress = SILENT) -> None:
@@ -139,14 +139,14 @@ class SharedInputs:
         self._held: tuple[str, int, Inputs] | None = None
 
     def get(
-        self, bench: Bench, trial: Trial, model: torch.nn.Module
+        self, context: TrialContext, trial: Trial, model: torch.nn.Module
     ) -> tuple[Inputs, torch.nn.Module]:
         """Inputs for a trial's tail, and that tail of its `model`.
 
         What precedes the tail is all that the trial does not change.
         """
-        name = bench.config.backbone
-        depth, key = cached_depth(bench, trial, model), _views_key(bench, trial)
+        name = context.config.backbone
+        depth, key = cached_depth(context, trial, model), _views_key(context, trial)
         prefix, _ = split_at(model, name, depth)
         if self._held is not None and self._held[:2] == (key, depth):
             inputs = self._held[2]
@@ -157,22 +157,22 @@ class SharedInputs:
                 held,
                 prefix[len(split_at(model, name, held_depth)[0]) :],
                 cache=self.cache,
-                key=_prefix_key(bench, key, depth),
+                key=_prefix_key(context, key, depth),
                 consume=True,
                 progress=self.progress,
             )
         else:
             self._held = None
             inputs = prepare_inputs(
-                bench.dataset.sides["train"],
-                bench.dataset.sides["val"],
+                context.dataset.sides["train"],
+                context.dataset.sides["val"],
                 prefix,
-                view_plan(bench, trial),
-                num_epochs=bench.config.epochs,
-                device=bench.device,
-                precision=bench.precision,
+                view_plan(context, trial),
+                num_epochs=context.config.epochs,
+                device=context.device,
+                precision=context.precision,
                 cache=self.cache,
-                key=_prefix_key(bench, key, depth),
+                key=_prefix_key(context, key, depth),
                 progress=self.progress,
             )
         self._held = (key, depth, inputs)
@@ -184,25 +184,25 @@ class SharedInputs:
         return inputs, split_at(model, name, depth)[1]
 
 
-def _views_key(bench: Bench, trial: Trial) -> str:
+def _views_key(context: TrialContext, trial: Trial) -> str:
     # All that decides the views and the numbers in which a prefix answers, but its depth.
-    plan = view_plan(bench, trial)
+    plan = view_plan(context, trial)
     return fingerprint(
         {
             "format": TRIAL_FORMAT,
-            **bench.dataset.identity(),
-            "backbone": bench.config.backbone,
-            "resize": bench.config.resize,
+            **context.dataset.identity(),
+            "backbone": context.config.backbone,
+            "resize": context.config.resize,
             "plan": asdict(plan),
-            "num_views": plan.num_distinct(bench.config.epochs),
-            "precision": bench.precision,
-            "device": bench.device.type,
+            "num_views": plan.num_distinct(context.config.epochs),
+            "precision": context.precision,
+            "device": context.device.type,
         }
     )
 
 
-def _prefix_key(bench: Bench, views_key: str, depth: int) -> str:
-    weights = {"loaded": list(bench.weights.loaded), "sha256": bench.weights.sha256}
+def _prefix_key(context: TrialContext, views_key: str, depth: int) -> str:
+    weights = {"loaded": list(context.weights.loaded), "sha256": context.weights.sha256}
     return fingerprint(
         {"views": views_key, "depth": depth, "weights": weights if depth > 0 else None}
     )
@@ -301,14 +301,14 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
 
 
 def _record(
-    bench: Bench, trial: Trial, key: str, result: Fit, seconds: dict[str, float]
+    context: TrialContext, trial: Trial, key: str, result: Fit, seconds: dict[str, float]
 ) -> dict[str, Any]:
     best: Epoch | None = None if result.best_epoch < 0 else result.curve[result.best_epoch]
     return {
         "key": key,
         **asdict(trial),
-        "seed": bench.config.seed + trial.run,
-        "lr": bench.config.lr,
+        "seed": context.config.seed + trial.run,
+        "lr": context.config.lr,
         "epochs_run": len(result.curve),
         "best_epoch": None if best is None else best.epoch,
         "stopped": result.stopped,
@@ -316,13 +316,13 @@ def _record(
         "val_accuracy": None if best is None else best.val_accuracy,
         "val_loss": None if best is None else best.val_loss,
         "curve": [asdict(row) for row in result.curve],
-        "precision": bench.precision,
+        "precision": context.precision,
         "timing": seconds,
     }
 
 
 def run_trial(
-    bench: Bench,
+    context: TrialContext,
     trial: Trial,
     shared: SharedInputs,
     store: Store,
@@ -335,11 +335,11 @@ def run_trial(
     Goes on from the state that an interrupted run left. Raises StopRequested after saving one.
     """
     with memory_kept():
-        return _run_trial(bench, trial, shared, store, stop=stop, progress=progress)
+        return _run_trial(context, trial, shared, store, stop=stop, progress=progress)
 
 
 def _run_trial(
-    bench: Bench,
+    context: TrialContext,
     trial: Trial,
     shared: SharedInputs,
     store: Store,
@@ -348,18 +348,18 @@ def _run_trial(
     progress: Progress,
 ) -> tuple[dict[str, Any], torch.nn.Module]:
     started = time.perf_counter()
-    config, key, name = bench.config, trial_key(bench, trial), bench.config.backbone
-    model = bench.new_model(seed=config.seed + trial.run, pretrained=trial.pretrained)
+    config, key, name = context.config, trial_key(context, trial), context.config.backbone
+    model = context.new_model(seed=config.seed + trial.run, pretrained=trial.pretrained)
     freeze(model, name, trial.depth)
     model.to(memory_format=torch.channels_last)
-    inputs, tail = shared.get(bench, trial, model)
+    inputs, tail = shared.get(context, trial, model)
     prepared = time.perf_counter()
-    fit_config = replace(config.fit_config(run=trial.run), precision=bench.precision)
+    fit_config = replace(config.fit_config(run=trial.run), precision=context.precision)
     with epoch_task(progress, trial.name, config.epochs) as epochs:
         result = fit(
             tail,
             inputs,
-            bench.dataset.sides["val"].labels,
+            context.dataset.sides["val"].labels,
             fit_config,
             train_mode=lambda: train_mode(model, name, trial.depth),
             state_file=store.state(key),
@@ -370,7 +370,7 @@ def _run_trial(
     if result.message:
         progress.note(f"{trial.name}: {result.message}")
     seconds = {"seconds": time.perf_counter() - started, "frozen_seconds": prepared - started}
-    record = _record(bench, trial, key, result, seconds)
+    record = _record(context, trial, key, result, seconds)
     record["num_trained_parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
     write_sealed(store.record(key), record)
     store.state(key).unlink(missing_ok=True)

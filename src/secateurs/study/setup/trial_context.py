@@ -33,7 +33,7 @@ from secateurs.progress import SILENT, Progress
 from secateurs.ship.spec import ImageInput
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.defaults import fit_to
-from secateurs.study.setup.seen_images import Standing
+from secateurs.study.setup.seen_images import ImageStatus
 
 FACES = "faces"
 FACES_GROUPS = r"^(\d+)_"
@@ -43,7 +43,7 @@ FACES_GROUPS = r"^(\d+)_"
 class Dataset:
     """Audited, split and decoded images: `sides` holds train, val and test.
 
-    `standing` says how the images stand to the saved model that they were opened for.
+    `image_status` says how the images stand to the saved model that they were opened for.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Dataset:
     leakage: Leakage
     groups: tuple[str, ...] | None
     sides: dict[str, Images]
-    standing: Standing | None = None
+    image_status: ImageStatus | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Bench:
+class TrialContext:
     """A dataset with a backbone, its weights and a device."""
 
     config: StudyConfig
@@ -198,7 +198,7 @@ class Opened:
         split: Split,
         groups: tuple[str, ...] | None,
         *,
-        standing: Standing | None = None,
+        image_status: ImageStatus | None = None,
     ) -> Dataset:
         """The images on the sides of a split."""
         return Dataset(
@@ -208,7 +208,7 @@ class Opened:
             leakage=leakage(split, self.audit, groups),
             groups=groups,
             sides={name: self.images.take(getattr(split, name)) for name in SIDES},
-            standing=standing,
+            image_status=image_status,
         )
 
 
@@ -303,14 +303,14 @@ def split_notes(listing: Listing, split: Split) -> list[str]:
     return notes
 
 
-def open_bench(
+def open_context(
     data: str,
     config: StudyConfig,
     *,
     cache: Path,
     strict: bool = False,
     progress: Progress = SILENT,
-) -> Bench:
+) -> TrialContext:
     """Open a dataset and check that the backbone, its weights and the depths can be used."""
     check_name(config.backbone)
     config = settle_split(data, config)
@@ -325,7 +325,7 @@ def open_bench(
         check_depth(model, config.backbone, depth)
     file = find_weights(config.backbone, config.weights, cache=cache, progress=progress)
     weights = load_pretrained(model, config.backbone, file, cache=cache, progress=progress)
-    return Bench(
+    return TrialContext(
         config=config,
         dataset=dataset,
         depths=depths,
