@@ -40,7 +40,7 @@ def commands_markdown() -> str:
     sys.path.insert(0, str(ROOT / "src"))
     from typer.main import get_command
 
-    from secateurs.cli import app
+    from secateurs.cli.app import app
 
     parts: list[str] = []
     for name, command in sorted(get_command(app).commands.items()):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer
 
-from secateurs.cli import app, main
+from secateurs.cli.app import app, main
 from secateurs.data.views import Augmentation
 from secateurs.errors import InputError
 from secateurs.fit.train import FitConfig

@@ -20,7 +20,7 @@ from pages import Block, blocks, command_lines, pages
 from typer.main import get_command
 
 import secateurs
-from secateurs.cli import app, main
+from secateurs.cli.app import app, main
 from secateurs.ship.export import OnnxCheck
 from secateurs.study.setup.config import PRESETS
 

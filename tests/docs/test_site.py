@@ -12,7 +12,7 @@ import pytest
 from typer.main import get_command
 
 import secateurs
-from secateurs.cli import app
+from secateurs.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 
