@@ -16,7 +16,7 @@ import pytest
 from secateurs.cli import main
 from secateurs.errors import InputError
 from secateurs.ship.checkpoint import load
-from secateurs.study.saved.opened import prediction as predict_module
+from secateurs.study.saved import prediction as predict_module
 from secateurs.study.saved.prediction import list_images, load_saved, predict_saved, predictions
 from secateurs.study.saved.prediction_output import format_of
 
