@@ -25,7 +25,7 @@ PAGES = (
     ("grid.page", "render_grid"),
     ("paper.page", "render_paper"),
     ("search.page", "render_search"),
-    ("network.page", "render_shrink"),
+    ("network.page", "render_network"),
 )
 
 

@@ -51,7 +51,7 @@ _HOMES = {
     "export_saved": "study.saved.exporting",
     "predict_saved": "study.saved.prediction",
     "write_report": "report.study.page",
-    "load_results": "report.common.schema",
+    "load_results": "report.study.schema",
     "InputError": "errors",
 }
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

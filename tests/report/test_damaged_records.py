@@ -16,10 +16,10 @@ from example_search import grid_search, halving_search
 
 from secateurs.errors import InputError
 from secateurs.files import write_json
-from secateurs.report.common.schema import load_results
 from secateurs.report.common.table_files import csv_text, markdown_text
 from secateurs.report.paper.page import load_paper, render_paper
 from secateurs.report.study.result_tables import result_tables
+from secateurs.report.study.schema import load_results
 from secateurs.shape import made_of
 from secateurs.study import study
 from secateurs.study.paper import run as paper

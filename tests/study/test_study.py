@@ -23,7 +23,7 @@ from secateurs.errors import InputError
 from secateurs.files import fingerprint, write_json
 from secateurs.fit.inputs import Inputs
 from secateurs.progress import Silent
-from secateurs.report.common.schema import check_results
+from secateurs.report.study.schema import check_results
 from secateurs.ship.checkpoint import load
 from secateurs.ship.export import OnnxCheck, export_onnx
 from secateurs.ship.spec import ModelSpec

@@ -113,7 +113,7 @@ def prune(
     every layer are taken where they cost the least loss for what they save.
     """
     from secateurs.errors import InputError
-    from secateurs.report.network.page import write_shrink_page
+    from secateurs.report.network.page import write_network_page
     from secateurs.study.pruning.network import Budget
     from secateurs.study.pruning.recovery import RecoveryOptions
     from secateurs.study.pruning.saved_layers import prune_saved, prune_words
@@ -151,7 +151,7 @@ def prune(
                 stop=stop,
                 progress=session.progress,
             )
-        page = write_shrink_page(answer, out)
+        page = write_network_page(answer, out)
         session.answer(answer, f"{shrink_words(answer)}\nmodel: {out}\npage: {page}")
         return
     answer = prune_saved(

@@ -70,7 +70,7 @@ def paper(
     Run again with the same words, it does only what is missing. Writes paper.json and paper.html.
     """
     from secateurs.files import read_json
-    from secateurs.report.common.schema import load_results
+    from secateurs.report.study.schema import load_results
     from secateurs.report.paper.page import paper_words, write_paper_page
     from secateurs.report.search.page import write_search_page
     from secateurs.report.study.page import write_report

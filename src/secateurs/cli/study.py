@@ -106,7 +106,7 @@ def study(
 
     Run again with the same words, it does only what is missing.
     """
-    from secateurs.report.common.schema import check_results
+    from secateurs.report.study.schema import check_results
     from secateurs.report.study.card import write_card
     from secateurs.report.study.page import write_report
     from secateurs.study.setup.config import rule_of

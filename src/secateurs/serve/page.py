@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from secateurs.report.common import words
+from secateurs.report.common import formatting
 from secateurs.report.common.canvas import DARK
 from secateurs.report.common.render import TEMPLATES, embedded_json, policy, templates
 
@@ -41,7 +41,7 @@ def render_page(
     page = templates(OWN).get_template("explore.html.j2")
     return page.render(
         facts=facts,
-        words=words,
+        formatting=formatting,
         compensations=[(word, COMPENSATIONS[word]) for word in COMPENSATIONS],
         saved_in=saved_in,
         max_mib=max_image_bytes // 2**20,

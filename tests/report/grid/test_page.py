@@ -15,7 +15,7 @@ from example_grid import ANGLES, STDS, cell, example_grid
 from secateurs.errors import InputError
 from secateurs.report.common.canvas import DARK
 from secateurs.report.grid import figures as grid_figures
-from secateurs.report.grid import words as grid_words
+from secateurs.report.grid import summary
 from secateurs.report.grid.page import render_grid, write_grid_page
 
 
@@ -70,12 +70,12 @@ def test_test_images_and_the_published_rule_are_labelled(grid) -> None:
 
 
 def test_the_lossless_cell_is_the_largest_with_no_fewer_right_answers(grid) -> None:
-    best = grid_words.lossless(grid)
+    best = summary.lossless(grid)
     assert (best["low_deg"], best["norm_std"], best["num_removed"]) == (10.0, 1.0, 400)
     for one in grid["cells"]:
         one["num_correct"] = 91
-    assert grid_words.lossless(grid) is None
-    assert grid_words.headline(grid) == (
+    assert summary.lossless(grid) is None
+    assert summary.headline(grid) == (
         "Every cell that removes units of fc7 loses validation accuracy."
     )
 

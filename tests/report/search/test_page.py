@@ -16,8 +16,7 @@ from secateurs.errors import InputError
 from secateurs.report.common.canvas import AFTER
 from secateurs.report.search import figures as search_figures
 from secateurs.report.search import grid_figures as search_grid_figures
-from secateurs.report.search import parallel
-from secateurs.report.search import words as search_words
+from secateurs.report.search import parallel, summary
 from secateurs.report.search.page import render_search, write_search_page
 from secateurs.report.search.tables import rungs_table
 
@@ -178,11 +177,11 @@ def test_a_best_value_at_the_end_of_its_range_is_said() -> None:
     search = tpe_search()
     for lr, words in ((1.2e-5, "near the lower end"), (9e-3, "near the upper end"), (1e-3, None)):
         search["best"]["parameters"]["lr"] = lr
-        text = " ".join(search_words.cautions(search))
+        text = " ".join(summary.cautions(search))
         assert (words is None and "end of the range" not in text) or words in text
     grid = grid_search()
     grid["best"]["parameters"]["lr"] = 0.001
-    assert "the smallest that was tried: a smaller one" in " ".join(search_words.cautions(grid))
+    assert "the smallest that was tried: a smaller one" in " ".join(summary.cautions(grid))
 
 
 @pytest.mark.usefixtures("without_plotly")

@@ -7,9 +7,9 @@ import pytest
 from example_results import example_sweep
 
 from secateurs.errors import InputError
-from secateurs.report.common.schema import check_results
-from secateurs.report.common.words import percent
+from secateurs.report.common.formatting import percent
 from secateurs.report.study.card import render_card, write_card
+from secateurs.report.study.schema import check_results
 
 
 def test_the_card_says_what_the_results_say(results: dict[str, Any], study_dir: Path):

@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 import pytest
 
 from secateurs.report.common.canvas import AFTER, BEFORE, DARK, INK, SCALE, SURFACE, safe
-from secateurs.report.common.schema import check_results
-from secateurs.report.common.summary_values import outcome
 from secateurs.report.study import figures, panels, reduction_figures
+from secateurs.report.study.evaluations import shown_evaluations
+from secateurs.report.study.schema import check_results
 
 
 def trace(figure: go.Figure | None, name: str) -> Any:
@@ -103,7 +103,7 @@ def test_confusion_of_a_class_without_images(results: dict[str, Any]) -> None:
 @pytest.mark.parametrize("measure", reduction_figures.MEASURES)
 def test_scores_before_and_after(results: dict[str, Any], measure: str) -> None:
     results["pruned"]["test"]["per_class"][1][measure] = None
-    found = outcome(check_results(results))
+    found = shown_evaluations(check_results(results))
     assert found is not None
     figure = reduction_figures.class_scores(found, measure)
     for name, top in (("before", "chosen"), ("after", "pruned")):
@@ -154,7 +154,7 @@ def test_images_per_class_and_side(results: dict[str, Any]) -> None:
 
 
 def test_marks_differ_by_shape_as_well_as_by_colour(results: dict[str, Any]) -> None:
-    found = outcome(check_results(results))
+    found = shown_evaluations(check_results(results))
     assert found is not None
     figure = reduction_figures.class_scores(found, "recall")
     symbols = {trace(figure, name).marker.symbol for name in ("before", "after")}

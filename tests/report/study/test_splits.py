@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from example_results import example_sweep
 
-from secateurs.report.common.schema import check_results
-from secateurs.report.common.tables import runs_table, sweep_table
 from secateurs.report.study import splits
 from secateurs.report.study.page import write_report
+from secateurs.report.study.schema import check_results
 from secateurs.report.study.summary import advice, ends_with_choice, headline
+from secateurs.report.study.tables import runs_table, sweep_table
 
 
 def test_the_figure_shows_both_means_of_every_depth(results: dict[str, Any]):

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from secateurs.report.common.schema import check_results
-from secateurs.report.common.summary_values import num_right, outcome
-from secateurs.report.common.tables import counts_table, scores_table, sweep_table
 from secateurs.report.study import captions, cautions, summary
+from secateurs.report.study.evaluations import num_correct, shown_evaluations
+from secateurs.report.study.schema import check_results
+from secateurs.report.study.tables import counts_table, scores_table, sweep_table
 
 
 def test_headline_counts_images(results: dict[str, Any]) -> None:
-    before, after = (num_right(results[top]["test"]) for top in ("chosen", "pruned"))
+    before, after = (num_correct(results[top]["test"]) for top in ("chosen", "pruned"))
     assert before != after
     text = summary.headline(check_results(results))
     assert text == f"{before} of 135 test images right; {after} after cutting 97.1% of fc7"
@@ -27,15 +27,21 @@ def test_tiles(results: dict[str, Any]) -> None:
     assert tiles["Chosen depth"].before == "5"
     assert tiles["Chosen depth"].note == "5 of 8 layers frozen; depths 3, 4 and 5 tried"
     assert (tiles["Parameters"].before, tiles["Parameters"].after) == ("57.0 M", "40.7 M")
-    assert tiles["Latency"].note == "31% less time; ONNX Runtime, cpu, batch 1"
+    latency = tiles["Latency, smallest gain"]
+    assert (latency.before, latency.after) == ("171 ms", "169 ms")
+    assert latency.note == (
+        "PyTorch, cpu, batch 32: no significant difference. The smallest gain of 4 measurements; "
+        "the largest is 68.7% of the time before, ONNX Runtime, cpu, batch 1"
+    )
 
 
 def test_rounds_that_disagree_are_no_gain_on_the_first_screen(results: dict[str, Any]) -> None:
     for row in results["cost"]["latency"]:
         row["ratio_p75"] = 1.02
     checked = check_results(results)
-    assert summary.tiles(checked)[-1].note == "not measurably faster; ONNX Runtime, cpu, batch 1"
-    assert any("Pruning did not make it faster: " in text for text in cautions.warnings(checked))
+    assert "batch 32: no significant difference" in summary.tiles(checked)[-1].note
+    text = "No significant speed-up in 4 of 4 latency measurements ("
+    assert any(text in one for one in cautions.warnings(checked))
 
 
 def test_the_depth_is_called_recommended_where_it_is(results: dict[str, Any]) -> None:
@@ -92,7 +98,7 @@ def test_silent_classes_and_slow_pruning_are_said(results: dict[str, Any]) -> No
         row["after_ms"] = row["before_ms"]
     texts = " ".join(cautions.warnings(check_results(results)))
     assert "Never predicted after pruning: Sad." in texts
-    assert "Pruning did not make it faster: PyTorch, cpu, batch 1 (14.2 ms before" in texts
+    assert "No significant speed-up in 4 of 4 latency measurements (PyTorch, cpu, batch 1" in texts
 
 
 def test_a_gain_on_which_the_rounds_do_not_agree_is_none(results: dict[str, Any]) -> None:
@@ -103,7 +109,7 @@ def test_a_gain_on_which_the_rounds_do_not_agree_is_none(results: dict[str, Any]
     row["ratio_p75"] = 1.07
     texts = cautions.warnings(check_results(results))
     assert len(texts) >= others
-    assert any("PyTorch, cpu, batch 1 (14.2 ms before, 9.9" in text for text in texts)
+    assert any("PyTorch, cpu, batch 1: 70.0% of the time before" in text for text in texts)
 
 
 def test_a_diverged_trial_and_missing_weights_are_said(results: dict[str, Any]) -> None:
@@ -116,7 +122,7 @@ def test_a_diverged_trial_and_missing_weights_are_said(results: dict[str, Any]) 
 
 def test_without_test_evaluation_validation_is_named(results: dict[str, Any]) -> None:
     results["chosen"]["test"] = results["pruned"]["test"] = None
-    found = outcome(check_results(results))
+    found = shown_evaluations(check_results(results))
     assert found is not None
     assert found.side == "validation"
     assert found.after == results["pruned"]["val"]
@@ -124,9 +130,9 @@ def test_without_test_evaluation_validation_is_named(results: dict[str, Any]) ->
 
 
 def test_accuracy_is_compared_in_images(results: dict[str, Any]) -> None:
-    found = outcome(check_results(results))
+    found = shown_evaluations(check_results(results))
     assert found is not None
-    moved = num_right(found.before) - num_right(found.after or {})
+    moved = num_correct(found.before) - num_correct(found.after or {})
     note = summary.accuracy_note(found)
     assert note.endswith(
         f"{moved} images fewer right after pruning ({100 * moved / 135:.1f} points)"
@@ -140,7 +146,7 @@ def test_captions_take_their_numbers_from_the_results(results: dict[str, Any]) -
     layer = checked["pruned"]["layers"][0]
     text = captions.angles_caption(checked, layer)
     assert "closer than 14°; 120 of 4,096 units of fc7 were kept" in text
-    found = outcome(checked)
+    found = shown_evaluations(checked)
     assert found is not None
     counts = [row[:] for row in found.before["confusion"]]
     for index, row in enumerate(counts):
@@ -155,7 +161,7 @@ def test_tables_hold_the_numbers(results: dict[str, Any]) -> None:
     assert counts_table(checked).rows[1] == ("Disgust", "45", "15", "15", "75")
     assert counts_table(checked).rows[-1] == ("all", "405", "135", "135", "675")
     assert sweep_table(checked).rows[-1][0] == "scratch"
-    found = outcome(checked)
+    found = shown_evaluations(checked)
     assert found is not None
     found.before["per_class"][0]["precision"] = None
     assert scores_table(found).rows[0][2].startswith("– → ")

@@ -12,7 +12,7 @@ from PIL import Image
 from secateurs.errors import InputError
 from secateurs.nets.backbones import build
 from secateurs.progress import Silent
-from secateurs.report.common.schema import check_results
+from secateurs.report.study.schema import check_results
 from secateurs.report.study.page import write_report
 from secateurs.ship.export import OnnxCheck
 from secateurs.study.pruning.saved_layers import prune_saved

@@ -13,7 +13,7 @@ import pytest
 
 from secateurs.errors import InputError
 from secateurs.progress import Silent
-from secateurs.report.common.schema import check_results
+from secateurs.report.study.schema import check_results
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.study import run_study
 from secateurs.study.tracking.log import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from secateurs.report.common.words import shorten
+from secateurs.report.common.formatting import shorten
 
 # Okabe and Ito's palette, safe for the common kinds of colour blindness. Figures are built in
 # the light colours; the page's script swaps them by this table where the reader prefers dark.
@@ -120,3 +120,15 @@ def rows_axis(figure: go.Figure, names: list[str], *, limit: int = 18) -> None:
         showgrid=False,
         tickfont={"color": INK},
     )
+
+
+def fraction_range(values: list[float]) -> list[float]:
+    """Axis bounds that hold the fractions with some room, never beyond -0.02..1.02.
+
+    >>> fraction_range([0.5, 0.75])
+    [0.45, 0.8]
+    """
+    if not values:
+        return [0.0, 1.0]
+    room = max(0.05, 0.1 * (max(values) - min(values)))
+    return [max(-0.02, min(values) - room), min(1.02, max(values) + room)]

@@ -7,10 +7,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from secateurs.report.common.canvas import INK, MUTED, SCALE, SURFACE, base
-from secateurs.report.common.summary_values import Record
-from secateurs.report.common.words import degrees, integer, percent, percent_interval
-from secateurs.report.study.figures import fraction_range
+from secateurs.report.common.canvas import INK, MUTED, SCALE, SURFACE, base, fraction_range
+from secateurs.report.common.formatting import degrees, integer, percent, percent_interval
+from secateurs.report.common.sweep_rows import Record
 
 # Above this share of the colour scale a cell's text is written in the light colour.
 DARK_CELL = 0.6

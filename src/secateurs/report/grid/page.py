@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from secateurs.errors import InputError
-from secateurs.report.common import words
 from secateurs.report.common.canvas import Plot
-from secateurs.report.common.panel import Panel
+from secateurs.report.common.formatting import (
+    degrees,
+    integer,
+    percent,
+    percent_interval,
+    seconds,
+)
+from secateurs.report.common.panel import Panel, Table
 from secateurs.report.common.render import render_page, write_page
-from secateurs.report.common.summary_values import Record
-from secateurs.report.common.tables import Table
-from secateurs.report.common.words import degrees, integer, percent, percent_interval
-from secateurs.report.grid import figures
-from secateurs.report.grid import words as grid_words
+from secateurs.report.common.sweep_rows import Record
+from secateurs.report.grid import figures, summary
 
 SCHEMA = 1
 NAME = "grid.html"
@@ -40,21 +43,20 @@ def render_grid(grid: Record) -> str:
         blocks.values(),
         {
             "grid": grid,
-            "headline": grid_words.headline(grid),
-            "standfirst": grid_words.standfirst(grid),
-            "tiles": grid_words.tiles(grid),
-            "cautions": grid_words.cautions(grid),
-            "command": grid_words.command(grid),
+            "headline": summary.headline(grid),
+            "standfirst": summary.standfirst(grid),
+            "tiles": summary.tiles(grid),
+            "cautions": summary.cautions(grid),
+            "command": summary.command(grid),
             "blocks": blocks,
             "record": _record(grid),
-            "words": words,
         },
         colours=dict(colours),
     )
 
 
 def _maps(grid: Record) -> Panel:
-    caption = grid_words.map_caption(grid)
+    caption = summary.map_caption(grid)
     side = grid["evaluated"]["side"]
     order = "rows are norm thresholds, columns angles"
     plots = (
@@ -73,13 +75,13 @@ def _maps(grid: Record) -> Panel:
 
 
 def _trade_off(grid: Record) -> Panel:
-    caption = grid_words.trade_caption(grid)
+    caption = summary.trade_caption(grid)
     plot = Plot(figures.trade_off(grid), "", f"Scatter plot, one mark a cell. {caption}")
     return Panel("trade", "Accuracy against units removed", caption, (plot,))
 
 
 def _means(grid: Record) -> Panel:
-    caption = grid_words.means_caption(grid)
+    caption = summary.means_caption(grid)
     plots = (
         Plot(
             figures.means(grid, "accuracy", "accuracy_mean", fraction=True),
@@ -136,7 +138,7 @@ def _record(grid: Record) -> list[tuple[str, list[tuple[str, str]]]]:
         ("Settings", grid["settings"]),
         ("Data and model", data),
         ("Versions", grid["versions"]),
-        ("Time", {key: words.seconds(value) for key, value in grid["timing"].items()}),
+        ("Time", {key: seconds(value) for key, value in grid["timing"].items()}),
     ]
     return [(title, [(k, _plain(v)) for k, v in pairs.items()]) for title, pairs in groups]
 

@@ -18,7 +18,7 @@ from secateurs.report.common.canvas import (
     rows_axis,
     safe,
 )
-from secateurs.report.common.words import integer, percent
+from secateurs.report.common.formatting import integer, percent
 
 Record = dict[str, Any]
 MOST_ROWS = 60

@@ -5,35 +5,44 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from secateurs.report.common import words
-from secateurs.report.common.baseline import FEW_IMAGES, balanced, majority
 from secateurs.report.common.canvas import Plot
-from secateurs.report.common.panel import Panel
+from secateurs.report.common.evaluation import FEW_IMAGES, balanced, majority
+from secateurs.report.common.formatting import (
+    count,
+    integer,
+    listed,
+    milliseconds,
+    percent,
+    percent_interval,
+    plural,
+    seconds,
+    size,
+)
+from secateurs.report.common.latency import speed_warnings
+from secateurs.report.common.panel import Panel, Table
 from secateurs.report.common.render import render_page, write_page
-from secateurs.report.common.tables import Table
-from secateurs.report.common.words import integer, milliseconds, percent, percent_interval, size
 from secateurs.report.network import figures
 
 Record = dict[str, Any]
 NAME = "pruning.html"
 
 
-def write_shrink_page(record: Record, directory: Path) -> Path:
+def write_network_page(record: Record, directory: Path) -> Path:
     """Write the page of a pruning (what `pruning.json` holds) to `directory`/pruning.html.
 
     The file is written whole or not at all and loads nothing from anywhere. Raises InputError when
     it cannot be written.
     """
-    return write_page(directory / NAME, render_shrink(record))
+    return write_page(directory / NAME, render_network(record))
 
 
-def render_shrink(record: Record) -> str:
+def render_network(record: Record) -> str:
     """The page as text."""
     panels = [_groups(record), _way(record)]
     if _recovered(record):
         panels.append(_recovery(record))
     return render_page(
-        "shrink.html.j2",
+        "network.html.j2",
         panels,
         {
             "record": record,
@@ -42,7 +51,6 @@ def render_shrink(record: Record) -> str:
             "panels": panels,
             "cost": _cost_table(record),
             "cautions": cautions(record),
-            "words": words,
         },
     )
 
@@ -73,7 +81,7 @@ def cautions(record: Record) -> list[str]:
     num_images = record["after"].get("num_images")
     if num_images is not None and num_images < FEW_IMAGES:
         found.append(
-            f"Only {words.plural(num_images, 'validation image')}: the accuracy could be anything "
+            f"Only {plural(num_images, 'validation image')}: the accuracy could be anything "
             f"from {percent(record['after']['accuracy_low'], digits=0)} to "
             f"{percent(record['after']['accuracy_high'], digits=0)}."
         )
@@ -81,9 +89,7 @@ def cautions(record: Record) -> list[str]:
         found.append(
             f"Only chains of layers were looked at: {record['note']}. Other units were left alone."
         )
-    if any(row["ratio"] > 0.97 for row in record["cost"]["latency"]):
-        found.append("It is not measurably faster everywhere: see the sentence on cost.")
-    return found
+    return found + speed_warnings(record["cost"]["latency"])
 
 
 def _chosen_on_validation(record: Record) -> str:
@@ -108,7 +114,7 @@ def _chosen_on_validation(record: Record) -> str:
             "flatter it; the test images were not looked at."
         )
     return (
-        f"Validation images chose {words.listed(chosen)}. They flatter what they chose; the test "
+        f"Validation images chose {listed(chosen)}. They flatter what they chose; the test "
         "images were not looked at: secateurs evaluate does."
     )
 
@@ -134,10 +140,14 @@ def _tiles(record: Record) -> list[tuple[str, str, str]]:
     tiles = [
         (
             "Parameters",
-            words.count(after["num_parameters"]),
-            f"of {words.count(before['num_parameters'])}",
+            count(after["num_parameters"]),
+            f"of {count(before['num_parameters'])}",
         ),
-        ("Multiply-accumulates", words.count(after["macs"]), f"of {words.count(before['macs'])}"),
+        (
+            "Multiply-accumulates",
+            count(after["macs"]),
+            f"of {count(before['macs'])}",
+        ),
         (
             "Validation accuracy",
             percent(record["after"]["accuracy"]),
@@ -208,7 +218,7 @@ def _recovery(record: Record) -> Panel:
     curve = record["recovery"]["curve"]
     best = record["recovery"]["best_epoch"] + 1
     caption = (
-        f"{len(curve)} epochs in {words.seconds(record['recovery']['seconds'])}, from a learning "
+        f"{len(curve)} epochs in {seconds(record['recovery']['seconds'])}, from a learning "
         f"rate of {record['recovery']['lr']:g} down; epoch {best} is the best on validation, and "
         "shipped."
     )

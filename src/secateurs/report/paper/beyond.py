@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from secateurs.report.common import words
 from secateurs.report.common.canvas import Plot
-from secateurs.report.common.panel import Panel
-from secateurs.report.common.summary_values import Record
-from secateurs.report.common.tables import Table
-from secateurs.report.common.words import degrees, integer, percent, percent_interval
+from secateurs.report.common.formatting import (
+    degrees,
+    integer,
+    percent,
+    percent_interval,
+    runs_of,
+)
+from secateurs.report.common.panel import Panel, Table
+from secateurs.report.common.sweep_rows import Record
 from secateurs.report.paper import figures
 from secateurs.report.paper.panels import accuracy_words
 
@@ -66,9 +70,9 @@ def choices(answer: Record) -> Panel:
     honest, best = answer["beyond"]["chosen_on_validation"], answer["best"]
     same = answer["beyond"]["indistinguishable"]["depths"]
     told = (
-        f"validation cannot tell {words.runs_of(same)} frozen layers apart"
+        f"validation cannot tell {runs_of(same)} frozen layers apart"
         if len(same) > 1
-        else f"{words.runs_of(same)} frozen layers stand alone on validation"
+        else f"{runs_of(same)} frozen layers stand alone on validation"
     )
     caption = f"On the paper's own split, {told}. "
     if best["on"] != "test":

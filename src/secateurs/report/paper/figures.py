@@ -7,10 +7,19 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from secateurs.report.common.canvas import AFTER, BEFORE, INK, MUTED, SURFACE, TEST, base, rows_axis
-from secateurs.report.common.summary_values import Record
-from secateurs.report.common.words import degrees, percent
-from secateurs.report.study.figures import fraction_range
+from secateurs.report.common.canvas import (
+    AFTER,
+    BEFORE,
+    INK,
+    MUTED,
+    SURFACE,
+    TEST,
+    base,
+    fraction_range,
+    rows_axis,
+)
+from secateurs.report.common.formatting import degrees, percent
+from secateurs.report.common.sweep_rows import Record
 
 MEASURES = ("precision", "recall", "specificity")
 PUBLISHED: dict[str, Any] = {"symbol": "diamond-open", "color": AFTER, "line": {"width": 2}}

@@ -7,11 +7,18 @@ from typing import Any
 
 from secateurs.errors import InputError
 from secateurs.files import read_json
-from secateurs.report.common import words
-from secateurs.report.common.baseline import FEW_IMAGES, balanced, majority
+from secateurs.report.common.evaluation import FEW_IMAGES, balanced, majority
+from secateurs.report.common.formatting import (
+    integer,
+    listed,
+    percent,
+    percent_interval,
+    plural,
+    runs_of,
+    some,
+)
 from secateurs.report.common.render import render_page, write_page
-from secateurs.report.common.summary_values import Record, depth_rows, random_frozen
-from secateurs.report.common.words import integer, percent, percent_interval, plural
+from secateurs.report.common.sweep_rows import Record, depth_rows, random_frozen
 from secateurs.report.paper import beyond, panels
 from secateurs.shape import Maybe, check_shape
 from secateurs.study.paper.published_numbers import published
@@ -127,7 +134,7 @@ def standfirst(answer: Record) -> str:
         f"{plural(plan['runs'], 'run')} of {plural(plan['epochs'], 'full-batch epoch')} at each "
         f"depth on {split['train']} images; {split['val']} for validation and {split['test']} for "
         f"test. {answer['weights']['sentence'].capitalize()}."
-        + (f" As in the published program: {words.listed(quirks)}." if quirks else "")
+        + (f" As in the published program: {listed(quirks)}." if quirks else "")
     )
 
 
@@ -149,8 +156,8 @@ def cautions(answer: Record) -> list[str]:
     if random:
         names = list(dict.fromkeys(name for group in random.values() for name in group))
         found.append(
-            f"Depth {words.runs_of(list(random))} {'freezes' if len(random) == 1 else 'freeze'} "
-            f"{words.some(names)} with random weights, because no pretrained weights were loaded "
+            f"Depth {runs_of(list(random))} {'freezes' if len(random) == 1 else 'freeze'} "
+            f"{some(names)} with random weights, because no pretrained weights were loaded "
             "for them: this is not what the paper's network reaches there."
         )
     tested = answer["best"]["test"]["num_images"]

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from secateurs.report.common import words
 from secateurs.report.common.canvas import Plot
-from secateurs.report.common.panel import Panel
-from secateurs.report.common.summary_values import Record
-from secateurs.report.common.tables import Table
-from secateurs.report.common.words import degrees, integer, percent, percent_interval, plural
+from secateurs.report.common.formatting import (
+    degrees,
+    integer,
+    number,
+    percent,
+    percent_interval,
+    plural,
+)
+from secateurs.report.common.panel import Panel, Table
+from secateurs.report.common.sweep_rows import Record
 from secateurs.report.grid.figures import accuracy_map, removed_map
 from secateurs.report.paper import figures
 from secateurs.report.search.grid_figures import cell_map
@@ -146,7 +151,7 @@ def table2(answer: Record) -> Panel:
     spi_rows = tuple(
         (
             row["class"],
-            *(words.number(row[measure]) for measure in figures.MEASURES),
+            *(number(row[measure]) for measure in figures.MEASURES),
             integer(row["num_true"]),
         )
         for row in test["per_class"]

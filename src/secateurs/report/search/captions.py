@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from secateurs.report.common.summary_values import Record
-from secateurs.report.common.words import percent, plural
-from secateurs.report.search.words import NAMES, typed
+from secateurs.report.common.formatting import percent, plural
+from secateurs.report.common.sweep_rows import Record
+from secateurs.report.search.summary import NAMES, typed
 
 
 def cells_caption(search: Record) -> str:

@@ -6,11 +6,18 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from secateurs.report.common.canvas import AFTER, BEFORE, INK, MUTED, base, rows_axis
-from secateurs.report.common.summary_values import Record
-from secateurs.report.common.words import percent, percent_interval, plural
-from secateurs.report.search.words import NAMES, described
-from secateurs.report.study.figures import fraction_range
+from secateurs.report.common.canvas import (
+    AFTER,
+    BEFORE,
+    INK,
+    MUTED,
+    base,
+    fraction_range,
+    rows_axis,
+)
+from secateurs.report.common.formatting import percent, percent_interval, plural
+from secateurs.report.common.sweep_rows import Record
+from secateurs.report.search.summary import NAMES, described
 
 JITTER = 0.22  # of a rung's width: accuracies of few images coincide
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from secateurs.report.common.canvas import AFTER, INK, SCALE, SURFACE, base, rows_axis
-from secateurs.report.common.summary_values import Record
-from secateurs.report.common.words import percent
+from secateurs.report.common.formatting import percent
+from secateurs.report.common.sweep_rows import Record
 from secateurs.report.grid.figures import DARK_CELL, LEAST_SPAN, SYMBOLS, angle_colours
 from secateurs.report.search.figures import detail
-from secateurs.report.search.words import typed
+from secateurs.report.search.summary import typed
 
 SMALL_TEXT = 6  # columns beyond which a cell's text has room for two digits only
 WIDE_LOSS = 8  # times the smallest loss: beyond it all but one curve would lie on the ground

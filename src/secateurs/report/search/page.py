@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from secateurs.errors import InputError
-from secateurs.report.common import words
 from secateurs.report.common.canvas import Plot
-from secateurs.report.common.panel import Panel
+from secateurs.report.common.formatting import (
+    percent,
+    seconds,
+)
+from secateurs.report.common.panel import Panel, Table
 from secateurs.report.common.render import render_page, write_page
-from secateurs.report.common.summary_values import Record
-from secateurs.report.common.tables import Table
-from secateurs.report.common.words import percent
+from secateurs.report.common.sweep_rows import Record
 from secateurs.report.grid.figures import angle_colours
 from secateurs.report.search import captions as search_captions
-from secateurs.report.search import figures, grid_figures
-from secateurs.report.search import words as search_words
+from secateurs.report.search import figures, grid_figures, summary
 from secateurs.report.search.parallel import lines_of, parallel
 from secateurs.report.search.tables import cells_table, ranked_table, rungs_table, trials_table
 
@@ -55,10 +55,10 @@ def render_search(search: Record) -> str:
         (panel for section in sections for panel in section.panels),
         {
             "search": search,
-            "headline": search_words.headline(search),
-            "standfirst": search_words.standfirst(search),
-            "tiles": search_words.tiles(search),
-            "cautions": search_words.cautions(search),
+            "headline": summary.headline(search),
+            "standfirst": summary.standfirst(search),
+            "tiles": summary.tiles(search),
+            "cautions": summary.cautions(search),
             "sections": sections,
             "record": _record(search),
         },
@@ -157,7 +157,7 @@ def _importance(search: Record) -> Panel:
     if figure is None:
         return Panel("importance", "Importance of each parameter", caption)
     rows = [
-        (search_words.NAMES[part["name"]], percent(part["share"]))
+        (summary.NAMES[part["name"]], percent(part["share"]))
         for part in search["importance"]["parts"]
     ]
     table = Table("Shares of variance", ("parameter", "share"), tuple(rows))
@@ -177,7 +177,7 @@ def _record(search: Record) -> list[tuple[str, list[tuple[str, str]]]]:
         ("Settings", search["settings"]),
         ("Data and weights", data),
         ("Versions", search["versions"]),
-        ("Time", {key: words.seconds(value) for key, value in search["timing"].items()}),
+        ("Time", {key: seconds(value) for key, value in search["timing"].items()}),
     ]
     return [(title, [(k, _plain(v)) for k, v in pairs.items()]) for title, pairs in groups]
 
@@ -189,4 +189,4 @@ def _plain(value: Any) -> str:
         return ", ".join(_plain(item) for item in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return search_words.typed(value) if isinstance(value, int | float) else str(value)
+    return summary.typed(value) if isinstance(value, int | float) else str(value)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from secateurs.report.common.canvas import AFTER, BEFORE, FAINT, INK, MUTED, SURFACE, base
-from secateurs.report.common.summary_values import Record
-from secateurs.report.common.words import percent
+from secateurs.report.common.formatting import percent
+from secateurs.report.common.sweep_rows import Record
 from secateurs.report.search.figures import detail
-from secateurs.report.search.words import NAMES, typed
+from secateurs.report.search.summary import NAMES, typed
 
 UPPER = 0.25  # share of the lines that count as good
 MAX_TICKS = 5

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from secateurs.report.common.summary_values import Record
-from secateurs.report.common.tables import Table
-from secateurs.report.common.words import integer, number, percent, percent_interval, seconds
+from secateurs.report.common.formatting import integer, number, percent, percent_interval, seconds
+from secateurs.report.common.panel import Table
+from secateurs.report.common.sweep_rows import Record
 from secateurs.report.search.parallel import rank
-from secateurs.report.search.words import NAMES, typed
+from secateurs.report.search.summary import NAMES, typed
 
 
 def accuracy_text(row: Record) -> str:

@@ -2,19 +2,7 @@
 
 from __future__ import annotations
 
-from secateurs.report.common.angle_words import histogram_words
-from secateurs.report.common.summary_values import (
-    Outcome,
-    Record,
-    chosen_row,
-    chosen_trial,
-    depth_rows,
-    is_scratch,
-    random_frozen,
-    scratch_row,
-    trial_name,
-)
-from secateurs.report.common.words import (
+from secateurs.report.common.formatting import (
     count,
     degrees,
     integer,
@@ -27,6 +15,16 @@ from secateurs.report.common.words import (
     size,
     some,
 )
+from secateurs.report.common.sweep_rows import (
+    Record,
+    depth_rows,
+    is_scratch,
+    random_frozen,
+    scratch_row,
+    trial_name,
+)
+from secateurs.report.study.angle_captions import histogram_words
+from secateurs.report.study.evaluations import Evaluations, chosen_row, chosen_trial
 
 
 def data_caption(results: Record) -> str:
@@ -103,7 +101,7 @@ def curves_caption(results: Record) -> str:
     return f"{text}; it ended at {gap} on validation images."
 
 
-def confusion_caption(found: Outcome, classes: list[str]) -> str:
+def confusion_caption(found: Evaluations, classes: list[str]) -> str:
     """The commonest confusion before and after."""
     first = _worst(found.before, classes)
     text = f"On the {integer(found.before['num_images'])} {found.side} images the commonest mistake"
@@ -126,7 +124,7 @@ def _worst(evaluation: Record, classes: list[str]) -> str:
     return f"{true} taken for {answer} ({plural(value, 'time')})" if value else "none at all"
 
 
-def scores_caption(found: Outcome) -> str:
+def scores_caption(found: Evaluations) -> str:
     """The best and the worst recall, and where pruning moved recall most."""
     known = [score for score in found.before["per_class"] if score["recall"] is not None]
     if not known:

@@ -7,10 +7,8 @@ from typing import Any
 
 from secateurs.errors import InputError
 from secateurs.files import write_text
-from secateurs.report.common.baseline import balanced, majority
-from secateurs.report.common.markdown import literal
-from secateurs.report.common.summary_values import Record, latency_name
-from secateurs.report.common.words import (
+from secateurs.report.common.evaluation import balanced, majority
+from secateurs.report.common.formatting import (
     integer,
     milliseconds,
     percent,
@@ -18,6 +16,9 @@ from secateurs.report.common.words import (
     proper,
     size,
 )
+from secateurs.report.common.latency import latency_name
+from secateurs.report.common.markdown import literal
+from secateurs.report.common.sweep_rows import Record
 from secateurs.report.study.cautions import warnings
 
 NAME = "model/README.md"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from secateurs.report.common.baseline import accuracy_warnings
-from secateurs.report.common.summary_values import Record, is_faster, latency_name, outcome
-from secateurs.report.common.words import integer, listed, milliseconds, plural, share
+from secateurs.report.common.evaluation import FEW_IMAGES, majority
+from secateurs.report.common.formatting import integer, listed, percent, plural, share
+from secateurs.report.common.latency import speed_warnings
+from secateurs.report.common.sweep_rows import Record
+from secateurs.report.study.evaluations import Evaluations, shown_evaluations
 
 
 def warnings(results: Record) -> list[str]:
     """All that a reader must know before believing the numbers, most serious first."""
     found = leakage_warnings(results)
-    side = outcome(results)
+    side = shown_evaluations(results)
     if side and side.side != "test":
         found.append(
             "The test images were not evaluated: the accuracies are those of the validation "
@@ -19,7 +21,11 @@ def warnings(results: Record) -> list[str]:
     found += accuracy_warnings(side, results)
     if results["weights"]["source"] != "none" and not results["weights"]["loaded"]:
         found.append("No pretrained weights were loaded.")
-    found += _trial_warnings(results) + _class_warnings(results) + _speed_warnings(results)
+    found += (
+        _trial_warnings(results)
+        + _class_warnings(results)
+        + speed_warnings((results["cost"] and results["cost"]["latency"]) or [])
+    )
     if results["data"]["findings"]:
         number = len(results["data"]["findings"])
         found.append(
@@ -32,7 +38,7 @@ def warnings(results: Record) -> list[str]:
 
 def reassurance(results: Record) -> str:
     """What was looked at and found in order, for a study without warnings."""
-    found, cost = outcome(results), results["cost"]
+    found, cost = shown_evaluations(results), results["cost"]
     groups = results["split"]["leakage"]["same_group"] is not None
     parts = ["no leakage" if groups else "no test image is a copy of a training image"]
     parts.append("no finding in the audit of the files")
@@ -42,6 +48,39 @@ def reassurance(results: Record) -> str:
         parts.append("pruning made every measurement faster")
     text = listed(parts)
     return f"{text[0].upper()}{text[1:]}."
+
+
+def accuracy_warnings(found: Evaluations | None, results: Record) -> list[str]:
+    """Why the accuracy may say less than it seems to: few images, one large class, no groups."""
+    if found is None:
+        return []
+    texts: list[str] = []
+    last = found.after or found.before
+    low, high, base = last["accuracy_low"], last["accuracy_high"], majority(last)
+    if last["num_images"] < FEW_IMAGES and low is not None and high is not None:
+        images = plural(last["num_images"], f"{found.side} image")
+        texts.append(
+            f"Only {images}: the accuracy could be anything from {percent(low, digits=0)} to "
+            f"{percent(high, digits=0)}."
+        )
+    if low is not None and base is not None and low <= base:
+        totals = [sum(row) for row in last["confusion"]]
+        names = [
+            name
+            for name, total in zip(results["data"]["classes"], totals, strict=True)
+            if total == max(totals)
+        ]
+        texts.append(
+            f"The accuracy is not significantly above {percent(base)}, which always answering "
+            f"{names[0] if len(names) == 1 else f'one of {listed(names)}'} gives."
+        )
+    ungrouped = results["split"]["leakage"]["same_group"] is None
+    if ungrouped and results["config"].get("split") not in ("folders", "paper"):
+        texts.append(
+            "No groups were given: if several images show one person, place or session, the "
+            f"{found.side} accuracy is too optimistic; give --group-by."
+        )
+    return texts
 
 
 def leakage_warnings(results: Record) -> list[str]:
@@ -102,7 +141,7 @@ def _trial_warnings(results: Record) -> list[str]:
 
 
 def _class_warnings(results: Record) -> list[str]:
-    found, texts = outcome(results), list[str]()
+    found, texts = shown_evaluations(results), list[str]()
     for when, evaluation in (("before", found and found.before), ("after", found and found.after)):
         if not evaluation:
             continue
@@ -114,22 +153,3 @@ def _class_warnings(results: Record) -> list[str]:
         if empty and when == "before" and found:
             texts.append(f"No {found.side} image of {listed(empty)}: nothing can be said of it.")
     return texts
-
-
-def _speed_warnings(results: Record) -> list[str]:
-    cost = results["cost"]
-    rows = [row for row in (cost and cost["latency"]) or [] if is_faster(row) is not None]
-    timed = [(row, row["before_ms"]["median"], row["after_ms"]["median"]) for row in rows]
-    slow = [(row, before, after) for row, before, after in timed if not is_faster(row)]
-    if not slow:
-        return []
-    where = listed(
-        [
-            f"{latency_name(row)}, batch {row['batch']} ({milliseconds(before)} before, "
-            f"{milliseconds(after)} after)"
-            for row, before, after in slow
-        ]
-    )
-    if len(slow) == len(timed):
-        return [f"Pruning did not make it faster: {where}."]
-    return [f"Pruning did not make it faster in {len(slow)} of {len(timed)} measurements: {where}."]

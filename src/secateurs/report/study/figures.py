@@ -17,20 +17,20 @@ from secateurs.report.common.canvas import (
     TRAIN,
     VAL,
     base,
+    fraction_range,
     rows_axis,
     safe,
 )
-from secateurs.report.common.summary_values import (
+from secateurs.report.common.formatting import percent, some
+from secateurs.report.common.sweep_rows import (
     Record,
-    chosen_row,
-    chosen_trial,
     depth_rows,
     is_scratch,
     random_frozen,
     scratch_row,
     trial_name,
 )
-from secateurs.report.common.words import percent, some
+from secateurs.report.study.evaluations import chosen_row, chosen_trial
 
 RANDOM_LINE = {"color": BEFORE, "width": 3}
 SIDES = (
@@ -178,18 +178,6 @@ def depth_sweep(results: Record) -> go.Figure | None:
 def _random_note(results: Record, row: Record) -> str:
     names = random_frozen(results, row)
     return f"<br>freezes {safe(some(names))} with random weights" if names else ""
-
-
-def fraction_range(values: list[float]) -> list[float]:
-    """Axis bounds that hold the fractions with some room, never beyond -0.02..1.02.
-
-    >>> fraction_range([0.5, 0.75])
-    [0.45, 0.8]
-    """
-    if not values:
-        return [0.0, 1.0]
-    room = max(0.05, 0.1 * (max(values) - min(values)))
-    return [max(-0.02, min(values) - room), min(1.02, max(values) + room)]
 
 
 def _level(figure: go.Figure, y: float, text: str, *, dash: str) -> None:

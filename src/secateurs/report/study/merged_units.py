@@ -7,10 +7,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from secateurs.report.common.angle_words import merged_words
-from secateurs.report.common.summary_values import Record
-from secateurs.report.common.tables import Table
-from secateurs.report.common.words import integer, number, plural
+from secateurs.report.common.formatting import integer, number, plural
+from secateurs.report.common.panel import Table
+from secateurs.report.common.sweep_rows import Record
+from secateurs.report.study.angle_captions import merged_words
 from secateurs.report.study.samples import thumbnail
 
 RADIUS = 30  # of the little drawing of an angle, in its own units

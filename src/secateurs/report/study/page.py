@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from secateurs.errors import InputError
-from secateurs.report.common import baseline, words
+from secateurs.report.common import formatting
 from secateurs.report.common.render import render_page, write_page
-from secateurs.report.common.schema import check_results, load_results
-from secateurs.report.common.summary_values import Record, outcome
+from secateurs.report.common.sweep_rows import Record
 from secateurs.report.study import cautions, merged_units, panels, summary
+from secateurs.report.study.evaluations import shown_evaluations
 from secateurs.report.study.samples import read_samples, samples_absence, samples_sentence
+from secateurs.report.study.schema import check_results, load_results
 
 __all__ = ["load_results", "render", "write_report"]
 
@@ -36,7 +37,7 @@ def write_report(results: dict[str, Any], study_dir: Path, out: Path | None = No
 
 def render(results: Record, study_dir: Path) -> str:
     """The page as text; `results` must have passed `check_results`."""
-    found = outcome(results)
+    found = shown_evaluations(results)
     blocks = _blocks(results)
     samples = read_samples(results, study_dir)
     pictures = merged_units.read_pictures(results, study_dir)
@@ -52,7 +53,7 @@ def render(results: Record, study_dir: Path) -> str:
             "num_layers": summary.num_layers(results),
             "accuracy": summary.accuracy_lines(found) if found else [],
             "accuracy_note": summary.accuracy_note(found) if found else "",
-            "baseline_note": baseline.baseline_note(found) if found else "",
+            "baseline_note": summary.baseline_note(found) if found else "",
             "spans": summary.accuracy_spans(found) if found else [],
             "chosen": results["chosen"],
             "advice": summary.advice(results),
@@ -80,7 +81,7 @@ def render(results: Record, study_dir: Path) -> str:
             "samples_sentence": samples_sentence(samples),
             "samples_absence": samples_absence(samples),
             "record": _record(results),
-            "words": words,
+            "formatting": formatting,
         },
     )
 
@@ -124,7 +125,7 @@ def _bad(entry: Record) -> str:
 
 def _notes(results: Record) -> list[str]:
     """The evaluations' own remarks, each once."""
-    found = outcome(results)
+    found = shown_evaluations(results)
     shown = [found.before, found.after] if found else []
     return list(dict.fromkeys(note for one in shown if one for note in one["notes"] or []))
 
@@ -150,4 +151,4 @@ def _plain(value: Any) -> str:
 
 
 def _time(value: Any) -> str:
-    return words.seconds(value) if isinstance(value, int | float) else _plain(value)
+    return formatting.seconds(value) if isinstance(value, int | float) else _plain(value)

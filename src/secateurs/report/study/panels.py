@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from secateurs.report.common import tables
 from secateurs.report.common.canvas import Plot
+from secateurs.report.common.formatting import integer, plural
 from secateurs.report.common.panel import Panel, where
-from secateurs.report.common.summary_values import Record, chosen_trial, depth_rows, outcome
-from secateurs.report.common.words import integer, plural
-from secateurs.report.study import captions, figures, reduction_figures, splits
+from secateurs.report.common.sweep_rows import Record, depth_rows
+from secateurs.report.study import captions, figures, reduction_figures, splits, tables
+from secateurs.report.study.evaluations import chosen_trial, shown_evaluations
 
 
 def data_panel(results: Record) -> Panel:
@@ -80,7 +80,7 @@ def curves_panel(results: Record) -> Panel | None:
 
 def confusion_panel(results: Record) -> Panel | None:
     """Confusion matrices before and after pruning."""
-    found = outcome(results)
+    found = shown_evaluations(results)
     if found is None:
         return None
     classes: list[str] = results["data"]["classes"]
@@ -107,7 +107,7 @@ def confusion_panel(results: Record) -> Panel | None:
 
 def scores_panel(results: Record) -> Panel | None:
     """Precision, recall and specificity per class."""
-    found = outcome(results)
+    found = shown_evaluations(results)
     if found is None:
         return None
     return Panel(

@@ -18,8 +18,10 @@ from secateurs.report.common.canvas import (
     rows_axis,
     safe,
 )
-from secateurs.report.common.summary_values import Outcome, Record, latency_name
-from secateurs.report.common.words import count, degrees, milliseconds, share, shorten, size
+from secateurs.report.common.formatting import count, degrees, milliseconds, share, shorten, size
+from secateurs.report.common.latency import latency_name
+from secateurs.report.common.sweep_rows import Record
+from secateurs.report.study.evaluations import Evaluations
 
 # Above this share of its row a cell is so dark that its count is written in the light colour.
 DARK_CELL = 0.6
@@ -102,7 +104,7 @@ def confusion(evaluation: Record, classes: list[str]) -> go.Figure:
     return figure
 
 
-def class_scores(found: Outcome, measure: str) -> go.Figure:
+def class_scores(found: Evaluations, measure: str) -> go.Figure:
     """One measure per class before (circle) and after pruning (diamond), one row a class.
 
     A class without a value (nothing to divide by) has no mark.

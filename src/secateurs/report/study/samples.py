@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secateurs.files import read_regular
-from secateurs.report.common.summary_values import Record
-from secateurs.report.common.words import percent
+from secateurs.report.common.formatting import percent
+from secateurs.report.common.sweep_rows import Record
 
 MAX_BYTES = 1_000_000
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from secateurs.report.common.canvas import AFTER, BEFORE, INK, SURFACE, base
-from secateurs.report.common.summary_values import Record, is_scratch
-from secateurs.report.common.tables import Table
-from secateurs.report.common.words import integer, interval, percent, share
-from secateurs.report.study.figures import fraction_range
+from secateurs.report.common.canvas import AFTER, BEFORE, INK, SURFACE, base, fraction_range
+from secateurs.report.common.formatting import integer, interval, percent, share
+from secateurs.report.common.panel import Table
+from secateurs.report.common.sweep_rows import Record, is_scratch
 
 APART, MIXED = "groups kept apart", "images dealt at random"
 

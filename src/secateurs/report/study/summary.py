@@ -4,31 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secateurs.report.common.summary_values import (
-    Outcome,
-    Record,
-    chosen_row,
-    depth_rows,
-    headline_latency,
-    is_faster,
-    is_scratch,
-    latency_name,
-    num_right,
-    outcome,
-)
-from secateurs.report.common.words import (
+from secateurs.report.common.evaluation import balanced, majority
+from secateurs.report.common.formatting import (
     change,
     count,
     integer,
     listed,
     milliseconds,
+    percent,
     percent_interval,
     plural,
     proper,
     runs_of,
     share,
     size,
-    time_change,
+)
+from secateurs.report.common.latency import latency_name, least_gain, measured, ratio_of, verdict
+from secateurs.report.common.sweep_rows import Record, depth_rows, is_scratch
+from secateurs.report.study.evaluations import (
+    Evaluations,
+    chosen_row,
+    num_correct,
+    shown_evaluations,
 )
 
 
@@ -55,17 +52,17 @@ class Span:
 
 def headline(results: Record) -> str:
     """The study in one sentence, as far as it went."""
-    found, name = outcome(results), results["data"]["name"]
+    found, name = shown_evaluations(results), results["data"]["name"]
     if found is None:
         return f"{name}: no model was chosen yet"
-    right, total = num_right(found.before), found.before["num_images"]
+    right, total = num_correct(found.before), found.before["num_images"]
     text = f"{integer(right)} of {integer(total)} {found.side} images right"
     if ends_with_choice(results):
         return f"Freeze {plural(results['recommendation']['depth'], 'layer')}: {text}"
     if found.after is None:
         return f"{text}; nothing was pruned" if not results["pruned"] else text
     cut = listed([_cut(layer) for layer in results["pruned"]["layers"] if layer["num_units"]])
-    after = num_right(found.after)
+    after = num_correct(found.after)
     answer = "still " if after == right else ""
     return f"{text}; {answer}{integer(after)} after {f'cutting {cut}' if cut else 'pruning'}"
 
@@ -112,19 +109,29 @@ def tiles(results: Record) -> list[Tile]:
         ):
             before, after = cost["before"][key], (cost["after"] or {}).get(key)
             shown.append(_pair_tile(title, before, after, text))
-    row = headline_latency(results)
-    if row:
-        before = row["before_ms"]["median"]
-        after = row["after_ms"]["median"] if row["after_ms"] else None
-        tile = _pair_tile("Latency", before, after, milliseconds)
-        speed = time_change(before, after) if tile.note else ""
-        if speed and before and after and after < before and not is_faster(row):
-            speed = "not measurably faster"
-        where = f"{latency_name(row)}, batch {integer(row['batch'])}"
-        shown.append(
-            Tile(tile.title, tile.before, tile.after, f"{speed}; {where}".lstrip("; "), tile.ratio)
-        )
+    if cost and cost["latency"]:
+        shown.append(_latency_tile(cost["latency"]))
     return shown
+
+
+def _latency_tile(rows: list[Record]) -> Tile:
+    """The measurement with the smallest gain, and the range of all."""
+    row = least_gain(rows)
+    if row is None:
+        only = rows[0]
+        where = f"{latency_name(only)}, batch {integer(only['batch'])}"
+        return Tile("Latency", milliseconds(only["before_ms"]["median"]), note=where)
+    tile = _pair_tile("", row["before_ms"]["median"], row["after_ms"]["median"], milliseconds)
+    note = f"{latency_name(row)}, batch {integer(row['batch'])}: {verdict(row)}"
+    known = [one for one in rows if ratio_of(one) is not None]
+    if len(known) > 1:
+        best = min(known, key=lambda one: ratio_of(one) or 0.0)
+        note += (
+            f". The smallest gain of {len(known)} measurements; the largest is {measured(best)}, "
+            f"{latency_name(best)}, batch {integer(best['batch'])}"
+        )
+    title = "Latency, smallest gain" if len(known) > 1 else "Latency"
+    return Tile(title, tile.before, tile.after, note, tile.ratio)
 
 
 def _depth_tile(results: Record) -> Tile:
@@ -159,7 +166,7 @@ def _pair_tile(title: str, before: float | None, after: float | None, text: obje
     return Tile(title, str(text(before)), str(text(after)), change(before, after), ratio)
 
 
-def accuracy_lines(found: Outcome) -> list[tuple[str, str]]:
+def accuracy_lines(found: Evaluations) -> list[tuple[str, str]]:
     """What to say of the accuracy before, and after if something was pruned."""
     lines = [("before", found.before), ("after", found.after)]
     return [
@@ -174,7 +181,7 @@ def accuracy_lines(found: Outcome) -> list[tuple[str, str]]:
     ]
 
 
-def accuracy_spans(found: Outcome) -> list[Span]:
+def accuracy_spans(found: Evaluations) -> list[Span]:
     """Accuracy with interval before and after, as far as both bounds are known."""
     keys = ("accuracy", "accuracy_low", "accuracy_high")
     lines = [("before", found.before), ("after", found.after)]
@@ -185,15 +192,28 @@ def accuracy_spans(found: Outcome) -> list[Span]:
     ]
 
 
-def accuracy_note(found: Outcome) -> str:
+def accuracy_note(found: Evaluations) -> str:
     """How the two accuracies differ, in images, and how large an image weighs."""
     total = found.before["num_images"]
     held = f"on {plural(total, f'{found.side} image')}, with 95% intervals"
     if found.after is None:
         return held
-    moved = num_right(found.after) - num_right(found.before)
+    moved = num_correct(found.after) - num_correct(found.before)
     if moved == 0:
         return f"{held}; as many right after pruning as before"
     more = "more" if moved > 0 else "fewer"
     points = f"{100 * abs(moved) / total:.1f}"
     return f"{held}; {plural(abs(moved), 'image')} {more} right after pruning ({points} points)"
+
+
+def baseline_note(found: Evaluations) -> str:
+    """Balanced accuracy before and after, and what answering the largest class gives.
+
+    >>> baseline_note(Evaluations("test", {"confusion": [[3, 1], [0, 1]]}, None))
+    'Balanced accuracy 87.5%; always answering the largest class gives 80.0%'
+    """
+    shown = [percent(balanced(one)) for one in (found.before, found.after) if one]
+    return (
+        f"Balanced accuracy {' → '.join(shown)}; always answering the largest class gives "
+        f"{percent(majority(found.before))}"
+    )

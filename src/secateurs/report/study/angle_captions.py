@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from secateurs.report.common.summary_values import Record
-from secateurs.report.common.words import integer
+from secateurs.report.common.formatting import integer
+from secateurs.report.common.sweep_rows import Record
 
 CENTRED = ("cluster", "subspace")  # rules that compare activations less each unit's mean
 WAYS = {

@@ -1,22 +1,10 @@
-"""The numbers behind the figures, as plain tables."""
+"""The data tables behind the figures of a study."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from secateurs.report.common.summary_values import (
-    Outcome,
-    Record,
-    chosen_trial,
-    depth_rows,
-    is_scratch,
-    latency_name,
-    random_frozen,
-    scratch_row,
-    trial_name,
-)
-from secateurs.report.common.words import (
+from secateurs.report.common.formatting import (
     change,
     count,
     degrees,
@@ -30,15 +18,17 @@ from secateurs.report.common.words import (
     size,
     some,
 )
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text: the first column of a row names it, the others hold numbers."""
-
-    caption: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+from secateurs.report.common.latency import latency_name, measured, ratio_of, verdict
+from secateurs.report.common.panel import Table
+from secateurs.report.common.sweep_rows import (
+    Record,
+    depth_rows,
+    is_scratch,
+    random_frozen,
+    scratch_row,
+    trial_name,
+)
+from secateurs.report.study.evaluations import Evaluations, chosen_trial
 
 
 def _table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -168,7 +158,7 @@ def confusion_table(evaluation: Record, classes: list[str], caption: str) -> Tab
     return _table(caption, ["true \\ predicted", *classes], rows)
 
 
-def scores_table(found: Outcome) -> Table:
+def scores_table(found: Evaluations) -> Table:
     """Precision, recall and specificity per class, before and after pruning."""
 
     def pair(measure: str, at: int) -> str:
@@ -251,9 +241,10 @@ def latency_table(rows: list[Record]) -> Table:
             integer(row["batch"]),
             times(row["before_ms"]),
             times(row["after_ms"]),
-            number(row["ratio"]),
+            measured(row) if ratio_of(row) is not None else "not known",
+            verdict(row) or "not known",
         ]
         for row in rows
     ]
-    columns = ["measured with", "batch", "before", "after", "after / before"]
+    columns = ["measured with", "batch", "before", "after", "ratio (middle half)", "result"]
     return _table("Time per batch: median (middle half)", columns, body)

@@ -19,7 +19,7 @@ def _latency(batch: int, before: float, after: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def example_shrink() -> dict[str, Any]:
+def example_network() -> dict[str, Any]:
     """Eight groups cut, one left whole, recovered over six epochs."""
     groups = [
         {

@@ -1,4 +1,4 @@
-"""Numbers and sentences for people: pure functions from values to text."""
+"""Numbers, names and lists as text."""
 
 from __future__ import annotations
 
@@ -92,16 +92,14 @@ def percent_interval(value: float | None, low: float | None, high: float | None)
 
 
 def milliseconds(value: float | None) -> str:
-    """A duration given in milliseconds, to about three significant digits.
+    """A duration in milliseconds, to about three significant digits; always in this unit.
 
     >>> milliseconds(0.4321), milliseconds(9.04), milliseconds(151.2), milliseconds(1510)
-    ('0.43 ms', '9.0 ms', '151 ms', '1.51 s')
+    ('0.43 ms', '9.0 ms', '151 ms', '1,510 ms')
     """
     if value is None:
         return UNKNOWN
-    if value >= 999.5:
-        return f"{value / 1000:.2f} s"
-    return f"{value:.{2 if value < 1 else 1 if value < 99.95 else 0}f} ms"
+    return f"{value:,.{2 if value < 1 else 1 if value < 99.95 else 0}f} ms"
 
 
 def seconds(value: float | None) -> str:
@@ -210,22 +208,6 @@ def change(before: float | None, after: float | None) -> str:
         times = 1 / ratio
         return f"{times:.{1 if times < 9.95 else 0}f} times smaller"
     return f"{percent(abs(1 - ratio), digits=0)} {'smaller' if ratio < 1 else 'larger'}"
-
-
-def time_change(before: float | None, after: float | None) -> str:
-    """How a time after compares with one before.
-
-    >>> time_change(9, 6.2), time_change(9, 3), time_change(9, 9.05), time_change(6, 9)
-    ('31% less time', '3.0 times faster', 'as fast as before', '50% more time')
-    """
-    if before is None or after is None or before <= 0 or after <= 0:
-        return UNKNOWN
-    ratio = after / before
-    if abs(ratio - 1) < 0.01:
-        return "as fast as before"
-    if ratio <= 0.5:
-        return f"{1 / ratio:.{1 if 1 / ratio < 9.95 else 0}f} times faster"
-    return f"{percent(abs(1 - ratio), digits=0)} {'less' if ratio < 1 else 'more'} time"
 
 
 def proper(name: str) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from secateurs.report.common.baseline import FEW_IMAGES
-from secateurs.report.common.summary_values import Record
-from secateurs.report.common.words import integer, interval, listed, percent, plural, seconds
+from secateurs.report.common.evaluation import FEW_IMAGES
+from secateurs.report.common.formatting import integer, interval, listed, percent, plural, seconds
+from secateurs.report.common.sweep_rows import Record
 
 NAMES = {
     "lr": "learning rate",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from secateurs.report.common.baseline import FEW_IMAGES
-from secateurs.report.common.summary_values import Record
-from secateurs.report.common.words import degrees, integer, interval, percent, plural
+from secateurs.report.common.evaluation import FEW_IMAGES
+from secateurs.report.common.formatting import degrees, integer, interval, percent, plural
+from secateurs.report.common.sweep_rows import Record
 
 
 def lossless(grid: Record) -> Record | None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from secateurs.errors import InputError
-from secateurs.report.common.schema import SCHEMA, check_results
 from secateurs.report.study.page import load_results
+from secateurs.report.study.schema import SCHEMA, check_results
 from secateurs.study import stages
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from browsing import opened, violations
-from example_shrink import example_shrink
+from example_network import example_network
 
-from secateurs.report.network.page import write_shrink_page
+from secateurs.report.network.page import write_network_page
 
 pytestmark = pytest.mark.browser
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.browser
 def test_the_page_draws_everything_and_loads_nothing(
     browser: Any, tmp_path: Path, width: int, scheme: str
 ) -> None:
-    path = write_shrink_page(example_shrink(), tmp_path)
+    path = write_network_page(example_network(), tmp_path)
     with opened(browser, path, width=width, scheme=scheme) as (page, requests, complaints):
         places = page.query_selector_all(".figure")
         marks = ".cartesianlayer .overplot :is(path, rect, image, text)"

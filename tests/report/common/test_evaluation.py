@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from example_results import evaluation
 
-from secateurs.report.common import tables
-from secateurs.report.common.angle_words import histogram_words, merged_words
-from secateurs.report.common.baseline import accuracy_warnings, balanced, baseline_note, majority
-from secateurs.report.common.schema import check_results
-from secateurs.report.common.summary_values import outcome
-from secateurs.report.study import captions, figures
+from secateurs.report.common.evaluation import balanced, majority
+from secateurs.report.study import captions, figures, tables
+from secateurs.report.study.angle_captions import histogram_words, merged_words
 from secateurs.report.study.card import render_card
-from secateurs.report.study.cautions import warnings
+from secateurs.report.study.cautions import accuracy_warnings, warnings
+from secateurs.report.study.evaluations import shown_evaluations
 from secateurs.report.study.page import render
 from secateurs.report.study.result_tables import result_tables
+from secateurs.report.study.schema import check_results
+from secateurs.report.study.summary import baseline_note
 
 
 def one_class(results: dict[str, Any]) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def one_class(results: dict[str, Any]) -> dict[str, Any]:
 def test_the_first_screen_has_the_baseline(results: dict[str, Any], tmp_path: Path) -> None:
     checked = one_class(results)
     note = "Balanced accuracy 33.3% → 33.3%; always answering the largest class gives 81.1%"
-    found = outcome(checked)
+    found = shown_evaluations(checked)
     assert found is not None
     assert baseline_note(found) == note
     page = render(checked, tmp_path)
@@ -59,7 +59,9 @@ def test_few_test_images_are_a_caution(results: dict[str, Any]) -> None:
     )
     few["num_images"] = 50
     checked = check_results(results)
-    assert not any("Only" in text for text in accuracy_warnings(outcome(checked), checked))
+    assert not any(
+        "Only" in text for text in accuracy_warnings(shown_evaluations(checked), checked)
+    )
 
 
 def test_unknown_groups_are_a_caution(results: dict[str, Any]) -> None:
