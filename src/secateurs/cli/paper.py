@@ -70,10 +70,10 @@ def paper(
     Run again with the same words, it does only what is missing. Writes paper.json and paper.html.
     """
     from secateurs.files import read_json
-    from secateurs.report.study.schema import load_results
     from secateurs.report.paper.page import paper_words, write_paper_page
     from secateurs.report.search.page import write_search_page
     from secateurs.report.study.page import write_report
+    from secateurs.report.study.schema import load_results
     from secateurs.study.paper.protocol import PaperPlan
     from secateurs.study.paper.run import run_paper
     from secateurs.study.setup.config import parse_depths

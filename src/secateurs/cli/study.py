@@ -106,9 +106,9 @@ def study(
 
     Run again with the same words, it does only what is missing.
     """
-    from secateurs.report.study.schema import check_results
     from secateurs.report.study.card import write_card
     from secateurs.report.study.page import write_report
+    from secateurs.report.study.schema import check_results
     from secateurs.study.setup.config import rule_of
     from secateurs.study.study import headline, run_study
     from secateurs.study.tracking.log import open_log

@@ -12,8 +12,8 @@ from PIL import Image
 from secateurs.errors import InputError
 from secateurs.nets.backbones import build
 from secateurs.progress import Silent
-from secateurs.report.study.schema import check_results
 from secateurs.report.study.page import write_report
+from secateurs.report.study.schema import check_results
 from secateurs.ship.export import OnnxCheck
 from secateurs.study.pruning.saved_layers import prune_saved
 from secateurs.study.pruning.tail import layers_to_cut
