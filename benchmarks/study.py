@@ -1,4 +1,4 @@
-"""Run a study and print its figures as the markdown that docs/benchmarks.md holds.
+"""Run a study and print its figures as the markdown that docs/notebook.md holds.
 
 python benchmarks/study.py DATA --out DIR [--group-by REGEX] [--weights FILE] [--depths 3,4,5]
 """

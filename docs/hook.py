@@ -1,4 +1,4 @@
-"""What mkdocs fills in when it builds the site: the command line's page, and links out of docs/."""
+"""What mkdocs fills in: the command line's page, formulas, and links out of docs/."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 MARK = "<!-- every command -->"
 REPOSITORY_FILES = re.compile(r"\[([^\]]+)\]\(\.\./[^)]+\)")  # only there in the repository
+# Formulas in TeX, as GitHub shows them: a fence of the language math, and $`...`$ within a line.
+DISPLAYED = re.compile(r"^```math\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"\$`([^`]+)`\$")
+HELD = re.compile(r"<p>(block)-formula-([0-9a-f]+)-end</p>|(inline)-formula-([0-9a-f]+)-end")
 
 
 def on_config(config: Any, **_: Any) -> Any:
@@ -29,10 +33,42 @@ def _there(entry: Any, folder: Path) -> Any:
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Replace the mark on the command line's page; show links to files outside as their names."""
+    """Replace the mark on the command line's page, show links to files outside as their names.
+
+    Formulas are held back as words of letters and digits, which Markdown leaves as they are.
+    """
     if MARK in markdown:
         markdown = markdown.replace(MARK, commands_markdown())
+    markdown = DISPLAYED.sub(lambda found: _held("block", found.group(1)), markdown)
+    markdown = INLINE.sub(lambda found: _held("inline", found.group(1)), markdown)
     return REPOSITORY_FILES.sub(r"\1", markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Put the formulas back as MathML; a table heading without text becomes an ordinary cell."""
+    html = HELD.sub(
+        lambda found: mathml(bytes.fromhex(found[2] or found[4]).decode(), found[1] or found[3]),
+        html,
+    )
+    return re.sub(r"<th([^>]*)></th>", r"<td\1></td>", html)
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """Give the theme's search dialog a name."""
+    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
+
+
+def _held(kind: str, tex: str) -> str:
+    """A formula as a word that names its kind and holds its text."""
+    return f"{kind}-formula-{tex.strip().encode().hex()}-end"
+
+
+def mathml(tex: str, kind: str = "inline") -> str:
+    """A formula in TeX as MathML, which browsers draw without a script."""
+    from latex2mathml.converter import convert
+
+    formula = convert(tex, display=kind)
+    return f'<div class="formula">{formula}</div>' if kind == "block" else formula
 
 
 def commands_markdown() -> str:

@@ -36,6 +36,35 @@ INKS = {
     "light": Ink("#1d2a2a", "#b5c2c2", "#00796b", "#c2410c", "#4f46a5"),
     "dark": Ink("#e6eeee", "#55645f", "#4fd1be", "#ff9d66", "#b3adff"),
 }
+# Packages in the order of their imports, with their rooms. Tests compare them with the source.
+ROOMS = {
+    "data": ("images", "faces", "splits"),
+    "nets": (),
+    "fit": (),
+    "prune": (
+        *("coupling", "similarity", "statistics", "selection"),
+        *("surgery", "compensation", "allocation"),
+    ),
+    "ship": (),
+    "study": (
+        *("records", "setup", "trials", "sweep", "tracking"),
+        *("saved", "pruning", "search", "paper"),
+    ),
+    "report": ("common", "study", "grid", "search", "network", "paper"),
+    "serve": (),
+    "cli": (),
+}
+PURPOSE = {
+    "data": "image files",
+    "nets": "backbones",
+    "fit": "training",
+    "prune": "modules, batches",
+    "ship": "export, cost",
+    "study": "experiments",
+    "report": "pages",
+    "serve": "local server",
+    "cli": "commands",
+}
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 
 
@@ -79,28 +108,28 @@ def at(degrees: float, length: float = 1.0) -> tuple[float, float]:
 
 def angles(ink: Ink) -> Any:
     """Two units whose activation vectors are similar, unrelated and opposite."""
-    drawn, panels = figure(9.6, 3.1, 3, ink)
+    drawn, panels = figure(9.6, 3.2, 3, ink)
     cases = (
-        (22, 32, "10°: similar\nboth say the same; one goes", ink.gone),
-        (10, 88, "78°: unrelated\nboth stay", ink.other),
-        (8, 178, "170°: opposite\neach can be had from the other", ink.gone),
+        (22, 32, "10°: similar\nboth carry the same; one is removed", ink.gone),
+        (10, 88, "78°: unrelated\nboth are kept", ink.other),
+        (8, 178, "170°: opposite\none follows from the other", ink.gone),
     )
     for panel, (first, second, text, colour) in zip(panels, cases, strict=True):
         panel.set_xlim(-1.4, 1.4)
-        panel.set_ylim(-0.25, 1.2)
+        panel.set_ylim(-0.1, 1.5)
         panel.set_aspect("equal")
         arrow(panel, at(first), ink.keep)
         arrow(panel, at(second, 0.92), colour)
         panel.add_patch(
             Arc((0, 0), 0.9, 0.9, theta1=first, theta2=second, color=ink.text, linewidth=1.2)
         )
-        for degrees, name, paint in ((first, "i", ink.keep), (second, "j", colour)):
-            x, y = at(degrees, 1.24)
+        # Names of two near vectors are moved apart, along the circle.
+        apart = max(0.0, 34 - (second - first)) / 2
+        names = ((first - apart, "i", ink.keep), (second + apart, "j", colour))
+        for degrees, name, paint in names:
+            x, y = at(degrees, 1.2)
             panel.text(x, y, f"unit {name}", color=paint, fontsize=9.5, ha="center", va="center")
         title(panel, text, ink)
-    # In the first panel the two names would touch.
-    panels[0].texts[0].set_position(at(15, 1.24))
-    panels[0].texts[1].set_position(at(42, 1.1))
     return drawn
 
 
@@ -122,13 +151,15 @@ def span(ink: Ink) -> Any:
             tip = (0.98, 0.95)
             arrow(panel, foot, ink.gone, dashed=True)
             panel.plot([foot[0], tip[0]], [foot[1], tip[1]], color=ink.text, linewidth=1, ls=":")
-            panel.text(1.02, 0.66, "what cannot\nbe rebuilt", color=ink.text, fontsize=9)
+            panel.text(1.02, 0.66, "what is lost", color=ink.text, fontsize=9)
         else:
             tip = foot
         arrow(panel, tip, ink.gone if not lifted else ink.other)
         panel.text(tip[0] + 0.05, tip[1] + 0.03, "unit", fontsize=9.5, color=ink.text)
-    title(panels[0], "In the span: 40° from each survivor,\n0° from both together. It goes.", ink)
-    title(panels[1], "Out of the span: the angle to its shadow\nis what removing it costs.", ink)
+    title(panels[0], "In the span: 40° from each survivor,\n0° from the span. It is removed.", ink)
+    title(
+        panels[1], "Outside the span: the angle to its projection\nis what removing it costs.", ink
+    )
     return drawn
 
 
@@ -137,8 +168,14 @@ def merge(ink: Ink) -> Any:
     drawn, panels = figure(9.6, 3.4, 2, ink)
     inputs, outputs = [(0.0, y) for y in (0.2, 0.5, 0.8)], [(2.0, y) for y in (0.32, 0.68)]
     rows = (
-        ([(1.0, 0.86), (1.0, 0.6), (1.0, 0.4), (1.0, 0.14)], "Before: units 2 and 3 at 9°"),
-        ([(1.0, 0.8), (1.0, 0.5), (1.0, 0.2)], "After: their mean, and what follows refitted"),
+        (
+            [(1.0, 0.86), (1.0, 0.6), (1.0, 0.4), (1.0, 0.14)],
+            "Before: units 2 and 3\nat an angle of 9°",
+        ),
+        (
+            [(1.0, 0.8), (1.0, 0.5), (1.0, 0.2)],
+            "After: one unit with their mean weights,\nthe next layer refitted",
+        ),
     )
     for panel, (units, text) in zip(panels, rows, strict=True):
         panel.set_xlim(-0.3, 2.3)
@@ -210,11 +247,54 @@ def depth(ink: Ink) -> Any:
     return drawn
 
 
+def rooms(ink: Ink) -> Any:
+    """The packages in two rows, in the order of their imports, each with its rooms."""
+    drawn, panels = figure(9.6, 5.6, 1, ink)
+    drawn.subplots_adjust(top=0.99)
+    panel = panels[0]
+    panel.set_xlim(0, 5)
+    panel.set_ylim(0, 5.55)
+    page = "#ffffff" if ink is INKS["light"] else "#10201d"
+    names = list(ROOMS)
+    for row, (members, top, height) in enumerate(((names[:5], 5.5, 2.35), (names[5:], 2.7, 2.6))):
+        for place, name in enumerate(members):
+            left = place + 0.04
+            box = {"boxstyle": "round,pad=0,rounding_size=0.05", "linewidth": 1.4}
+            panel.add_patch(
+                FancyBboxPatch(
+                    (left, top - height), 0.8, height, facecolor="none", edgecolor=ink.keep, **box
+                )
+            )
+            panel.add_patch(
+                FancyBboxPatch(
+                    (left, top - 0.42), 0.8, 0.42, facecolor=ink.keep, edgecolor=ink.keep, **box
+                )
+            )
+            middle = left + 0.4
+            aligned = {"ha": "center", "va": "center"}
+            panel.text(middle, top - 0.21, name, color=page, fontsize=12, **aligned)
+            panel.text(middle, top - 0.6, PURPOSE[name], color=ink.other, fontsize=9, **aligned)
+            for line, room in enumerate(ROOMS[name]):
+                y = top - 0.86 - 0.2 * line
+                panel.text(middle, y, room, color=ink.text, fontsize=9.5, **aligned)
+            if place < len(members) - 1 or row == 0:
+                last = place == len(members) - 1
+                ends = ((left + 0.81, top - 0.21), (left + (0.96 if last else 1.0), top - 0.21))
+                panel.add_patch(
+                    FancyArrowPatch(
+                        *ends, arrowstyle="-|>", mutation_scale=11, color=ink.text, linewidth=1.2
+                    )
+                )
+    panel.set_title("")
+    return drawn
+
+
 PICTURES: dict[str, Callable[[Ink], Any]] = {
     "angles": angles,
     "span": span,
     "merge": merge,
     "depth": depth,
+    "rooms": rooms,
 }
 
 
