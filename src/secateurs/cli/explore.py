@@ -73,12 +73,9 @@ def explore(
     Angle, norm and number of units; accuracy on validation and size at once; drop an image for both
     networks' answers; save the cut. Only this machine can reach it. Ctrl-C ends it.
     """
-    from importlib.util import find_spec
+    from secateurs.extras import require
 
-    from secateurs.errors import InputError
-
-    if find_spec("starlette") is None or find_spec("uvicorn") is None:
-        raise InputError("explore needs starlette and uvicorn: pip install 'secateurs[explore]'")
+    require("explore", "explore")
     from secateurs.serve.app import Desk, make_app
     from secateurs.serve.run import ADDRESS, listen, serve
     from secateurs.study.pruning.explorer import open_explorer

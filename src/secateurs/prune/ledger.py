@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from secateurs.extras import require
 from secateurs.files import atomic_path
 from secateurs.prune.selection.pairwise import Selection
 
@@ -95,6 +96,7 @@ def write_parquet(path: Path, *ledgers: Ledger) -> None:
 
     Columns as in the CSV file, with types; angles are in degrees, null where there is none.
     """
+    require("parquet", "a Parquet file")
     import pyarrow as pa
     import pyarrow.parquet as pq
 

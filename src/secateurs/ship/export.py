@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
+from secateurs.extras import require
 from secateurs.files import atomic_path
 from secateurs.ship.latency import onnx_session
 from secateurs.ship.spec import ModelSpec
@@ -44,8 +45,10 @@ def export_onnx(
     `example` (n, 3, size, size) holds real, preprocessed images: ONNX Runtime must give PyTorch's
     logits on them within `tolerance`, at batch sizes 1 and n. Class names and preprocessing are
     JSON in the file's metadata ("classes", "preprocessing", "backbone"). The model is not changed.
-    Raises InputError for an example of another shape, RuntimeError when the check fails.
+    Raises InputError for an example of another shape and when the extra `onnx` is not installed,
+    RuntimeError when the check fails.
     """
+    require("onnx", "an ONNX file")
     size = check_example(spec, example)
     network = copy.deepcopy(model).cpu().eval()
     images = example.detach().cpu().float()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
+from secateurs.extras import require
 from secateurs.nets.trace import eval_mode
 
 MIN_ROUNDS = 3
@@ -209,7 +210,9 @@ def onnx_latency(
 
 
 def onnx_session(path: Path) -> Any:
-    """An ONNX Runtime session on the CPU; raises InputError for a file that it cannot read."""
+    """An ONNX Runtime session on the CPU; raises InputError for a file that it cannot read,
+    and when the extra `onnx` is not installed."""
+    require("onnx", "ONNX Runtime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -14,17 +14,19 @@ import torch
 import torchvision
 
 import secateurs
+from secateurs.extras import installed
 from secateurs.files import fingerprint, sha256_file
 from secateurs.progress import Progress
 from secateurs.prune.ledger import write_csv, write_parquet
 from secateurs.shape import fits
 from secateurs.ship.checkpoint import Loaded, load, save
 from secateurs.ship.cost import cost
-from secateurs.ship.export import export_onnx
+from secateurs.ship.export import OnnxCheck, export_onnx
 from secateurs.ship.program import export_program
+from secateurs.ship.spec import ModelSpec
 from secateurs.stopping import StopFlag
 from secateurs.study.pruning.merged_units import merged_record
-from secateurs.study.pruning.savings import price
+from secateurs.study.pruning.savings import NO_ONNX, price
 from secateurs.study.pruning.tail import prune_network
 from secateurs.study.records.checksummed import read_sealed, write_sealed
 from secateurs.study.saved.evaluation import evaluate_model, model_spec
@@ -45,6 +47,7 @@ FILES = {
     "ledger": "ledger.csv",
     "report": "report.html",
 }
+LEDGER_PARQUET = "ledger.parquet"
 SWEEP_FILES = {name: FILES[name] for name in ("unpruned", "report")}
 # Of a study that pruned nothing: what ships is the chosen network.
 UNPRUNED_FILES = {
@@ -53,6 +56,11 @@ UNPRUNED_FILES = {
     "unpruned_program": "unpruned/model.pt2",
     "report": FILES["report"],
 }
+
+
+def files_of(files: dict[str, str]) -> dict[str, str]:
+    """Those of `files` that a study writes here: without ONNX files where ONNX is not installed."""
+    return {name: file for name, file in files.items() if installed("onnx") or file[-5:] != ".onnx"}
 
 
 @dataclass(frozen=True)
@@ -111,19 +119,19 @@ def prune_stages(
         "version": secateurs.__version__,
         "schema": SCHEMA,  # what an older one lacks is made when the study is run again
     }
+    makes = [
+        out / file for name, file in files_of(FILES).items() if name not in ("report", "unpruned")
+    ]
+    if installed("parquet"):
+        makes.append(out / LEDGER_PARQUET)
     pruned = stages.run(
-        "pruned",
-        key,
-        lambda: _prune_and_export(context, out, progress),
-        makes=(
-            *(out / FILES[name] for name in ("model", "tensors", "onnx", "program", "ledger")),
-            *(out / FILES["unpruned_onnx"], out / "ledger.parquet"),
-        ),
+        "pruned", key, lambda: _prune_and_export(context, out, progress), makes=tuple(makes)
     )
     stop.check()
+    without = {} if installed("onnx") else {"onnx": None}
     priced = stages.run(
         "cost",
-        {"pruned": key, "machine": machine_words(context), "torch": torch.__version__},
+        {"pruned": key, "machine": machine_words(context), "torch": torch.__version__} | without,
         lambda: price(
             out / "unpruned",
             out / "model",
@@ -144,7 +152,9 @@ def unpruned_stage(
         {"chosen": chosen_key, "version": secateurs.__version__, "schema": SCHEMA},
         lambda: _export_chosen(context, stages.root, progress),
         makes=tuple(
-            stages.root / UNPRUNED_FILES[name] for name in ("unpruned_onnx", "unpruned_program")
+            stages.root / file
+            for name, file in files_of(UNPRUNED_FILES).items()
+            if name in ("unpruned_onnx", "unpruned_program")
         ),
     )
 
@@ -152,7 +162,7 @@ def unpruned_stage(
 def _export_chosen(context: TrialContext, out: Path, progress: Progress) -> Record:
     chosen, example = load(out / "unpruned"), _example(context)
     with progress.task("export", 2) as advance:
-        check = export_onnx(chosen.model, chosen.spec, out / FILES["unpruned_onnx"], example)
+        check = _write_onnx(chosen.model, chosen.spec, out / FILES["unpruned_onnx"], example)
         advance(1)
         program = out / UNPRUNED_FILES["unpruned_program"]
         export_program(chosen.model, chosen.spec, program, example)
@@ -161,15 +171,26 @@ def _export_chosen(context: TrialContext, out: Path, progress: Progress) -> Reco
         chosen.model,
         size=example.shape[-1],
         file_bytes=(out / "unpruned" / "model.safetensors").stat().st_size,
-        onnx_bytes=check.num_bytes,
+        onnx_bytes=None if check is None else check.num_bytes,
     )
     return {
         "before": before.to_json(),
         "after": None,
         "latency": None,
         "sentence": None,
-        "onnx_max_abs_difference": check.max_abs_difference,
+        "onnx_max_abs_difference": None if check is None else check.max_abs_difference,
+        "onnx_note": NO_ONNX if check is None else None,
     }
+
+
+def _write_onnx(
+    model: torch.nn.Module, spec: ModelSpec, path: Path, example: torch.Tensor
+) -> OnnxCheck | None:
+    """Export to ONNX; None, with no file of an earlier run left, where ONNX is not installed."""
+    if installed("onnx"):
+        return export_onnx(model, spec, path, example)
+    path.unlink(missing_ok=True)
+    return None
 
 
 def keep_chosen(context: TrialContext, choice: Choice, model: torch.nn.Module, out: Path) -> Record:
@@ -196,12 +217,15 @@ def _prune_and_export(context: TrialContext, out: Path, progress: Progress) -> R
     spec = model_spec(cut.model, context, depth=before.spec.extra["depth"], kept=cut.kept)
     save(cut.model, spec, out / "model")
     write_csv(out / FILES["ledger"], *cut.ledgers)
-    write_parquet((out / FILES["ledger"]).with_suffix(".parquet"), *cut.ledgers)
+    if installed("parquet"):
+        write_parquet(out / LEDGER_PARQUET, *cut.ledgers)
+    else:
+        (out / LEDGER_PARQUET).unlink(missing_ok=True)
     example = _example(context)
     with progress.task("export", 3) as advance:
-        check = export_onnx(cut.model.cpu(), spec, out / FILES["onnx"], example)
+        check = _write_onnx(cut.model.cpu(), spec, out / FILES["onnx"], example)
         advance(1)
-        export_onnx(original.cpu(), before.spec, out / FILES["unpruned_onnx"], example)
+        _write_onnx(original.cpu(), before.spec, out / FILES["unpruned_onnx"], example)
         advance(1)
         export_program(cut.model, spec, out / FILES["program"], example)
         advance(1)
@@ -222,7 +246,7 @@ def _prune_and_export(context: TrialContext, out: Path, progress: Progress) -> R
         "parity": cut.parity,
         "val": evaluate_model(pruned, context.dataset, "val", context.device).to_json(),
         "test": evaluate_model(pruned, context.dataset, "test", context.device).to_json(),
-        "onnx_max_abs_difference": check.max_abs_difference,
+        "onnx_max_abs_difference": None if check is None else check.max_abs_difference,
         "samples": samples,
         "merged": merged_record(
             shown, context.dataset, out, normalise=config.prune_options(1)[0].compared

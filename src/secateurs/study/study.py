@@ -29,6 +29,7 @@ from secateurs.study.stages import (
     SWEEP_FILES,
     UNPRUNED_FILES,
     Stages,
+    files_of,
     keep_chosen,
     prune_stages,
     unpruned_stage,
@@ -149,10 +150,12 @@ def run_study(
         "cost": cost,
         "samples": None,
         "merged": None,
-        "files": FILES if pruned else UNPRUNED_FILES if not_pruned else SWEEP_FILES,
+        "files": files_of(FILES if pruned else UNPRUNED_FILES if not_pruned else SWEEP_FILES),
         "versions": versions(context),
     }
     if cost is not None:
+        if cost.get("onnx_note"):
+            progress.note(cost["onnx_note"])
         seconds["cost"] = cost.pop("timing")["seconds"]
     if pruned is not None and cost is not None:
         results["samples"] = pruned.pop("samples")

@@ -13,6 +13,7 @@ from secateurs.data.faces.backdrop import Draws
 from secateurs.data.faces.drawing import draw
 from secateurs.data.faces.scene import draw_identity, draw_scene
 from secateurs.errors import InputError
+from secateurs.extras import require
 from secateurs.files import atomic_folder, fingerprint
 from secateurs.progress import SILENT, Progress
 
@@ -95,6 +96,7 @@ def write_faces(out: Path, *, seed: int = 0, progress: Progress = SILENT) -> Pat
 
     About 14 MB. Raises InputError when `out` exists and is not an empty folder. Returns `out`.
     """
+    require("faces", "drawing the embedded faces")
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists and is not an empty folder; give a new folder's name")
@@ -113,6 +115,7 @@ def embedded_faces(cache: Path, *, progress: Progress = SILENT) -> Path:
 
     Two processes may do so at once: each renders aside and the first to finish provides it.
     """
+    require("faces", "drawing the embedded faces")
     # The libraries draw the parts and the pixels: another version may draw them otherwise.
     drawn_by = {name: version(name) for name in ("python-avatars", "resvg-py", "pillow")}
     settings = {"version": VERSION, "seed": 0, "counts": COUNTS, "quality": JPEG_QUALITY}

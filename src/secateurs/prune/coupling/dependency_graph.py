@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from secateurs.extras import require
 from secateurs.prune.coupling.limited_process import bounded, can_fork
 from secateurs.prune.coupling.members import Group, Member, Side
 
@@ -20,9 +21,10 @@ def groups_by_graph(
 
     Those with outputs of the `last` layer are not among them. The library walks every way through
     some networks (Swin, MaxViT), without end and in ever more memory: so it works in a child
-    process that may take `seconds` and `mib` MiB. Raises TimeoutError, MemoryError, and
-    RuntimeError for whatever goes wrong within.
+    process that may take `seconds` and `mib` MiB. Raises TimeoutError, MemoryError, RuntimeError
+    for whatever goes wrong within, and InputError when torch-pruning is not installed.
     """
+    require("graph", 'groups by="graph"')
     import torch_pruning  # noqa: F401  # pyright: ignore[reportUnusedImport] (before the child)
 
     if not can_fork():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from secateurs.errors import InputError
+from secateurs.extras import require
 from secateurs.files import atomic_path, write_text
 from secateurs.report.common.markdown import literal
 
@@ -37,6 +38,7 @@ def write_table(rows: list[Row], kind: str, out: Path | None) -> str:
     if kind == "parquet":
         if out is None:
             raise InputError("format parquet is not text: give --out FILE")
+        require("parquet", "the format parquet")
         _write_parquet(rows, out)
         return ""
     text = csv_text(rows) if kind == "csv" else markdown_text(rows)

@@ -115,6 +115,7 @@ _RESULTS: dict[str, Any] = {
             "before": _COST,
             "after": Maybe(_COST, absent=True),
             "onnx_max_abs_difference": Maybe(float, absent=True),
+            "onnx_note": Maybe(str, absent=True),
             "latency": Maybe(
                 [
                     {

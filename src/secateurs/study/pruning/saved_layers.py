@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from secateurs.directories import sweep_output
+from secateurs.extras import installed
 from secateurs.files import write_json
 from secateurs.fit.precision import resolve_device
 from secateurs.progress import SILENT, Progress
@@ -86,7 +87,9 @@ def save_cut(
     (out / "pruning.json").unlink(missing_ok=True)  # of an earlier network, should this be stopped
     save(cut.model, new, out)
     write_csv(out / "ledger.csv", *cut.ledgers)
-    write_parquet(out / "ledger.parquet", *cut.ledgers)
+    (out / "ledger.parquet").unlink(missing_ok=True)
+    if installed("parquet"):
+        write_parquet(out / "ledger.parquet", *cut.ledgers)
     device = next(cut.model.parameters()).device
     answer: Record = {
         "layers": list(cut.layers),

@@ -9,12 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from secateurs.extras import installed
 from secateurs.progress import SILENT, Progress
 from secateurs.ship.checkpoint import load
 from secateurs.ship.cost import Cost, cost, cost_sentence
 from secateurs.ship.latency import LatencyRow, latency_rows, onnx_latency, torch_latency
 
 BUDGET_S = 5.0
+NO_ONNX = (
+    "No ONNX file was written and ONNX Runtime was not timed, because the ONNX packages are not "
+    "installed. Install them (pip install 'secateurs[onnx]') and run the same command again."
+)
 
 
 def price(
@@ -29,9 +34,10 @@ def price(
 
     `images` (n, 3, size, size) are what the networks are timed on, at batch 1 and 64 (fewer
     where that takes too long, see `latency_rows`), in alternating rounds: in PyTorch on `device`,
-    and in ONNX Runtime on the CPU.
+    and in ONNX Runtime on the CPU where ONNX is installed.
     """
     before, after = load(unpruned).model.to(device), load(pruned).model.to(device)
+    onnx = installed("onnx")
     costs: list[Cost] = []
     for folder, model in ((unpruned, before), (pruned, after)):
         costs.append(
@@ -39,7 +45,7 @@ def price(
                 model,
                 size=images.shape[-1],
                 file_bytes=(folder / "model.safetensors").stat().st_size,
-                onnx_bytes=(folder / "model.onnx").stat().st_size,
+                onnx_bytes=(folder / "model.onnx").stat().st_size if onnx else None,
             )
         )
     files = (unpruned / "model.onnx", pruned / "model.onnx")
@@ -52,8 +58,9 @@ def price(
         return onnx_latency(*files, images, batch=batch, budget_s=BUDGET_S)
 
     rows: list[LatencyRow] = []
-    with progress.task("latency", 2) as advance:
-        for measure in (in_torch, in_onnx):
+    runtimes = (in_torch, in_onnx) if onnx else (in_torch,)
+    with progress.task("latency", len(runtimes)) as advance:
+        for measure in runtimes:
             rows += latency_rows(measure, most)
             advance(1)
     return {
@@ -61,4 +68,5 @@ def price(
         "after": costs[1].to_json(),
         "latency": [asdict(row) for row in rows],
         "sentence": cost_sentence(costs[0], costs[1], rows),
+        "onnx_note": None if onnx else NO_ONNX,
     }

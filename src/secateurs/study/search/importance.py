@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from secateurs.study.search.methods import distributions, find_optuna, quiet
+from secateurs.extras import installed
+from secateurs.study.search.methods import distributions, quiet
 from secateurs.study.search.space import Dimension
 
 Record = dict[str, Any]
@@ -61,8 +62,8 @@ def trial_importance(trials: Sequence[Record], space: Sequence[Dimension], *, se
     that diverged are left out.
     """
     good = [row for row in trials if row["val_accuracy_mean"] is not None]
-    optuna = find_optuna()
-    method = "rank correlation" if optuna is None else "fANOVA"
+    forest = installed("search")
+    method = "fANOVA" if forest else "rank correlation"
     found = _answer(method, len(good)) | {"num_left_out": len(trials) - len(good)}
     values = np.array([row["val_accuracy_mean"] for row in good], dtype=np.float64)
     if len(good) < LEAST_TRIALS:
@@ -72,9 +73,7 @@ def trial_importance(trials: Sequence[Record], space: Sequence[Dimension], *, se
     if values.max() - values.min() < 1e-12:
         return found | {"reason": "every trial has the same accuracy"}
     rows = [row["parameters"] for row in good]
-    shares = (
-        rank_shares(rows, values) if optuna is None else _fanova(optuna, rows, values, space, seed)
-    )
+    shares = _fanova(rows, values, space, seed) if forest else rank_shares(rows, values)
     order = sorted(shares, key=lambda name: -shares[name])
     return found | {"parts": [{"name": name, "share": shares[name]} for name in order]}
 
@@ -95,12 +94,13 @@ def rank_shares(rows: Sequence[Record], values: NDArray[np.float64]) -> dict[str
 
 
 def _fanova(
-    optuna: Any,
     rows: Sequence[Record],
     values: NDArray[np.float64],
     space: Sequence[Dimension],
     seed: int,
 ) -> dict[str, float]:
+    import optuna
+
     with quiet(optuna):
         study = optuna.create_study(direction="maximize")
         wanted = distributions(optuna, space)

@@ -6,14 +6,12 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from secateurs.errors import InputError
+from secateurs.extras import require
 from secateurs.study.search.plan import GridSearch, Halving, Tpe
 from secateurs.study.search.space import Dimension, draw
 from secateurs.study.search.trainings import Job, Record, Trainer, rank, spread
 
 STARTUP = 10  # trials of TPE that are random: nothing can be learnt from fewer
-
-NO_OPTUNA = "method tpe needs Optuna, which is not installed: pip install 'secateurs[search]'"
 
 
 def run_grid(plan: GridSearch, trainer: Trainer) -> Record:
@@ -83,9 +81,9 @@ def run_tpe(plan: Tpe, space: Sequence[Dimension], trainer: Trainer) -> Record:
     the files, so that an interrupted search asks for what it asked before and goes on. A
     configuration that diverged is told as accuracy 0. Raises InputError without Optuna.
     """
-    optuna = find_optuna()
-    if optuna is None:
-        raise InputError(NO_OPTUNA)
+    require("search", "method tpe")
+    import optuna
+
     rows: list[Record] = []
     with quiet(optuna):
         sampler = optuna.samplers.TPESampler(
@@ -110,15 +108,6 @@ def run_tpe(plan: Tpe, space: Sequence[Dimension], trainer: Trainer) -> Record:
                 study.tell(trial, 0.0 if row["num_diverged"] else row["val_accuracy_mean"])
             rows += found
     return {"trials": rows}
-
-
-def find_optuna() -> Any | None:
-    """The module, or None where it is not installed."""
-    try:
-        import optuna
-    except ImportError:
-        return None
-    return optuna
 
 
 @contextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from secateurs.directories import open_output
 from secateurs.errors import InputError
+from secateurs.extras import installed, require
 from secateurs.files import write_json, write_text
 from secateurs.fit.cache import PrefixCache
 from secateurs.fit.metrics import majority_share
@@ -18,9 +20,7 @@ from secateurs.study.records.kinds import SEARCH_PLAN, odd_keys
 from secateurs.study.search.choice import alike, best_of, cost_of, timing_of
 from secateurs.study.search.importance import grid_importance, trial_importance
 from secateurs.study.search.methods import (
-    NO_OPTUNA,
     STARTUP,
-    find_optuna,
     run_grid,
     run_halving,
     run_tpe,
@@ -66,8 +66,8 @@ def run_search(
     """
     stop = stop or StopFlag()
     config = settle_split(data, _own_config(config, plan))
-    if isinstance(plan, Tpe) and find_optuna() is None:
-        raise InputError(NO_OPTUNA)
+    if isinstance(plan, Tpe):
+        require("search", "method tpe")
     settings = _settings(config, plan)
     _check_directory(out, settings)
     context = open_context(data, config, cache=cache, strict=strict, progress=progress)
@@ -183,7 +183,7 @@ def _claim(out: Path, settings: Record, context: TrialContext) -> Record:
     identity: Record = {**context.dataset.identity(), "weights": weights}
     if settings["method"] == "tpe":
         # Another version may ask for other configurations.
-        identity["optuna"] = getattr(find_optuna(), "__version__", None)
+        identity["optuna"] = version("optuna")
     mine = {"schema": SCHEMA, "settings": settings, "identity": identity}
     if (out / PLAN).exists():
         found = read_record(out / PLAN, SEARCH_PLAN, schema=SCHEMA, what="a search")
@@ -206,5 +206,5 @@ def _importance(plan: SearchPlan, found: Record, space: tuple[Dimension, ...], s
 
 
 def _optuna_version(plan: SearchPlan) -> dict[str, Any]:
-    optuna = None if isinstance(plan, GridSearch) else find_optuna()
-    return {} if optuna is None else {"optuna": optuna.__version__}
+    used = not isinstance(plan, GridSearch) and installed("search")
+    return {"optuna": version("optuna")} if used else {}

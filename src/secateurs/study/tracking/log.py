@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from secateurs.errors import InputError
+from secateurs.extras import require
 from secateurs.files import fingerprint
 from secateurs.progress import Progress
 from secateurs.study.setup.config import StudyConfig
@@ -16,7 +16,6 @@ from secateurs.study.tracking.entry import Entry, Log, LogError
 Record = dict[str, Any]
 
 LOGS = ("tensorboard", "mlflow")
-NEEDS = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}
 CURVES = {
     "loss/train": "train_loss",
     "loss/val": "val_loss",
@@ -110,12 +109,7 @@ def check_log(kind: str | None) -> None:
         return
     if kind not in LOGS:
         raise InputError(f"log must be {' or '.join(LOGS)}, got {kind!r}")
-    missing = [name for name in NEEDS[kind] if find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"--log {kind} needs {', '.join(missing)}, which is not installed: "
-            f"pip install 'secateurs[{kind}]'"
-        )
+    require(kind, f"--log {kind}")
 
 
 def open_log(kind: str | None, out: Path) -> Log | None:
