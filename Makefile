@@ -15,7 +15,7 @@ MINUTES ?= 30
 SEED ?= 0
 CAMPAIGN ?= campaign.json
 
-.PHONY: study test docs lint format campaign clean
+.PHONY: study test docs lint format pins dist campaign clean
 
 ## study: make the environment and run the study on the embedded faces, in under five minutes
 study: $(INSTALLED)
@@ -29,6 +29,15 @@ test: $(INSTALLED)
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+## pins: check on an index that constraints.txt installs on the lowest and the newest Python
+pins: $(INSTALLED)
+	$(BIN)/python .ci/check_pins.py
+
+## dist: build dist/*.whl and dist/*.tar.gz
+dist: $(INSTALLED)
+	rm -rf build dist
+	$(BIN)/python -m build --quiet --outdir dist .
+
 ## campaign: fault injection, bounded by KILLS, CALLS, IMAGES, ... and MINUTES (see docs/reliability.md)
 campaign: $(INSTALLED)
 	$(BIN)/python benchmarks/campaign --kills $(KILLS) --calls $(CALLS) --images $(IMAGES) \
@@ -37,14 +46,14 @@ campaign: $(INSTALLED)
 
 ## lint: formatting, lint and strict types
 lint: $(INSTALLED)
-	$(BIN)/ruff format --check src tests benchmarks examples docs
-	$(BIN)/ruff check src tests benchmarks examples docs
+	$(BIN)/ruff format --check src tests benchmarks examples docs .ci setup.py
+	$(BIN)/ruff check src tests benchmarks examples docs .ci setup.py
 	$(BIN)/basedpyright
 
 ## format: rewrite files as lint wants them
 format: $(INSTALLED)
-	$(BIN)/ruff format src tests benchmarks examples docs
-	$(BIN)/ruff check --fix src tests benchmarks examples docs
+	$(BIN)/ruff format src tests benchmarks examples docs .ci setup.py
+	$(BIN)/ruff check --fix src tests benchmarks examples docs .ci setup.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Secateurs needs Python 3.11 or newer; try make PYTHON=python3.11")'

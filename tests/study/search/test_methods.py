@@ -14,7 +14,6 @@ from searching import CONFIG, asked
 
 from secateurs.errors import InputError
 from secateurs.stopping import StopRequested
-from secateurs.study.search import methods
 from secateurs.study.search.plan import GridSearch, Halving, Tpe
 from secateurs.study.search.space import draw, space_of
 
@@ -105,7 +104,6 @@ def test_optuna_is_left_as_it_was(trainings, go, capfd):
 
 def test_without_optuna(trainings, go, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    assert methods.find_optuna() is None
     with pytest.raises(InputError, match=r"pip install 'secateurs\[search\]'"):
         go(Tpe(trials=3, epochs=1))
     answer = go(Halving(trials=9, min_epochs=1, max_epochs=1), out="halving")
