@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 
 import secateurs.fit.tensors
 from secateurs.fit.tensors import write_tensors
+from secateurs.leftovers import is_temporary
 
 
 def test_tensors_come_back(tmp_path: Path):
@@ -39,3 +41,19 @@ def test_a_full_disk_is_an_error_of_the_system(
     if kind is OSError:
         assert caught.value.errno == errno.ENOSPC
         assert caught.value.filename == str(tmp_path / "t")
+
+
+def test_what_a_killed_write_leaves_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def killed(tensors: object, path: Path, **options: object) -> None:
+        (path.parent / ".tmpA1b2C3").write_bytes(b"half")  # the library's own temporary name
+        os._exit(9)
+
+    process = os.fork()
+    if not process:
+        monkeypatch.setattr(secateurs.fit.tensors, "save_file", killed)
+        write_tensors({}, tmp_path / "t")
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
+    (left,) = tmp_path.iterdir()
+    assert is_temporary(left.name)
+    write_tensors({"a": torch.zeros(2)}, tmp_path / "t")
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]

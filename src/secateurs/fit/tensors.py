@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from secateurs.leftovers import SUFFIX, sweep_for, temporary_prefix
 
 CHECKSUM = "crc32"
 
@@ -24,15 +28,25 @@ class DamagedError(ValueError):
 def write_tensors(
     tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None
 ) -> None:
-    """Write contiguous CPU tensors; OSError, as `open` raises it, where the system refuses."""
+    """Write contiguous CPU tensors; OSError, as `open` raises it, where the system refuses.
+
+    The library writes under a random name first, which a killed process would leave behind for
+    ever: it does so in a folder whose name says which process it belongs to.
+    """
+    sweep_for(path.parent / "tensors")
+    prefix = temporary_prefix("tensors")
+    folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=SUFFIX, dir=path.parent))
     try:
-        save_file(dict(tensors), path, metadata=metadata)
+        save_file(dict(tensors), folder / "tensors", metadata=metadata)
+        (folder / "tensors").replace(path)
     except SafetensorError as error:
         # The library has no errors of its own for this: it quotes the system's number.
         number = re.search(r"os error (\d{1,5})\b", str(error))
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_checked(
