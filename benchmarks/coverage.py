@@ -98,7 +98,7 @@ def pruned(
         return run_command(f"{name} ({word})", [name.split()[0], *words], limits, logs)
 
     model, images = str(out), str(data)
-    budget = [f"--{word}", str(share), "--recover", "1"]
+    budget = [f"--{word}", str(share), "--recovery-epochs", "1"]
     cut = step("prune", [str(whole), images, "--out", model, *budget, *cache, "--json"])
     reported = cut.answer.get("after", {})
     groups = cut.answer.get("groups", [])

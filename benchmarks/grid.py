@@ -142,7 +142,7 @@ def command(words: argparse.Namespace) -> list[Cost]:
     environment = {**os.environ, "OMP_NUM_THREADS": str(words.threads)}
     for _ in range(words.repeats):
         for whole in (False, True):
-            cells = [] if whole else ["--angles", "12.5", "--stds", "1"]
+            cells = [] if whole else ["--angles-deg", "12.5", "--norm-stds", "1"]
             with tempfile.TemporaryDirectory() as out:
                 used = resource.getrusage(resource.RUSAGE_CHILDREN)
                 started = time.perf_counter()

@@ -66,13 +66,13 @@ COMMANDS = (
     ),
     Command(
         "grid",
-        ("grid", "MODEL", "DATA", "--layer", "fc7", "--angles", "10,20", "--stds", "0", "--out",
+        ("grid", "MODEL", "DATA", "--layer", "fc7", "--angles-deg", "10,20", "--norm-stds", "0", "--out",
          "OUT"),
     ),
     Command("prune", ("prune", "MODEL", "DATA", "--layers", "fc7", "--out", "OUT")),
     Command(
         "prune to a budget",
-        ("prune", "MODEL", "DATA", "--params", "0.6", "--recover", "1", "--out", "OUT"),
+        ("prune", "MODEL", "DATA", "--params", "0.6", "--recovery-epochs", "1", "--out", "OUT"),
     ),
     Command("export", ("export", "MODEL", "DATA", "--out", "model.onnx"), cached=False),
     Command("export .pt2", ("export", "MODEL", "DATA", "--out", "model.pt2"), cached=False),

@@ -46,6 +46,14 @@ def print_end(text: str, *, event: str, progress: str = "") -> None:
     print(line, file=own_stderr(), flush=True)
 
 
+def print_note(text: str, *, progress: str = "") -> None:
+    """One note before a command's own progress is known; nothing with progress "none"."""
+    if progress == "json":
+        text = json.dumps({"event": "note", "text": text}, ensure_ascii=False)
+    if progress != "none":
+        print(text, file=own_stderr(), flush=True)
+
+
 def leave_stderr_to_us() -> None:
     """Let only our own lines reach stderr; what libraries print there, and warnings, is dropped.
 

@@ -21,7 +21,7 @@ COMMANDS = (
 )
 STUDY_WORDS = (
     *("--out", "--weights", "--split", "--group-by", "--depths", "--runs", "--epochs", "--lr"),
-    *("--batch-size", "--preset", "--device", "--seed", "--json", "--low", "--high", "--std"),
+    *("--batch-size", "--preset", "--device", "--seed", "--json", "--low-deg", "--high-deg", "--norm-std"),
 )
 QUICK = ["--epochs", "2", "--views", "1", "--batch-size", "8", "--precision", "float32"]
 
@@ -149,7 +149,7 @@ def test_one_step_at_a_time(flags: Path, tmp_path: Path, cache: str, capsys, mon
     assert "specificity" in out
 
     prune = ["prune", model, str(flags), "--out", small, "--layers", "classifier.0", *common]
-    code, out, _ = call(*prune, "--low", "10", "--max-loss", "-1")
+    code, out, _ = call(*prune, "--low-deg", "10", "--max-loss", "-1")
     cut = json.loads(out)
     assert code == 0
     assert cut["layers"][0]["num_kept"] < cut["layers"][0]["num_units"] == 1024

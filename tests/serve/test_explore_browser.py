@@ -87,7 +87,7 @@ def test_a_layer_is_cut_asked_and_saved(
     for _ in range(4):
         page.keyboard.press("ArrowLeft")
     until(page, "document.getElementById('angle-number').value === '14'")
-    until(page, "document.getElementById('command').textContent.includes('--low 14 ')")
+    until(page, "document.getElementById('command').textContent.includes('--low-deg 14 ')")
     now = cut(explorer, SliderRequest(low_deg=14.0))
     assert now["num_kept"] > start["num_kept"]
     assert page.text_content("#kept") == f"{now['num_kept']:,}"

@@ -56,7 +56,7 @@ WORDS = [
     *("--backbone", BACKBONE, "--weights", "none", "--group-by", r"^(\d+)_"),
     *("--depths", "51,53", "--runs", "2", "--epochs", "2", "--views", "1"),
     *("--batch-size", "8", "--lr", "0.001", "--precision", "float32"),
-    *("--layers", "classifier.0", "--low", "8"),
+    *("--layers", "classifier.0", "--low-deg", "8"),
 ]
 
 

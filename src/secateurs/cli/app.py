@@ -1,7 +1,6 @@
-"""The command line: words to functions. Heavy imports wait until a command runs.
+"""The program `secateurs`: its commands, its errors and its exit codes.
 
-Commands with many options are in files of their own: typer reads options off a signature, so that
-each stands there once a command.
+Heavy imports wait until a command runs.
 """
 
 from __future__ import annotations
@@ -11,51 +10,52 @@ import io
 import os
 import re
 import sys
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from secateurs import __version__
+from secateurs.cli.audit import audit
+from secateurs.cli.evaluate import evaluate
 from secateurs.cli.explore import explore
+from secateurs.cli.export import export
+from secateurs.cli.faces import faces
 from secateurs.cli.grid import grid
-from secateurs.cli.model import evaluate, export, predict, prune
-from secateurs.cli.options import (
-    AsJson,
-    Cache,
-    Data,
-    GroupBy,
-    ProgressMode,
-    Quiet,
-    Seed,
-    Strict,
-    within,
-)
 from secateurs.cli.paper import paper
+from secateurs.cli.parsing.command import Command, Group
+from secateurs.cli.predict import predict
+from secateurs.cli.prune import prune
+from secateurs.cli.report import report
 from secateurs.cli.results import results
 from secateurs.cli.search import search
-from secateurs.cli.session import session_of
-from secateurs.cli.study import study, train
+from secateurs.cli.study import study
 from secateurs.cli.sweep import sweep
+from secateurs.cli.train import train
 from secateurs.errors import FULL, UNUSABLE, InputError
-from secateurs.limits import LIMITS
 from secateurs.native_stderr import asked_of, give_stderr_back, leave_stderr_to_us, print_end
-from secateurs.paths import existing_directory, output_directory, output_file
 from secateurs.stopping import StopRequested, exit_code, interrupted_by_signals
 
 app = typer.Typer(
     name="secateurs",
-    add_completion=False,
+    cls=Group,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    help="Find how many layers of a pretrained network to fine-tune on your images, remove the "
-    "neurons that say the same as others, and ship a small, measured classifier.",
+    help="Fine-tune pretrained image classifiers on your images, prune them, and export small, "
+    "fast models with a report of their accuracy.",
 )
+PANELS = {
+    "Start here": (audit, study),
+    "Train": (sweep, search, train),
+    "Prune": (prune, grid, explore),
+    "Use a model": (evaluate, predict, export),
+    "Results": (report, results),
+    "More": (paper, faces),
+}
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"secateurs {__version__}")
         raise typer.Exit
 
@@ -72,117 +72,9 @@ def options(
     """Options of the program itself."""
 
 
-for _command in (
-    study,
-    sweep,
-    search,
-    train,
-    evaluate,
-    prune,
-    grid,
-    explore,
-    export,
-    predict,
-    paper,
-    results,
-):
-    app.command()(_command)
-
-
-@app.command()
-def audit(
-    data: Data,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            "--split",
-            help="Also split: auto, random, ungrouped, paper or folders. [default: folders where "
-            "the tree has train and test folders]",
-        ),
-    ] = None,
-    group_by: GroupBy = None,
-    seed: Seed = 0,
-    strict: Strict = False,
-    cache: Cache = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    progress: ProgressMode = "auto",
-) -> None:
-    """Check a folder of images: unusable files, duplicates, labels that disagree, leakage."""
-    from secateurs.study.audit_summary import audit_data, audit_words
-
-    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress)
-    found = audit_data(
-        data,
-        split=split,
-        group_by=group_by,
-        seed=seed,
-        cache=session.cache,
-        progress=session.progress,
-    )
-    session.answer(found, audit_words(found))
-    if strict and found["findings"]:
-        raise InputError(f"{data}: the audit has findings, and --strict makes them an error")
-
-
-@app.command()
-def faces(
-    out: Annotated[
-        Path,
-        typer.Argument(metavar="DIR", help="A new or empty folder.", callback=output_directory),
-    ],
-    seed: Annotated[
-        int, typer.Option(help="Seed of the scenes.", callback=within(LIMITS["seed"]))
-    ] = 0,
-    quiet: Quiet = False,
-    progress: ProgressMode = "auto",
-) -> None:
-    """Write the embedded set of 675 rendered faces as an ordinary folder of images."""
-    from secateurs.data.faces.dataset import write_faces
-
-    print(
-        write_faces(
-            out, seed=seed, progress=session_of(None, quiet=quiet, progress=progress).progress
-        )
-    )
-
-
-@app.command()
-def report(
-    directory: Annotated[
-        Path,
-        typer.Argument(metavar="DIR", help="A study's directory.", callback=existing_directory),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", metavar="FILE", help="[default: DIR/report.html]", callback=output_file
-        ),
-    ] = None,
-) -> None:
-    """Write a study's report, and its model's card, again from its results.json; or a run's page.
-
-    A run of the paper has a paper.json and its page beside it.
-    """
-    from secateurs.shape import made_of
-
-    if out is None and (directory / "paper.json").exists():
-        from secateurs.report.paper.page import load_paper, write_paper_page
-
-        with made_of(directory / "paper.json"):
-            page = write_paper_page(load_paper(directory), directory)
-        print(page)
-        return
-    from secateurs.report.study.card import write_card
-    from secateurs.report.study.page import write_report
-    from secateurs.report.study.schema import load_results
-
-    results = load_results(directory)
-    with made_of(directory / "results.json"):
-        if results["pruned"]:
-            write_card(results, directory)
-        page = write_report(results, directory, out)
-    print(page)
+for _panel, _commands in PANELS.items():
+    for _command in _commands:
+        app.command(cls=Command, rich_help_panel=_panel)(_command)
 
 
 def _one_line(text: str) -> str:

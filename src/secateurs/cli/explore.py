@@ -1,4 +1,4 @@
-"""The command `explore`; registered in `cli`."""
+"""The command `explore`."""
 
 from __future__ import annotations
 
@@ -8,28 +8,23 @@ from typing import Annotated
 
 import typer
 
-from secateurs.cli.options import (
-    AsJson,
-    Cache,
-    GroupBy,
-    OwnLayer,
-    OwnSeed,
-    OwnSplit,
-    ProgressMode,
-    Quiet,
-    within,
-)
+from secateurs.cli.options.data import Cache, GroupBy, OwnSeed, OwnSplit
+from secateurs.cli.options.network import OwnDevice
+from secateurs.cli.options.output import AsJson, Config, ProgressMode, Quiet
+from secateurs.cli.options.panels import OUTPUT, within
+from secateurs.cli.options.pruning import OwnLayer
 from secateurs.cli.session import session_of
 from secateurs.limits import LIMITS
 from secateurs.paths import existing_directory, output_directory
 
 
 def explore(
+    context: typer.Context,
     directory: Annotated[
         Path,
         typer.Argument(
             metavar="DIR",
-            help="A study's directory, or a folder with model.json.",
+            help="Directory of a study, or a folder with model.json.",
             callback=existing_directory,
         ),
     ],
@@ -37,7 +32,7 @@ def explore(
         str | None,
         typer.Argument(
             metavar="DATA",
-            help="Folder with one folder per class, or faces. [default: the study's own]",
+            help="Folder with one folder per class, or faces. [default: the images of the study]",
         ),
     ] = None,
     layer: OwnLayer = None,
@@ -46,32 +41,40 @@ def explore(
         typer.Option(
             "--out",
             metavar="DIR",
-            help="Where cuts are saved. [default: DIR/cuts]",
+            help="Where pruned models are saved, for example --out models/explored. "
+            "[default: DIR/cuts]",
             callback=output_directory,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     port: Annotated[
         int,
-        typer.Option(help="Port on 127.0.0.1; 0 is a free one.", callback=within(LIMITS["port"])),
+        typer.Option(
+            metavar="N",
+            help="Port on 127.0.0.1; 0 takes a free one.",
+            callback=within(LIMITS["port"]),
+            rich_help_panel=OUTPUT,
+        ),
     ] = 0,
     open_browser: Annotated[
-        bool, typer.Option("--open", help="Open the page in a browser.")
+        bool,
+        typer.Option("--open", help="Open the page in a browser.", rich_help_panel=OUTPUT),
     ] = False,
     split: OwnSplit = None,
     group_by: GroupBy = None,
     seed: OwnSeed = None,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu or cuda. [default: as the model was trained]")
-    ] = None,
+    device: OwnDevice = None,
     cache: Cache = None,
+    config: Config = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     progress: ProgressMode = "auto",
 ) -> None:
-    """A page on this machine on which a layer is cut while you move sliders.
+    """Prune one layer interactively, on a page that runs on this machine.
 
-    Angle, norm and number of units; accuracy on validation and size at once; drop an image for both
-    networks' answers; save the cut. Only this machine can reach it. Ctrl-C ends it.
+    Sliders for angle, norm and number of units show validation accuracy and size at once. Drop an
+    image to compare the answers of both networks, and save the pruned model. Only this machine can
+    reach the page. Ctrl-C ends it.
     """
     from secateurs.extras import require
 
@@ -83,7 +86,7 @@ def explore(
 
     place = find_location(directory, data)
     listener = listen(port)
-    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress)
+    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
     explorer = open_explorer(
         place,
         layer,

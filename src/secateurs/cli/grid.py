@@ -1,75 +1,87 @@
-"""The command `grid`; registered in `cli`."""
+"""The command `grid`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from secateurs.cli.options import (
-    AsJson,
-    Cache,
-    Data,
-    GroupBy,
-    Model,
-    Out,
-    OwnLayer,
-    OwnSeed,
-    OwnSplit,
-    ProgressMode,
-    Quiet,
-)
+from secateurs.cli.options.data import Cache, Data, GroupBy, Model, OwnSeed, OwnSplit
+from secateurs.cli.options.network import OwnDevice
+from secateurs.cli.options.output import AsJson, Config, Overwrite, ProgressMode, Quiet, StudyOut
+from secateurs.cli.options.panels import DATA, PRUNING, suggest
+from secateurs.cli.options.pruning import OwnLayer
 from secateurs.cli.session import session_of
+from secateurs.errors import InputError
 
 
 def grid(
+    context: typer.Context,
     model: Model,
     data: Data,
-    out: Out,
+    out: StudyOut = Path("studies/MODEL-grid"),
     layer: OwnLayer = None,
-    angles: Annotated[
+    angles_deg: Annotated[
         str | None,
         typer.Option(
             metavar="A,B,...",
-            help="Degrees below which two units are one; above 180 less that they are opposite. "
-            "[default: 7.5,10,12.5,15,17.5]",
+            help="Angles in degrees below which two units are similar; above 180 less the angle "
+            "they are opposite. [default: 7.5,10,12.5,15,17.5]",
+            rich_help_panel=PRUNING,
         ),
     ] = None,
-    stds: Annotated[
+    norm_stds: Annotated[
         str | None,
         typer.Option(
             metavar="A,B,...",
-            help="Only units whose norm is so many deviations from the mean are looked at; 0 is "
-            "every unit. [default: 1 to 5 in steps of 0.5]",
+            help="Only units whose norm is so many standard deviations from the mean; 0 is every "
+            "unit. [default: 1 to 5 in steps of 0.5]",
+            rich_help_panel=PRUNING,
         ),
     ] = None,
     rule: Annotated[
         str,
-        typer.Option(help="pairwise (remove, compensate) or published (the paper's program)."),
+        typer.Option(
+            metavar="NAME",
+            help="pairwise (remove, compensate) or published (the program of the paper).",
+            rich_help_panel=PRUNING,
+            autocompletion=suggest("pairwise", "published"),
+        ),
     ] = "pairwise",
     compensation: Annotated[
         str | None,
-        typer.Option(help="drop, add, affine, least_squares or merge. [default: least_squares]"),
+        typer.Option(
+            metavar="NAME",
+            help="drop, add, affine, least_squares or merge. [default: least_squares]",
+            rich_help_panel=PRUNING,
+            autocompletion=suggest("drop", "add", "affine", "least_squares", "merge"),
+        ),
     ] = None,
     on: Annotated[
-        str, typer.Option(help="Evaluate cells on val or test; choose none by its test accuracy.")
+        str,
+        typer.Option(
+            metavar="SIDE",
+            help="Evaluate cells on val or test; never select a cell by its test accuracy.",
+            rich_help_panel=DATA,
+            autocompletion=suggest("val", "test"),
+        ),
     ] = "val",
     split: OwnSplit = None,
     group_by: GroupBy = None,
     seed: OwnSeed = None,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu or cuda. [default: as the model was trained]")
-    ] = None,
+    device: OwnDevice = None,
     cache: Cache = None,
+    config: Config = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     progress: ProgressMode = "auto",
 ) -> None:
-    """Cut one layer at every angle and norm threshold; one pass over images and pairs for all.
+    """Prune one layer at every angle and norm threshold, in one pass over the images.
 
-    The paper's 5 x 9 cells by default. Writes grid.json, grid.csv and grid.html.
+    5 x 9 cells by default, those of the paper. Writes grid.json, grid.csv and grid.html.
     """
-    from secateurs.errors import InputError
     from secateurs.prune.layer_grid import PAPER_ANGLES, PAPER_STDS, GridOptions
     from secateurs.report.grid.page import write_grid_page
     from secateurs.study.pruning.grid_rows import grid_words
@@ -79,13 +91,13 @@ def grid(
         raise InputError(
             "compensation: the published rule changes incoming weights and has none; leave it out"
         )
-    words: dict[str, Any] = {"rule": rule, "compensation": compensation or "least_squares"}
+    chosen: dict[str, Any] = {"rule": rule, "compensation": compensation or "least_squares"}
     options = GridOptions(
-        angles_deg=PAPER_ANGLES if angles is None else parse_numbers(angles, "angles"),
-        norm_stds=PAPER_STDS if stds is None else parse_numbers(stds, "stds"),
-        **words,
+        angles_deg=PAPER_ANGLES if angles_deg is None else parse_numbers(angles_deg, "angles-deg"),
+        norm_stds=PAPER_STDS if norm_stds is None else parse_numbers(norm_stds, "norm-stds"),
+        **chosen,
     )
-    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress)
+    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
     answer = grid_saved(
         model,
         data,
@@ -95,5 +107,6 @@ def grid(
         cache=session.cache,
         progress=session.progress,
     )
+    session.save_config(out)
     page = write_grid_page(answer, out)
     session.answer(answer, f"{grid_words(answer)}\npage: {page}")

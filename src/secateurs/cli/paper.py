@@ -1,73 +1,96 @@
-"""The command `paper`; registered in `cli`."""
+"""The command `paper`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from secateurs.cli.options import (
-    AsJson,
-    Cache,
-    CacheBudget,
-    CacheIn,
-    Data,
-    Depths,
-    Device,
-    Out,
-    Precision,
-    ProgressMode,
-    Quiet,
-    Weights,
-    within,
-)
+from secateurs.cli.options.data import Cache, Data
+from secateurs.cli.options.network import Depths, Device, Precision, Weights
+from secateurs.cli.options.output import AsJson, Config, Overwrite, ProgressMode, Quiet, StudyOut
+from secateurs.cli.options.panels import DATA, PRUNING, TRAINING, within
+from secateurs.cli.options.training import CacheBudget, CacheIn
 from secateurs.cli.session import session_of
 from secateurs.limits import LIMITS
-from secateurs.stopping import stop_on_interrupt
 
 
 def paper(
+    context: typer.Context,
     data: Data,
-    out: Out,
+    out: StudyOut = Path("studies/DATA-paper"),
     weights: Weights = "auto",
     depths: Depths = None,
     runs: Annotated[
         int,
-        typer.Option(help="Runs of each depth, and from scratch.", callback=within(LIMITS["runs"])),
+        typer.Option(
+            metavar="N",
+            help="Runs per depth, and from random weights.",
+            callback=within(LIMITS["runs"]),
+            rich_help_panel=TRAINING,
+        ),
     ] = 5,
     epochs: Annotated[
         int,
-        typer.Option(help="Epochs of a run, one step each.", callback=within(LIMITS["epochs"])),
+        typer.Option(
+            metavar="N",
+            help="Epochs per run, one step each.",
+            callback=within(LIMITS["epochs"]),
+            rich_help_panel=TRAINING,
+        ),
     ] = 50,
     group_by: Annotated[
         str | None,
-        typer.Option(help="Regular expression for the film in a file name. [default: SFEW's]"),
+        typer.Option(
+            metavar="REGEX",
+            help="Regular expression for the film in a file name. [default: that of SFEW]",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     search: Annotated[
-        bool, typer.Option(help="Search learning rate and epochs too, as the paper did.")
+        bool,
+        typer.Option(
+            help="Search learning rate and epochs too, as the paper did.",
+            rich_help_panel=TRAINING,
+        ),
     ] = True,
     first_epoch_dropout: Annotated[
-        bool, typer.Option(help="The program's dropout, active in the first epoch alone.")
+        bool,
+        typer.Option(
+            help="Dropout as in the original program, in the first epoch only.",
+            rich_help_panel=TRAINING,
+        ),
     ] = True,
     choose_on_test: Annotated[
-        bool, typer.Option(help="Choose the best network on test, as the paper did.")
+        bool,
+        typer.Option(
+            help="Select the best network on test images, as the paper did.",
+            rich_help_panel=TRAINING,
+        ),
     ] = True,
     noisy_activations: Annotated[
-        bool, typer.Option(help="New views and dropout for each cell's activations.")
+        bool,
+        typer.Option(
+            help="New augmented views and dropout for the activations of each cell.",
+            rich_help_panel=PRUNING,
+        ),
     ] = True,
     precision: Precision = None,
     device: Device = "auto",
     cache_budget: CacheBudget = 2.0,
     cache_in: CacheIn = "memory",
     cache: Cache = None,
+    config: Config = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     progress: ProgressMode = "auto",
 ) -> None:
-    """Run the founding paper's experiments on DATA, each published number beside yours.
+    """Repeat the experiments of the original paper, each published number beside yours.
 
-    Then what the paper would have found: films kept apart, chosen on validation, refitted weights.
-    Run again with the same words, it does only what is missing. Writes paper.json and paper.html.
+    Then run them with films kept apart, selection on validation, and refitted weights. The same
+    command again resumes. Writes paper.json and paper.html.
     """
     from secateurs.files import read_json
     from secateurs.report.paper.page import paper_words, write_paper_page
@@ -92,8 +115,8 @@ def paper(
         noisy_activations=noisy_activations,
         search=search,
     )
-    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress)
-    with stop_on_interrupt() as stop:
+    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
+    with session.running(out) as stop:
         answer = run_paper(
             data,
             plan,

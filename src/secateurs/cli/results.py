@@ -1,4 +1,4 @@
-"""The command `results`; registered in `cli`."""
+"""The command `results`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from secateurs.paths import existing_directory, output_file
+from secateurs.cli.options.output import Config, FileOut
+from secateurs.cli.options.panels import OUTPUT, suggest
+from secateurs.paths import existing_directory
 
 
 def results(
@@ -16,37 +18,43 @@ def results(
         Path,
         typer.Argument(
             metavar="DIR",
-            help="The --out of a study, sweep, search, grid or paper.",
+            help="Output directory of a study, sweep, search, grid or run of the paper.",
             callback=existing_directory,
         ),
     ],
-    format: Annotated[
-        str, typer.Option("--format", help="markdown, csv or parquet (with --out).")
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="markdown, csv or parquet (with --out).",
+            rich_help_panel=OUTPUT,
+            autocompletion=suggest("markdown", "csv", "parquet"),
+        ),
     ] = "markdown",
     table: Annotated[
         str | None,
         typer.Option(
-            help="Of a study: trials (one row a trial), depths, epochs, networks, classes, costs, "
-            "latency or units (the ledger); of a search trials, epochs or cells; of a grid cells "
-            "or angles; of the paper published, trials or cells. [default: the first of them]"
+            metavar="NAME",
+            help="Of a study: trials (one row per trial), depths, epochs, networks, classes, "
+            "costs, latency or units (the ledger); of a search: trials, epochs or cells; of a "
+            "grid: cells or angles; of the paper: published, trials or cells. [default: the first "
+            "of them]",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", metavar="FILE", help="[default: standard output]", callback=output_file
-        ),
-    ] = None,
+    out: FileOut = None,
+    config: Config = None,
 ) -> None:
-    """Print what a directory holds as a table: one row a trial, or another of its tables.
+    """Print a table of the results in a directory: one row per trial, or another table.
 
-    Works on a study that has not ended as well, with the trials done so far. Fractions are in 0..1.
+    Works for an unfinished study as well, with the trials so far. Fractions are in 0..1.
     """
     from secateurs.report.common.table_files import write_table
     from secateurs.report.study.result_tables import choose_table, is_unfinished, result_tables
 
     rows = choose_table(result_tables(directory), table, directory)
     if is_unfinished(directory):
-        print(f"{directory}: not finished; these are the trials done so far", file=sys.stderr)
-    text = write_table(rows, format, out)
+        print(f"{directory}: not finished; these are the trials so far", file=sys.stderr)
+    text = write_table(rows, kind, out)
     print(text or out, end="" if text else "\n")

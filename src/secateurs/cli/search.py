@@ -1,128 +1,155 @@
-"""The command `search`; registered in `cli`."""
+"""The command `search`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from secateurs.cli.options import (
-    AsJson,
+from secateurs.cli.options.data import Cache, Data, GroupBy, Seed, SplitRule, Strict
+from secateurs.cli.options.network import Backbone, Device, Precision, Resize, Weights
+from secateurs.cli.options.output import AsJson, Config, Overwrite, ProgressMode, Quiet, StudyOut
+from secateurs.cli.options.panels import NETWORK, TRAINING, suggest, within
+from secateurs.cli.options.training import (
     Augment,
-    Backbone,
-    Cache,
     CacheBudget,
     CacheIn,
-    Data,
-    Device,
     Dropout,
-    GroupBy,
     MinScale,
-    Out,
-    Precision,
-    ProgressMode,
-    Quiet,
-    Resize,
-    Rotation,
-    Seed,
-    SplitRule,
-    Strict,
+    RotationDeg,
     Views,
-    Weights,
-    within,
 )
 from secateurs.cli.session import session_of
 from secateurs.limits import LIMITS
-from secateurs.stopping import stop_on_interrupt
 
 
 def search(
+    context: typer.Context,
     data: Data,
-    out: Out,
+    out: StudyOut = Path("studies/DATA-search"),
     method: Annotated[
         str,
         typer.Option(
+            metavar="NAME",
             help="grid (learning rates by epochs), halving (many short trainings, few long ones) "
-            "or tpe (Optuna's sampler)."
+            "or tpe (the sampler of Optuna).",
+            rich_help_panel=TRAINING,
+            autocompletion=suggest("grid", "halving", "tpe"),
         ),
     ] = "grid",
     lr: Annotated[
         str | None,
         typer.Option(
-            metavar="A,B,...", help="grid: learning rates. [default: 0.001,0.005,0.01,0.05]"
+            metavar="A,B,...",
+            help="grid: learning rates. [default: 0.001,0.005,0.01,0.05]",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     epochs: Annotated[
         str | None,
         typer.Option(
             metavar="A-B:STEP|A,B|N",
-            help="grid: numbers of epochs [default: 20-100:10]; tpe: epochs a trial [default: 20].",
+            help="grid: numbers of epochs [default: 20-100:10]; tpe: epochs per trial "
+            "[default: 20].",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     trials: Annotated[
         int | None,
         typer.Option(
-            help="halving, tpe: configurations. [default: 27; 20 for tpe]",
+            metavar="N",
+            help="halving, tpe: number of configurations. [default: 27; 20 for tpe]",
             callback=within(LIMITS["trials"]),
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     lr_range: Annotated[
         str | None,
-        typer.Option(metavar="LOW,HIGH", help="halving, tpe: learning rates. [default: 1e-5,1e-2]"),
+        typer.Option(
+            metavar="LOW,HIGH",
+            help="halving, tpe: range of learning rates. [default: 1e-5,1e-2]",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
     min_epochs: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             help="halving: epochs of the first rung. [default: 4]",
             callback=within(LIMITS["min_epochs"]),
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     max_epochs: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             help="halving: epochs of the last rung. [default: 36]",
             callback=within(LIMITS["max_epochs"]),
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     eta: Annotated[
         int | None,
         typer.Option(
-            help="halving: one in so many goes on, for so many times. [default: 3]",
+            metavar="N",
+            help="halving: one configuration in N is kept for the next rung, which trains N "
+            "times as long. [default: 3]",
             callback=within(LIMITS["eta"]),
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     depth: Annotated[
         int | None,
         typer.Option(
-            help="Frozen weighted layers, from the input. [default: 5]",
+            metavar="N",
+            help="Number of frozen layers with weights, counted from the input. [default: 5]",
             callback=within(LIMITS["depth"]),
+            rich_help_panel=NETWORK,
         ),
     ] = None,
     depths: Annotated[
         str | None,
-        typer.Option(metavar="0-7|5,6", help="halving, tpe: frozen layers to search among."),
+        typer.Option(
+            metavar="0-7|5,6",
+            help="halving, tpe: numbers of frozen layers to search.",
+            rich_help_panel=NETWORK,
+        ),
     ] = None,
     runs: Annotated[
-        int, typer.Option(help="Runs (seeds) a configuration.", callback=within(LIMITS["runs"]))
+        int,
+        typer.Option(
+            metavar="N",
+            help="Runs (seeds) per configuration.",
+            callback=within(LIMITS["runs"]),
+            rich_help_panel=TRAINING,
+        ),
     ] = 1,
     batch_size: Annotated[
         str | None,
         typer.Option(
-            metavar="N|full", help="Images a step. [default: 64; searched by halving and tpe]"
+            metavar="N|full",
+            help="Images per step. [default: 64; searched by halving and tpe]",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     weight_decay: Annotated[
         float | None,
         typer.Option(
+            metavar="X",
             help="L2 weight decay. [default: 0; searched by halving and tpe]",
             callback=within(LIMITS["weight_decay"]),
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     label_smoothing: Annotated[
         float | None,
         typer.Option(
+            metavar="X",
             help="Label smoothing. [default: 0; searched by halving and tpe]",
             callback=within(LIMITS["label_smoothing"]),
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     backbone: Backbone = "alexnet",
@@ -132,7 +159,7 @@ def search(
     dropout: Dropout = "on",
     views: Views = None,
     augment: Augment = True,
-    rotation: Rotation = None,
+    rotation_deg: RotationDeg = None,
     min_scale: MinScale = None,
     resize: Resize = "straight",
     precision: Precision = None,
@@ -142,15 +169,17 @@ def search(
     cache_budget: CacheBudget = 2.0,
     cache_in: CacheIn = "memory",
     cache: Cache = None,
+    config: Config = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     progress: ProgressMode = "auto",
 ) -> None:
-    """Find the learning rate and the number of epochs (and more) on validation.
+    """Search learning rate, epochs and other settings on the validation images.
 
-    A grid trains each learning rate once: shorter trainings are read off the longest one. Batch
-    size, weight decay and label smoothing are searched by halving and tpe unless given. Run again
-    with the same words, it does only what is missing; several processes may share DIR. Writes
+    A grid trains each learning rate once: shorter trainings are read off the longest one. halving
+    and tpe also search batch size, weight decay and label smoothing where these are not given. The
+    same command again resumes; several processes may share the output directory. Writes
     search.json, search.csv and search.html.
     """
     from secateurs.errors import InputError
@@ -183,7 +212,7 @@ def search(
         eta=eta,
         searched=searched,
     )
-    config = from_preset(
+    settings = from_preset(
         "quick",
         backbone=backbone,
         weights=weights,
@@ -198,18 +227,18 @@ def search(
         dropout=dropout,
         views=views,
         augment=augment,
-        rotation_deg=rotation,
+        rotation_deg=rotation_deg,
         min_scale=min_scale,
         resize=resize,
         precision=precision,
         device=device,
         seed=seed,
     )
-    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress)
-    with stop_on_interrupt() as stop:
+    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
+    with session.running(out) as stop:
         answer = run_search(
             data,
-            config,
+            settings,
             plan,
             out,
             cache=session.cache,

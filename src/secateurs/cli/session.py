@@ -1,27 +1,56 @@
-"""What every command needs beside its own words: progress, cache, how to answer."""
+"""What every command needs beside its own options: progress, cache, configuration, answers."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secateurs.cli.parsing.command import RUN
+from secateurs.cli.parsing.config_file import RunConfig
 from secateurs.native_stderr import leave_stderr_to_us
 from secateurs.progress import Progress, progress_of
+from secateurs.stopping import StopFlag, StopRequested, stop_on_interrupt
 
 if TYPE_CHECKING:
+    import typer
+
     from secateurs.study.setup.config import StudyConfig
 
 
 @dataclass(frozen=True)
 class Session:
-    """What a command needs beside its own words."""
+    """What a command needs beside its own options."""
 
     progress: Progress
     cache: Path
     as_json: bool
+    config: RunConfig | None = None
+
+    @contextmanager
+    def running(self, out: Path) -> Generator[StopFlag]:
+        """Long work that writes into `out`, and can be stopped and resumed.
+
+        The configuration is written once the work is done or stopped, never after bad input.
+        """
+        try:
+            with stop_on_interrupt() as stop:
+                yield stop
+        except StopRequested:
+            if out.is_dir():
+                self.save_config(out)
+            raise
+        self.save_config(out)
+
+    def save_config(self, out: Path) -> None:
+        """Write the options that the command ran with to `out`/config.toml."""
+        problem = None if self.config is None else self.config.save(out)
+        if problem is not None:
+            self.progress.note(problem)
 
     def answer(self, value: dict[str, Any], text: str) -> None:
         """Print the answer on stdout, for machines or for people."""
@@ -34,28 +63,43 @@ class Session:
 
 
 def session_of(
-    cache: Path | None, *, as_json: bool = False, quiet: bool = False, progress: str = "auto"
+    cache: Path | None,
+    *,
+    as_json: bool = False,
+    quiet: bool = False,
+    progress: str = "auto",
+    context: typer.Context | None = None,
 ) -> Session:
     """The session that a command's options ask for.
 
-    With `quiet` or progress "json" or "none" nothing but our own lines is printed on stderr.
+    With `quiet` or progress "json" or "none" only lines of Secateurs are printed on stderr.
     """
     from secateurs.files import cache_dir
 
     chosen = progress_of(progress, quiet=quiet)
     if quiet or progress in ("json", "none"):
         leave_stderr_to_us()
-    return Session(chosen, cache or cache_dir(), as_json)
+    config = None if context is None else context.meta.get(RUN)
+    return Session(chosen, cache or cache_dir(), as_json, config)
 
 
-def config_of(preset: str = "quick", **words: Any) -> StudyConfig:
-    """A preset's configuration with a command's options; lists are still words."""
+def config_of(preset: str = "quick", **options: Any) -> StudyConfig:
+    """A preset's configuration with a command's options; lists are still text."""
     from secateurs.study.setup.config import from_preset, parse_depths, parse_keep
 
-    if words.get("depths") is not None:
-        words["depths"] = parse_depths(words["depths"])
-    if words.get("keep") is not None:
-        words["keep"] = parse_keep(words["keep"])
-    if words.get("layers") is not None:
-        words["layers"] = tuple(part.strip() for part in words["layers"].split(","))
-    return from_preset(preset, **words)
+    if options.get("depths") is not None:
+        options["depths"] = parse_depths(options["depths"])
+    if options.get("keep") is not None:
+        options["keep"] = parse_keep(options["keep"])
+    if options.get("layers") is not None:
+        options["layers"] = layer_names(options["layers"])
+    return from_preset(preset, **options)
+
+
+def layer_names(layers: str) -> tuple[str, ...]:
+    """Names of layers from text with commas.
+
+    >>> layer_names("fc6, fc7")
+    ('fc6', 'fc7')
+    """
+    return tuple(part.strip() for part in layers.split(","))

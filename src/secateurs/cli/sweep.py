@@ -1,54 +1,50 @@
-"""The command `sweep`; registered in `cli`."""
+"""The command `sweep`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from secateurs.cli.options import (
+from secateurs.cli.options.data import Cache, Data, GroupBy, Seed, SplitRule, Strict
+from secateurs.cli.options.network import Backbone, Depths, Device, Precision, Resize, Weights
+from secateurs.cli.options.output import (
     AsJson,
-    Augment,
-    Backbone,
-    BatchSize,
-    Cache,
-    CacheBudget,
-    CacheIn,
-    Data,
-    Depths,
-    Device,
-    Dropout,
-    Epochs,
-    GroupBy,
-    LabelSmoothing,
-    LearningRate,
+    Config,
     LogTo,
-    MinScale,
-    Out,
-    Patience,
-    Precision,
-    Preset,
+    Overwrite,
     ProgressMode,
     Quiet,
-    Resize,
-    Rotation,
+    StudyOut,
+)
+from secateurs.cli.options.panels import DATA
+from secateurs.cli.options.training import (
+    Augment,
+    BatchSize,
+    CacheBudget,
+    CacheIn,
+    Dropout,
+    Epochs,
+    LabelSmoothing,
+    LearningRate,
+    MinScale,
+    Patience,
+    Preset,
+    RotationDeg,
     Runs,
     Schedule,
     ScratchRuns,
-    Seed,
-    SplitRule,
-    Strict,
     Views,
     WeightDecay,
-    Weights,
 )
 from secateurs.cli.session import config_of, session_of
-from secateurs.stopping import stop_on_interrupt
 
 
 def sweep(
+    context: typer.Context,
     data: Data,
-    out: Out,
+    out: StudyOut = Path("studies/DATA"),
     preset: Preset = "quick",
     depths: Depths = None,
     runs: Runs = None,
@@ -57,8 +53,9 @@ def sweep(
         bool,
         typer.Option(
             "--both-splits",
-            help="Sweep once more with images dealt at random, groups ignored, to see what that "
-            "would have promised; needs groups.",
+            help="Also sweep with images split at random, groups ignored, for comparison; needs "
+            "groups.",
+            rich_help_panel=DATA,
         ),
     ] = False,
     backbone: Backbone = "alexnet",
@@ -74,7 +71,7 @@ def sweep(
     patience: Patience = None,
     views: Views = None,
     augment: Augment = True,
-    rotation: Rotation = None,
+    rotation_deg: RotationDeg = None,
     min_scale: MinScale = None,
     schedule: Schedule = None,
     resize: Resize = "straight",
@@ -86,22 +83,24 @@ def sweep(
     cache_in: CacheIn = "memory",
     log: LogTo = None,
     cache: Cache = None,
+    config: Config = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     progress: ProgressMode = "auto",
 ) -> None:
-    """Try depths over several runs and say how many layers to freeze, with a table and a figure.
+    """Compare numbers of frozen layers over several runs, and recommend one.
 
-    Writes results.json and report.html; the network chosen on validation is kept under unpruned.
-    `secateurs study` in the same DIR with the same words goes on with pruning. Several processes
-    may run the same command at once and share the trials.
+    Writes results.json and report.html, and keeps the network selected on validation. `secateurs
+    study` with the same options and --out continues with pruning. Several processes may run the
+    same command at once and share the trials.
     """
     from secateurs.report.study.page import write_report
     from secateurs.study.study import headline, run_study
     from secateurs.study.tracking.log import open_log
     from secateurs.study.trials.trial import prefix_cache
 
-    config = config_of(
+    settings = config_of(
         preset,
         backbone=backbone,
         weights=weights,
@@ -119,7 +118,7 @@ def sweep(
         patience=patience,
         views=views,
         augment=augment,
-        rotation_deg=rotation,
+        rotation_deg=rotation_deg,
         min_scale=min_scale,
         schedule=schedule,
         resize=resize,
@@ -127,11 +126,11 @@ def sweep(
         device=device,
         seed=seed,
     )
-    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress)
-    with stop_on_interrupt() as stop:
+    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
+    with session.running(out) as stop:
         results = run_study(
             data,
-            config,
+            settings,
             out,
             cache=session.cache,
             prune=False,

@@ -144,9 +144,9 @@ def test_the_norm_says_how_many_are_looked_at(explorer: Explorer):
     assert cut(explorer, SliderRequest(norm_std=1.0))["num_candidates"] == expected
     words = shlex.split(cut(explorer, SliderRequest(low_deg=7.5, norm_std=1.0))["command"])
     assert words[:2] == ["secateurs", "prune"]
-    assert words[words.index("--low") + 1] == "7.5"
-    assert words[words.index("--high") + 1] == "172.5"
-    assert words[words.index("--std") + 1] == "1"
+    assert words[words.index("--low-deg") + 1] == "7.5"
+    assert words[words.index("--high-deg") + 1] == "172.5"
+    assert words[words.index("--norm-std") + 1] == "1"
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,7 @@ def test_the_command_as_typed(
     )
     common = [str(model), str(flags), "--layer", LAYER, "--cache", str(cache), "--quiet"]
     out = str(tmp_path / "out")
-    words = [*common, "--out", out, "--angles", "4,9", "--stds", "1.5"]
+    words = [*common, "--out", out, "--angles-deg", "4,9", "--norm-stds", "1.5"]
     code, text, err = call(*words)
     assert (code, err) == (0, "")
     assert "accuracy and units removed" in text
@@ -254,7 +254,7 @@ def test_the_command_as_typed(
     code, _, err = call(*words, "--device", "cpu", "--compensation", "add")
     assert (code, err.count("\n")) == (2, 1)
     assert "least_squares there, add now" in err
-    code, _, err = call(*common, "--out", out, "--angles", "4,nine")
+    code, _, err = call(*common, "--out", out, "--angles-deg", "4,nine")
     assert (code, err) == (2, "error: angles: expected numbers with commas, got '4,nine'\n")
     code, _, err = call(*common, "--out", out, "--rule", "published", "--compensation", "add")
     assert code == 2

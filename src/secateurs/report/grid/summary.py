@@ -150,8 +150,8 @@ def command(grid: Record) -> str | None:
         return None
     angle = best["low_deg"]
     return (
-        f"secateurs prune MODEL DATA --layers {settings['layer']} --low {angle:g} "
-        f"--high {180 - angle:g} --std {best['norm_std']:g} "
+        f"secateurs prune MODEL DATA --layers {settings['layer']} --low-deg {angle:g} "
+        f"--high-deg {180 - angle:g} --norm-std {best['norm_std']:g} "
         f"--compensation {settings['compensation']} --max-loss -1 --out DIR"
     )
 

@@ -347,9 +347,9 @@ def command(explorer: Explorer, settings: SliderRequest) -> str:
     words = ["secateurs", "prune", str(place.model), place.data, "--layers", explorer.layer]
     words += ["--rule", settings.rule]
     if settings.low_deg is not None:
-        words += ["--low", f"{settings.low_deg:g}", "--high", f"{180 - settings.low_deg:g}"]
+        words += ["--low-deg", f"{settings.low_deg:g}", "--high-deg", f"{180 - settings.low_deg:g}"]
     if settings.norm_std is not None:
-        words += ["--std", f"{settings.norm_std:g}"]
+        words += ["--norm-std", f"{settings.norm_std:g}"]
     words += ["--max-loss", "-1"] if settings.keep is None else ["--keep", str(settings.keep)]
     words += ["--compensation", settings.compensation]
     for name in ("split", "group_by", "seed"):

@@ -1,0 +1,58 @@
+"""The command `export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secateurs.cli.options.data import Model
+from secateurs.cli.options.output import AsJson, Config
+from secateurs.cli.options.panels import OUTPUT
+from secateurs.cli.session import session_of
+from secateurs.paths import existing_path, output_file
+
+
+def _file(param: typer.CallbackParam, out: Path | None) -> Path | None:
+    return out if out == param.default else output_file(out)
+
+
+def export(
+    context: typer.Context,
+    model: Model,
+    images: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IMAGES",
+            help="Image or folder of images; the export is compared with the model on it.",
+            callback=existing_path,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="The file to write, .onnx or .pt2, for example --out photos.onnx.",
+            callback=_file,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = Path("models/MODEL.onnx"),
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Export a saved model to ONNX or to a PyTorch program, checked on real images.
+
+    Images that cannot be read are not used for the check.
+    """
+    from secateurs.study.saved.exporting import export_saved
+
+    answer = export_saved(model, images, out)
+    lines = [
+        f"{out}: {answer['num_bytes'] / 2**20:.1f} MiB, largest difference from PyTorch "
+        f"{answer['max_abs_difference']:.1e} on {answer['num_images']} images",
+        *(f"not used for the check: {text}" for text in answer["skipped"]),
+    ]
+    session = session_of(None, as_json=as_json, quiet=True, context=context)
+    session.answer(answer, "\n".join(lines))

@@ -1,0 +1,93 @@
+"""Arguments and options that say which images are used and how they are split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secateurs.cli.options.panels import DATA, suggest, within
+from secateurs.limits import LIMITS
+from secateurs.paths import data_path, group_by_path, model_path
+
+SPLITS = suggest("auto", "random", "ungrouped", "paper", "folders")
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="Folder with one folder per class, or the word faces (embedded images).",
+        callback=data_path,
+    ),
+]
+Model = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        help="Folder with model.json, or the directory of a study.",
+        callback=model_path,
+    ),
+]
+SplitRule = Annotated[
+    str,
+    typer.Option(
+        "--split",
+        metavar="RULE",
+        help="random (60/20/20, each group on one side), ungrouped (random, groups are only "
+        "counted), paper, folders (train, val and test folders), or auto: folders where they "
+        "exist, else random.",
+        rich_help_panel=DATA,
+        autocompletion=SPLITS,
+    ),
+]
+OwnSplit = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        metavar="RULE",
+        help="auto, random, ungrouped, paper or folders. [default: the split of the model]",
+        rich_help_panel=DATA,
+        autocompletion=SPLITS,
+    ),
+]
+GroupBy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REGEX|CSV",
+        help="Keep groups on one side of the split: a regular expression on the file name, whose "
+        "first group names the group, or a CSV file with the columns name and group.",
+        callback=group_by_path,
+        rich_help_panel=DATA,
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="Seed of the split, the augmentation, the weights and the order.",
+        callback=within(LIMITS["seed"]),
+        rich_help_panel=DATA,
+    ),
+]
+OwnSeed = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Seed of the split. [default: that of the model]",
+        callback=within(LIMITS["seed"]),
+        rich_help_panel=DATA,
+    ),
+]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Treat findings of the audit as errors.", rich_help_panel=DATA),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Cache folder. [default: $SECATEURS_CACHE or ~/.cache/secateurs]",
+        rich_help_panel=DATA,
+    ),
+]

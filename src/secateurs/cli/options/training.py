@@ -1,0 +1,156 @@
+"""Options of fine-tuning."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from secateurs.cli.options.panels import TRAINING, suggest, within
+from secateurs.limits import LIMITS, Range
+
+# 0 on the command line is a new view in every epoch, see `from_preset`.
+_VIEWS = Range(0, LIMITS["views"].high, whole=True)
+
+Preset = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="quick (minutes) or full (hours).",
+        rich_help_panel=TRAINING,
+        autocompletion=suggest("quick", "full"),
+    ),
+]
+Runs = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Runs per depth. [default: 2; 5 in full]",
+        callback=within(LIMITS["runs"]),
+        rich_help_panel=TRAINING,
+    ),
+]
+ScratchRuns = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Runs from random weights, for comparison. [default: 1; 5 in full]",
+        callback=within(LIMITS["scratch_runs"]),
+        rich_help_panel=TRAINING,
+    ),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Epochs. [default: 20; 30 in full]",
+        callback=within(LIMITS["epochs"]),
+        rich_help_panel=TRAINING,
+    ),
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        help="Learning rate of Adam. [default: 1e-4]",
+        callback=within(LIMITS["lr"]),
+        rich_help_panel=TRAINING,
+    ),
+]
+BatchSize = Annotated[
+    str | None,
+    typer.Option(metavar="N|full", help="Images per step. [default: 64]", rich_help_panel=TRAINING),
+]
+WeightDecay = Annotated[
+    float,
+    typer.Option(
+        metavar="X",
+        help="L2 weight decay.",
+        callback=within(LIMITS["weight_decay"]),
+        rich_help_panel=TRAINING,
+    ),
+]
+LabelSmoothing = Annotated[
+    float,
+    typer.Option(
+        metavar="X",
+        help="Label smoothing, 0..1.",
+        callback=within(LIMITS["label_smoothing"]),
+        rich_help_panel=TRAINING,
+    ),
+]
+Dropout = Annotated[
+    str,
+    typer.Option(
+        metavar="WHEN",
+        help="on, off or first-epoch.",
+        rich_help_panel=TRAINING,
+        autocompletion=suggest("on", "off", "first-epoch"),
+    ),
+]
+Patience = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Stop after N epochs without improvement on validation. [default: never]",
+        callback=within(LIMITS["patience"]),
+        rich_help_panel=TRAINING,
+    ),
+]
+Views = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Augmented views of each image, shared by all epochs; 0 draws a new one in every "
+        "epoch. [default: 2; 0 in full]",
+        callback=within(_VIEWS),
+        rich_help_panel=TRAINING,
+    ),
+]
+Augment = Annotated[bool, typer.Option(help="Train on augmented views.", rich_help_panel=TRAINING)]
+RotationDeg = Annotated[
+    float | None,
+    typer.Option(
+        metavar="DEG",
+        help="Largest rotation of a view, in degrees. [default: 0; 10 in full]",
+        callback=within(LIMITS["rotation_deg"]),
+        rich_help_panel=TRAINING,
+    ),
+]
+MinScale = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        help="Smallest fraction of an image in a view, 0..1. [default: 1; 0.5 in full]",
+        callback=within(LIMITS["min_scale"]),
+        rich_help_panel=TRAINING,
+    ),
+]
+Schedule = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Learning rate: constant or cosine. [default: cosine]",
+        rich_help_panel=TRAINING,
+        autocompletion=suggest("constant", "cosine"),
+    ),
+]
+CacheBudget = Annotated[
+    float,
+    typer.Option(
+        metavar="GIB",
+        help="Memory or disk for outputs of frozen layers; beyond it they are computed again.",
+        callback=within(LIMITS["cache_budget"]),
+        rich_help_panel=TRAINING,
+    ),
+]
+CacheIn = Annotated[
+    str,
+    typer.Option(
+        metavar="WHERE",
+        help="Where these outputs are kept: memory, disk (files in the output directory that "
+        "several processes share, removed at the end) or keep (files that stay).",
+        rich_help_panel=TRAINING,
+        autocompletion=suggest("memory", "disk", "keep"),
+    ),
+]

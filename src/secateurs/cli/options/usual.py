@@ -1,0 +1,25 @@
+"""Which options each command shows first, under Basics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+USUAL: Mapping[str, tuple[str, ...]] = {
+    "study": (
+        *("out", "preset", "backbone", "group_by", "depths", "epochs", "max_loss", "config"),
+    ),
+    "sweep": ("out", "preset", "backbone", "group_by", "depths", "runs", "epochs", "config"),
+    "search": ("out", "method", "backbone", "group_by", "depth", "lr", "epochs", "config"),
+    "train": ("out", "backbone", "group_by", "depth", "epochs", "lr", "config"),
+    "prune": ("out", "macs", "params", "max_loss", "layers", "keep", "recovery_epochs", "config"),
+    "grid": ("out", "layer", "angles_deg", "norm_stds", "rule", "config"),
+    "evaluate": ("side", "split", "group_by", "config"),
+    "explore": ("layer", "port", "open_browser", "config"),
+    "export": ("out", "config"),
+    "predict": ("top", "kind", "out", "config"),
+    "paper": ("out", "depths", "runs", "epochs", "search", "config"),
+    "audit": ("split", "group_by", "strict", "config"),
+    "faces": ("out", "seed", "config"),
+    "report": ("out", "config"),
+    "results": ("table", "kind", "out", "config"),
+}

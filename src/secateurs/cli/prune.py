@@ -1,0 +1,142 @@
+"""The command `prune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from secateurs.cli.options.data import Cache, Data, GroupBy, Model, OwnSeed, OwnSplit
+from secateurs.cli.options.output import AsJson, Config, ModelOut, Overwrite, ProgressMode, Quiet
+from secateurs.cli.options.pruning import (
+    Compensation,
+    HighDeg,
+    Keep,
+    KeepFraction,
+    Latency,
+    LatencyBatch,
+    Layers,
+    LowDeg,
+    Macs,
+    MaxLoss,
+    NormStd,
+    Params,
+    RecoveryDistil,
+    RecoveryEpochs,
+    RecoveryLr,
+    RoundTo,
+    Rule,
+    Starts,
+)
+from secateurs.cli.session import layer_names, session_of
+from secateurs.errors import InputError
+
+
+def prune(
+    context: typer.Context,
+    model: Model,
+    data: Data,
+    out: ModelOut = Path("models/MODEL-pruned"),
+    layers: Layers = None,
+    low_deg: LowDeg = None,
+    high_deg: HighDeg = None,
+    norm_std: NormStd = None,
+    max_loss: MaxLoss = 2.0,
+    rule: Rule = None,
+    keep: Keep = None,
+    keep_fraction: KeepFraction = None,
+    compensation: Compensation = "merge",
+    params: Params = None,
+    macs: Macs = None,
+    latency: Latency = None,
+    latency_batch: LatencyBatch = 64,
+    round_to: RoundTo = 8,
+    starts: Starts = 5,
+    recovery_epochs: RecoveryEpochs = 0,
+    recovery_lr: RecoveryLr = None,
+    recovery_distil: RecoveryDistil = 0.5,
+    split: OwnSplit = None,
+    group_by: GroupBy = None,
+    seed: OwnSeed = None,
+    cache: Cache = None,
+    config: Config = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    progress: ProgressMode = "auto",
+) -> None:
+    """Prune a saved model: merge units with similar activations on the training images of DATA.
+
+    With --params, --macs or --latency, or with --layers all, the whole network is pruned: units of
+    every layer are removed where they cost the least loss for what they save.
+    """
+    from secateurs.report.network.page import write_shrink_page
+    from secateurs.study.pruning.network import Budget
+    from secateurs.study.pruning.recovery import RecoveryOptions
+    from secateurs.study.pruning.saved_layers import prune_saved, prune_words
+    from secateurs.study.pruning.saved_network import shrink_saved, shrink_words
+    from secateurs.study.setup.config import parse_keep, rule_of
+
+    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
+    split_options = {"split": split, "group_by": group_by, "seed": seed}
+    has_budget = any(limit is not None for limit in (params, macs, latency))
+    if has_budget or layers == "all":
+        chosen = (low_deg, high_deg, norm_std, rule, keep, keep_fraction)
+        if any(value is not None for value in chosen):
+            raise InputError(
+                "--low-deg, --high-deg, --norm-std, --rule, --keep and --keep-fraction are for "
+                "named layers; for a whole network give --params, --macs, --latency or --max-loss"
+            )
+        budget = Budget(
+            params=params,
+            macs=macs,
+            latency=latency,
+            max_loss=None if has_budget or max_loss < 0 else max_loss,
+            latency_batch=latency_batch,
+            round_to=round_to,
+            starts=starts,
+            recovery=RecoveryOptions(
+                epochs=recovery_epochs, lr=recovery_lr, distil=recovery_distil
+            ),
+        )
+        with session.running(out) as stop:
+            answer = shrink_saved(
+                model,
+                data,
+                out,
+                budget,
+                changes=split_options,
+                cache=session.cache,
+                stop=stop,
+                progress=session.progress,
+            )
+        page = write_shrink_page(answer, out)
+        session.answer(answer, f"{shrink_words(answer)}\nmodel: {out}\npage: {page}")
+        return
+    answer = prune_saved(
+        model,
+        data,
+        out,
+        changes={
+            "layers": None if layers is None else layer_names(layers),
+            "low_deg": 15.0 if low_deg is None else low_deg,
+            "high_deg": 165.0 if high_deg is None else high_deg,
+            "norm_std": norm_std,
+            "max_loss": max_loss,
+            "rule": rule_of(
+                rule,
+                search=max_loss >= 0 or keep is not None or keep_fraction is not None,
+                low_deg=low_deg,
+                high_deg=high_deg,
+                norm_std=norm_std,
+            ),
+            "keep": None if keep is None else parse_keep(keep),
+            "keep_fraction": keep_fraction,
+            "compensation": compensation,
+            **split_options,
+        },
+        cache=session.cache,
+        progress=session.progress,
+    )
+    session.save_config(out)
+    session.answer(answer, f"{prune_words(answer)}\nmodel: {out}")
