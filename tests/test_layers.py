@@ -29,6 +29,7 @@ ROOMS = {
         *("", "search", "paper"),
     ],
     "report": ["common", "study", "grid", "search", "network", "paper"],
+    "cli": ["options", "parsing", ""],
 }
 MOST_FILES = 20
 

@@ -71,10 +71,10 @@ def test_outside_the_main_thread_nothing_is_caught():
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_command_ends_with_the_code_of_its_signal(name: str, code: int, tmp_path: Path):
     program = (
-        "import os, signal, sys, secateurs.cli.app as cli\n"
-        f"cli.session_of = lambda *_, **__: signal.raise_signal(signal.{name})\n"
+        "import os, signal, sys, secateurs.cli, secateurs.cli.audit as command\n"
+        f"command.session_of = lambda *_, **__: signal.raise_signal(signal.{name})\n"
         f"sys.argv = ['secateurs', 'audit', {str(tmp_path)!r}]\n"
-        "cli.main()"
+        "secateurs.cli.main()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (code, "interrupted\n")

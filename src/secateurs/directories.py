@@ -1,8 +1,9 @@
-"""Directories that a command writes into: whose they are, and what killed runs left in them."""
+"""Directories that a command writes into: whose they are, what killed runs left, replacing."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import contextlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from secateurs.errors import InputError
@@ -10,6 +11,35 @@ from secateurs.leftovers import is_temporary, sweep
 
 # What systems put into empty folders: `lost+found` is in every new disk that is mounted.
 EXTRAS = frozenset({".DS_Store", "desktop.ini", "Thumbs.db", ".secateurs.lock", "lost+found"})
+CONFIG = "config.toml"  # the options of the command; a user may put it there before the first run
+
+_MODEL = ("model.json", "model.safetensors", "model.onnx", "model.pt2", "README.md")
+_TRIALS = ("trials/*.json", "trials/*.safetensors", "trials/*.lock", "frozen/*.bin")
+_LEDGER = ("ledger.csv", "ledger.parquet")
+_STUDY = (
+    *("results.json", "report.html", "thumbnails/*.jpg", "thumbnails/*.webp", "stages/*.json"),
+    *(f"{folder}/{name}" for folder in ("model", "unpruned") for name in _MODEL),
+    *(*_LEDGER, *_TRIALS),
+)
+_SEARCH = ("search.json", "search.csv", "search.html", *_TRIALS)
+# What each command writes, the file that marks its directory last: until that is removed, a
+# deletion that was stopped in the middle can be repeated.
+OUTPUTS: Mapping[str, tuple[str, ...]] = {
+    "study": (*_STUDY, "study.json"),
+    "search": (*_SEARCH, "plan.json"),
+    "paper": (
+        *("paper.json", "paper.html", "stages/*.json", *_TRIALS),
+        *(f"apart/{name}" for name in (*_STUDY, "study.json")),
+        *(f"search/{name}" for name in (*_SEARCH, "plan.json")),
+        "paper.plan.json",
+    ),
+    "grid": ("grid.csv", "grid.html", "grid.json"),
+    "train": (*_MODEL, *_TRIALS, "training.json"),
+    "prune": (
+        *(*_MODEL, *_LEDGER, "units.csv", "pruning.html", "recovery.state.safetensors"),
+        "pruning.json",
+    ),
+}
 
 
 def open_output(out: Path, *, marker: str, kind: str, early: Collection[str] = ()) -> None:
@@ -27,7 +57,7 @@ def open_output(out: Path, *, marker: str, kind: str, early: Collection[str] = (
             return
         if not out.is_dir():
             raise InputError(f"{out}: expected a directory, got a file")
-        known = {marker, *early, *EXTRAS}
+        known = {marker, *early, *EXTRAS, CONFIG}
         names = {path.name for path in out.iterdir() if not is_temporary(path.name)}
     except OSError as error:
         raise InputError(f"{out}: cannot be used ({error.strerror}); choose another") from None
@@ -43,3 +73,44 @@ def sweep_output(out: Path) -> None:
     """
     for folder in (out, out / "trials"):
         sweep(folder, deep=False, unnamed=False)
+
+
+def clear_output(out: Path, kind: str) -> None:
+    """Delete what an earlier run of a command has written to `out`; all other files stay.
+
+    `kind` is a key of `OUTPUTS`. Nothing is deleted in a directory without the file that marks it
+    as such an output, and nothing through a link to another folder. Raises InputError, with
+    nothing deleted, when a folder in `out` is such a link, or another process is at work there.
+    """
+    *patterns, marker = OUTPUTS[kind]
+    if not (out / marker).is_file():
+        return
+    for folder in _folders(patterns):
+        if (out / folder).is_symlink():
+            raise InputError(f"{out / folder}: a link; --overwrite deletes nothing through links")
+    for lock in out.glob("trials/*.lock"):
+        if _is_held(lock):
+            raise InputError(f"{out}: another process is at work here; wait for it, or stop it")
+    for pattern in (*patterns, marker):
+        for path in out.glob(pattern):
+            if path.is_symlink() or path.is_file():
+                path.unlink(missing_ok=True)
+    for folder in reversed(_folders(patterns)):
+        with contextlib.suppress(OSError):  # it holds other files, or was never there
+            (out / folder).rmdir()
+
+
+def _folders(patterns: Collection[str]) -> list[str]:
+    """The folders of these files, each after those that it is in."""
+    found = {parent.as_posix() for pattern in patterns for parent in Path(pattern).parents} - {"."}
+    return sorted(found)
+
+
+def _is_held(lock: Path) -> bool:
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True

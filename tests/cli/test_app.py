@@ -21,7 +21,16 @@ COMMANDS = (
 )
 STUDY_WORDS = (
     *("--out", "--weights", "--split", "--group-by", "--depths", "--runs", "--epochs", "--lr"),
-    *("--batch-size", "--preset", "--device", "--seed", "--json", "--low-deg", "--high-deg", "--norm-std"),
+    *(
+        "--batch-size",
+        "--preset",
+        "--device",
+        "--seed",
+        "--json",
+        "--low-deg",
+        "--high-deg",
+        "--norm-std",
+    ),
 )
 QUICK = ["--epochs", "2", "--views", "1", "--batch-size", "8", "--precision", "float32"]
 
@@ -177,7 +186,7 @@ def test_one_step_at_a_time(flags: Path, tmp_path: Path, cache: str, capsys, mon
     ("words", "text"),
     [
         (["study", "nowhere", "--out", "x"], "nowhere"),
-        (["study", "faces"], "Missing option '--out'"),
+        (["study"], "Missing argument 'DATA'"),
         (["study", "faces", "--out", "x", "--depths", "7-5"], "run backwards; write 5-7"),
         (["study", "faces", "--out", "x", "--runs", "many"], "unable to parse"),
         (["study", "faces", "--out", "x", "--preset", "slow"], "unknown preset 'slow'"),

@@ -42,10 +42,7 @@ def test_the_page_of_commands_has_every_command_and_option():
                 (*param.opts, *param.secondary_opts) if param.param_type_name == "option" else ()
             ):
                 assert word in parts[name], f"{name} {word}"
-    assert (
-        "| <code>--epochs</code> <code>&lt;int></code> | Epochs. | 20; 30 in full |"
-        in parts["study"]
-    )
+    assert "| <code>--epochs</code> <code>N</code> | Epochs. | 20; 30 in full |" in parts["study"]
     assert "secateurs study DATA [OPTIONS]" in parts["study"]
     # A bar within a cell would end it.
     rows = [line for line in filled.splitlines() if line.startswith("| <code>")]

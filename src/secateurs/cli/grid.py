@@ -105,6 +105,7 @@ def grid(
         out,
         changes={"split": split, "group_by": group_by, "seed": seed, "device": device},
         cache=session.cache,
+        overwrite=overwrite,
         progress=session.progress,
     )
     session.save_config(out)

@@ -122,6 +122,7 @@ def paper(
             plan,
             out,
             cache=session.cache,
+            overwrite=overwrite,
             prefix_cache=prefix_cache(out, cache_budget, cache_in),
             stop=stop,
             progress=session.progress,

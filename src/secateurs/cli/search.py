@@ -243,6 +243,7 @@ def search(
             out,
             cache=session.cache,
             strict=strict,
+            overwrite=overwrite,
             prefix_cache=prefix_cache(out, cache_budget, cache_in),
             stop=stop,
             progress=session.progress,

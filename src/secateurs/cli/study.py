@@ -159,6 +159,7 @@ def study(
             out,
             cache=session.cache,
             strict=strict,
+            overwrite=overwrite,
             prefix_cache=prefix_cache(out, cache_budget, cache_in),
             stop=stop,
             progress=session.progress,

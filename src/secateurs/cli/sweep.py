@@ -136,6 +136,7 @@ def sweep(
             prune=False,
             both_splits=both_splits,
             strict=strict,
+            overwrite=overwrite,
             prefix_cache=prefix_cache(out, cache_budget, cache_in),
             stop=stop,
             progress=session.progress,

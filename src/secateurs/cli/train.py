@@ -115,6 +115,7 @@ def train(
             out,
             cache=session.cache,
             strict=strict,
+            overwrite=overwrite,
             prefix_cache=prefix_cache(out, cache_budget, cache_in),
             stop=stop,
             progress=session.progress,

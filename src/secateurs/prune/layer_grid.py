@@ -82,12 +82,12 @@ class GridOptions:
 
     def check(self) -> None:
         """Raise InputError on an empty or repeating list, a value out of range, unknown words."""
-        for name, values in (("angles", self.angles_deg), ("stds", self.norm_stds)):
+        for name, values in (("angles_deg", self.angles_deg), ("norm_stds", self.norm_stds)):
             if not values:
                 raise InputError(f"{name}: expected at least one number, got none")
             if len(values) > MAX_ANGLES:
                 raise InputError(f"{name}: expected at most {MAX_ANGLES}, got {len(values)}")
-        check_numbers("stds", self.norm_stds, LIMITS["norm_stds"])
+        check_numbers("norm_stds", self.norm_stds, LIMITS["norm_stds"])
         for word, value, known in (
             ("rule", self.rule, get_args(GridRule)),
             ("compensation", self.compensation, get_args(GridCompensation)),
@@ -98,10 +98,10 @@ class GridOptions:
         for angle in self.angles_deg:
             if angle not in LIMITS["angles_deg"] or (angle == 0 and self.rule == "published"):
                 raise InputError(
-                    f"angles: expected degrees, {least} and below 90 (opposite units are those "
+                    f"angles_deg: expected degrees, {least} and below 90 (opposite units are those "
                     f"above 180 less the angle), got {shown(angle)}"
                 )
-        for name, values in (("angles", self.angles_deg), ("stds", self.norm_stds)):
+        for name, values in (("angles_deg", self.angles_deg), ("norm_stds", self.norm_stds)):
             twice = sorted({value for value in values if values.count(value) > 1})
             if twice:
                 raise InputError(f"{name}: {twice[0]:g} is given twice")

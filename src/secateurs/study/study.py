@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from secateurs.directories import open_output
+from secateurs.directories import clear_output, open_output
 from secateurs.errors import InputError
 from secateurs.files import write_json
 from secateurs.fit.cache import PrefixCache
@@ -57,6 +57,7 @@ def run_study(
     prune: bool = True,
     both_splits: bool = False,
     strict: bool = False,
+    overwrite: bool = False,
     prefix_cache: PrefixCache | None = None,
     stop: StopFlag | None = None,
     progress: Progress = SILENT,
@@ -65,15 +66,17 @@ def run_study(
     """Run a study of `data` in the directory `out` and return what it writes to `results.json`.
 
     What is already done is not done again. Without `prune` it ends with the choice: a sweep, which
-    a study in the same directory goes on from. With `both_splits` the sweep is run once more with
-    images dealt at random, groups ignored, for comparison. `log` is told each trial as it ends, and
-    the answer; what it has been told already it knows. Raises InputError for bad input and when
-    `out` holds a study of another configuration or other images, StopRequested when asked to stop.
+    a study in the same directory continues. With `both_splits` the sweep is run once more with
+    images split at random, groups ignored, for comparison. `log` receives each trial as it ends,
+    and the answer, each only once. With `overwrite` an earlier study in `out` is deleted as soon as
+    the new one has passed all checks. Raises InputError for bad input and when `out` holds a study
+    of another configuration or other images, StopRequested when asked to stop.
     """
     stop = stop or StopFlag()
     config = settle_split(data, config)
     open_output(out, marker="study.json", kind="a study")
-    _check_configuration(out, config)
+    if not overwrite:
+        _check_configuration(out, config)
     context = open_context(data, config, cache=cache, strict=strict, progress=progress)
     if both_splits and (config.split != "random" or context.dataset.groups is None):
         raise InputError("both splits: groups must be known; give --group-by, with --split random")
@@ -82,6 +85,8 @@ def run_study(
     not_pruned = "" if context.config.layers or not prune else no_layer_words(config.backbone)
     if not_pruned:
         progress.note(f"the study ends without pruning: {not_pruned}")
+    if overwrite:
+        clear_output(out, "study")
     _claim(out, config, context, data)
     stages, store = Stages(out), Store(out)
     store.tidy()

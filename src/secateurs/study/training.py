@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from secateurs.directories import sweep_output
+from secateurs.directories import clear_output, sweep_output
 from secateurs.files import write_json
 from secateurs.fit.cache import PrefixCache
 from secateurs.progress import SILENT, Progress
@@ -35,6 +35,7 @@ def train_model(
     *,
     cache: Path,
     strict: bool = False,
+    overwrite: bool = False,
     prefix_cache: PrefixCache | None = None,
     stop: StopFlag | None = None,
     progress: Progress = SILENT,
@@ -49,6 +50,8 @@ def train_model(
     sweep_output(out)
     context = open_context(data, config, cache=cache, strict=strict, progress=progress)
     (trial,) = plan_trials(context)
+    if overwrite:
+        clear_output(out, "train")
     store, key = Store(out), trial_key(context, trial)
     store.tidy()
     record = store.read(key)

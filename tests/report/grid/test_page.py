@@ -47,7 +47,9 @@ def test_the_page_answers_and_holds_every_number(grid, tmp_path: Path) -> None:
     assert "400 of 4,096 units of fc7 can go without losing validation accuracy." in text
     assert "92 of 135 right; 95% interval 60–75" in text
     assert "20 of them never fire" in text
-    assert "secateurs prune MODEL DATA --layers fc7 --low-deg 10 --high-deg 170 --norm-std 1 " in text
+    assert (
+        "secateurs prune MODEL DATA --layers fc7 --low-deg 10 --high-deg 170 --norm-std 1 " in text
+    )
     assert "small differences between cells are noise" in text
     for one in grid["cells"]:
         assert f"{one['num_parameters']:,}" in text

@@ -255,7 +255,7 @@ def test_the_command_as_typed(
     assert (code, err.count("\n")) == (2, 1)
     assert "least_squares there, add now" in err
     code, _, err = call(*common, "--out", out, "--angles-deg", "4,nine")
-    assert (code, err) == (2, "error: angles: expected numbers with commas, got '4,nine'\n")
+    assert (code, err) == (2, "error: angles-deg: expected numbers with commas, got '4,nine'\n")
     code, _, err = call(*common, "--out", out, "--rule", "published", "--compensation", "add")
     assert code == 2
     assert "the published rule changes incoming weights" in err

@@ -154,7 +154,7 @@ def _named(error: ValueError, ctx: Any, from_file: Iterable[str], file: Any) -> 
     if culprit is None or not isinstance(error, InputError):
         return error
     key = culprit.replace("_", "-")
-    return InputError(f"{file}: {error}" if key in str(error) else f"{file}: {key}: {error}")
+    return InputError(f"{file}: {error}" if f"--{key}" in str(error) else f"{file}: {key}: {error}")
 
 
 class Group(TyperGroup):

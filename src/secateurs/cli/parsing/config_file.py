@@ -89,7 +89,7 @@ def read_config(
         parameter = parameters.get(key)
         if parameter is None or key in ("config", "help"):
             raise InputError(
-                f"{file}: unknown key {given!r}; `secateurs {command} --help` lists all"
+                f"{file}: unknown key {given!r}; `secateurs {command} --help` lists the options"
             )
         if parameter.name in found:
             raise InputError(f"{file}: {given!r} is given twice")

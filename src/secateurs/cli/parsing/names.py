@@ -35,7 +35,7 @@ def current_names(
         if word == "--" and not is_value:
             return found + words[at:], notices
         name, equals, value = word.partition("=")
-        new = RENAMED.get(name)
+        new = RENAMED.get(name, "")
         if not is_value and new in known and name not in known:
             notices.append(f"{name} is now {new}")
             name = new

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 import secateurs
-from secateurs.directories import open_output
+from secateurs.directories import clear_output, open_output
 from secateurs.errors import InputError
 from secateurs.files import write_json
 from secateurs.fit.cache import PrefixCache
@@ -51,6 +51,7 @@ def run_paper(
     out: Path,
     *,
     cache: Path,
+    overwrite: bool = False,
     prefix_cache: PrefixCache | None = None,
     stop: StopFlag | None = None,
     progress: Progress = SILENT,
@@ -62,7 +63,7 @@ def run_paper(
     already done is not done again. Raises InputError for bad input and when `out` holds something
     else or another process is at it, StopRequested when asked to stop.
     """
-    _check_directory(out, plan)
+    _check_directory(out, plan, overwrite=overwrite)
     context = open_context(data, plan.config(), cache=cache, progress=progress)
     listing = context.dataset.audit.listing
     films = find_films(listing.names, listing.labels, listing.classes, asked=plan.group_by)
@@ -70,6 +71,8 @@ def run_paper(
     if films.group_by is None:
         progress.note(f"films cannot be kept apart: {films.why_not}")
     progress.note(_split_words(context))
+    if overwrite:
+        clear_output(out, "paper")
     _claim(out, plan, context)
     with Store(out).claim("paper") as mine:
         if not mine:
@@ -269,10 +272,10 @@ class _Run:
         return found(model, replace(context, config=config, dataset=dataset), stages, whence)
 
 
-def _check_directory(out: Path, plan: PaperPlan) -> None:
+def _check_directory(out: Path, plan: PaperPlan, *, overwrite: bool) -> None:
     """Refuse a folder with anything else, or with another plan, before anything long begins."""
     open_output(out, marker=PLAN, kind="a run of the paper")
-    if not (out / PLAN).exists():
+    if overwrite or not (out / PLAN).exists():
         return
     found = read_record(out / PLAN, PAPER_PLAN, schema=SCHEMA, what="a run")
     asked = plan.to_json()

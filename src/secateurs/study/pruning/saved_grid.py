@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import secateurs
-from secateurs.directories import open_output
+from secateurs.directories import clear_output, open_output
 from secateurs.errors import InputError
 from secateurs.files import read_json, write_text
 from secateurs.fit.inputs import prefix_outputs
@@ -87,6 +87,7 @@ def grid_saved(
     *,
     changes: Record,
     cache: Path,
+    overwrite: bool = False,
     progress: Progress = SILENT,
 ) -> Record:
     """Cut one layer of a saved network at every angle and norm threshold of `plan`.
@@ -108,7 +109,7 @@ def grid_saved(
     layer = find_layer(loaded.model, config.backbone, name)
     find_consumer(loaded.model, layer.path)
     settings = plan.to_json() | {"layer": layer.alias} | _split_words(config)
-    stored = _read(out)
+    stored = None if overwrite else _read(out)
     if stored is not None:
         _check_settings(out, stored, settings)
     dataset = saved_dataset(
@@ -120,6 +121,8 @@ def grid_saved(
         if not (out / FILES["csv"]).exists():
             write_text(out / FILES["csv"], csv_text(stored["cells"]))
         return stored
+    if overwrite:
+        clear_output(out, "grid")
     opened = time.perf_counter()
     view = _look(loaded, config, layer, dataset, plan.on, progress)
     seen = time.perf_counter()

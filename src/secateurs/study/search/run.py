@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from secateurs.directories import open_output
+from secateurs.directories import clear_output, open_output
 from secateurs.errors import InputError
 from secateurs.extras import installed, require
 from secateurs.files import write_json, write_text
@@ -53,6 +53,7 @@ def run_search(
     *,
     cache: Path,
     strict: bool = False,
+    overwrite: bool = False,
     prefix_cache: PrefixCache | None = None,
     stop: StopFlag | None = None,
     progress: Progress = SILENT,
@@ -69,8 +70,10 @@ def run_search(
     if isinstance(plan, Tpe):
         require("search", "method tpe")
     settings = _settings(config, plan)
-    _check_directory(out, settings)
+    _check_directory(out, settings, overwrite=overwrite)
     context = open_context(data, config, cache=cache, strict=strict, progress=progress)
+    if overwrite:
+        clear_output(out, "search")
     identity = _claim(out, settings, context)
     Store(out).tidy()
     space = _space(plan, context)
@@ -157,13 +160,13 @@ def _searched(plan: SearchPlan, space: tuple[Dimension, ...], trainer: Trainer) 
     return run_tpe(plan, space, trainer)
 
 
-def _check_directory(out: Path, settings: Record) -> None:
+def _check_directory(out: Path, settings: Record, *, overwrite: bool) -> None:
     """Refuse a folder with anything else, or with another search, before anything long begins.
 
     A search by TPE may be asked for more trials: the first ones are the same.
     """
     open_output(out, marker=PLAN, kind="a search")
-    if not (out / PLAN).exists():
+    if overwrite or not (out / PLAN).exists():
         return
     found = read_record(out / PLAN, SEARCH_PLAN, schema=SCHEMA, what="a search")
     before, now = found["settings"], settings

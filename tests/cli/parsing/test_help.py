@@ -1,0 +1,75 @@
+"""`--help`: panels, the usual options first, readable at 80 and 100 columns."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import typer
+
+from secateurs.cli.app import app, main
+from secateurs.cli.options.panels import PANELS
+from secateurs.cli.options.usual import USUAL
+
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def help_of(capsys, monkeypatch: pytest.MonkeyPatch, *words: str, columns: int = 80) -> str:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.argv", ["secateurs", *words, "--help"])
+    monkeypatch.setattr("typer.main.get_command", lambda _: GROUP)
+    with pytest.raises(SystemExit):
+        main()
+    return capsys.readouterr().out
+
+
+GROUP: Any = typer.main.get_command(app)
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+@pytest.mark.parametrize("command", ["", *sorted(COMMANDS)])
+def test_help_fits_and_breaks_no_words(command: str, columns: int, capsys, monkeypatch):
+    words = [command] if command else []
+    text = help_of(capsys, monkeypatch, *words, columns=columns)
+    assert max(map(len, text.splitlines())) <= columns
+    assert "\x1b" not in text
+    flat = " ".join(text.split())
+    commands = COMMANDS.values() if not command else [COMMANDS[command]]
+    for one in commands:
+        first = " ".join((one.help or "").split("\n\n")[0].split())
+        assert first in flat
+    if not command:
+        return
+    context = COMMANDS[command].make_context(command, [], resilient_parsing=True)
+    for param in COMMANDS[command].get_params(context):
+        term, meaning = param.get_help_record(context)
+        assert " ".join(meaning.split()) in flat, term
+
+
+def test_study_shows_its_eight_usual_options_first(capsys, monkeypatch):
+    text = help_of(capsys, monkeypatch, "study")
+    panels = re.findall(r"^(\w+):\n", text, re.M)
+    assert panels == ["Arguments", *PANELS]
+    basics = re.search(r"^Basics:\n(.*?)\n\n", text, re.M | re.S)
+    assert basics is not None
+    shown = re.findall(r"^  (--[\w-]+)", basics[1], re.M)
+    assert shown == [
+        *("--out", "--preset", "--backbone", "--group-by", "--depths", "--epochs", "--max-loss"),
+        "--config",
+    ]
+
+
+def test_the_table_of_usual_options_names_options_that_there_are():
+    assert set(USUAL) == set(COMMANDS)
+    for command, names in USUAL.items():
+        assert set(names) <= {param.name for param in COMMANDS[command].params}, command
+
+
+def test_every_option_has_a_panel_and_every_output_an_example():
+    for command in COMMANDS.values():
+        for param in command.params:
+            if param.param_type_name == "option":
+                assert param.rich_help_panel in PANELS, (command.name, param.name)
+            if param.name == "out":
+                assert "for example --out " in param.help, command.name
