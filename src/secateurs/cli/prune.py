@@ -70,7 +70,7 @@ def prune(
     With --params, --macs or --latency, or with --layers all, the whole network is pruned: units of
     every layer are removed where they cost the least loss for what they save.
     """
-    from secateurs.report.network.page import write_shrink_page
+    from secateurs.report.network.page import write_network_page
     from secateurs.study.pruning.network import Budget
     from secateurs.study.pruning.recovery import RecoveryOptions
     from secateurs.study.pruning.saved_layers import prune_saved, prune_words
@@ -110,7 +110,7 @@ def prune(
                 stop=stop,
                 progress=session.progress,
             )
-        page = write_shrink_page(answer, out)
+        page = write_network_page(answer, out)
         session.answer(answer, f"{shrink_words(answer)}\nmodel: {out}\npage: {page}")
         return
     answer = prune_saved(
