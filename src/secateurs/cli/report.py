@@ -46,9 +46,9 @@ def report(
             page = write_paper_page(load_paper(directory), directory)
         print(page)
         return
-    from secateurs.report.study.schema import load_results
     from secateurs.report.study.card import write_card
     from secateurs.report.study.page import write_report
+    from secateurs.report.study.schema import load_results
 
     results = load_results(directory)
     with made_of(directory / "results.json"):
