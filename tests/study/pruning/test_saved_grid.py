@@ -260,7 +260,7 @@ def test_the_command_as_typed(
     assert code == 2
     assert "the published rule changes incoming weights" in err
     _, text, _ = call("--help")
-    assert "[default: 7.5,10,12.5,15,17.5]" in text
+    assert "[default: 7.5,10,12.5,15,17.5]" in " ".join(text.split())
 
 
 def test_numbers_from_words():
