@@ -1,9 +1,10 @@
-"""AlexNet with few units a layer: the paper's experiments in seconds."""
+"""AlexNet with few units per layer: studies and the paper's experiments in seconds."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,6 +36,15 @@ def narrow_alexnet(name: str, *, weights: None, num_classes: int, **_: Any) -> n
     for place, (given, found) in zip((1, 4, 6), shapes, strict=True):
         model.classifier[place] = nn.Linear(given, found)
     return model
+
+
+# First lines of a program for another process in which every AlexNet is narrow.
+IN_ANOTHER_PROCESS = (
+    f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    "from narrow import narrow_alexnet\n"
+    "from torchvision import models\n"
+    "models.get_model = narrow_alexnet\n"
+)
 
 
 @contextmanager

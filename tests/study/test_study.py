@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from narrow import IN_ANOTHER_PROCESS, narrowed
 
 import secateurs.study.sweep.sweep
 from secateurs.cli import main
@@ -35,28 +37,28 @@ from secateurs.study.setup.trial_context import open_dataset
 from secateurs.study.study import headline, run_study
 from secateurs.study.trials.trial import prefix_cache
 
-# A small network with a linear layer to prune; random weights, for tests have no others.
-BACKBONE = "mobilenet_v3_small"
+# A narrow one (see `narrow`); random weights, because tests have no others.
+BACKBONE = "alexnet"
 CONFIG = StudyConfig(
     backbone=BACKBONE,
     weights="none",
     group_by=r"^(\d+)_",
-    depths=(51, 53),
+    depths=(5, 7),
     runs=2,
     epochs=2,
     views=1,
     batch_size=8,
     lr=1e-3,
     precision="float32",
-    layers=("classifier.0",),
+    layers=("fc6",),
     rule="pairwise",
     low_deg=8.0,
 )
 WORDS = [
     *("--backbone", BACKBONE, "--weights", "none", "--group-by", r"^(\d+)_"),
-    *("--depths", "51,53", "--runs", "2", "--epochs", "2", "--views", "1"),
+    *("--depths", "5,7", "--runs", "2", "--epochs", "2", "--views", "1"),
     *("--batch-size", "8", "--lr", "0.001", "--precision", "float32"),
-    *("--layers", "classifier.0", "--low-deg", "8"),
+    *("--layers", "fc6", "--low-deg", "8"),
 ]
 
 
@@ -71,6 +73,12 @@ def without_clock(results: Any) -> Any:
     if isinstance(results, list):
         return [without_clock(value) for value in results]
     return results
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _narrow() -> Generator[None]:
+    with narrowed():
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -133,8 +141,8 @@ def test_results_are_whole(finished: tuple[Path, dict]):
         assert key in written
     assert len(written["trials"]) == 5
     assert {(t["depth"], t["pretrained"]) for t in written["trials"]} == {
-        (51, True),
-        (53, True),
+        (5, True),
+        (7, True),
         (0, False),
     }
     for name in ("model", "tensors", "onnx", "program", "unpruned", "ledger"):
@@ -234,11 +242,11 @@ def test_progress_says_how_long_is_left(flags: Path, cache: Path, tmp_path: Path
             self.lines.append(text)
 
     progress = Notes()
-    config = replace(CONFIG, depths=(53,), scratch_runs=0, epochs=1)
+    config = replace(CONFIG, depths=(7,), scratch_runs=0, epochs=1)
     run_study(str(flags), config, tmp_path, cache=cache, prune=False, progress=progress)
-    first, last = [line for line in progress.lines if line.startswith("depth 53 run")]
-    assert re.fullmatch(r"depth 53 run 1: \d+\.\d% on validation, \d+ s; about \d+ s left", first)
-    assert re.fullmatch(r"depth 53 run 2: \d+\.\d% on validation, \d+ s", last)
+    first, last = [line for line in progress.lines if line.startswith("depth 7 run")]
+    assert re.fullmatch(r"depth 7 run 1: \d+\.\d% on validation, \d+ s; about \d+ s left", first)
+    assert re.fullmatch(r"depth 7 run 2: \d+\.\d% on validation, \d+ s", last)
 
 
 @pytest.mark.slow
@@ -284,7 +292,8 @@ def test_killed_and_run_again_equals_one_that_was_not(
 ):
     out = tmp_path / "killed"
     words = ["study", str(flags), "--out", str(out), "--cache", str(cache), "--quiet", *WORDS]
-    command = [sys.executable, "-c", "from secateurs.cli import main; main()", *words]
+    program = IN_ANOTHER_PROCESS + "from secateurs.cli import main; main()"
+    command = [sys.executable, "-c", program, *words]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -310,8 +319,7 @@ def test_two_processes_and_a_killed_one_share_a_directory(
 ):
     """Three start at once, one is killed: no trial is done twice but the one it was at."""
     out = tmp_path / "shared"
-    code = (
-        "import sys\n"
+    code = IN_ANOTHER_PROCESS + (
         "from pathlib import Path\n"
         "from secateurs.fit.cache import PrefixCache\n"
         "from secateurs.stopping import StopFlag\n"
@@ -377,7 +385,7 @@ def test_a_directory_that_is_no_study_is_left_alone(flags: Path, cache: Path, tm
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"depths": (99,)}, "depth 99 is outside 0..53 of mobilenet_v3_small"),
+        ({"depths": (99,)}, "depth 99 is outside 0..7 of alexnet"),
         ({"backbone": "alexnett"}, "unknown backbone 'alexnett'; did you mean alexnet"),
         ({"batch_size": 64}, "batch size 64 is larger than the"),
         ({"weights": "nowhere.pth"}, "nowhere.pth: no such weights file"),
