@@ -29,7 +29,8 @@ from secateurs.nets.weights import load_pretrained
 from secateurs.progress import Console
 from secateurs.study.saved.evaluation import evaluate_model
 from secateurs.study.setup.config import StudyConfig, from_preset
-from secateurs.study.setup.trial_context import TrialContext, data_folder, open_context
+from secateurs.study.setup.splitting import data_folder
+from secateurs.study.setup.trial_context import TrialContext, open_context
 from secateurs.study.trials.trial import SharedInputs, Store, Trial, run_trial
 
 TRANSFORM = v2.Compose(

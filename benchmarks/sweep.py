@@ -54,7 +54,8 @@ from secateurs.files import cache_dir, read_json, write_json
 from secateurs.fit.precision import resolve_device, resolve_precision
 from secateurs.nets.download import find_weights
 from secateurs.study.setup.config import StudyConfig, parse_depths
-from secateurs.study.setup.trial_context import data_folder, open_dataset
+from secateurs.study.setup.splitting import data_folder
+from secateurs.study.setup.trial_context import open_dataset
 from sweep_loops import FRAME, WAYS, Task, data_times, epoch_times
 from sweep_ours import MARK, check_ours, emit, measure_ours
 from sweep_tables import CHECK_RUNS, EPOCHS, RUNS, Row, markdown, rows

@@ -155,3 +155,14 @@ def test_everything_exported_can_be_had():
     for name in secateurs.__all__:
         assert callable(getattr(secateurs, name))  # and not a subpackage of the same name
     assert set(secateurs.__all__) <= set(dir(secateurs))
+
+
+def test_an_audit_starts_without_pytorch():
+    code = (
+        "import sys, secateurs.study.audit_summary, secateurs.cli.session;"
+        "print(sorted({'torch', 'torchvision', 'scipy'} & set(sys.modules)))"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.strip() == "[]"

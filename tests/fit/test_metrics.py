@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn import metrics as reference
 
 from secateurs.errors import InputError
@@ -83,6 +84,12 @@ def test_a_constant_answer_is_no_better_than_its_baseline():
     assert result.accuracy == result.majority_accuracy == pytest.approx(60 / 74)
     assert result.balanced_accuracy == pytest.approx(1 / 3)
     assert result.to_json()["majority_accuracy"] == result.majority_accuracy
+
+
+@pytest.mark.parametrize(("right", "images"), [(0, 1), (0, 9), (1, 1), (67, 134), (998, 1000)])
+def test_the_interval_is_that_of_scipy(right: int, images: int):
+    expected = binomtest(right, images).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(right, images) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_papers_best_model_has_the_interval_of_67_in_134():

@@ -18,7 +18,8 @@ from secateurs.errors import InputError
 from secateurs.files import write_json
 from secateurs.study.audit_summary import audit_data, audit_words
 from secateurs.study.setup.config import StudyConfig, from_json
-from secateurs.study.setup.trial_context import settle_split, split_notes
+from secateurs.study.setup.splitting import split_notes
+from secateurs.study.setup.trial_context import settle_split
 from secateurs.study.study import _check_configuration as check_configuration
 
 

@@ -11,7 +11,7 @@ from secateurs.data.scan import scan
 from secateurs.data.splits.split import leakage, split_json
 from secateurs.errors import InputError
 from secateurs.progress import SILENT, Progress
-from secateurs.study.setup.trial_context import data_folder, split_audit
+from secateurs.study.setup.splitting import data_folder, split_audit
 
 SHOWN = 20
 

@@ -9,6 +9,7 @@ from secateurs.directories import clear_output, open_output
 from secateurs.errors import InputError
 from secateurs.files import write_json
 from secateurs.fit.cache import PrefixCache
+from secateurs.paths import FACES
 from secateurs.progress import SILENT, Progress
 from secateurs.shape import read_record
 from secateurs.stopping import StopFlag
@@ -18,7 +19,6 @@ from secateurs.study.saved.evaluate_saved import cautions, evaluation_words
 from secateurs.study.setup.config import StudyConfig, difference
 from secateurs.study.setup.defaults import no_layer_words
 from secateurs.study.setup.trial_context import (
-    FACES,
     TrialContext,
     open_context,
     settle_split,

@@ -180,7 +180,7 @@ def test_no_other_split_tests_on_what_was_seen(
 
 
 def _names_drawn(dataset: Dataset, config: StudyConfig) -> set[str]:
-    from secateurs.study.setup.trial_context import split_listing
+    from secateurs.study.setup.splitting import split_listing
 
     listing = dataset.audit.listing
     split, _ = split_listing(listing, rule=config.split, group_by=config.group_by, seed=config.seed)

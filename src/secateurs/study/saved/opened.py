@@ -23,13 +23,13 @@ from secateurs.study.setup.seen_images import (
     Recognised,
     check_side,
 )
+from secateurs.study.setup.splitting import split_listing
 from secateurs.study.setup.trial_context import (
     Dataset,
     Opened,
     group_rule,
     open_images,
     settle_split,
-    split_listing,
 )
 
 Record = dict[str, Any]

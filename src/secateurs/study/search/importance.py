@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from secateurs.extras import installed
 from secateurs.study.search.methods import distributions, quiet
@@ -84,6 +83,8 @@ def _answer(method: str, number: int) -> Record:
 
 def rank_shares(rows: Sequence[Record], values: NDArray[np.float64]) -> dict[str, float]:
     """Spearman's correlation of each parameter with the values, squared; 0 for a constant one."""
+    from scipy.stats import rankdata  # a second to import
+
     ranks = rankdata(values)
     found: dict[str, float] = {}
     for name in rows[0]:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats takes a second to import
 
 from secateurs.errors import InputError
 from secateurs.fit.metrics import wilson_interval
@@ -86,7 +86,7 @@ def compare_depths(
     }
     p_values = {depth: _p_value(differences[depth], half_scale, freedom) for depth in others}
     corrected = dict(zip(others, holm([p_values[depth] for depth in others]), strict=True))
-    reach = float(student.ppf(1 - ALPHA / 2, freedom)) * half_scale if others else 0.0
+    reach = float(stdtrit(freedom, 1 - ALPHA / 2)) * half_scale if others else 0.0
     rows: list[Comparison] = []
     for depth, runs in found.items():
         if depth == best:
@@ -186,7 +186,7 @@ def _residual(table: np.ndarray) -> tuple[float, int]:
 def _p_value(difference: float, scale: float, freedom: int) -> float:
     if scale < 1e-12:
         return 1.0 if abs(difference) < 1e-12 else 0.0
-    return float(2 * student.sf(abs(difference) / scale, freedom))
+    return float(2 * stdtr(freedom, -abs(difference) / scale))
 
 
 def _points(value: float) -> str:
