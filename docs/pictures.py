@@ -52,7 +52,7 @@ ROOMS = {
     ),
     "report": ("common", "study", "grid", "search", "network", "paper"),
     "serve": (),
-    "cli": (),
+    "cli": ("options", "parsing"),
 }
 PURPOSE = {
     "data": "image files",
