@@ -86,24 +86,25 @@ def commands_markdown() -> str:
 
 def command_markdown(name: str, command: Any) -> str:
     """One command: what it does, how it is called, and tables of what it takes."""
+    from secateurs.cli.options.panels import BASICS, PANELS
+
     context = command.make_context(name, [], resilient_parsing=True)
-    shown = {
-        kind: [
-            param.get_help_record(context)
-            for param in command.get_params(context)
-            if param.param_type_name == kind and param.name != "help"
-        ]
-        for kind in ("argument", "option")
-    }
+    tables: dict[str, list[tuple[str, str]]] = {"Argument": [], **{panel: [] for panel in PANELS}}
+    for param in command.get_params(context):
+        record = param.get_help_record(context)
+        if param.name == "help" or record is None:
+            continue
+        panel = getattr(param, "rich_help_panel", None) or BASICS
+        tables["Argument" if param.param_type_name == "argument" else panel].append(record)
     words = [word.strip("{}") for word in command.collect_usage_pieces(context)]
     words.sort(key="[OPTIONS]".__eq__)  # options last
     usage = " ".join(["secateurs", name, *words])
     lines = [f"## secateurs {name}", ""]
     lines += [" ".join(part.split()) + "\n" for part in (command.help or "").split("\n\n")]
     lines += ["```text", usage, "```", ""]
-    for kind, records in shown.items():
+    for panel, records in tables.items():
         if records:
-            lines += [f"| {kind} | | default |", "|---|---|---|", *map(_row, records), ""]
+            lines += [f"| {panel} | meaning | default |", "|---|---|---|", *map(_row, records), ""]
     return "\n".join(lines)
 
 
