@@ -31,8 +31,8 @@ LOOKS = {
     "random": ("random", {"color": "#D55E00", "marker": "s", "linewidth": 1.4, "linestyle": "--"}),
 }
 STAGES = (
-    ("cut", False, "cut, weights as they are"),
-    ("cut", True, "cut, refitted by least squares"),
+    ("cut", False, "pruned, weights unchanged"),
+    ("cut", True, "pruned, refitted by least squares"),
     ("recovered", True, "refitted and recovered"),
 )
 SHARES = (("macs", "MACs left, %"), ("latency", "time left at batch 64, %"))

@@ -17,6 +17,9 @@
       box.setAttribute("aria-label", `Table ${number}: ${heading}`);
     });
   };
+  document.querySelectorAll("article p > img[src*='pictures/']").forEach((image) => {
+    image.parentElement.setAttribute("tabindex", "0");
+  });
   new MutationObserver(label).observe(document.body, { childList: true, subtree: true });
   label();
 })();
