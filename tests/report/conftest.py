@@ -21,3 +21,9 @@ def study_dir(tmp_path: Path) -> Path:
 def results(study_dir: Path) -> dict[str, Any]:
     study_dir.mkdir()
     return example_results(study_dir)
+
+
+@pytest.fixture
+def without_plotly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave Plotly out of the pages where a test is about other things."""
+    monkeypatch.setattr("secateurs.report.common.render.packed_plotly", lambda: "")

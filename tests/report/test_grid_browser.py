@@ -64,5 +64,5 @@ def test_a_grid_with_an_empty_cell_draws_without_complaint(browser: Any, tmp_pat
     grid["cells"][4] = cell(17.5, 1.0, 4096, None)
     path = write_grid_page(grid, tmp_path)
     with opened(browser, path) as (page, _, complaints):
-        assert "all gone" in page.text_content("#plot-cells-0")
+        assert "all removed" in page.text_content("#plot-cells-0")
         assert complaints == []

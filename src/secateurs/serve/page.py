@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from secateurs.report.common import formatting
 from secateurs.report.common.canvas import DARK
-from secateurs.report.common.render import TEMPLATES, embedded_json, policy, templates
+from secateurs.report.common.render import (
+    TEMPLATES,
+    embedded_json,
+    packed_plotly,
+    page_script,
+    plotly_script,
+    policy,
+    templates,
+)
 
 OWN = Path(__file__).parent / "templates"
 COMPENSATIONS = {
@@ -24,13 +31,13 @@ COMPENSATIONS = {
 
 
 @cache
-def _scripts() -> tuple[str, ...]:
-    return get_plotlyjs(), (OWN / "explore.js").read_text(encoding="utf-8")
+def _script() -> str:
+    return page_script(OWN / "explore.js")
 
 
 def policy_of() -> str:
-    """The page's content security policy: its own two scripts, and requests to its own address."""
-    return f"{policy(_scripts())}; connect-src 'self'; frame-ancestors 'none'"
+    """The page's content security policy: its two scripts, and requests to its own address."""
+    return f"{policy((_script(), plotly_script()))}; connect-src 'self'; frame-ancestors 'none'"
 
 
 def render_page(
@@ -46,7 +53,8 @@ def render_page(
         saved_in=saved_in,
         max_mib=max_image_bytes // 2**20,
         style=Markup("\n".join(path.read_text(encoding="utf-8") for path in styles)),
-        scripts=[Markup(text) for text in _scripts()],
+        script=Markup(_script()),
+        plotly=Markup(packed_plotly()),
         facts_json=embedded_json(facts),
         first_json=embedded_json(first),
         dark=embedded_json(DARK),

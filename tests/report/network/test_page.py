@@ -1,4 +1,4 @@
-"""The words of a whole network's page."""
+"""The texts of a pruned network's page."""
 
 from __future__ import annotations
 
@@ -28,34 +28,39 @@ SIZE = {"params": None, "macs": None, "latency": None, "max_loss": 1.0}
     [
         (
             {},
-            "chose the epoch of the recovery, one of 3 starts of the merging, which reached "
-            "79.0% to 84.0% before any recovery and the statistics of batch norm, without their "
-            "labels. They flatter",
+            "used to choose the epoch of the recovery, one of 3 initialisations of the merging, "
+            "with 79.0% to 84.0% before recovery and the batch norm statistics (without labels), so "
+            "their accuracy is too optimistic.",
         ),
-        ({"starts": []}, "chose the epoch of the recovery. They flatter"),
-        ({"starts": [], "budget": SIZE, **UNRECOVERED}, "chose the size of the cut. They flatter"),
-        ({"starts": [0.8], **UNRECOVERED}, "had no part in this cut"),
+        ({"starts": []}, "used to choose the epoch of the recovery, so their accuracy"),
+        (
+            {"starts": [], "budget": SIZE, **UNRECOVERED},
+            "used to choose the size of the pruned network, so",
+        ),
+        ({"starts": [0.8], **UNRECOVERED}, "not used for pruning"),
     ],
 )
-def test_what_validation_chose_is_told_and_nothing_else(changes: dict[str, Any], said: str) -> None:
+def test_choices_on_validation_images_are_named_and_no_others(
+    changes: dict[str, Any], said: str
+) -> None:
     first = cautions(changed(**({**without_norms(), **changes} if changes else {})))[0]
     assert said in first
-    assert "the test images were not looked at" in first
+    assert "The test images were not used." in first
 
 
-def test_a_cut_without_recovery_has_one_accuracy() -> None:
-    assert "just after the cut" in render_network(example_network())
+def test_pruning_without_recovery_has_one_accuracy() -> None:
+    assert "validation accuracy, before recovery" in render_network(example_network())
     text = render_network(changed(**UNRECOVERED, after=example_network()["cut"]))
-    assert "just after the cut" not in text
+    assert "validation accuracy, before recovery" not in text
     assert text.count('<th scope="row">validation accuracy</th>') == 1
 
 
-def test_the_headline_tells_what_was_gained_and_lost() -> None:
+def test_the_headline_has_size_and_accuracy() -> None:
     assert headline(example_network()) == (
-        "9 times fewer parameters, 1.5 points of validation accuracy down."
+        "9 times fewer parameters, validation accuracy −1.5 points"
     )
     same = changed(after=example_network()["before"])
-    assert headline(same) == "9 times fewer parameters, with the same validation accuracy."
+    assert headline(same) == "9 times fewer parameters, at the same validation accuracy"
 
 
 def test_a_change_far_above_the_predicted_one_is_a_caution() -> None:
@@ -63,7 +68,7 @@ def test_a_change_far_above_the_predicted_one_is_a_caution() -> None:
     outcome = {**example_network()["outcome"], "alarm": True, "measured": 3.4, "relative": 0.41}
     alarmed = cautions(changed(outcome=outcome))
     assert len(alarmed) == len(calm) + 1
-    assert "by 3.4 (mean squared; 41.0% of their variance), 0.19 was predicted" in alarmed[1]
+    assert "by 3.4 (mean squared; 41.0% of their variance); the prediction was 0.19" in alarmed[1]
 
 
 def test_the_page_lists_what_was_tried_after_the_cut() -> None:

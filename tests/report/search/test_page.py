@@ -21,14 +21,6 @@ from secateurs.report.search.page import render_search, write_search_page
 from secateurs.report.search.tables import rungs_table
 
 
-@pytest.fixture
-def without_plotly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the five megabytes of Plotly out where a test is about other things."""
-    monkeypatch.setattr(
-        "secateurs.report.common.render.get_plotlyjs", lambda: "window.Plotly = {};"
-    )
-
-
 def shown(page: str) -> str:
     """The text of a page, without its scripts and styles."""
     bare = re.sub(r"<(script|style).*?</\1>", " ", page, flags=re.S)
@@ -42,16 +34,16 @@ def test_a_grids_page_answers_and_holds_every_number(tmp_path: Path) -> None:
     assert path == tmp_path / "search.html"
     page = path.read_text(encoding="utf-8")
     text = shown(page)
-    assert "72.6% on validation with learning rate 0.005 for 6 epochs." in text
+    assert "72.6% on validation with learning rate 0.005 for 6 epochs" in text
     assert "12 cells, 4 learning rates by 3 numbers of epochs, from 4 trainings" in text
-    assert "That took 20 epochs instead of 48." in text
-    assert "2 of 3" in text  # not to be told from the best
-    assert "secateurs train DATA --out MODEL --depth 5 --lr 0.005 --epochs 4" in text
+    assert "the search took 20 epochs instead of 48." in text
+    assert "2 of 3" in text  # not significantly different from the best
+    assert f"secateurs train DATA --out {tmp_path}-model --depth 5 --lr 0.005 --epochs 4" in text
     assert "The best of 12 was chosen by its accuracy on these 135 images" in text
     assert "1 training of 4 diverged" in text
-    assert "2 cells without an accuracy" in text
-    assert "more epochs may be better" in text
-    assert "Learning rate explains most, 75%." in text
+    assert "2 cells without a value" in text
+    assert "at the largest number of epochs; more may be better" in text
+    assert "Learning rate explains the largest share, 75%." in text
     for cell in search["cells"]:
         if cell["val_accuracy_mean"] is not None:
             assert f"{100 * cell['val_accuracy_mean']:.1f}%" in text
@@ -64,17 +56,17 @@ def test_a_grids_page_answers_and_holds_every_number(tmp_path: Path) -> None:
 def test_a_halvings_page_says_who_was_dropped() -> None:
     text = shown(render_search(halving_search()))
     assert "9 for 2 epochs, 3 for 6 epochs and 1 for 10 epochs" in text
-    assert "13 trainings, 46 epochs; training all of them to the end would take 90" in text
-    assert "What was dropped on a short rung may have been better in the end" in text
+    assert "13 trainings, 46 epochs; training all of them for the maximum would take 90" in text
+    assert "one that was dropped after few epochs may be better after many" in text
     assert "Squared rank correlation of each parameter alone" in text
-    assert "Not to be told" not in text  # nothing to compare the best with
+    assert "Not significantly different" not in text  # nothing to compare the best with
 
 
 @pytest.mark.usefixtures("without_plotly")
 def test_tpes_page_says_what_was_random() -> None:
     text = shown(render_search(tpe_search()))
-    assert "The first 10 are random, the other 4 where Optuna’s sampler expects more." in text
-    assert "The best one is trial 14 of 14." in text
+    assert "The first 10 are random, the other 4 are proposed by Optuna’s TPE sampler." in text
+    assert "The best trial is 14 of 14." in text
     assert "functional analysis of variance on a random forest (Optuna)" in text
     assert "1 training that diverged left out" in text
     assert "batch size 32, weight decay 1e-5 and label smoothing" in text
@@ -181,7 +173,7 @@ def test_a_best_value_at_the_end_of_its_range_is_said() -> None:
         assert (words is None and "end of the range" not in text) or words in text
     grid = grid_search()
     grid["best"]["parameters"]["lr"] = 0.001
-    assert "the smallest that was tried: a smaller one" in " ".join(summary.cautions(grid))
+    assert "the smallest one tried; a smaller one" in " ".join(summary.cautions(grid))
 
 
 @pytest.mark.usefixtures("without_plotly")

@@ -21,13 +21,13 @@ def test_the_figure_shows_both_means_of_every_depth(results: dict[str, Any]):
     assert max(abs(a - b) for a, b in zip(apart.x, mixed.x, strict=True)) < 0.5
 
 
-def test_the_caption_counts_what_random_dealing_promises(results: dict[str, Any]):
+def test_the_caption_counts_what_the_random_split_changes(results: dict[str, Any]):
     results["recommendation"] = example_sweep(results)["recommendation"]
     text = splits.splits_caption(results)
     row, other = (s["sweep"][2] for s in (results, results["ungrouped"]))  # depth 5
     gap = 100 * (other["val_accuracy_mean"] - row["val_accuracy_mean"])
     assert f"{gap:.1f} points higher" in text
-    assert "80.0% of its test images share a group" in text  # 108 of 135
+    assert "80.0% of the test images then share a group" in text  # 108 of 135
     # Two independent proportions of 135 images each, at one half.
     assert f"{100 * (0.25 / 135 + 0.25 / 135) ** 0.5:.1f} points" in text
 
@@ -37,7 +37,7 @@ def test_a_depth_without_result_under_one_split_is_left_out(results: dict[str, A
     assert [name for name, _, _ in splits.paired_rows(results)] == ["4", "5", "scratch"]
     assert [row[0] for row in splits.splits_table(results).rows] == ["4", "5", "scratch"]
     results["ungrouped"]["sweep"] = []
-    assert splits.splits_caption(results) == "No depth has a result under both splits."
+    assert splits.splits_caption(results) == "No depth has a result with both splits."
 
 
 def test_tables_of_runs_and_times(results: dict[str, Any]):
@@ -59,7 +59,7 @@ def test_a_sweep_ends_with_the_choice(results: dict[str, Any], study_dir: Any):
     text = write_report(sweep, study_dir).read_text()
     assert 'id="panel-splits"' in text
     assert 'id="pruning"' not in text
-    assert "pruned nothing" not in text
+    assert "Nothing was pruned" not in text
 
 
 @pytest.mark.parametrize("key", ["split", "sweep"])

@@ -12,7 +12,7 @@ def test_headline_counts_images(results: dict[str, Any]) -> None:
     before, after = (num_correct(results[top]["test"]) for top in ("chosen", "pruned"))
     assert before != after
     text = summary.headline(check_results(results))
-    assert text == f"{before} of 135 test images right; {after} after cutting 97.1% of fc7"
+    assert text == f"{before} of 135 test images correct; {after} after removing 97.1% of fc7"
 
 
 def test_headline_without_pruning_and_without_a_choice(results: dict[str, Any]) -> None:
@@ -55,7 +55,7 @@ def test_scratch_can_be_the_chosen_one(results: dict[str, Any]) -> None:
     scratch = results["trials"][-1]
     results["chosen"] |= {"key": scratch["key"], "depth": 0, "run": 1}
     assert summary.tiles(check_results(results))[0].before == "scratch"
-    assert "scratch was chosen" in captions.sweep_caption(check_results(results))
+    assert "Scratch was chosen" in captions.sweep_caption(check_results(results))
 
 
 def test_no_warnings_where_all_is_well(results: dict[str, Any]) -> None:
@@ -64,14 +64,14 @@ def test_no_warnings_where_all_is_well(results: dict[str, Any]) -> None:
     checked = check_results(results)
     assert cautions.warnings(checked) == []
     assert cautions.reassurance(checked) == (
-        "No leakage, no finding in the audit of the files, every class is predicted and "
-        "pruning made every measurement faster."
+        "No leakage, no finding in the audit of the image files, every class is predicted and "
+        "the pruned network is faster in every latency measurement."
     )
     results["split"]["leakage"]["same_group"] = None
     results["cost"] = None
     assert cautions.reassurance(check_results(results)) == (
-        "No test image is a copy of a training image, no finding in the audit of the files and "
-        "every class is predicted."
+        "No test image is a duplicate of a training image, no finding in the audit of the image "
+        "files and every class is predicted."
     )
 
 
@@ -79,7 +79,7 @@ def test_leakage_is_said_first(results: dict[str, Any]) -> None:
     results["split"]["leakage"] |= {"same_group": 130, "duplicate": 1}
     texts = cautions.warnings(check_results(results))
     assert texts[0].startswith("Leakage: 130 of 135 test images share a group with")
-    assert texts[1].startswith("Leakage: 1 of 135 test images is a copy of a training image")
+    assert texts[1].startswith("Leakage: 1 of 135 test images is a duplicate of a training image")
     lines = cautions.leakage_lines(check_results(results))
     assert [fine for _, _, fine in lines] == [False, False, True]
     assert "130 of 135 test images (96.3%)" in lines[0][1]
@@ -135,23 +135,23 @@ def test_accuracy_is_compared_in_images(results: dict[str, Any]) -> None:
     moved = num_correct(found.before) - num_correct(found.after or {})
     note = summary.accuracy_note(found)
     assert note.endswith(
-        f"{moved} images fewer right after pruning ({100 * moved / 135:.1f} points)"
+        f"{moved} images fewer correct after pruning ({100 * moved / 135:.1f} points)"
     )
 
 
 def test_captions_take_their_numbers_from_the_results(results: dict[str, Any]) -> None:
     checked = check_results(results)
-    assert "Freezing 5 layers gives the highest mean" in captions.sweep_caption(checked)
+    assert "Freezing 5 layers has the highest mean" in captions.sweep_caption(checked)
     assert "smallest class, Disgust, has 75" in captions.data_caption(checked)
     layer = checked["pruned"]["layers"][0]
     text = captions.angles_caption(checked, layer)
-    assert "closer than 14°; 120 of 4,096 units of fc7 were kept" in text
+    assert "The median angle between two units is 14°. 120 of 4,096 units of fc7 were kept" in text
     found = shown_evaluations(checked)
     assert found is not None
     counts = [row[:] for row in found.before["confusion"]]
     for index, row in enumerate(counts):
         row[index] = 0
-    assert f"({max(map(max, counts))} times)" in captions.confusion_caption(
+    assert f"({max(map(max, counts))} images)" in captions.confusion_caption(
         found, checked["data"]["classes"]
     )
 

@@ -239,9 +239,7 @@ def test_the_command_as_typed(
         printed = capsys.readouterr()
         return int(ended.value.code or 0), printed.out, printed.err
 
-    monkeypatch.setattr(
-        "secateurs.report.common.render.get_plotlyjs", lambda: "window.Plotly = {};"
-    )
+    monkeypatch.setattr("secateurs.report.common.render.packed_plotly", lambda: "")
     common = [str(model), str(flags), "--layer", LAYER, "--cache", str(cache), "--quiet"]
     out = str(tmp_path / "out")
     words = [*common, "--out", out, "--angles-deg", "4,9", "--norm-stds", "1.5"]

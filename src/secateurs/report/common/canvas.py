@@ -1,7 +1,8 @@
-"""The common look of the figures: palette, base layout, text made safe for Plotly."""
+"""The common style of the figures: palette, layout, axes, text escaped for Plotly."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +47,7 @@ FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, s
 
 @dataclass(frozen=True)
 class Plot:
-    """One drawing: a Plotly figure, a short title, and the text that stands in for it."""
+    """A Plotly figure, a short title, and its text alternative."""
 
     figure: go.Figure
     title: str
@@ -108,7 +109,7 @@ def base(
 
 
 def rows_axis(figure: go.Figure, names: list[str], *, limit: int = 18) -> None:
-    """Label the y axis with one row a name, the first on top; positions are 0..n-1.
+    """Label the y axis with one row per name, the first on top; positions are 0..n-1.
 
     Positions rather than categories: Plotly would read names such as "1" or "2020-01-01" as
     numbers or dates, and would merge two names that are shortened to the same text.
@@ -132,3 +133,72 @@ def fraction_range(values: list[float]) -> list[float]:
         return [0.0, 1.0]
     room = max(0.05, 0.1 * (max(values) - min(values)))
     return [max(-0.02, min(values) - room), min(1.02, max(values) + room)]
+
+
+def count_step(largest: float, *, most: int = 10) -> int:
+    """The step between ticks of whole numbers up to `largest`: 1, 2 or 5 times a power of ten.
+
+    >>> [count_step(largest) for largest in (1, 10, 12, 48, 675)]
+    [1, 1, 2, 5, 100]
+    """
+    step = 1
+    while largest / step > most:
+        step = step * 5 // 2 if str(step)[0] == "2" else step * 2
+    return step
+
+
+def counts_axis(
+    figure: go.Figure, axis: str, largest: float, *, from_zero: bool = True, most: int = 10
+) -> None:
+    """Ticks at whole numbers only on "x" or "y", as Plotly would label 0.5 as 0 or 1."""
+    settings: dict[str, Any] = {
+        "tick0": 0,
+        "dtick": count_step(largest, most=most),
+        # 2,000,000 is too long a label for a tick.
+        "tickformat": ",d" if largest < 1e5 else "~s",
+    }
+    if from_zero:
+        settings["rangemode"] = "tozero"
+    figure.update_layout({f"{axis}axis": settings})
+
+
+def epochs_axis(figure: go.Figure, last: int) -> None:
+    """Whole epochs from 1 to `last` on the x axis, with half an epoch of room at both ends."""
+    counts_axis(figure, "x", last, from_zero=False)
+    figure.update_xaxes(showgrid=False, range=[0.5, last + 0.5] if last < 8 else [0, last + 1])
+
+
+def categories_axis(figure: go.Figure, names: Sequence[str]) -> None:
+    """Label the x axis with one column per name; positions are 0..n-1."""
+    figure.update_xaxes(
+        tickvals=list(range(len(names))),
+        ticktext=list(names),
+        range=[-0.5, len(names) - 0.5],
+        showgrid=False,
+        tickfont={"color": INK},
+    )
+
+
+def error_bars(
+    middles: Sequence[float],
+    lows: Sequence[float | None],
+    highs: Sequence[float | None],
+    colour: str,
+    *,
+    width: int = 6,
+) -> dict[str, Any]:
+    """Plotly's error bars from `lows` to `highs`; an unknown bound is the middle itself."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [
+            0.0 if high is None else high - middle
+            for middle, high in zip(middles, highs, strict=True)
+        ],
+        "arrayminus": [
+            0.0 if low is None else middle - low for middle, low in zip(middles, lows, strict=True)
+        ],
+        "color": colour,
+        "thickness": 2,
+        "width": width,
+    }

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import Any, cast
+
+from secateurs.report.common.direction import END, ISOLATE
 
 UNKNOWN = "not known"
 
@@ -187,9 +191,13 @@ def runs_of(numbers: Sequence[int]) -> str:
 def shorten(text: str, limit: int = 18) -> str:
     """`text` cut to `limit` characters, the last one an ellipsis if anything was cut.
 
+    A name stays isolated from the text around it.
+
     >>> shorten("Disgust"), shorten("a very long class name", 10)
     ('Disgust', 'a very lo…')
     """
+    if text.startswith(ISOLATE) and text.endswith(END):
+        return f"{ISOLATE}{shorten(text[1:-1], limit)}{END}"
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
@@ -218,3 +226,20 @@ def proper(name: str) -> str:
     """
     known = {"alexnet": "AlexNet", "pytorch": "PyTorch", "onnxruntime": "ONNX Runtime"}
     return known.get(name.lower(), name)
+
+
+def plain(value: Any) -> str:
+    """A value of a configuration or a record as one would type it.
+
+    >>> plain(None), plain(True), plain([3, 1e-05]), plain("auto")
+    ('–', 'yes', '3, 1e-5', 'auto')
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(item) for item in cast("Sequence[Any]", value))
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    return f"{value:g}".replace("e-0", "e-") if isinstance(value, float) else str(value)

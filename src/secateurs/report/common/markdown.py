@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from itertools import chain, zip_longest
 
 from secateurs.data.names import printable
+from secateurs.report.common.direction import END, ISOLATE, PAIR
 
 _MARKS = re.compile(r"([\\`*_\[\]|])")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "~": "&#126;", "$": "&#36;"}
@@ -16,7 +18,17 @@ def literal(text: str) -> str:
     >>> print(literal("<img onerror=x> a|b *c*"))
     &lt;img onerror=x&gt; a\|b \*c\*
     """
-    line = printable(" ".join(text.split()))
+    # Names in a right-to-left script are isolated by an outer pair of marks, which stays.
+    parts = PAIR.split(text)
+    if len(parts) > 1:
+        names = [f"{ISOLATE}{literal(name)}{END}" for name in parts[1::2]]
+        words = [_escaped(part) for part in parts[::2]]
+        return "".join(chain.from_iterable(zip_longest(words, names, fillvalue="")))
+    return _escaped(" ".join(text.split()))
+
+
+def _escaped(text: str) -> str:
+    line = printable(" ".join(text.splitlines()))
     line = "".join(_ENTITIES.get(character, character) for character in line)
     line = _MARKS.sub(r"\\\1", line)
     # Readers that make links of bare addresses make none of these.

@@ -10,6 +10,7 @@ from typing import Any
 from secateurs.errors import InputError
 from secateurs.extras import require
 from secateurs.files import atomic_path, write_text
+from secateurs.report.common.direction import isolated
 from secateurs.report.common.markdown import literal
 
 Row = dict[str, Any]
@@ -102,7 +103,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return literal(text)
+    return literal(isolated(text))
 
 
 def _write_parquet(rows: list[Row], out: Path) -> None:

@@ -7,18 +7,26 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from secateurs.report.common.canvas import INK, MUTED, SCALE, SURFACE, base, fraction_range
+from secateurs.report.common.canvas import (
+    INK,
+    MUTED,
+    SCALE,
+    SURFACE,
+    base,
+    counts_axis,
+    fraction_range,
+)
 from secateurs.report.common.formatting import degrees, integer, percent, percent_interval
 from secateurs.report.common.sweep_rows import Record
 
 # Above this share of the colour scale a cell's text is written in the light colour.
 DARK_CELL = 0.6
-# From the smallest angle to the largest: teal, blue, purple; told apart by symbol as well.
+# From the smallest angle to the largest: teal, blue, purple; each with its own symbol as well.
 RAMP = ((0x1B, 0x8A, 0x8A), (0x2F, 0x6D, 0xB5), (0x5B, 0x2A, 0x86))
 DARK_RAMP = ((0x7F, 0xE0, 0xD8), (0x7F, 0xB2, 0xF0), (0xD0, 0xA5, 0xF5))
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "star", "hexagon", "triangle-up")
 SMALL_TEXT = 9  # columns beyond which a cell's text does not fit
-LEAST_SPAN = 0.1  # of accuracy: a narrower scale would make noise look like a pattern
+LEAST_SPAN = 0.1  # of accuracy: a narrower scale would show noise as a pattern
 
 
 def angle_colours(number: int) -> list[tuple[str, str]]:
@@ -40,7 +48,7 @@ def _between(ramp: Sequence[tuple[int, int, int]], at: float) -> str:
 
 
 def rows_of(grid: Record) -> list[list[Record]]:
-    """The cells, one list a norm threshold, one cell an angle."""
+    """The cells, one list per norm threshold, one cell per angle."""
     width = len(grid["settings"]["angles_deg"])
     cells: list[Record] = grid["cells"]
     return [cells[at : at + width] for at in range(0, len(cells), width)]
@@ -87,7 +95,7 @@ def _heat_map(
     )
     for colour, dark in ((INK, False), (SURFACE, True)) if len(angles) <= SMALL_TEXT else ():
         cells = [
-            (column, row, text(cell) if cell["accuracy"] is not None else "all gone")
+            (column, row, text(cell) if cell["accuracy"] is not None else "all removed")
             for row, values in enumerate(rows)
             for column, cell in enumerate(values)
             if _is_dark(cell[key], lowest, span) == dark
@@ -122,9 +130,9 @@ def _is_dark(value: float | None, lowest: float, span: float) -> bool:
 
 
 def _detail(cell: Record) -> str:
-    """What a cell says when it is pointed at."""
+    """The hover text of a cell."""
     if cell["accuracy"] is None:
-        answer = "every unit would go"
+        answer = "all units removed"
     else:
         bounds = (cell["accuracy"], cell["accuracy_low"], cell["accuracy_high"])
         answer = f"accuracy {percent_interval(*bounds)}"
@@ -135,7 +143,7 @@ def _detail(cell: Record) -> str:
 
 
 def trade_off(grid: Record) -> go.Figure:
-    """Accuracy against units removed, one mark a cell, one symbol and colour an angle."""
+    """Accuracy against units removed, one marker per cell, one symbol and colour per angle."""
     figure = base(420, x_title="units removed", y_title="accuracy", legend=True)
     angles: list[float] = grid["settings"]["angles_deg"]
     for k, (angle, (colour, _)) in enumerate(zip(angles, angle_colours(len(angles)), strict=True)):
@@ -157,9 +165,10 @@ def trade_off(grid: Record) -> go.Figure:
         )
     values = [cell["accuracy"] for cell in grid["cells"] if cell["accuracy"] is not None]
     _unpruned(figure, grid, [0, *(cell["num_removed"] for cell in grid["cells"])])
-    figure.update_xaxes(rangemode="tozero", tickformat=",d", showgrid=False)
+    counts_axis(figure, "x", max(cell["num_removed"] for cell in grid["cells"]))
+    figure.update_xaxes(showgrid=False)
     figure.update_yaxes(
-        range=fraction_range([*values, grid["unpruned"]["accuracy"]]), tickformat=".0%"
+        range=fraction_range([*values, grid["unpruned"]["accuracy"]]), tickformat=".2~%"
     )
     return figure
 
@@ -211,7 +220,7 @@ def means(grid: Record, key: str, mean: str, *, fraction: bool) -> go.Figure:
     if fraction:
         _unpruned(figure, grid, angles)
         values = [cell[key] for cell in known] + [grid["unpruned"]["accuracy"]]
-        figure.update_yaxes(range=fraction_range(values), tickformat=".0%")
+        figure.update_yaxes(range=fraction_range(values), tickformat=".2~%")
     else:
-        figure.update_yaxes(rangemode="tozero", tickformat=",d")
+        counts_axis(figure, "y", max((cell[key] for cell in known), default=0), most=6)
     return figure

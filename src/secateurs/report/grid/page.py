@@ -1,4 +1,4 @@
-"""The page of a grid: one self-contained HTML file with its heat maps, figures and numbers."""
+"""The page of a grid: heat maps, trade-off, means by angle, and data tables."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import Any
 
 from secateurs.errors import InputError
 from secateurs.report.common.canvas import Plot
+from secateurs.report.common.direction import isolate_names
 from secateurs.report.common.formatting import (
     degrees,
     integer,
     percent,
     percent_interval,
+    plain,
     seconds,
 )
+from secateurs.report.common.next_steps import Step, page_values, shown_data, shown_path, step
 from secateurs.report.common.panel import Panel, Table
 from secateurs.report.common.render import render_page, write_page
 from secateurs.report.common.sweep_rows import Record
@@ -23,19 +26,29 @@ SCHEMA = 1
 NAME = "grid.html"
 
 
-def write_grid_page(grid: Record, directory: Path) -> Path:
+def write_grid_page(
+    grid: Record, directory: Path, *, model: Path | None = None, data: str | None = None
+) -> Path:
     """Write the page of a grid (what `grid.json` holds) to `directory`/grid.html.
 
-    The file is written whole or not at all and loads nothing from anywhere. Raises InputError
-    when the grid is of another schema or the page cannot be written.
+    `model` and `data` are the model and its images, for the commands on the page. The file is
+    written whole or not at all and loads nothing from anywhere. Raises InputError when the grid is
+    of another schema or the page cannot be written.
     """
     if grid.get("schema") != SCHEMA:
         raise InputError(f"grid: schema is {grid.get('schema')!r}, expected {SCHEMA}")
-    return write_page(directory / NAME, render_grid(grid))
+    return write_page(directory / NAME, render_grid(grid, directory, model=model, data=data))
 
 
-def render_grid(grid: Record) -> str:
+def render_grid(
+    grid: Record,
+    directory: Path | None = None,
+    *,
+    model: Path | None = None,
+    data: str | None = None,
+) -> str:
     """The page as text."""
+    grid = isolate_names(grid)
     blocks = {panel.key: panel for panel in (_maps(grid), _trade_off(grid), _means(grid))}
     colours = figures.angle_colours(len(grid["settings"]["angles_deg"])) + figures.angle_colours(3)
     return render_page(
@@ -47,12 +60,41 @@ def render_grid(grid: Record) -> str:
             "standfirst": summary.standfirst(grid),
             "tiles": summary.tiles(grid),
             "cautions": summary.cautions(grid),
-            "command": summary.command(grid),
             "blocks": blocks,
-            "record": _record(grid),
+            "record_groups": _record(grid),
+            **page_values(next_steps(grid, directory, model, data), grid, directory),
         },
         colours=dict(colours),
     )
+
+
+def next_steps(
+    grid: Record, directory: Path | None, model: Path | None, data: str | None
+) -> list[Step]:
+    """Commands that prune at the best cell, explore between cells, or print the cells."""
+    out = None if directory is None else shown_path(directory)
+    place = "MODEL" if model is None else shown_path(model)
+    images = shown_data(data)
+    steps: list[Step] = []
+    words = summary.prune_words(grid)
+    if words is not None:
+        pruned = "DIR" if out is None else f"{out}-pruned"
+        steps.append(
+            step(
+                "Prune at the cell that removes most units without loss, and save the network:",
+                *("prune", place, images, *words, "--out", pruned),
+            )
+        )
+    layer = str(grid["settings"]["layer"])
+    steps.append(
+        step(
+            "Try angles between the cells in the browser:",
+            *("explore", place, images, "--layer", layer),
+        )
+    )
+    if out is not None:
+        steps.append(step("Print the cells as a table:", "results", out))
+    return steps
 
 
 def _maps(grid: Record) -> Panel:
@@ -76,7 +118,7 @@ def _maps(grid: Record) -> Panel:
 
 def _trade_off(grid: Record) -> Panel:
     caption = summary.trade_caption(grid)
-    plot = Plot(figures.trade_off(grid), "", f"Scatter plot, one mark a cell. {caption}")
+    plot = Plot(figures.trade_off(grid), "", f"Scatter plot, one marker per cell. {caption}")
     return Panel("trade", "Accuracy against units removed", caption, (plot,))
 
 
@@ -107,7 +149,7 @@ def _cells_table(grid: Record) -> Table:
             integer(cell["num_removed"]),
             integer(cell["num_kept"]),
             integer(cell["num_parameters"]),
-            "every unit would go"
+            "all units removed"
             if cell["accuracy"] is None
             else percent_interval(cell["accuracy"], cell["accuracy_low"], cell["accuracy_high"]),
         )
@@ -126,7 +168,7 @@ def _means_table(grid: Record) -> Table:
 
 
 def _record(grid: Record) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What made these numbers: settings, data, versions, time."""
+    """Settings, data, versions and times."""
     counts = grid["split"]["counts"]
     data = {
         "images": grid["data"]["name"],
@@ -140,12 +182,4 @@ def _record(grid: Record) -> list[tuple[str, list[tuple[str, str]]]]:
         ("Versions", grid["versions"]),
         ("Time", {key: seconds(value) for key, value in grid["timing"].items()}),
     ]
-    return [(title, [(k, _plain(v)) for k, v in pairs.items()]) for title, pairs in groups]
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, list):
-        return ", ".join(f"{item:g}" for item in value)
-    return str(value)
+    return [(title, [(k, plain(v)) for k, v in pairs.items()]) for title, pairs in groups]

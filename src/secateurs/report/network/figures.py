@@ -1,4 +1,4 @@
-"""Figures of a network pruned as a whole: units by group, loss against size, the recovery."""
+"""Figures of a pruned network: units by group, predicted loss against size, recovery."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from secateurs.report.common.canvas import (
     TRAIN,
     VAL,
     base,
+    epochs_axis,
+    fraction_range,
     rows_axis,
     safe,
 )
@@ -25,9 +27,9 @@ MOST_ROWS = 60
 
 
 def groups(record: Record) -> go.Figure:
-    """Share of the units that stay in each group, in the order of the layers."""
+    """Share of the units kept in each group, in the order of the layers."""
     rows = record["groups"][:MOST_ROWS]
-    figure = base(70 + 22 * len(rows), x_title="share of the units")
+    figure = base(70 + 22 * len(rows), x_title="share of the units kept")
     parts = [row["num_kept"] / row["num_units"] for row in rows]
     figure.add_bar(
         orientation="h",
@@ -35,7 +37,7 @@ def groups(record: Record) -> go.Figure:
         y=list(range(len(rows))),
         marker={"color": AFTER},
         customdata=[
-            f"{safe(row['name'])}<br>{integer(row['num_kept'])} of {integer(row['num_units'])} stay"
+            f"{safe(row['name'])}<br>{integer(row['num_kept'])} of {integer(row['num_units'])} kept"
             for row in rows
         ],
         hovertemplate="%{customdata}<extra></extra>",
@@ -44,14 +46,16 @@ def groups(record: Record) -> go.Figure:
         cliponaxis=False,
     )
     rows_axis(figure, [row["name"] for row in rows], limit=28)
-    figure.update_xaxes(range=[0, 1.18], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1])
+    figure.update_xaxes(range=[0, 1.18], tickformat=".2~%", tickvals=[0, 0.25, 0.5, 0.75, 1])
     return figure
 
 
 def trajectory(record: Record) -> go.Figure:
     """Predicted loss against size, every step of the trajectory; the chosen step is marked."""
     steps = record["trajectory"]
-    figure = base(340, x_title="left of the whole", y_title="loss foreseen", legend=True)
+    figure = base(
+        340, x_title="size relative to the unpruned network", y_title="predicted loss", legend=True
+    )
     named = (("macs", "multiply-accumulates", BEFORE), ("params", "parameters", MUTED))
     for key, name, colour in named:
         figure.add_scatter(
@@ -63,7 +67,7 @@ def trajectory(record: Record) -> go.Figure:
             hovertemplate=f"%{{x:.1%}} of the {name}<br>loss %{{y:.3g}}<extra></extra>",
         )
         figure.add_scatter(
-            name="taken" if key == "macs" else "",
+            name="chosen" if key == "macs" else "",
             showlegend=key == "macs",
             mode="markers",
             x=[record["chosen"][key]],
@@ -74,15 +78,15 @@ def trajectory(record: Record) -> go.Figure:
                 "color": AFTER,
                 "line": {"color": SURFACE, "width": 1},
             },
-            hovertemplate=f"taken: %{{x:.1%}} of the {name}<extra></extra>",
+            hovertemplate=f"chosen: %{{x:.1%}} of the {name}<extra></extra>",
         )
-    figure.update_xaxes(tickformat=".0%", range=[1.02, 0], showgrid=False)
+    figure.update_xaxes(tickformat=".2~%", range=[1.02, 0], showgrid=False)
     figure.update_yaxes(rangemode="tozero")
     return figure
 
 
 def recovery(record: Record) -> go.Figure:
-    """Accuracy by epoch after the cut, with the unpruned network's and the cut's own."""
+    """Accuracy by epoch of recovery, with those of the unpruned and the pruned network."""
     curve = record["recovery"]["curve"]
     figure = base(340, x_title="epoch of recovery", y_title="accuracy", legend=True)
     epochs = [row["epoch"] + 1 for row in curve]
@@ -101,7 +105,7 @@ def recovery(record: Record) -> go.Figure:
         )
     for name, level, colour in (
         ("unpruned", record["before"]["accuracy"], MUTED),
-        ("just cut", record["cut"]["accuracy"], FAINT),
+        ("pruned, before recovery", record["cut"]["accuracy"], FAINT),
     ):
         figure.add_scatter(
             name=name,
@@ -111,6 +115,10 @@ def recovery(record: Record) -> go.Figure:
             line={"color": colour, "width": 1.6, "dash": "dash"},
             hovertemplate=f"{name}, validation {percent(level)}<extra></extra>",
         )
-    figure.update_xaxes(showgrid=False, dtick=max(1, len(epochs) // 10))
-    figure.update_yaxes(tickformat=".0%")
+    epochs_axis(figure, epochs[-1])
+    values = [row[key] for row in curve for key in ("train_accuracy", "val_accuracy")]
+    values += [record["before"]["accuracy"], record["cut"]["accuracy"]]
+    figure.update_yaxes(
+        range=fraction_range([value for value in values if value is not None]), tickformat=".2~%"
+    )
     return figure

@@ -1,4 +1,4 @@
-"""The page of a network pruned as a whole: the answer first, then what was cut and how."""
+"""The page of a pruned network: the result, its cost, and how it was pruned."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from secateurs.report.common.canvas import Plot
+from secateurs.report.common.direction import isolate_names
 from secateurs.report.common.evaluation import FEW_IMAGES, balanced, majority
 from secateurs.report.common.formatting import (
     count,
@@ -18,7 +19,8 @@ from secateurs.report.common.formatting import (
     seconds,
     size,
 )
-from secateurs.report.common.latency import speed_warnings
+from secateurs.report.common.latency import latency_name, speed_warnings, verdict
+from secateurs.report.common.next_steps import Step, page_values, shown_data, shown_path, step
 from secateurs.report.common.panel import Panel, Table
 from secateurs.report.common.render import render_page, write_page
 from secateurs.report.network import figures
@@ -27,18 +29,29 @@ Record = dict[str, Any]
 NAME = "pruning.html"
 
 
-def write_network_page(record: Record, directory: Path) -> Path:
+def write_network_page(
+    record: Record, directory: Path, *, model: Path | None = None, data: str | None = None
+) -> Path:
     """Write the page of a pruning (what `pruning.json` holds) to `directory`/pruning.html.
 
-    The file is written whole or not at all and loads nothing from anywhere. Raises InputError when
-    it cannot be written.
+    `model` and `data` are the unpruned model and its images, for the commands on the page. The file
+    is written whole or not at all and loads nothing from anywhere. Raises InputError when it cannot
+    be written.
     """
-    return write_page(directory / NAME, render_network(record))
+    text = render_network(record, directory, model=model, data=data)
+    return write_page(directory / NAME, text)
 
 
-def render_network(record: Record) -> str:
+def render_network(
+    record: Record,
+    directory: Path | None = None,
+    *,
+    model: Path | None = None,
+    data: str | None = None,
+) -> str:
     """The page as text."""
-    panels = [_groups(record), _way(record)]
+    record = isolate_names(record)
+    panels = [_groups(record), _trajectory(record)]
     if _recovered(record):
         panels.append(_recovery(record))
     return render_page(
@@ -47,75 +60,119 @@ def render_network(record: Record) -> str:
         {
             "record": record,
             "headline": headline(record),
+            "standfirst": record["cost"]["sentence"],
             "tiles": _tiles(record),
             "panels": panels,
             "cost": _cost_table(record),
             "cautions": cautions(record),
+            "record_groups": _record(record),
+            **page_values(next_steps(record, directory, model, data), record, directory),
         },
     )
 
 
+def next_steps(
+    record: Record, directory: Path | None, model: Path | None, data: str | None
+) -> list[Step]:
+    """Commands that use the pruned network, measure it on test images, or prune again."""
+    out = "DIR" if directory is None else shown_path(directory)
+    images = shown_data(data)
+    steps = [
+        step("Measure it on the test images, once:", "evaluate", out, images),
+        step("Classify images with it:", "predict", out, "IMAGE"),
+        step("Export it to ONNX:", "export", out, "IMAGE", "--out", f"{out}/model.onnx"),
+    ]
+    if not _recovered(record):
+        again = "MODEL" if model is None else shown_path(model)
+        words = ["prune", again, images]
+        for name in ("params", "macs", "latency", "max_loss"):
+            if record["budget"][name] is not None:
+                words += [f"--{name.replace('_', '-')}", f"{record['budget'][name]:g}"]
+        recovered = f"{out}-recovered"
+        steps.append(
+            step(
+                "Prune again and train the pruned network for ten epochs:",
+                *words, "--recover", "10", "--out", recovered,
+            )
+        )  # fmt: skip
+    return steps
+
+
+def _record(record: Record) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Budget and settings of the pruning."""
+    names = {
+        "params": "parameters", "macs": "multiply-accumulates", "latency": "latency",
+        "max_loss": "largest loss of accuracy, points",
+    }  # fmt: skip
+    budget = [
+        (text, f"{record['budget'][name]:g}")
+        for name, text in names.items()
+        if record["budget"][name] is not None
+    ]
+    return [("Budget", budget)] if budget else []
+
+
 def headline(record: Record) -> str:
-    """What came, in a sentence."""
+    """The result in one sentence."""
     before, after = record["cost"]["before"], record["cost"]["after"]
     times = before["num_parameters"] / after["num_parameters"]
     change = 100 * (record["after"]["accuracy"] - record["before"]["accuracy"])
     lost = (
-        "with the same validation accuracy"
+        "at the same validation accuracy"
         if abs(change) < 0.05
-        else f"{abs(change):.1f} points of validation accuracy {'up' if change > 0 else 'down'}"
+        else f"validation accuracy {'+' if change > 0 else '−'}{abs(change):.1f} points"
     )
-    return f"{times:.3g} times fewer parameters, {lost}."
+    return f"{times:.3g} times fewer parameters, {lost}"
 
 
 def cautions(record: Record) -> list[str]:
-    """What a reader has to know before relying on the numbers."""
+    """The limitations of the results."""
     found = [_chosen_on_validation(record)]
     outcome = record.get("outcome")  # pruned by an older version: not compared
     if outcome is not None and outcome["alarm"]:
         found.append(
-            f"The cut changed the outputs on validation images by {outcome['measured']:.3g} (mean "
-            f"squared; {percent(outcome['relative'])} of their variance), "
-            f"{outcome['predicted']:.3g} was predicted. Cut less, or recover for more epochs."
+            f"Pruning changed the outputs on validation images by {outcome['measured']:.3g} (mean "
+            f"squared; {percent(outcome['relative'])} of their variance); the prediction was "
+            f"{outcome['predicted']:.3g}. Prune less, or use more epochs of recovery."
         )
     num_images = record["after"].get("num_images")
     if num_images is not None and num_images < FEW_IMAGES:
         found.append(
-            f"Only {plural(num_images, 'validation image')}: the accuracy could be anything "
-            f"from {percent(record['after']['accuracy_low'], digits=0)} to "
+            f"Only {plural(num_images, 'validation image')}: the 95% interval of the accuracy is "
+            f" {percent(record['after']['accuracy_low'], digits=0)} to "
             f"{percent(record['after']['accuracy_high'], digits=0)}."
         )
     if record["note"]:
         found.append(
-            f"Only chains of layers were looked at: {record['note']}. Other units were left alone."
+            f"Only chains of layers were pruned: {record['note']}. Other units were not pruned."
         )
     return found + speed_warnings(record["cost"]["latency"])
 
 
 def _chosen_on_validation(record: Record) -> str:
-    """What the validation images decided, and so flatter."""
+    """Which choices were made on the validation images."""
     chosen: list[str] = []
     if record["budget"]["max_loss"] is not None:
-        chosen.append("the size of the cut")
+        chosen.append("the size of the pruned network")
     if _recovered(record):
         chosen.append("the epoch of the recovery")
     starts = record["starts"]
     if len(starts) > 1:
         chosen.append(
-            f"one of {len(starts)} starts of the merging, which reached {percent(min(starts))} to "
-            f"{percent(max(starts))} before any recovery"
+            f"one of {len(starts)} initialisations of the merging, with {percent(min(starts))} to "
+            f"{percent(max(starts))} before recovery"
         )
     outcome = record.get("outcome")
     if outcome is not None and len(outcome["norms_tried"]) > 1:
-        chosen.append("the statistics of batch norm, without their labels")
+        chosen.append("the batch norm statistics (without labels)")
     if not chosen:
         return (
-            "Validation images had no part in this cut, but chose the unpruned network, and may "
-            "flatter it; the test images were not looked at."
+            "The validation images were not used for pruning, but the unpruned network was chosen "
+            "on them, so its accuracy may be too optimistic. The test images were not used."
         )
     return (
-        f"Validation images chose {listed(chosen)}. They flatter what they chose; the test "
-        "images were not looked at: secateurs evaluate does."
+        f"Validation images were used to choose {listed(chosen)}, so their accuracy is too "
+        "optimistic. The test images were not used."
     )
 
 
@@ -123,8 +180,8 @@ def _baseline(record: Record) -> str:
     if "confusion" not in record["after"]:
         return ""
     return (
-        f"; balanced {percent(balanced(record['after']))}; always answering the largest class "
-        f"gives {percent(majority(record['after']))}"
+        f"; balanced {percent(balanced(record['after']))}; majority-class baseline "
+        f"{percent(majority(record['after']))}"
     )
 
 
@@ -136,7 +193,7 @@ def _tiles(record: Record) -> list[tuple[str, str, str]]:
     before, after = record["cost"]["before"], record["cost"]["after"]
     after_cut = ""
     if _recovered(record):
-        after_cut = f", {percent(record['cut']['accuracy'])} just after the cut"
+        after_cut = f", {percent(record['cut']['accuracy'])} before recovery"
     tiles = [
         (
             "Parameters",
@@ -158,7 +215,8 @@ def _tiles(record: Record) -> list[tuple[str, str, str]]:
         (
             f"Latency, batch {row['batch']}",
             milliseconds(row["after_ms"]["median"]),
-            f"{milliseconds(row['before_ms']['median'])} unpruned, on {row['device']}",
+            f"{milliseconds(row['before_ms']['median'])} unpruned, {latency_name(row)}: "
+            f"{verdict(row) or 'not known'}",
         )
         for row in record["cost"]["latency"]
     ]
@@ -169,12 +227,12 @@ def _groups(record: Record) -> Panel:
     rows = record["groups"]
     cut = sum(row["num_kept"] < row["num_units"] for row in rows)
     caption = (
-        f"{cut} of {len(rows)} groups were cut; units were taken where they cost the least loss "
-        "for what they save."
+        f"Units were removed from {cut} of {len(rows)} groups, in the order of predicted loss per "
+        "saving."
     )
     table = Table(
         "Groups",
-        ("group", "units", "kept", "weights", "loss foreseen", "layers"),
+        ("group", "units", "kept", "compensation", "predicted loss", "layers"),
         tuple(
             (
                 row["name"],
@@ -188,22 +246,22 @@ def _groups(record: Record) -> Panel:
         ),
     )
     left = tuple((one["name"], one["reason"]) for one in record["not_pruned"])
-    tables = (table, Table("Left whole", ("group", "why"), left)) if left else (table,)
-    plot = Plot(figures.groups(record), "", f"Bars, one a group. {caption}")
-    return Panel("groups", "What stays of every group", caption, (plot,), tables)
+    tables = (table, Table("Not pruned", ("group", "reason"), left)) if left else (table,)
+    plot = Plot(figures.groups(record), "", f"Bars, one per group. {caption}")
+    return Panel("groups", "Units kept in each group", caption, (plot,), tables)
 
 
-def _way(record: Record) -> Panel:
+def _trajectory(record: Record) -> Panel:
     chosen = record["chosen"]
     caption = (
-        f"Cut to {percent(chosen['macs'])} of the multiply-accumulates and "
-        f"{percent(chosen['params'])} of the parameters; the loss is the mean squared change of "
-        "the answers, foreseen from the training images before any recovery."
+        f"The chosen network has {percent(chosen['macs'])} of the multiply-accumulates and "
+        f"{percent(chosen['params'])} of the parameters. The predicted loss is the mean squared "
+        "change of the outputs on the training images, without recovery."
     )
     thinned = record["trajectory"][:: max(1, len(record["trajectory"]) // 40)]
     table = Table(
         "Size against predicted loss",
-        ("multiply-accumulates", "parameters", "loss foreseen"),
+        ("multiply-accumulates", "parameters", "predicted loss"),
         tuple(
             (percent(step["macs"]), percent(step["params"]), f"{step['loss']:.3g}")
             for step in thinned
@@ -218,9 +276,9 @@ def _recovery(record: Record) -> Panel:
     curve = record["recovery"]["curve"]
     best = record["recovery"]["best_epoch"] + 1
     caption = (
-        f"{len(curve)} epochs in {seconds(record['recovery']['seconds'])}, from a learning "
-        f"rate of {record['recovery']['lr']:g} down; epoch {best} is the best on validation, and "
-        "shipped."
+        f"{len(curve)} epochs in {seconds(record['recovery']['seconds'])}, with an initial "
+        f"learning rate of {record['recovery']['lr']:g}. Epoch {best} is the best on validation "
+        "images and was saved."
     )
     table = Table(
         "Recovery",
@@ -240,7 +298,7 @@ def _recovery(record: Record) -> Panel:
 
 
 def _outcome_table(record: Record) -> list[Table]:
-    """What was tried after the cut, and how far each moved the outputs."""
+    """Which weights and batch norm statistics were tried, and the change of the outputs."""
     outcome = record.get("outcome")
     if outcome is None:
         return []
@@ -249,11 +307,11 @@ def _outcome_table(record: Record) -> list[Table]:
         taken = outcome["norms" if key == "norms_tried" else "weights"]
         if len(outcome[key]) > 1 or key == "tried":
             rows += [
-                (f"{title} {name}", f"{change:.3g}", "taken" if name == taken else "")
+                (f"{title} {name}", f"{change:.3g}", "chosen" if name == taken else "")
                 for name, change in outcome[key].items()
             ]
     head = ("", "mean squared change of the outputs", "")
-    return [Table("Change of the outputs by the cut, on validation images", head, tuple(rows))]
+    return [Table("Change of the outputs by pruning, on validation images", head, tuple(rows))]
 
 
 def _cost_table(record: Record) -> Table:
@@ -262,13 +320,13 @@ def _cost_table(record: Record) -> Table:
         ("parameters", integer(before["num_parameters"]), integer(after["num_parameters"])),
         ("multiply-accumulates", integer(before["macs"]), integer(after["macs"])),
         (
-            "activation memory of an image, at its peak",
+            "peak activation memory per image",
             size(before["activation_bytes"]),
             size(after["activation_bytes"]),
         ),
         *(
             (
-                f"{row['runtime']}, {row['device']}, batch {row['batch']}",
+                f"latency, {latency_name(row)}, batch {row['batch']}",
                 milliseconds(row["before_ms"]["median"]),
                 milliseconds(row["after_ms"]["median"]),
             )
@@ -276,7 +334,7 @@ def _cost_table(record: Record) -> Table:
         ),
         *(
             (
-                f"validation accuracy{', just after the cut' if key == 'cut' else ''}",
+                f"validation accuracy{', before recovery' if key == 'cut' else ''}",
                 percent_interval(
                     record["before"]["accuracy"],
                     record["before"]["accuracy_low"],

@@ -1,4 +1,4 @@
-"""The second part of a run of the paper: what it would have found."""
+"""The second part of a run of the paper: experiments that the paper does not have."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from secateurs.report.paper.panels import accuracy_words
 
 
 def apart(answer: Record) -> list[Panel]:
-    """The sweep with films kept apart, or why it was not run."""
+    """The sweep with a split by film, or why it was not run."""
     found = answer["beyond"]["apart"]
     if not found:
         why = answer["beyond"]["no_films"]
-        return [Panel("apart", "Films kept apart", f"Not run: {why}.")]
+        return [Panel("apart", "Split by film", f"Not run: {why}.")]
     test = found["chosen"]["test"]
     caption = (
-        f"{found['recommendation']['sentences'][0]} The network chosen so has "
-        f"{accuracy_words(test)} on test images whose films it never saw; "
-        f"{percent(answer['best']['test']['accuracy'])} was the best when films were on both sides "
-        "and test chose."
+        f"{found['recommendation']['sentences'][0]} That network has a test "
+        f"accuracy of {accuracy_words(test)} on films without training images. The best network "
+        f"of the first part has {percent(answer['best']['test']['accuracy'])}, with films on both "
+        "sides and chosen on test."
     )
     plot = Plot(
         figures.apart(answer["sweep"], found["sweep"]),
         "",
-        f"Validation accuracy over frozen layers under both splits. {caption}",
+        f"Validation accuracy over frozen layers with both splits. {caption}",
     )
     mixed = {row["depth"]: row for row in answer["sweep"] if row["pretrained"]}
     rows = tuple(
@@ -50,9 +50,9 @@ def apart(answer: Record) -> list[Panel]:
         for row in found["sweep"]
     )
     table = Table(
-        "Mean validation accuracy", ("frozen layers", "films on both sides", "kept apart"), rows
+        "Mean validation accuracy", ("frozen layers", "films on both sides", "split by film"), rows
     )
-    return [Panel("apart", "Films kept apart", caption, (plot,), (table,))]
+    return [Panel("apart", "Split by film", caption, (plot,), (table,))]
 
 
 def _points(share: float) -> str:
@@ -66,44 +66,44 @@ def _points(share: float) -> str:
 
 
 def choices(answer: Record) -> Panel:
-    """What choosing on validation changes."""
+    """The effect of choosing on validation images."""
     honest, best = answer["beyond"]["chosen_on_validation"], answer["best"]
     same = answer["beyond"]["indistinguishable"]["depths"]
-    told = (
-        f"validation cannot tell {runs_of(same)} frozen layers apart"
+    alike = (
+        f"{runs_of(same)} frozen layers are not significantly different on validation"
         if len(same) > 1
-        else f"{runs_of(same)} frozen layers stand alone on validation"
+        else f"{runs_of(same)} frozen layers are significantly better than all others"
     )
-    caption = f"On the paper's own split, {told}. "
+    caption = f"On the paper's own split, {alike}. "
     if best["on"] != "test":
         caption += "The best network was chosen on validation in the first part too."
         return Panel("choice", "Choice on validation", caption)
     gain = best["test"]["accuracy"] - honest["test"]["accuracy"]
     caption += (
-        f"The network that is best there ({honest['depth']} frozen layers, run "
-        f"{honest['run'] + 1}) has {accuracy_words(honest['test'])} on test; the one that is best "
-        f"on test has {percent(best['test']['accuracy'])} by construction. "
+        f"The best network on validation ({honest['depth']} frozen layers, run "
+        f"{honest['run'] + 1}) has a test accuracy of {accuracy_words(honest['test'])}; the one "
+        f"chosen on test has {percent(best['test']['accuracy'])}. "
     )
     caption += (
-        f"Looking at the test images bought {_points(gain)}."
+        f"Choosing on test makes the accuracy {_points(gain)} too optimistic."
         if gain > 0
-        else "Here both choices are equally good on test."
+        else "Here both choices have the same test accuracy."
     )
     return Panel("choice", "Choice on validation", caption)
 
 
 def compensation(answer: Record) -> Panel:
-    """Refitting instead of adding, without the norm filter, against neurons at random."""
+    """Least squares and adding, without the norm filter, beside units removed at random."""
     grid = answer["grid"]
     rows = grid["unfiltered"]
     left = [row for row in rows if row["num_kept"]] or rows
     most = max(left, key=lambda row: row["num_removed"])
     caption = (
-        f"Without the norm filter {degrees(most['low_deg'])} removes "
-        f"{integer(most['num_removed'])} of {integer(grid['num_units'])} neurons: adding outgoing "
-        f"weights leaves {percent(most['added']['accuracy'])}, refitting them "
-        f"{percent(most['refitted']['accuracy'])}; as many neurons at random, refitted, "
-        f"{percent(most['random_refitted'])}, dropped {percent(most['random_dropped'])}."
+        f"Without the norm filter, {degrees(most['low_deg'])} removes "
+        f"{integer(most['num_removed'])} of {integer(grid['num_units'])} units. The test accuracy "
+        f"is then {percent(most['refitted']['accuracy'])} with outgoing weights refitted by least "
+        f"squares and {percent(most['added']['accuracy'])} with weights added. The table also has "
+        "as many units removed at random."
     )
     table = Table(
         "Test accuracy",
@@ -120,26 +120,27 @@ def compensation(answer: Record) -> Panel:
             for row in rows
         ),
     )
-    plot = Plot(figures.unfiltered(grid), "", f"Test accuracy against neurons kept. {caption}")
-    title = "Compensation instead of adding"
+    plot = Plot(figures.unfiltered(grid), "", f"Test accuracy against units kept. {caption}")
+    title = "Compensation by least squares"
     return Panel("compensation", title, caption, (plot,), (table,))
 
 
 def smallest(answer: Record) -> Panel:
-    """The smallest networks that lose nothing on validation."""
+    """The smallest networks without loss of validation accuracy."""
     found = answer["beyond"]["smallest"]
     rows = found["rows"]
     unpruned, whole = rows[0], rows[-1]
-    start = "chosen with films apart" if found["apart"] else "that validation chose"
+    start = "chosen with the split by film" if found["apart"] else "chosen on validation"
     caption = (
-        f"From the network {start}, the smallest that answer at least as many validation images "
-        f"right, without training again: the whole network to {percent(whole['fraction'])} of its "
-        f"parameters, with {percent(whole['test']['accuracy'])} on test, "
-        f"{percent(unpruned['test']['accuracy'])} before."
+        f"The smallest networks, pruned from the one {start}, with at least as many correct "
+        f"validation images and without training again. The whole network keeps "
+        f"{percent(whole['fraction'])} of its parameters; its test accuracy is "
+        f"{percent(whole['test']['accuracy'])}, before pruning "
+        f"{percent(unpruned['test']['accuracy'])}."
     )
     table = Table(
         "Smallest without loss",
-        ("", "neurons kept", "parameters", "validation", "test"),
+        ("", "units kept", "parameters", "validation", "test"),
         tuple(
             (
                 row["what"],
@@ -151,7 +152,7 @@ def smallest(answer: Record) -> Panel:
         ),
     )
     plots = (
-        Plot(figures.smallest(rows), "Size", f"Bars of the parameters left. {caption}"),
+        Plot(figures.smallest(rows), "Size", f"Bars of the parameters kept. {caption}"),
         Plot(figures.smallest_accuracy(rows), "Accuracy", f"Accuracy with intervals. {caption}"),
     )
-    return Panel("smallest", "Smaller without loss", caption, plots, (table,), wide=False)
+    return Panel("smallest", "Smallest networks without loss", caption, plots, (table,), wide=False)

@@ -15,6 +15,9 @@ from secateurs.report.common.canvas import (
     SURFACE,
     TEST,
     base,
+    categories_axis,
+    counts_axis,
+    error_bars,
     fraction_range,
     rows_axis,
 )
@@ -44,13 +47,7 @@ def table1(rows: Sequence[Record]) -> go.Figure:
     )
     pairs = [(k + 0.24, row["published_runs"]) for k, row in enumerate(rows)]
     _runs(figure, "published runs", pairs, AFTER)
-    figure.update_xaxes(
-        tickvals=at,
-        ticktext=ticks,
-        range=[-0.5, len(rows) - 0.5],
-        showgrid=False,
-        tickfont={"color": INK},
-    )
+    categories_axis(figure, ticks)
     values = [
         value
         for row in rows
@@ -58,7 +55,7 @@ def table1(rows: Sequence[Record]) -> go.Figure:
         if value is not None
     ]
     values += [row["published"] for _, row in known]
-    figure.update_yaxes(range=fraction_range(values), tickformat=".0%")
+    figure.update_yaxes(range=fraction_range(values), tickformat=".2~%")
     return figure
 
 
@@ -71,15 +68,12 @@ def _mean(
         mode="markers",
         x=list(x),
         y=[ours for ours, _, _ in spans],
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": [0 if high is None else high - ours for ours, _, high in spans],
-            "arrayminus": [0 if low is None else ours - low for ours, low, _ in spans],
-            "color": mark["color"],
-            "thickness": 2,
-            "width": 6,
-        },
+        error_y=error_bars(
+            [ours for ours, _, _ in spans],
+            [low for _, low, _ in spans],
+            [high for _, _, high in spans],
+            mark["color"],
+        ),
         marker={"size": 11} | mark,
         hovertemplate="ours %{y:.1%}<extra></extra>",
     )
@@ -152,9 +146,9 @@ def by_angle(ways: Record, published: Record, key: str, *, fraction: bool) -> go
     y_title = "accuracy" if fraction else "units"
     figure = base(360, x_title="angle", y_title=y_title, legend=True)
     styles = (
-        ("published", "the program's rule", "circle", BEFORE, "solid"),
-        ("text", "the text's rule", "square", TEST, "dot"),
-        ("least_squares", "refitted", "triangle-up", MUTED, "dash"),
+        ("published", "program", "circle", BEFORE, "solid"),
+        ("text", "text", "square", TEST, "dot"),
+        ("least_squares", "least squares", "triangle-up", MUTED, "dash"),
     )
     form = ".1%" if fraction else ",.0f"
     values: list[float] = []
@@ -186,9 +180,9 @@ def by_angle(ways: Record, published: Record, key: str, *, fraction: bool) -> go
     ticks = sorted({*angles, *published["angles_deg"]})
     figure.update_xaxes(tickvals=ticks, ticktext=[degrees(a) for a in ticks], showgrid=False)
     if fraction:
-        figure.update_yaxes(range=fraction_range(values), tickformat=".0%")
+        figure.update_yaxes(range=fraction_range(values), tickformat=".2~%")
     else:
-        figure.update_yaxes(rangemode="tozero", tickformat=",d")
+        counts_axis(figure, "y", max(values), most=6)
     return figure
 
 
@@ -198,7 +192,7 @@ def apart(mixed: Sequence[Record], separate: Sequence[Record]) -> go.Figure:
     values: list[float] = []
     for name, rows, shift, mark in (
         ("films on both sides", mixed, -0.1, PUBLISHED),
-        ("films kept apart", separate, 0.1, OURS),
+        ("split by film", separate, 0.1, OURS),
     ):
         known = [r for r in rows if r["pretrained"] and r["val_accuracy_mean"] is not None]
         spans = [
@@ -213,14 +207,14 @@ def apart(mixed: Sequence[Record], separate: Sequence[Record]) -> go.Figure:
         values += [v for span in spans for v in span.values() if v is not None]
     depths = sorted({row["depth"] for row in mixed if row["pretrained"]})
     figure.update_xaxes(tickvals=depths, showgrid=False, tickfont={"color": INK})
-    figure.update_yaxes(range=fraction_range(values), tickformat=".0%")
+    figure.update_yaxes(range=fraction_range(values), tickformat=".2~%")
     return figure
 
 
 def unfiltered(grid: Record) -> go.Figure:
-    """Accuracy over neurons kept, on a logarithmic scale, in four ways; the unpruned as a line."""
+    """Accuracy over units kept, on a logarithmic scale, of four rules and the unpruned network."""
     rows = [row for row in grid["unfiltered"] if row["num_kept"] > 0]
-    figure = base(380, x_title="neurons kept", y_title="test accuracy", legend=True)
+    figure = base(380, x_title="units kept", y_title="test accuracy", legend=True)
     level = grid["unpruned"]["accuracy"]
     kept = [row["num_kept"] for row in rows]
     ways = (
@@ -255,13 +249,13 @@ def unfiltered(grid: Record) -> go.Figure:
     figure.update_xaxes(
         type="log", tickvals=ticks, ticktext=[f"{tick:,}" for tick in ticks], showgrid=False
     )
-    figure.update_yaxes(range=fraction_range(values), tickformat=".0%")
+    figure.update_yaxes(range=fraction_range(values), tickformat=".2~%")
     return figure
 
 
 def smallest(rows: Sequence[Record]) -> go.Figure:
-    """Share of the parameters that is left, a bar a network."""
-    figure = base(70 + 46 * len(rows), x_title="parameters left")
+    """Share of the parameters that is left, one bar per network."""
+    figure = base(70 + 46 * len(rows), x_title="parameters kept")
     figure.add_bar(
         orientation="h",
         x=[row["fraction"] for row in rows],
@@ -272,7 +266,7 @@ def smallest(rows: Sequence[Record]) -> go.Figure:
         hovertemplate="%{text} of the parameters<extra></extra>",
     )
     rows_axis(figure, [row["what"] for row in rows], limit=24)
-    figure.update_xaxes(tickformat=".0%", range=[0, 1.02])
+    figure.update_xaxes(tickformat=".2~%", range=[0, 1.02])
     return figure
 
 
@@ -291,18 +285,16 @@ def smallest_accuracy(rows: Sequence[Record]) -> go.Figure:
             mode="markers",
             x=[one["accuracy"] for one in found],
             y=[k + shift for k in range(len(rows))],
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": [one["accuracy_high"] - one["accuracy"] for one in found],
-                "arrayminus": [one["accuracy"] - one["accuracy_low"] for one in found],
-                "color": mark["color"],
-                "thickness": 2,
-                "width": 5,
-            },
+            error_x=error_bars(
+                [one["accuracy"] for one in found],
+                [one["accuracy_low"] for one in found],
+                [one["accuracy_high"] for one in found],
+                mark["color"],
+                width=5,
+            ),
             marker={"size": 10} | mark,
             hovertemplate=f"{name} %{{x:.1%}}<extra></extra>",
         )
     rows_axis(figure, [row["what"] for row in rows], limit=24)
-    figure.update_xaxes(tickformat=".0%", range=fraction_range(values))
+    figure.update_xaxes(tickformat=".2~%", range=fraction_range(values))
     return figure

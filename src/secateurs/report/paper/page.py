@@ -1,4 +1,4 @@
-"""The page of a run of the paper: each published number beside ours, then what is beyond it."""
+"""The page of a run of the paper: published numbers beside ours, and further experiments."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from typing import Any
 
 from secateurs.errors import InputError
 from secateurs.files import read_json
+from secateurs.report.common.direction import isolate_names
 from secateurs.report.common.evaluation import FEW_IMAGES, balanced, majority
 from secateurs.report.common.formatting import (
     integer,
     listed,
     percent,
     percent_interval,
+    plain,
     plural,
     runs_of,
+    seconds,
     some,
 )
+from secateurs.report.common.next_steps import Step, page_values, shown_data, shown_path, step
 from secateurs.report.common.render import render_page, write_page
 from secateurs.report.common.sweep_rows import Record, depth_rows, random_frozen
 from secateurs.report.paper import beyond, panels
@@ -69,19 +73,21 @@ def load_paper(directory: Path) -> Record:
     return check_shape(answer, _KIND, where=str(path))
 
 
-def write_paper_page(answer: Record, directory: Path) -> Path:
+def write_paper_page(answer: Record, directory: Path, *, data: str | None = None) -> Path:
     """Write the page of a run (what `paper.json` holds) to `directory`/paper.html.
 
-    The file is written whole or not at all and loads nothing from anywhere. Raises InputError when
-    the run is of another schema or the page cannot be written.
+    `data` is where the images are, for the commands on the page. The file is written whole or not
+    at all and loads nothing from anywhere. Raises InputError when the run is of another schema or
+    the page cannot be written.
     """
     if answer.get("schema") != SCHEMA:
         raise InputError(f"paper: schema is {answer.get('schema')!r}, expected {SCHEMA}")
-    return write_page(directory / NAME, render_paper(answer))
+    return write_page(directory / NAME, render_paper(answer, directory, data=data))
 
 
-def render_paper(answer: Record) -> str:
+def render_paper(answer: Record, directory: Path | None = None, *, data: str | None = None) -> str:
     """The page as text."""
+    answer = isolate_names(answer)
     first = [
         panels.table1(answer),
         *panels.search(answer),
@@ -107,49 +113,72 @@ def render_paper(answer: Record) -> str:
             "cautions": cautions(answer),
             "first": first,
             "second": second,
+            "record_groups": _record(answer),
+            **page_values(next_steps(answer, directory, data), answer, directory),
         },
     )
 
 
+def next_steps(answer: Record, directory: Path | None, data: str | None) -> list[Step]:
+    """Commands that print the tables, and that study the same images without the paper's limits."""
+    out = None if directory is None else shown_path(directory)
+    images = shown_data(data)
+    beside = "DIR" if out is None else f"{out}-study"
+    steps = [] if out is None else [step("Print the tables:", "results", out)]
+    if answer["search"] and directory is not None:
+        searched = shown_path(directory / answer["files"]["search"])
+        steps.append(step("Print the search as a table:", "results", searched))
+    words = ("study", images, "--preset", "full", "--out", beside)
+    return [*steps, step("Run a full study of the same images (hours):", *words)]
+
+
+def _record(answer: Record) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Plan, versions and times of the run."""
+    times = [(key, seconds(value)) for key, value in answer.get("timing", {}).items()]
+    plan = [(key, plain(value)) for key, value in answer["plan"].items()]
+    versions = [(key, str(value)) for key, value in answer.get("versions", {}).items()]
+    return [("Plan", plan), ("Versions", versions), ("Time", times)]
+
+
 def headline(answer: Record) -> str:
-    """What came, in a sentence."""
+    """The result in one sentence."""
     counted = answer["counted"]
     if not answer["data"]["is_sfew"]:
         best = answer["best"]["test"]["accuracy"]
         return (
             f"The paper's protocol reaches {percent(best)} on the test images of "
-            f"{answer['data']['name']}; its own frames gave 50%."
+            f"{answer['data']['name']}; published: 50% on SFEW"
         )
     return (
-        f"{counted['inside']} of the paper's numbers lie inside our intervals, "
-        f"{counted['outside']} outside; {counted['not comparable']} cannot be compared."
+        f"{counted['inside']} of the published numbers are inside our intervals, "
+        f"{counted['outside']} outside; {counted['not comparable']} cannot be compared"
     )
 
 
 def standfirst(answer: Record) -> str:
-    """How it was run."""
+    """Runs, epochs, images and weights."""
     plan, split = answer["plan"], answer["split"]["counts"]
     quirks = [text for name, text in QUIRKS.items() if plan[name]]
     return (
         f"{plural(plan['runs'], 'run')} of {plural(plan['epochs'], 'full-batch epoch')} at each "
-        f"depth on {split['train']} images; {split['val']} for validation and {split['test']} for "
-        f"test. {answer['weights']['sentence'].capitalize()}."
+        f"depth on {split['train']} training images; {split['val']} validation and {split['test']} "
+        f"test images. {answer['weights']['sentence'].capitalize()}."
         + (f" As in the published program: {listed(quirks)}." if quirks else "")
     )
 
 
 def cautions(answer: Record) -> list[str]:
-    """What a reader has to know before relying on the numbers."""
+    """The limitations of the results."""
     found: list[str] = []
     if not answer["data"]["is_sfew"]:
         found.append(
-            "These are not the paper's frames: published numbers stand beside ours for "
-            "orientation, and none of them can be confirmed or refuted here."
+            "These are not the images of the paper, so the published numbers are shown for "
+            "comparison only; this run cannot confirm or refute them."
         )
     if answer["best"]["on"] == "test":
         found.append(
-            "The best network was chosen by its test accuracy, as the paper did: what it scores "
-            "there promises too much."
+            "The best network was chosen by its test accuracy, as in the paper, so that accuracy "
+            "is too optimistic."
         )
     random = {row["depth"]: random_frozen(answer, row) for row in depth_rows(answer)}
     random = {depth: names for depth, names in random.items() if names}
@@ -158,23 +187,23 @@ def cautions(answer: Record) -> list[str]:
         found.append(
             f"Depth {runs_of(list(random))} {'freezes' if len(random) == 1 else 'freeze'} "
             f"{some(names)} with random weights, because no pretrained weights were loaded "
-            "for them: this is not what the paper's network reaches there."
+            "for them. With pretrained weights the result can differ."
         )
     tested = answer["best"]["test"]["num_images"]
     if tested < FEW_IMAGES:
-        found.append(f"Only {plural(tested, 'test image')}: an accuracy on so few says little.")
+        found.append(f"Only {plural(tested, 'test image')}: the accuracies have wide intervals.")
     same = answer["split"]["leakage"]["same_group"]
     if same:
         share = same / answer["split"]["counts"]["test"]
         found.append(
             f"{percent(share, digits=0)} of the test images share a film (or sender, or person) "
-            "with a training image: the second part keeps them apart."
+            "with a training image; the second part has a split without such pairs."
         )
     return found
 
 
 def paper_words(answer: Record) -> str:
-    """The run for people who read a terminal."""
+    """The run as text for a terminal."""
     lines = [headline(answer), "test accuracy over frozen layers, published and ours:"]
     for row in answer["table1"]:
         theirs = "–" if row["published"] is None else percent(row["published"])
@@ -182,11 +211,11 @@ def paper_words(answer: Record) -> str:
         lines.append(f"  {row['what']:<22} {theirs:>6}   {ours:<22} {row['verdict']}")
     test = answer["best"]["test"]
     lines.append(
-        f"best: balanced accuracy {percent(balanced(test))}; always answering the largest class "
-        f"gives {percent(majority(test))}"
+        f"best: balanced accuracy {percent(balanced(test))}; majority-class baseline "
+        f"{percent(majority(test))}"
     )
     rows = answer["beyond"]["smallest"]["rows"]
-    lines.append("smallest networks that lose nothing on validation:")
+    lines.append("smallest networks without loss of validation accuracy:")
     lines += [
         f"  {row['what']:<22} {percent(row['fraction'])} of the parameters, test "
         f"{percent(row['test']['accuracy'])}"
@@ -195,7 +224,7 @@ def paper_words(answer: Record) -> str:
     apart = answer["beyond"]["apart"]
     if apart:
         lines.append(
-            f"films kept apart: test {percent(apart['chosen']['test']['accuracy'])} "
+            f"split by film: test {percent(apart['chosen']['test']['accuracy'])} "
             f"at {apart['chosen']['depth']} frozen layers"
         )
     return "\n".join(lines)
@@ -211,18 +240,18 @@ def _tiles(answer: Record) -> list[tuple[str, str, str]]:
             percent(best["test"]["accuracy"]),
             f"published {percent(published()['table2']['accuracy'] / 100)}; "
             f"{best['depth']} frozen layers, chosen on {best['on']}; balanced "
-            f"{percent(balanced(best['test']))}; always answering the largest class gives "
+            f"{percent(balanced(best['test']))}; majority-class baseline "
             f"{percent(majority(best['test']))}",
         ),
         (
-            "Left of fc7 without loss",
+            "Kept units of fc7 without loss",
             integer(next(iter(fc7.values()), None)),
-            f"of {integer(answer['grid']['num_units'])} neurons; the paper removed 292",
+            f"of {integer(answer['grid']['num_units'])} units; the paper removed 292",
         ),
         (
-            "Whole network without loss",
+            "Parameters without loss",
             percent(cut[-1]["fraction"]),
-            f"of the parameters; test {percent(cut[-1]['test']['accuracy'])}, "
+            f"whole network pruned; test {percent(cut[-1]['test']['accuracy'])}, "
             f"{percent(unpruned['test']['accuracy'])} unpruned",
         ),
     ]
@@ -230,7 +259,7 @@ def _tiles(answer: Record) -> list[tuple[str, str, str]]:
         chosen = apart["chosen"]
         tiles.append(
             (
-                "Films kept apart",
+                "Split by film",
                 percent(chosen["test"]["accuracy"]),
                 f"on test, with {chosen['depth']} frozen layers chosen on validation",
             )

@@ -1,4 +1,4 @@
-"""The panels of a run of the paper: each table and figure beside ours, then what is beyond."""
+"""The panels of a run of the paper: each of its tables and figures beside ours."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from secateurs.report.study.reduction_figures import confusion
 from secateurs.study.paper.published_numbers import published
 
 NUM_UNITS = 4096  # of the paper's fc7
-WAYS = {
+RULES = {
     "published": "the program: incoming weights added",
-    "quiet": "without noise: the same, no dropout, no new views",
-    "per_neuron": "each neuron scaled by itself: the same, without noise",
+    "quiet": "without noise: the same without dropout and new views",
+    "per_neuron": "scaled per unit: the same, without noise",
     "text": "the text: outgoing weights added",
-    "least_squares": "refitted: outgoing weights by least squares",
+    "least_squares": "least squares: outgoing weights refitted",
 }
 DROPOUTS = {
     "first-epoch": "the program: active in the first epoch alone",
-    "on": "as one would read the text: active in every epoch",
+    "on": "the text: active in every epoch",
 }
 RESIZES = {
     "crop": "the program: short side to 256, then the central 224",
@@ -55,7 +55,7 @@ def _beside(
 
     return Table(
         title,
-        ("", "published", "ours", interval, "verdict", "why"),
+        ("", "published", "ours", interval, "verdict", "reason"),
         tuple(
             (
                 row["what"],
@@ -80,7 +80,7 @@ def table1(answer: Record) -> Panel:
     top = max((r for r in rows if r["pretrained"]), key=lambda r: r["ours"])
     theirs = max(published()["table1"], key=lambda row: row["mean"])
     caption = (
-        f"Our highest mean is {percent(top['ours'])} with {top['what']}; the paper's is "
+        f"Our highest mean is {percent(top['ours'])} with {top['what']}, the published one "
         f"{percent(theirs['mean'] / 100)} with {theirs['depth']}. Open circles are single runs."
     )
     plot = Plot(figures.table1(rows), "", f"Test accuracy over frozen layers. {caption}")
@@ -100,10 +100,11 @@ def search(answer: Record) -> list[Panel]:
     )
     top = cells[0]
     caption = (
-        f"The last epoch is best after {top['epochs']} epochs at {top['lr']:g} "
-        f"({percent(top['last_epoch_accuracy_mean'])} on validation, {found['depth']} frozen "
-        f"layers); the paper took {theirs['epochs']} at {theirs['lr']:g}. Framed: the best when "
-        f"any epoch may be kept ({percent(best['val_accuracy_mean'])})."
+        f"The accuracy of the last epoch is highest after {top['epochs']} epochs at learning rate "
+        f"{top['lr']:g} ({percent(top['last_epoch_accuracy_mean'])} on validation images, "
+        f"{found['depth']} frozen layers); the paper used {theirs['epochs']} epochs at "
+        f"{theirs['lr']:g}. The frame marks the best cell if any epoch may be kept "
+        f"({percent(best['val_accuracy_mean'])})."
     )
     plot = Plot(
         cell_map(found, "last_epoch_accuracy_mean"),
@@ -132,8 +133,8 @@ def table2(answer: Record) -> Panel:
     test = best["test"]
     caption = (
         f"Accuracy {accuracy_words(test)} on {plural(test['num_images'], 'test image')}, with "
-        f"{best['depth']} frozen layers in run {best['run'] + 1}; the paper's is 50.0% on 134, "
-        "with 6. Each class against the rest."
+        f"{best['depth']} frozen layers in run {best['run'] + 1}; published: 50.0% "
+        "on 134 test images, with 6. The measures are for each class against the rest."
     )
     plots = tuple(
         Plot(
@@ -170,13 +171,12 @@ def table3(answer: Record) -> Panel:
     program = grid["ways"]["published"]["by_angle"][-1]
     text = grid["ways"]["text"]["by_angle"][-1]
     caption = (
-        f"At {degrees(program['low_deg'])} the program's rule leaves a mean of "
-        f"{percent(program['accuracy_mean'])} and adding outgoing weights "
-        f"{percent(text['accuracy_mean'])}; the unpruned network has "
-        f"{percent(grid['unpruned']['accuracy'])}, the paper's 50.0%. The text's rule and "
-        f"refitting also remove the {integer(grid['num_dead'])} neurons that never fire. Angles "
-        "are the paper's: the layer's activations are mapped to -0.5..0.5 by their minimum and "
-        "maximum first."
+        f"At {degrees(program['low_deg'])} the mean accuracy is "
+        f"{percent(program['accuracy_mean'])} with the rule of the program and "
+        f"{percent(text['accuracy_mean'])} with that of the text. Unpruned: "
+        f"{percent(grid['unpruned']['accuracy'])}, published 50.0%. The rule of the text and "
+        f"least squares also remove the {integer(grid['num_dead'])} units that are always zero. As "
+        "in the paper, activations are scaled to -0.5..0.5 by the minimum and maximum of the layer."
     )
     plots = (
         Plot(
@@ -186,14 +186,14 @@ def table3(answer: Record) -> Panel:
         ),
         Plot(
             figures.by_angle(grid["ways"], theirs, "num_removed_mean", fraction=False),
-            "Mean number of neurons removed",
-            f"Mean number of neurons removed by angle. {caption}",
+            "Mean number of units removed",
+            f"Mean number of units removed by angle. {caption}",
         ),
     )
     tables = (
         _beside("Table 3: mean accuracy", answer["table3"]["accuracy"]),
         _beside(
-            "Table 3: neurons removed",
+            "Table 3: units removed",
             answer["table3"]["units"],
             fraction=False,
             interval="lowest to highest",
@@ -203,35 +203,36 @@ def table3(answer: Record) -> Panel:
 
 
 def grid(answer: Record) -> Panel:
-    """The program's grid as heat maps beside the paper's, and every cell in every way."""
+    """The program's grid as heat maps beside the published one, and every cell by every rule."""
     grid = answer["grid"]
     own = {**grid, "cells": grid["ways"]["published"]["cells"]}
-    caption = f"{_free_words(own, 'The program')[:-1]}; the paper 292, at 12.5° and 1.5."
+    caption = f"{_free_words(own, 'The program')[:-1]}; published: 292, at 12.5° and 1.5."
     theirs = _published_grid(answer["published_grid"])
     plots = (
         Plot(accuracy_map(own), "Test accuracy", f"Heat map of test accuracy. {caption}"),
         Plot(accuracy_map(theirs), "Test accuracy, published", "Heat map of the paper's accuracy."),
-        Plot(removed_map(own), "Neurons removed", f"Heat map of neurons removed. {caption}"),
-        Plot(removed_map(theirs), "Neurons removed, published", "Heat map of the paper's counts."),
+        Plot(removed_map(own), "Units removed", f"Heat map of units removed. {caption}"),
+        Plot(removed_map(theirs), "Units removed, published", "Heat map of the paper's counts."),
     )
     return Panel("grid", "The whole grid", caption, plots, _cells(answer), wide=False)
 
 
 def _free_words(grid: Record, who: str) -> str:
-    """How many neurons go without loss of accuracy, and where."""
+    """How many units can be removed without loss of accuracy, and at which thresholds."""
     whole = grid["unpruned"]["accuracy"]
     free = [c for c in grid["cells"] if c["accuracy"] is not None and c["accuracy"] >= whole]
     most = max(free, key=lambda c: c["num_removed"], default=None)
     if most is None:
-        return f"{who}: no cell leaves the accuracy as it was."
+        return f"{who}: every cell loses accuracy."
     return (
         f"{who} removes up to {integer(most['num_removed'])} of {integer(grid['num_units'])} "
-        f"neurons without loss, at {degrees(most['low_deg'])} and {most['norm_std']:g} deviations."
+        f"units without loss, at {degrees(most['low_deg'])} and {most['norm_std']:g} standard "
+        "deviations."
     )
 
 
 def _published_grid(theirs: Record) -> Record:
-    """The paper's grid as ours is kept; of 4096 neurons and 134 images."""
+    """The published grid in the form of ours; 4096 units and 134 images."""
     cells = [
         {
             "low_deg": low,
@@ -251,10 +252,10 @@ def _published_grid(theirs: Record) -> Record:
 
 
 def _cells(answer: Record) -> tuple[Table, Table]:
-    """Each cell beside the paper's, and in all our ways."""
+    """Each cell beside the published one, and by each of our rules."""
     ways = answer["grid"]["ways"]
     beside = Table(
-        "Every cell under the program's rule",
+        "Every cell with the rule of the program",
         ("", "published", "ours", "95% interval", "verdict", "removed, published", "removed, ours"),
         tuple(
             (
@@ -269,7 +270,7 @@ def _cells(answer: Record) -> tuple[Table, Table]:
             for row in answer["cells"]
         ),
     )
-    names = [WAYS[name].split(":")[0] for name in ways]
+    names = [RULES[name].split(":")[0] for name in ways]
     rows = tuple(
         (
             f"{degrees(cell['low_deg'])}, {cell['norm_std']:g}",
@@ -280,16 +281,16 @@ def _cells(answer: Record) -> tuple[Table, Table]:
         )
         for place, cell in enumerate(ways["published"]["cells"])
     )
-    others = Table("Accuracy and neurons removed, in every reading", ("", *names), rows)
+    others = Table("Accuracy and units removed, by every rule", ("", *names), rows)
     return beside, others
 
 
 def readings(answer: Record) -> Panel:
-    """What the text and the program do differently, both run."""
+    """Where the text and the program differ, with results of both."""
     found = answer["readings"]
     caption = (
-        "Where the paper's text and its program say different things, or the text leaves a choice, "
-        "both were run."
+        "Where the text of the paper and its program differ, or the text leaves a choice, both "
+        "variants were run."
     )
     resizes = Table(
         "Test images resized",
@@ -311,7 +312,11 @@ def readings(answer: Record) -> Panel:
         "Overall accuracy",
         ("", "published network", "our best"),
         (
-            ("the program: right answers of all", percent(theirs), percent(overall["answers"])),
+            (
+                "the program: correct predictions of all",
+                percent(theirs),
+                percent(overall["answers"]),
+            ),
             (
                 "the text: (tp + tn) of all, mean over classes",
                 percent(1 - 2 * (1 - theirs) / classes),
@@ -326,11 +331,11 @@ def readings(answer: Record) -> Panel:
         for name, way in ways.items()
     ]
     merging = Table(
-        f"fc7 at {degrees(low)} and {std:g} deviations",
-        ("", "neurons removed", "test accuracy", "mean of all cells"),
+        f"fc7 at {degrees(low)} and {std:g} standard deviations",
+        ("", "units removed", "test accuracy", "mean of all cells"),
         tuple(
             (
-                WAYS[name],
+                RULES[name],
                 integer(cell["num_removed"]),
                 percent(cell["accuracy"]),
                 percent(_mean([c["accuracy"] for c in ways[name]["cells"]])),
@@ -340,7 +345,7 @@ def readings(answer: Record) -> Panel:
         ),
     )
     tables = (resizes, dropouts, formulas, *([merging] * bool(merging.rows)))
-    return Panel("text", "Text against program", caption, (), tables, open_tables=True)
+    return Panel("text", "Text and program", caption, (), tables, open_tables=True)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -1,4 +1,4 @@
-"""Figures of a search: from rung to rung, best so far, what mattered."""
+"""Figures of a search: from rung to rung, best so far, importance."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from secateurs.report.common.canvas import (
     INK,
     MUTED,
     base,
+    counts_axis,
     fraction_range,
     rows_axis,
 )
@@ -23,7 +24,7 @@ JITTER = 0.22  # of a rung's width: accuracies of few images coincide
 
 
 def detail(row: Record, parameters: Record) -> str:
-    """What a mark says when it is pointed at."""
+    """The hover text of a marker."""
     lines = [described(parameters | {"epochs": row["epochs"]}).replace(", ", "<br>")]
     if row["val_accuracy_mean"] is None:
         return f"{lines[0]}<br>diverged"
@@ -83,7 +84,7 @@ def rungs(search: Record) -> go.Figure:
         tickfont={"color": INK},
     )
     values = [row["val_accuracy_mean"] for row in rows.values()]
-    figure.update_yaxes(range=fraction_range(values), tickformat=".0%")
+    figure.update_yaxes(range=fraction_range(values), tickformat=".2~%")
     return figure
 
 
@@ -119,16 +120,15 @@ def history(search: Record) -> go.Figure:
             hovertemplate="%{customdata}<extra></extra>",
             visible=bool(group),
         )
-    figure.update_xaxes(
-        range=[0.4, len(search["trials"]) + 0.6], showgrid=False, tickformat="d", nticks=12
-    )
+    counts_axis(figure, "x", len(search["trials"]), from_zero=False)
+    figure.update_xaxes(range=[0.4, len(search["trials"]) + 0.6], showgrid=False)
     values = [row["val_accuracy_mean"] for row in known]
-    figure.update_yaxes(range=fraction_range(values), tickformat=".0%")
+    figure.update_yaxes(range=fraction_range(values), tickformat=".2~%")
     return figure
 
 
 def importance(search: Record) -> go.Figure | None:
-    """Bars of what each parameter explains; None when it could not be computed."""
+    """Bars of the importance of each parameter; None when it could not be computed."""
     parts: Sequence[Record] = search["importance"]["parts"]
     if not parts:
         return None
@@ -146,6 +146,6 @@ def importance(search: Record) -> go.Figure | None:
     )
     rows_axis(figure, [NAMES[part["name"]] for part in parts])
     most = max(part["share"] for part in parts)
-    figure.update_xaxes(range=[0, max(0.1, 1.12 * most)], tickformat=".0%")
+    figure.update_xaxes(range=[0, max(0.1, 1.12 * most)], tickformat=".2~%")
     figure.update_layout(bargap=0.4)
     return figure

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from secateurs.report.common.canvas import AFTER, INK, SCALE, SURFACE, base, rows_axis
+from secateurs.report.common.canvas import (
+    AFTER,
+    INK,
+    SCALE,
+    SURFACE,
+    base,
+    epochs_axis,
+    rows_axis,
+)
 from secateurs.report.common.formatting import percent
 from secateurs.report.common.sweep_rows import Record
 from secateurs.report.grid.figures import DARK_CELL, LEAST_SPAN, SYMBOLS, angle_colours
@@ -12,7 +20,7 @@ from secateurs.report.search.figures import detail
 from secateurs.report.search.summary import typed
 
 SMALL_TEXT = 6  # columns beyond which a cell's text has room for two digits only
-WIDE_LOSS = 8  # times the smallest loss: beyond it all but one curve would lie on the ground
+WIDE_LOSS = 8  # times the smallest loss: beyond it the axis is logarithmic
 
 
 def cell_map(search: Record, key: str) -> go.Figure:
@@ -88,7 +96,7 @@ def _cell_text(value: float | None, columns: int) -> str:
 
 
 def curves(search: Record, key: str) -> go.Figure:
-    """`val_accuracy` or `val_loss` by epoch, a line a learning rate, marks at the cells' epochs."""
+    """`val_accuracy` or `val_loss` by epoch, one line per learning rate, markers at the cells."""
     is_accuracy = key == "val_accuracy"
     figure = base(360, x_title="epoch", y_title="accuracy" if is_accuracy else "loss", legend=True)
     epochs: list[int] = search["settings"]["epochs"]
@@ -124,13 +132,13 @@ def curves(search: Record, key: str) -> go.Figure:
                 visible=False,
                 meta="other",
             )
-    figure.update_xaxes(showgrid=False, tickformat="d", nticks=13)
+    epochs_axis(figure, max(len(run["curve"]) for row in rows for run in row["runs"]))
     values = [entry[key] for row in rows for run in row["runs"] for entry in run["curve"]]
     if not is_accuracy and max(values) > WIDE_LOSS * min(values) > 0:
         marks = [m * 10.0**power for power in range(-4, 7) for m in (1, 2, 5)]
         figure.update_yaxes(type="log", tickvals=marks, ticktext=[f"{mark:g}" for mark in marks])
     else:
-        figure.update_yaxes(rangemode="tozero", tickformat=".0%" if is_accuracy else "")
+        figure.update_yaxes(rangemode="tozero", tickformat=".2~%" if is_accuracy else "")
     return figure
 
 

@@ -1,17 +1,21 @@
-"""The page of a search: one self-contained HTML file with its figures, numbers and the command."""
+"""The page of a search: figures, data tables, and the command that trains the best."""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from secateurs.errors import InputError
 from secateurs.report.common.canvas import Plot
+from secateurs.report.common.direction import isolate_names
 from secateurs.report.common.formatting import (
     percent,
+    plain,
     seconds,
 )
+from secateurs.report.common.next_steps import Step, page_values, shown_data, shown_path, step
 from secateurs.report.common.panel import Panel, Table
 from secateurs.report.common.render import render_page, write_page
 from secateurs.report.common.sweep_rows import Record
@@ -35,19 +39,21 @@ class Section:
     panels: tuple[Panel, ...]
 
 
-def write_search_page(search: Record, directory: Path) -> Path:
+def write_search_page(search: Record, directory: Path, *, data: str | None = None) -> Path:
     """Write the page of a search (what `search.json` holds) to `directory`/search.html.
 
-    The file is written whole or not at all and loads nothing from anywhere. Raises InputError
-    when the search is of another schema or the page cannot be written.
+    `data` is where the images are, for the commands on the page. The file is written whole or not
+    at all and loads nothing from anywhere. Raises InputError when the search is of another schema
+    or the page cannot be written.
     """
     if search.get("schema") != SCHEMA:
         raise InputError(f"search: schema is {search.get('schema')!r}, expected {SCHEMA}")
-    return write_page(directory / NAME, render_search(search))
+    return write_page(directory / NAME, render_search(search, directory, data=data))
 
 
-def render_search(search: Record) -> str:
+def render_search(search: Record, directory: Path | None = None, *, data: str | None = None) -> str:
     """The page as text."""
+    search = isolate_names(search)
     sections = _sections(search)
     colours = angle_colours(len(search["trials"])) if search["cells"] is not None else []
     return render_page(
@@ -60,20 +66,37 @@ def render_search(search: Record) -> str:
             "tiles": summary.tiles(search),
             "cautions": summary.cautions(search),
             "sections": sections,
-            "record": _record(search),
+            "record_groups": _record(search),
+            **page_values(next_steps(search, directory, data), search, directory),
         },
         colours=dict(colours),
     )
 
 
+def next_steps(search: Record, directory: Path | None, data: str | None) -> list[Step]:
+    """Commands that train the best configuration, evaluate it, or print the trials."""
+    out = None if directory is None else shown_path(directory)
+    images, model = shown_data(data), "MODEL" if out is None else f"{out}-model"
+    # The record has the command with placeholders, whatever folders the search was of.
+    places = {"DATA": images, "MODEL": model}
+    words = [places.get(word, word) for word in shlex.split(search["best"]["command"])]
+    steps = [
+        Step("Train the best configuration and save the network:", shlex.join(words)),
+        step("Then measure it on the test images, once:", "evaluate", model, images),
+    ]
+    if out is not None:
+        steps.append(step("Print the trials as a table:", "results", out))
+    return steps
+
+
 def _sections(search: Record) -> list[Section]:
-    """Each method's own evidence, and what all have in common."""
+    """The sections of the method, then those that all methods have."""
     method = search["settings"]["method"]
     own = {"grid": _grid_sections, "halving": _rung_sections, "tpe": _history_sections}[method]
     mattered = Section(
         "importance",
-        "What mattered",
-        "How much of the differences in validation accuracy each parameter explains.",
+        "Importance",
+        "The share of the variance of validation accuracy that each parameter explains.",
         (_importance(search),),
     )
     return [*own(search), _together(search), mattered]
@@ -90,8 +113,8 @@ def _grid_sections(search: Record) -> list[Section]:
             f"Heat map, {title}, {order}. {caption}",
         )
         for key, title in (
-            ("val_accuracy_mean", "Best of the first epochs"),
-            ("last_epoch_accuracy_mean", "At that epoch"),
+            ("val_accuracy_mean", "Best accuracy up to this epoch"),
+            ("last_epoch_accuracy_mean", "Accuracy at this epoch"),
         )
     )
     cells = Panel("cells", "All cells", caption, maps, (cells_table(search),), wide=False)
@@ -109,12 +132,17 @@ def _grid_sections(search: Record) -> list[Section]:
         wide=False,
     )
     lead = (
-        "One training at each learning rate. A cell says what a training of that many epochs would "
-        "have given: at a constant learning rate it is the beginning of the longer one."
+        "One training per learning rate. A cell is the result of a training of that many epochs: "
+        "at a constant learning rate it is the start of the longest training."
     )
     return [
         Section("cells", "Cells", lead, (cells,)),
-        Section("curves", "Curves", "Where each learning rate was, epoch by epoch.", (curves,)),
+        Section(
+            "curves",
+            "Curves",
+            "Validation accuracy and loss of each learning rate by epoch.",
+            (curves,),
+        ),
     ]
 
 
@@ -124,8 +152,8 @@ def _rung_sections(search: Record) -> list[Section]:
     panel = Panel("rungs", "From rung to rung", caption, (plot,), (rungs_table(search),))
     eta = search["settings"]["eta"]
     lead = (
-        f"Every configuration is trained briefly; the best in {eta} go on to a training {eta} "
-        "times as long, and so forth."
+        f"All configurations are trained for few epochs; one in {eta} is promoted to a training "
+        f"{eta} times as long, and so on."
     )
     return [Section("rungs", "Rungs", lead, (panel,))]
 
@@ -134,7 +162,7 @@ def _history_sections(search: Record) -> list[Section]:
     caption = search_captions.history_caption(search)
     plot = Plot(figures.history(search), "", f"Accuracy trial by trial. {caption}")
     panel = Panel("history", "Best so far", caption, (plot,), (trials_table(search),))
-    lead = "After the random trials each one is drawn where earlier ones were good."
+    lead = "After the random trials, the sampler proposes values near those of good trials."
     return [Section("history", "Trials", lead, (panel,))]
 
 
@@ -145,8 +173,8 @@ def _together(search: Record) -> Section:
     table = ranked_table(search, lines_of(search), f"All {what}, best first")
     return Section(
         "parallel",
-        "All together",
-        f"Where good {what} lie.",
+        "Parallel coordinates",
+        f"The parameters of the best {what}.",
         (Panel("parallel", "Parameters and accuracy", caption, (plot,), (table,)),),
     )
 
@@ -166,7 +194,7 @@ def _importance(search: Record) -> Panel:
 
 
 def _record(search: Record) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What made these numbers: settings, data, versions, time."""
+    """Settings, data, versions and times."""
     counts = search["split"]["counts"]
     data = {
         "images": search["data"]["name"],
@@ -179,14 +207,4 @@ def _record(search: Record) -> list[tuple[str, list[tuple[str, str]]]]:
         ("Versions", search["versions"]),
         ("Time", {key: seconds(value) for key, value in search["timing"].items()}),
     ]
-    return [(title, [(k, _plain(v)) for k, v in pairs.items()]) for title, pairs in groups]
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, list):
-        return ", ".join(_plain(item) for item in value)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return summary.typed(value) if isinstance(value, int | float) else str(value)
+    return [(title, [(k, plain(v)) for k, v in pairs.items()]) for title, pairs in groups]

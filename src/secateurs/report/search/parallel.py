@@ -1,4 +1,4 @@
-"""Parallel coordinates of a search: one axis a parameter, one line a configuration.
+"""Parallel coordinates of a search: one axis per parameter, one line per configuration.
 
 Drawn as plain lines: Plotly's own kind needs WebGL, cannot be printed sharply and tells its lines
 apart by colour alone.
@@ -128,13 +128,13 @@ def _groups(
     return {
         "diverged": [line for line in lines if line not in known],
         "others": [line for line in order if line not in good and line not in chosen],
-        "upper quarter": [line for line in good if line not in chosen],
+        "upper quartile": [line for line in good if line not in chosen],
         "best": chosen,
     }
 
 
 def parallel(search: Record) -> go.Figure:
-    """The lines in three classes, told apart by colour, width and marks: best, good, others."""
+    """The lines as best, upper quartile and others, by colour, width and markers."""
     axes, lines = axes_of(search), lines_of(search)
     figure = base(440, legend=True)
     for at, axis in enumerate(axes):
@@ -148,7 +148,7 @@ def parallel(search: Record) -> go.Figure:
     looks = {
         "diverged": (MUTED, 1.2, "dot", "x"),
         "others": (MUTED, 1.0, "solid", "circle-open"),
-        "upper quarter": (BEFORE, 2.0, "solid", "circle"),
+        "upper quartile": (BEFORE, 2.0, "solid", "circle"),
         "best": (AFTER, 3.5, "solid", "diamond"),
     }
     for name, group in groups.items():

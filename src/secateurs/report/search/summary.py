@@ -1,4 +1,4 @@
-"""What a search's page says first: its headline, its numbers, its cautions."""
+"""The summary of a search: headline, tiles and limitations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = {
     "label_smoothing": "label smoothing",
     "depth": "frozen layers",
     "epochs": "epochs",
-    "interaction": "both together",
+    "interaction": "interaction",
 }
 EDGE = 0.1  # share of a range within which its best value may lie beyond it
 
@@ -35,17 +35,17 @@ def described(parameters: Record) -> str:
 
 
 def headline(search: Record) -> str:
-    """The answer in one sentence."""
+    """The result in one sentence."""
     best = search["best"]
     accuracy = percent(best["val_accuracy_mean"])
     return (
         f"{accuracy} on validation with learning rate {typed(best['parameters']['lr'])} "
-        f"for {plural(best['epochs'], 'epoch')}."
+        f"for {plural(best['epochs'], 'epoch')}"
     )
 
 
 def standfirst(search: Record) -> str:
-    """What was done, in a few sentences."""
+    """What was trained, and how much that took."""
     settings, cost = search["settings"], search["cost"]
     runs = "" if settings["runs"] == 1 else f" Each is trained {settings['runs']} times."
     done = f"{plural(cost['num_trainings'], 'training')}, {integer(cost['num_epochs'])} epochs"
@@ -54,8 +54,8 @@ def standfirst(search: Record) -> str:
         return (
             f"{plural(cost['num_cells'], 'cell')}, {plural(len(lrs), 'learning rate')} by "
             f"{plural(len(epochs), 'number')} of epochs, from "
-            f"{plural(cost['num_trainings'], 'training')}: at a constant learning rate the "
-            "shorter trainings are the beginning of the longest one. That took "
+            f"{plural(cost['num_trainings'], 'training')}. At a constant learning rate a shorter "
+            "training is the start of a longer one, so the search took "
             f"{integer(cost['num_epochs'])} epochs instead of {integer(cost['epochs_apart'])}."
             + ("" if settings["runs"] == 1 else f" Cells are means over {settings['runs']} runs.")
         )
@@ -66,14 +66,14 @@ def standfirst(search: Record) -> str:
         ]
         return (
             f"Successive halving over {plural(settings['trials'], 'configuration')}: "
-            f"{listed(steps)}. {done}; training all of them to the end would take "
+            f"{listed(steps)}. {done}; training all of them for the maximum would take "
             f"{integer(cost['epochs_apart'])} epochs.{runs}"
         )
     random = min(search["startup"], settings["trials"])
     rest = settings["trials"] - random
     how = f"The first {random} are random" if rest else "All are random"
     if rest:
-        how += f", the other {rest} where Optuna’s sampler expects more"
+        how += f", the other {rest} are proposed by Optuna’s TPE sampler"
     return (
         f"{plural(settings['trials'], 'configuration')}, "
         f"{plural(settings['epochs'], 'epoch')} each. {how}. {done}.{runs}"
@@ -92,7 +92,7 @@ def tiles(search: Record) -> list[tuple[str, str, str]]:
     note = f"95% interval {bounds} over {over}"
     if search["evaluated"].get("majority_accuracy") is not None:
         base = percent(search["evaluated"]["majority_accuracy"])
-        note += f"; always answering the largest class gives {base}"
+        note += f"; majority-class baseline {base}"
     rest = {name: value for name, value in best["parameters"].items() if name != "lr"}
     if rest:
         note += f"; {described(rest)}"
@@ -100,10 +100,10 @@ def tiles(search: Record) -> list[tuple[str, str, str]]:
     if alike["num_compared"] > 1:
         found.append(
             (
-                "Not to be told from the best",
+                "Not significantly different from the best",
                 f"{len(alike['numbers'])} of {alike['num_compared']}",
-                f"Trainings of {plural(alike['epochs'], 'epoch')}, itself included, "
-                + ("by paired runs" if alike["by"] == "paired runs" else "in its interval"),
+                f"Trainings of {plural(alike['epochs'], 'epoch')}, the best included, "
+                + ("by paired runs" if alike["by"] == "paired runs" else "by its interval"),
             )
         )
     note = f"{integer(cost['num_epochs'])} epochs, {seconds(search['timing']['total'])} in all"
@@ -112,47 +112,47 @@ def tiles(search: Record) -> list[tuple[str, str, str]]:
 
 
 def cautions(search: Record) -> list[str]:
-    """What a reader must know before believing the numbers."""
+    """The limitations of the results."""
     settings, best = search["settings"], search["best"]
     number = search["evaluated"]["num_images"]
     rows = search["cells"] or search["trials"]
     found = [
-        f"The best of {len(rows)} was chosen by its accuracy on these {integer(number)} images "
-        f"and looks better than it is; one image is {100 / number:.1f} points. The test images "
-        "had no part: train it and evaluate it once to know what it does."
+        f"The best of {len(rows)} was chosen by its accuracy on these {integer(number)} images, so "
+        f"that accuracy is too optimistic; one image is {100 / number:.1f} points. The test images "
+        "were not used: train the best configuration and evaluate it once."
     ]
     if number < FEW_IMAGES:
-        found.append(f"Only {plural(number, 'image')}: an accuracy on so few says little.")
+        found.append(f"Only {plural(number, 'image')}: the accuracies have wide intervals.")
     if settings["runs"] == 1:
         found.append(
-            "One run a configuration says nothing of how much another seed would change it: with "
-            "--runs 3 the page shows that too."
+            "With one run per configuration the variation over seeds is unknown; --runs 3 measures "
+            "it."
         )
     alike = search["alike"]
     if 1 < alike["num_compared"] == len(alike["numbers"]):
         found.append(
             f"None of the {alike['num_compared']} trainings of {plural(alike['epochs'], 'epoch')} "
-            "differs from the best beyond chance."
+            "differs significantly from the best."
         )
     found += _edges(search)
     lost = sum(row["num_diverged"] for row in search["trials"])
     if lost:
         found.append(
             f"{plural(lost, 'training')} of {search['cost']['num_trainings']} diverged: the loss "
-            "was not finite any more. They have no part in the means and rank last."
+            "was not finite. They are not in the means and rank last."
         )
     if settings["method"] == "halving" and len(search["rungs"]) > 1:
         found.append(
-            "What was dropped on a short rung may have been better in the end: slow starters, "
-            "small learning rates above all, are at a disadvantage."
+            "Configurations that learn slowly, such as those with small learning rates, are at a "
+            "disadvantage: one that was dropped after few epochs may be better after many."
         )
     if best["num_diverged"]:
-        found.append("Even of the best configuration a run diverged.")
+        found.append("A run of the best configuration diverged.")
     return found
 
 
 def _edges(search: Record) -> list[str]:
-    """Parameters whose best value is at the end of what was tried."""
+    """Parameters whose best value is at an end of the range."""
     settings, best = search["settings"], search["best"]
     lr = best["parameters"]["lr"]
     found: list[str] = []
@@ -161,18 +161,19 @@ def _edges(search: Record) -> list[str]:
         if place and len(settings["lr"]) > 1:
             further = "larger" if place == "largest" else "smaller"
             found.append(
-                f"The best learning rate is the {place} that was tried: a {further} one may be "
-                "better."
+                f"The best learning rate is the {place} one tried; a {further} one may be better."
             )
         if best["epochs"] == max(settings["epochs"]):
-            found.append("The best accuracy came late: more epochs may be better.")
+            found.append(
+                "The best accuracy is at the largest number of epochs; more may be better."
+            )
         return found
     low, high = (math.log(bound) for bound in settings["lr_range"])
     at = (math.log(lr) - low) / (high - low)
     if at < EDGE or at > 1 - EDGE:
         found.append(
             f"The best learning rate is near the {'lower' if at < EDGE else 'upper'} end of the "
-            f"range {typed(settings['lr_range'][0])} to {typed(settings['lr_range'][1])}: a wider "
-            "one may hold a better one."
+            f"range {typed(settings['lr_range'][0])} to {typed(settings['lr_range'][1])}; a wider "
+            "range may have a better value."
         )
     return found

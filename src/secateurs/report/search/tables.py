@@ -1,4 +1,4 @@
-"""The numbers behind a search's figures, as plain tables."""
+"""The data tables behind a search's figures."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def cells_table(search: Record) -> Table:
 
 
 def trials_table(search: Record) -> Table:
-    """Every trial in the order in which they were asked for."""
+    """Every trial, in order."""
     names = [one["name"] for one in search["space"]]
     rows = [
         (
@@ -76,7 +76,7 @@ def trials_table(search: Record) -> Table:
 
 
 def rungs_table(search: Record) -> Table:
-    """What each rung trained, how well it went, and how many went on."""
+    """What each rung trained, its accuracies, and how many were promoted."""
     rows: list[tuple[str, ...]] = []
     for at, rung in enumerate(search["rungs"]):
         mine = [row for row in search["trials"] if row["rung"] == at]
@@ -92,12 +92,12 @@ def rungs_table(search: Record) -> Table:
                 seconds(sum(row["timing"]["seconds"] for row in mine)),
             )
         )
-    columns = ("rung", "epochs", "trained", "went on", "best", "median", "time")
+    columns = ("rung", "epochs", "trained", "promoted", "best", "median", "time")
     return Table("Every rung", columns, tuple(rows))
 
 
 def ranked_table(search: Record, lines: Sequence[tuple[Record, Record]], caption: str) -> Table:
-    """What has a line in the parallel coordinates, the best first."""
+    """The lines of the parallel coordinates, the best first."""
     order = sorted(lines, key=lambda line: rank(line[0]))
     names = list(lines[0][1])
     rows = [
@@ -109,5 +109,5 @@ def ranked_table(search: Record, lines: Sequence[tuple[Record, Record]], caption
         )
         for place, (row, parameters) in enumerate(order, start=1)
     ]
-    columns = ("place", *(NAMES[name] for name in names), *_spread_columns(search), "loss")
+    columns = ("rank", *(NAMES[name] for name in names), *_spread_columns(search), "loss")
     return Table(caption, columns, tuple(rows))

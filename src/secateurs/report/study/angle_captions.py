@@ -1,4 +1,4 @@
-"""How the angles of a report were measured, in words: one convention for all of a layer's."""
+"""Descriptions of how the angles of a report were measured."""
 
 from __future__ import annotations
 
@@ -6,51 +6,60 @@ from secateurs.report.common.formatting import integer
 from secateurs.report.common.sweep_rows import Record
 
 CENTRED = ("cluster", "subspace")  # rules that compare activations less each unit's mean
-WAYS = {
-    "centre": "each unit's mean activation is subtracted first",
-    "minmax": "the layer's activations are mapped to -0.5..0.5 by their minimum and maximum first",
-    "none": "activations are taken as they are",
+NORMALISATIONS = {
+    "centre": "the mean activation of each unit is subtracted before angles are measured",
+    "minmax": (
+        "activations are scaled to -0.5..0.5 by the minimum and maximum of the layer before angles "
+        "are measured"
+    ),
+    "none": "angles are measured on the unchanged activations",
 }
 
 
 def convention(normalise: str | None, rule: str) -> str:
-    """What was done with the activations before the angles were measured, and why so.
+    """How the activations were normalised before the angles were measured, and by which rule.
 
     >>> convention("centre", "cluster")
-    "Each unit's mean activation is subtracted first, as rule cluster compares units."
+    'The mean activation of each unit is subtracted before angles are measured (rule cluster).'
     """
-    text = WAYS.get(normalise or "", "how activations were mapped first is not recorded")
-    return f"{text[0].upper()}{text[1:]}, as rule {rule} compares units."
+    text = NORMALISATIONS.get(
+        normalise or "", "how the activations were normalised is not recorded"
+    )
+    return f"{text[0].upper()}{text[1:]} (rule {rule})."
 
 
 def histogram_words(layer: Record, rule: str) -> str:
     """How the angles of a layer's histogram were measured, and over which pairs.
 
-    >>> looked = {"normalise": "minmax", "num_units": 3, "num_live": 3}
-    >>> histogram_words({"angles": looked, "num_units": 4}, "pairwise").split(". ")[-1]
-    'All 3 pairs of the 3 of 4 units whose activation varies.'
+    >>> measured = {"normalise": "minmax", "num_units": 3, "num_live": 3}
+    >>> histogram_words({"angles": measured, "num_units": 4}, "pairwise").split(". ")[-1]
+    'All 3 pairs of the 3 units (of 4) with varying activations.'
     """
-    looked = layer["angles"]
-    if not looked:
+    measured = layer["angles"]
+    if not measured:
         # Before it was recorded: always so, and over at most 1,024 units.
-        text = f"{WAYS['minmax']}, over the pairs of a sample of at most 1,024 units"
+        text = f"{NORMALISATIONS['minmax']}, over the pairs of a sample of at most 1,024 units"
         if rule in CENTRED:
             text += f"; rule {rule} compares centred activations, whose angles are larger"
-        return f"{text[0].upper()}{text[1:]}. Run the study again for angles of one convention."
-    pairs = looked["num_units"] * (looked["num_units"] - 1) // 2
-    live = f"{integer(looked['num_live'])} of {integer(layer['num_units'])} units whose activation"
-    if looked["num_units"] == looked["num_live"]:
-        over = f"All {integer(pairs)} pairs of the {live} varies."
+        advice = "Run the study again to measure all angles in the same way."
+        return f"{text[0].upper()}{text[1:]}. {advice}"
+    pairs = measured["num_units"] * (measured["num_units"] - 1) // 2
+    live = (
+        f"{integer(measured['num_live'])} units (of {integer(layer['num_units'])}) with varying "
+        "activations"
+    )
+    if measured["num_units"] == measured["num_live"]:
+        over = f"All {integer(pairs)} pairs of the {live}."
     else:
         over = (
-            f"The {integer(pairs)} pairs of a random sample of {integer(looked['num_units'])} of "
-            f"the {live} varies."
+            f"The {integer(pairs)} pairs of a random sample of {integer(measured['num_units'])} of "
+            f"the {live}."
         )
-    return f"{convention(looked['normalise'], rule)} {over}"
+    return f"{convention(measured['normalise'], rule)} {over}"
 
 
 def merged_words(results: Record) -> str:
-    """How the angles of the groups that merged were measured."""
+    """How the angles of the merged groups were measured."""
     merged, rule = results["merged"], (results["pruned"] or {}).get("rule", "unknown")
     own = "centre" if rule in CENTRED else "minmax"
-    return f"Angles: {convention(merged['normalise'] or own, rule)}"
+    return f"{convention(merged['normalise'] or own, rule)}"

@@ -1,4 +1,4 @@
-"""One sentence under each figure, computed from the numbers that it shows."""
+"""Captions of a study's figures, computed from the numbers that they show."""
 
 from __future__ import annotations
 
@@ -28,44 +28,45 @@ from secateurs.report.study.evaluations import Evaluations, chosen_row, chosen_t
 
 
 def data_caption(results: Record) -> str:
-    """How the images are spread over classes and sides."""
+    """Images per side and in the smallest and largest class."""
     counts = results["split"]["counts"]
     totals = results["data"]["per_class"]
     named = list(zip(totals, results["data"]["classes"], strict=True))
     text = (
-        f"{integer(counts['train'])} images train the network, {integer(counts['val'])} choose "
-        f"it, {integer(counts['test'])} test it"
+        f"{integer(counts['train'])} training images, {integer(counts['val'])} validation images "
+        f"and {integer(counts['test'])} test images"
     )
     if not named:
         return text + "."
     few, many = min(named)[0], max(named)[0]
     if few == many:
-        return f"{text}; every class has {plural(few, 'image')}."
+        return f"{text}. Every class has {plural(few, 'image')}."
     smallest = listed([name for total, name in named if total == few])
     return (
-        f"{text}; the smallest class, {smallest}, has {integer(few)}, the largest {integer(many)}."
+        f"{text}. The smallest class, {smallest}, has {plural(few, 'image')}, the largest "
+        f"{integer(many)}."
     )
 
 
 def sweep_caption(results: Record) -> str:
-    """Which depth does best, which was chosen, and where the baseline lies."""
+    """The best depth, the chosen one, and the baseline from random weights."""
     rows = [row for row in depth_rows(results) if row["val_accuracy_mean"] is not None]
     scratch, chosen = scratch_row(results), chosen_row(results)
     if not rows:
-        return "No depth was tried with a result."
+        return "No depth has a result."
     best = max(rows, key=lambda row: row["val_accuracy_mean"])
     mean = f"{percent(best['val_accuracy_mean'])} over {plural(best['num_runs'], 'run')}"
     if len(rows) > 1:
-        text = f"{_frozen(best)} gives the highest mean validation accuracy, {mean}"
+        text = f"{_frozen(best)} has the highest mean validation accuracy, {mean}"
     else:
-        text = f"{_frozen(best)} gives a mean validation accuracy of {mean}"
+        text = f"{_frozen(best)} has a mean validation accuracy of {mean}"
     if chosen and chosen is not best and chosen["val_accuracy_mean"] is not None:
         name = "scratch" if is_scratch(chosen) else f"depth {chosen['depth']}"
-        text += f"; {name} was chosen, at {percent(chosen['val_accuracy_mean'])}"
+        text += f". {name.capitalize()} was chosen, with {percent(chosen['val_accuracy_mean'])}"
     if scratch and scratch["val_accuracy_mean"] is not None:
-        text += f"; training from scratch reaches {percent(scratch['val_accuracy_mean'])}"
+        text += f". Training from scratch reaches {percent(scratch['val_accuracy_mean'])}"
     if not interval(best["val_accuracy_low"], best["val_accuracy_high"]):
-        text += "; a single run gives no interval"
+        text += ". A single run has no interval"
     return f"{text}.{_random_words(results)}"
 
 
@@ -79,7 +80,7 @@ def _random_words(results: Record) -> str:
     names = list(dict.fromkeys(name for group in found.values() for name in group))
     return (
         f" {depths} {some(names)} with random weights, because no pretrained weights were loaded "
-        "for them (marked by a cross): this is not what that depth reaches with pretrained weights."
+        "for them (marked by a cross). With pretrained weights the result can differ."
     )
 
 
@@ -88,7 +89,7 @@ def _frozen(row: Record) -> str:
 
 
 def curves_caption(results: Record) -> str:
-    """When the chosen trial was at its best and where it stood at the end."""
+    """The best epoch of the chosen trial, and its last."""
     trial = chosen_trial(results)
     assert trial is not None
     assert trial["curve"]
@@ -96,21 +97,26 @@ def curves_caption(results: Record) -> str:
     text = f"{trial_name(trial).capitalize()}"
     if trial["best_epoch"] is not None:
         best = f"epoch {trial['best_epoch'] + 1} of {trial['epochs_run']}"
-        text += f" was best in {best}, with {percent(trial['val_accuracy'])} on validation"
-    gap = f"{percent(last['train_accuracy'])} on training and {percent(last['val_accuracy'])}"
-    return f"{text}; it ended at {gap} on validation images."
+        text += (
+            f" was best in {best}, with a validation accuracy of {percent(trial['val_accuracy'])}"
+        )
+    gap = (
+        f"{percent(last['train_accuracy'])} on training images and {percent(last['val_accuracy'])}"
+    )
+    return f"{text}. The accuracies of the last epoch: {gap} on validation images."
 
 
 def confusion_caption(found: Evaluations, classes: list[str]) -> str:
-    """The commonest confusion before and after."""
+    """The most frequent confusion before and after pruning."""
     first = _worst(found.before, classes)
-    text = f"On the {integer(found.before['num_images'])} {found.side} images the commonest mistake"
+    images = f"{integer(found.before['num_images'])} {found.side} images"
+    text = f"On the {images} the most frequent confusion"
     if found.after is None:
         return f"{text} is {first}."
     then = _worst(found.after, classes)
     if first == then:
         return f"{text} is the same before and after pruning: {first}."
-    return f"{text} before pruning is {first}; after, {then}."
+    return f"{text} is {first} before pruning and {then} after."
 
 
 def _worst(evaluation: Record, classes: list[str]) -> str:
@@ -121,19 +127,19 @@ def _worst(evaluation: Record, classes: list[str]) -> str:
         if true != answer
     ]
     value, true, answer = max(cells, key=lambda cell: cell[0], default=(0, "", ""))
-    return f"{true} taken for {answer} ({plural(value, 'time')})" if value else "none at all"
+    return f"{true} predicted as {answer} ({plural(value, 'image')})" if value else "none"
 
 
 def scores_caption(found: Evaluations) -> str:
     """The best and the worst recall, and where pruning moved recall most."""
     known = [score for score in found.before["per_class"] if score["recall"] is not None]
     if not known:
-        return "No class has an image here, so there is no recall."
+        return "No class has images here, so there is no recall."
     best = max(known, key=lambda score: score["recall"])
     worst = min(known, key=lambda score: score["recall"])
     text = (
-        f"{best['class']} is found most often ({percent(best['recall'], digits=0)}), "
-        f"{worst['class']} least ({percent(worst['recall'], digits=0)})"
+        f"{best['class']} has the highest recall ({percent(best['recall'], digits=0)}), "
+        f"{worst['class']} the lowest ({percent(worst['recall'], digits=0)})"
     )
     if found.after is None:
         return text + "."
@@ -145,13 +151,13 @@ def scores_caption(found: Evaluations) -> str:
     ]
     largest, first, then = max(moves, key=lambda move: move[0])
     if not largest:
-        return f"{text}; pruning changed the recall of no class."
+        return f"{text}. Pruning changed the recall of no class."
     moved = f"{percent(first['recall'], digits=0)} to {percent(then['recall'], digits=0)}"
-    return f"{text}; pruning moved the recall of {first['class']} most, from {moved}."
+    return f"{text}. Pruning changed the recall of {first['class']} most, from {moved}."
 
 
 def angles_caption(results: Record, layer: Record) -> str:
-    """How the angles lie, and what was cut."""
+    """The median angle, the kept units and the threshold."""
     median = (layer["angle_deg_quantiles"] or {}).get("p50")
     kept = (
         f"{integer(layer['num_kept'])} of {integer(layer['num_units'])} units of "
@@ -160,16 +166,16 @@ def angles_caption(results: Record, layer: Record) -> str:
     low = results["pruned"]["low_deg"]
     text = kept
     if median is not None:
-        text = f"Half of the pairs of units are closer than {degrees(round(median, 1))}; {kept}"
+        text = f"The median angle between two units is {degrees(round(median, 1))}. {kept}"
     if low is not None:
-        text += f"; a pair below {degrees(low)} points the same way"
+        text += f". Two units with an angle below {degrees(low)} count as similar"
     if layer["num_dead"]:
-        text += f"; {plural(layer['num_dead'], 'unit')} never fired"
+        text += f". {plural(layer['num_dead'], 'unit')} had zero activation on every image"
     return f"{text}. {histogram_words(layer, results['pruned']['rule'])}"
 
 
 def cost_caption(results: Record) -> str:
-    """What is left of parameters, operations and file."""
+    """Parameters, operations and file size relative to before."""
     before, after = results["cost"]["before"], results["cost"]["after"]
     names = (
         ("num_parameters", "parameters", count),
@@ -181,4 +187,4 @@ def cost_caption(results: Record) -> str:
         for key, name, text in names
         if before[key] and after[key] is not None
     ]
-    return f"After pruning {listed(parts)} are left." if parts else "The costs are not known."
+    return f"Pruning keeps {listed(parts)}." if parts else "The costs are not known."

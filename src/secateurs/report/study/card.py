@@ -1,4 +1,4 @@
-"""A model card: what a shipped model is, on what it was measured and how to use it, in markdown."""
+"""A model card in Markdown: what a pruned model is, how it was measured, how to use it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from secateurs.errors import InputError
 from secateurs.files import write_text
+from secateurs.report.common.direction import isolate_names
 from secateurs.report.common.evaluation import balanced, majority
 from secateurs.report.common.formatting import (
     integer,
@@ -39,9 +40,10 @@ def write_card(results: Record, directory: Path) -> Path:
 
 
 def render_card(results: Record) -> str:
-    """The card as text; InputError for a study that pruned nothing."""
+    """The card as text; InputError for a study without a pruned model."""
     if not results["pruned"] or not results["chosen"]:
         raise InputError("model card: the study has no pruned model")
+    results = isolate_names(results)
     config, data = results["config"], results["data"]
     lines = [
         f"# {literal(proper(str(config.get('backbone', 'network'))))} for {literal(data['name'])}",
@@ -74,7 +76,7 @@ def _measured(results: Record) -> list[str]:
         if before and after:
             cells = [_accuracy(before), _accuracy(after), percent(balanced(after))]
             rows.append([name, *cells, percent(majority(after)), integer(after["num_images"])])
-    head = ["images", "before pruning", "this model", "balanced", "largest class", "number"]
+    head = ["images", "before pruning", "this model", "balanced", "baseline", "number"]
     lines = ["## Accuracy", "", *_table(head, rows)]
     measured = results["pruned"]["test"] or results["pruned"]["val"]
     if not measured:
@@ -88,12 +90,12 @@ def _measured(results: Record) -> list[str]:
         for score in measured["per_class"]
     ]
     head = ["class", "precision", "recall", "specificity", "images"]
-    words = "Accuracies with 95% Wilson intervals. The model was chosen on validation images; "
-    looked = (
-        "the test images were looked at once, after the choice. Balanced: the mean recall of the "
-        "classes, of this model. Largest class: the accuracy of always answering it."
+    words = (
+        "Accuracies have 95% Wilson intervals. The model was chosen on the validation images; the "
+        "test images were used once, after the choice. Balanced: mean recall of the classes. "
+        "Baseline: the accuracy of always predicting the largest class."
     )
-    return [*lines, words + looked, "", *_table(head, scores)]
+    return [*lines, words, "", *_table(head, scores)]
 
 
 def _accuracy(evaluation: Record) -> str:
@@ -112,7 +114,7 @@ def _cut(results: Record) -> list[str]:
     if pruned["compensation"]:
         how += f", compensation {pruned['compensation'].replace('_', ' ')}"
     return [
-        "## What was cut",
+        "## Pruning",
         "",
         f"{literal(how)}.",
         "",
@@ -128,14 +130,14 @@ def _cost(results: Record) -> list[str]:
     kinds: tuple[tuple[str, str, Any], ...] = (
         ("num_parameters", "parameters", integer),
         ("macs", "multiply-accumulates", integer),
-        ("activation_bytes", "activation memory of an image, at its peak", size),
+        ("activation_bytes", "peak activation memory per image", size),
         ("file_bytes", "model.safetensors", size),
         ("onnx_bytes", "model.onnx", size),
     )
     rows = [[name, text(before[key]), text(after[key])] for key, name, text in kinds]
     for row in cost["latency"] or []:
         if row["after_ms"]:
-            name = f"median time, {latency_name(row)}, batch {integer(row['batch'])}"
+            name = f"median latency, {latency_name(row)}, batch {integer(row['batch'])}"
             times = (milliseconds(row[key]["median"]) for key in ("before_ms", "after_ms"))
             rows.append([name, *times])
     said = [literal(cost["sentence"]), ""] if cost["sentence"] else []
@@ -164,18 +166,21 @@ def _data(results: Record) -> list[str]:
 def _limits(results: Record) -> list[str]:
     lines = warnings(results)
     lines.append(
-        "An image of anything else gets one of these classes, too; the probabilities were not "
+        "Images of other objects also get one of these classes. The probabilities are not "
         "calibrated."
     )
-    return ["## Before you rely on it", "", *(f"- {literal(text)}" for text in lines), ""]
+    return ["## Limitations", "", *(f"- {literal(text)}" for text in lines), ""]
 
 
 def _use(results: Record) -> list[str]:
     files = results["files"] or {}
     ways = (
         ("model", "Secateurs: `secateurs predict` on this folder, or `secateurs.load` in Python"),
-        ("onnx", "ONNX Runtime: classes and preprocessing are JSON in the file's metadata"),
-        ("program", "PyTorch alone, with `torch.export.load`: they are in `secateurs.json` inside"),
+        ("onnx", "ONNX Runtime: classes and preprocessing are JSON in the metadata of the file"),
+        (
+            "program",
+            "PyTorch, with `torch.export.load`: classes and preprocessing in its `secateurs.json`",
+        ),
     )
     shown = [f"- `{Path(files[key]).name}`: {text}." for key, text in ways if key in files]
     return ["## Use", "", *shown, ""] if shown else []
@@ -183,4 +188,4 @@ def _use(results: Record) -> list[str]:
 
 def _versions(results: Record) -> list[str]:
     words = ", ".join(f"{name} {value}" for name, value in results["versions"].items())
-    return ["## Made with", "", f"{literal(words)}.", ""]
+    return ["## Versions", "", f"{literal(words)}.", ""]

@@ -1,4 +1,4 @@
-"""What a reader must know before believing the numbers: leakage, silent classes, no speed-up."""
+"""Limitations of a study's results: leakage, small test sets, missing classes, no speed-up."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from secateurs.report.study.evaluations import Evaluations, shown_evaluations
 
 
 def warnings(results: Record) -> list[str]:
-    """All that a reader must know before believing the numbers, most serious first."""
+    """The limitations of the results, most serious first."""
     found = leakage_warnings(results)
     side = shown_evaluations(results)
     if side and side.side != "test":
         found.append(
-            "The test images were not evaluated: the accuracies are those of the validation "
-            "images, on which the model was chosen, and are too high."
+            "The test images were not evaluated. The accuracies are on the validation images, on "
+            "which the model was chosen, and are too optimistic."
         )
     found += accuracy_warnings(side, results)
     if results["weights"]["source"] != "none" and not results["weights"]["loaded"]:
@@ -29,7 +29,7 @@ def warnings(results: Record) -> list[str]:
     if results["data"]["findings"]:
         number = len(results["data"]["findings"])
         found.append(
-            f"The audit of the images found {plural(number, 'thing')} to look at: "
+            f"The audit of the images has {plural(number, 'finding')}: "
             + " ".join(text.rstrip(".") + "." for text in results["data"]["findings"][:3])
             + (" More under Data." if number > 3 else "")
         )
@@ -37,21 +37,21 @@ def warnings(results: Record) -> list[str]:
 
 
 def reassurance(results: Record) -> str:
-    """What was looked at and found in order, for a study without warnings."""
+    """What was checked without a finding, for a study without warnings."""
     found, cost = shown_evaluations(results), results["cost"]
     groups = results["split"]["leakage"]["same_group"] is not None
-    parts = ["no leakage" if groups else "no test image is a copy of a training image"]
-    parts.append("no finding in the audit of the files")
+    parts = ["no leakage" if groups else "no test image is a duplicate of a training image"]
+    parts.append("no finding in the audit of the image files")
     if found:
         parts.append("every class is predicted")
     if cost and any(row["after_ms"] for row in cost["latency"] or []):
-        parts.append("pruning made every measurement faster")
+        parts.append("the pruned network is faster in every latency measurement")
     text = listed(parts)
     return f"{text[0].upper()}{text[1:]}."
 
 
 def accuracy_warnings(found: Evaluations | None, results: Record) -> list[str]:
-    """Why the accuracy may say less than it seems to: few images, one large class, no groups."""
+    """Limitations of the accuracy: few images, near the majority-class baseline, no groups."""
     if found is None:
         return []
     texts: list[str] = []
@@ -60,7 +60,7 @@ def accuracy_warnings(found: Evaluations | None, results: Record) -> list[str]:
     if last["num_images"] < FEW_IMAGES and low is not None and high is not None:
         images = plural(last["num_images"], f"{found.side} image")
         texts.append(
-            f"Only {images}: the accuracy could be anything from {percent(low, digits=0)} to "
+            f"Only {images}: the 95% interval of the accuracy is {percent(low, digits=0)} to "
             f"{percent(high, digits=0)}."
         )
     if low is not None and base is not None and low <= base:
@@ -70,21 +70,22 @@ def accuracy_warnings(found: Evaluations | None, results: Record) -> list[str]:
             for name, total in zip(results["data"]["classes"], totals, strict=True)
             if total == max(totals)
         ]
+        largest = names[0] if len(names) == 1 else f"one of {listed(names)}"
         texts.append(
-            f"The accuracy is not significantly above {percent(base)}, which always answering "
-            f"{names[0] if len(names) == 1 else f'one of {listed(names)}'} gives."
+            f"The accuracy is not significantly above the majority-class baseline of "
+            f"{percent(base)} (always {largest})."
         )
     ungrouped = results["split"]["leakage"]["same_group"] is None
     if ungrouped and results["config"].get("split") not in ("folders", "paper"):
         texts.append(
-            "No groups were given: if several images show one person, place or session, the "
+            "No groups were given. If several images show one person, place or session, the "
             f"{found.side} accuracy is too optimistic; give --group-by."
         )
     return texts
 
 
 def leakage_warnings(results: Record) -> list[str]:
-    """One sentence a kind of leakage that is there."""
+    """One sentence per kind of leakage that was found."""
     leakage = results["split"]["leakage"]
     kinds = (
         (
@@ -92,25 +93,30 @@ def leakage_warnings(results: Record) -> list[str]:
             "shares a group with a training image",
             "share a group with training images",
         ),
-        ("duplicate", "is a copy of a training image", "are copies of training images"),
-        ("near_duplicate", "is nearly a training image", "are nearly training images"),
+        ("duplicate", "is a duplicate of a training image", "are duplicates of training images"),
+        (
+            "near_duplicate",
+            "is a near duplicate of a training image",
+            "are near duplicates of training images",
+        ),
     )
     return [
         f"Leakage: {integer(leakage[key])} of {plural(leakage['num_test'], 'test image')} "
-        f"{one if leakage[key] == 1 else more}; the test accuracy is too high by an unknown amount."
+        f"{one if leakage[key] == 1 else more}; the test accuracy is too optimistic by an unknown "
+        "amount."
         for key, one, more in kinds
         if leakage[key]
     ]
 
 
 def leakage_lines(results: Record) -> list[tuple[str, str, bool | None]]:
-    """Each kind of leakage as (what, finding, fine); fine is None where it cannot be known."""
+    """Each kind of leakage as (name, finding, fine); fine is None where it is not known."""
     leakage = results["split"]["leakage"]
     total = leakage["num_test"]
     kinds = (
-        ("same_group", "Same group", "shares a group (a person, a film, a session) with"),
-        ("duplicate", "Same picture", "has exactly the pixels of"),
-        ("near_duplicate", "Nearly the same picture", "is nearly the same picture as"),
+        ("same_group", "Same group", "shares a group (person, film, session) with"),
+        ("duplicate", "Exact duplicates", "has exactly the same pixels as"),
+        ("near_duplicate", "Near duplicates", "is a near duplicate of"),
     )
     lines: list[tuple[str, str, bool | None]] = []
     for key, what, verb in kinds:
@@ -118,14 +124,14 @@ def leakage_lines(results: Record) -> list[tuple[str, str, bool | None]]:
         if value is None:
             text = (
                 "Not known: no groups were given. If several images show one person, place or "
-                "session, give groups and split by them."
+                "session, give --group-by."
             )
         elif value == 0:
             text = f"None of the {plural(total, 'test image')} {verb} a training image."
         else:
             part = share(value / total) if total else "all"
             found = f"{integer(value)} of {integer(total)} test images ({part})"
-            text = f"{found}: each {verb} a training image."
+            text = f"{found}: each of them {verb} a training image."
         lines.append((what, text, None if value is None else value == 0))
     return lines
 
@@ -151,5 +157,5 @@ def _class_warnings(results: Record) -> list[str]:
         if silent:
             texts.append(f"Never predicted {when} pruning: {listed(silent)}.")
         if empty and when == "before" and found:
-            texts.append(f"No {found.side} image of {listed(empty)}: nothing can be said of it.")
+            texts.append(f"No {found.side} images of {listed(empty)}.")
     return texts

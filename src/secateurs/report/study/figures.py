@@ -17,6 +17,10 @@ from secateurs.report.common.canvas import (
     TRAIN,
     VAL,
     base,
+    categories_axis,
+    counts_axis,
+    epochs_axis,
+    error_bars,
     fraction_range,
     rows_axis,
     safe,
@@ -41,7 +45,7 @@ SIDES = (
 
 
 def data_counts(results: Record) -> go.Figure:
-    """Images per class on each side of the split, as stacked bars, one row a class."""
+    """Images per class on each side of the split, as stacked bars, one row per class."""
     classes: list[str] = results["data"]["classes"]
     figure = base(90 + 30 * len(classes), x_title="images", legend=True)
     for key, name, colour, pattern in SIDES:
@@ -66,11 +70,14 @@ def data_counts(results: Record) -> go.Figure:
         )
     figure.update_layout(barmode="stack", bargap=0.35, legend_traceorder="normal")
     rows_axis(figure, classes)
+    sides = results["split"]["per_class"]
+    most = max((sum(counts) for counts in zip(*sides.values(), strict=True)), default=0)
+    counts_axis(figure, "x", most, most=8)
     return figure
 
 
 def depth_sweep(results: Record) -> go.Figure | None:
-    """Validation accuracy over depth: a point a run, the mean, its 95% interval, the baseline."""
+    """Validation accuracy over depth: runs, means, 95% intervals, baselines."""
     rows, scratch = depth_rows(results), scratch_row(results)
     if not results["sweep"]:
         return None
@@ -93,15 +100,13 @@ def depth_sweep(results: Record) -> go.Figure | None:
         x=[place(row) for row in bounded],
         y=[row["val_accuracy_mean"] for row in bounded],
         marker={"size": 14, "symbol": "line-ns", "line": {"color": BEFORE, "width": 2}},
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": [row["val_accuracy_high"] - row["val_accuracy_mean"] for row in bounded],
-            "arrayminus": [row["val_accuracy_mean"] - row["val_accuracy_low"] for row in bounded],
-            "color": BEFORE,
-            "thickness": 2,
-            "width": 7,
-        },
+        error_y=error_bars(
+            [row["val_accuracy_mean"] for row in bounded],
+            [row["val_accuracy_low"] for row in bounded],
+            [row["val_accuracy_high"] for row in bounded],
+            BEFORE,
+            width=7,
+        ),
         hoverinfo="skip",
         visible=bool(bounded),
     )
@@ -114,7 +119,7 @@ def depth_sweep(results: Record) -> go.Figure | None:
     level = [row for row in known if row not in worse and row not in random]
     marks = {
         "mean": (level, {"symbol": "circle", "color": BEFORE, "line": {"color": SURFACE}}),
-        "mean, worse than the best": (worse, {"symbol": "square-open", "color": BEFORE}),
+        "mean, significantly below the best": (worse, {"symbol": "square-open", "color": BEFORE}),
         "mean, random layers frozen": (random, {"symbol": "x-thin", "line": RANDOM_LINE}),
     }
     for name, (group, mark) in marks.items():
@@ -160,18 +165,12 @@ def depth_sweep(results: Record) -> go.Figure | None:
     counts = results["split"]["per_class"]["val"]
     levels = [max(counts) / sum(counts)] if sum(counts) else []
     if levels:
-        _level(figure, levels[0], f"always the commonest class {percent(levels[0])}", dash="dot")
-    figure.update_xaxes(
-        tickvals=list(range(len(labels))),
-        ticktext=labels,
-        range=[-0.5, len(labels) - 0.5],
-        showgrid=False,
-        tickfont={"color": INK},
-    )
+        _level(figure, levels[0], f"majority-class baseline {percent(levels[0])}", dash="dot")
+    categories_axis(figure, labels)
     keys = ("val_accuracy_low", "val_accuracy_mean", "val_accuracy_high")
     values = [row[key] for row in known for key in keys if row[key] is not None]
     values += [trial["val_accuracy"] for trial in runs] + levels
-    figure.update_yaxes(range=fraction_range(values), tickformat=".0%")
+    figure.update_yaxes(range=fraction_range(values), tickformat=".2~%")
     return figure
 
 
@@ -192,8 +191,8 @@ def _level(figure: go.Figure, y: float, text: str, *, dash: str) -> None:
 def learning_curve(results: Record, measure: str) -> go.Figure | None:
     """Training and validation `measure` ("loss" or "accuracy") of the chosen trial by epoch.
 
-    The other trials' validation curves are there too, hidden and named "other": the page's
-    switch shows them.
+    The validation curves of the other trials are hidden traces with the meta value "other"; a check
+    box on the page shows them.
     """
     trial = chosen_trial(results)
     if trial is None or not trial["curve"]:
@@ -236,10 +235,10 @@ def learning_curve(results: Record, measure: str) -> go.Figure | None:
             hovertemplate=f"best epoch, %{{x}}<br>%{{y:{form}}}<extra></extra>",
         )
     if measure == "accuracy":
-        figure.update_yaxes(tickformat=".0%", rangemode="tozero")
+        figure.update_yaxes(tickformat=".2~%", rangemode="tozero")
     else:
         figure.update_yaxes(rangemode="tozero")
-    figure.update_xaxes(showgrid=False, tickformat="d", nticks=13)
+    epochs_axis(figure, max(row["epoch"] for row in trial["curve"]) + 1)
     return figure
 
 

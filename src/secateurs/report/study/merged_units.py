@@ -1,4 +1,4 @@
-"""What merged, as the page shows it: units with the images that excite them most."""
+"""Merged units: kept units with the units merged into them, and their strongest images."""
 
 from __future__ import annotations
 
@@ -19,28 +19,27 @@ SIDES = {"train": "training ", "val": "validation ", "test": "test "}
 
 @dataclass(frozen=True)
 class Shown:
-    """One image under a unit: the symbol that holds it, its words, and how strong it is."""
+    """One image of a unit: its symbol on the page, its texts, and its relative activation."""
 
     picture: int
     label: str
     text: str
-    share: float | None  # of the unit's strongest activation, 0..1; None below zero
+    share: float | None  # of the strongest activation of the unit, 0..1; None below zero
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One row: a unit, its angle to the survivor, its images."""
+    """One row: a unit, its angle to the kept unit, its images."""
 
     name: str
     note: str
-    tip: tuple[float, float] | None  # where the unit's arrow ends; None for the survivor
-    large_arc: bool
+    arrow: tuple[float, float] | None  # its end; None for the kept unit
     images: tuple[Shown, ...]
 
 
 @dataclass(frozen=True)
 class Group:
-    """A survivor with some of the units that it stands for."""
+    """A kept unit with some of the units merged into it."""
 
     name: str
     size: str
@@ -50,7 +49,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Layer:
-    """The groups of one layer, with a sentence and the numbers behind them."""
+    """The groups of one layer, with a caption and data tables."""
 
     key: str
     title: str
@@ -62,7 +61,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image carried in the page once; `source` is empty when it is not at hand."""
+    """An image, in the page once; `source` is empty when its file is missing."""
 
     number: int
     source: str
@@ -79,7 +78,7 @@ def read_pictures(results: Record, study_dir: Path) -> list[Picture]:
 
 
 def layers(results: Record) -> list[Layer]:
-    """One block a layer in which units merged."""
+    """One block per layer with merged units."""
     merged: Record | None = results["merged"]
     if not merged:
         return []
@@ -92,30 +91,30 @@ def layers(results: Record) -> list[Layer]:
 
 
 def absence(results: Record, pictures: list[Picture]) -> str:
-    """Why there is nothing to see of what merged, in a sentence; empty when there is."""
+    """Why merged units or their images are not shown; empty when all are."""
     if results["merged"] and results["merged"]["layers"]:
         if all(picture.source for picture in pictures):
             return ""
         lost = sum(not picture.source for picture in pictures)
         return (
-            f"{integer(lost)} of {plural(len(pictures), 'picture')} of what merged "
-            f"{'is' if lost == 1 else 'are'} not at hand: the study's folder thumbnails is missing "
-            "or not complete. The angles and activations are in the tables."
+            f"{integer(lost)} of {plural(len(pictures), 'image')} of merged units "
+            f"{'is' if lost == 1 else 'are'} missing: the study's folder thumbnails is missing or "
+            "incomplete. The data tables have the angles and activations."
         )
     if results["schema"] < 2:
         return (
-            f"These results are of an older version (schema {results['schema']}), which kept no "
-            "pictures of what merged. Run the same study again in the same directory: it adds them."
+            f"These results are of an older version (schema {results['schema']}), which stored no "
+            "images of merged units. Run the same study again in the same directory to add them."
         )
-    return "No unit was merged into another, so there is no picture of what merged."
+    return "No units were merged."
 
 
 def _layer(index: int, layer: Record, pictures: list[Record], side: str, angles: str) -> Layer:
     groups = layer["groups"]
-    survivors = plural(layer["num_groups"], "unit stands", "units stand")
-    text = f"{survivors} for {plural(layer['num_merged'], 'other')} in {layer['layer']}"
+    kept = plural(layer["num_groups"], "kept unit")
+    text = f"{plural(layer['num_merged'], 'unit')} of {layer['layer']} merged into {kept}"
     if len(groups) < layer["num_groups"]:
-        text += f"; {len(groups)} of them are here, from the largest group to the smallest"
+        text += f"; {len(groups)} of the groups are shown, from the largest to the smallest"
     nearest = [
         (len(_common(group["units"][0], group["units"][1])), len(group["units"][1]["pictures"]))
         for group in groups
@@ -125,12 +124,12 @@ def _layer(index: int, layer: Record, pictures: list[Record], side: str, angles:
         mean = number(sum(both for both, _ in nearest) / len(nearest), digits=1)
         most = max(total for _, total in nearest)
         text += (
-            f"; the nearest unit shares {mean} of its {most} strongest {side}images with the "
-            "one that stands for it, on average"
+            f"; on average the nearest merged unit shares {mean} of its {most} strongest "
+            f"{side}images with the kept unit"
         )
     return Layer(
         key=f"merged-{index}",
-        title=f"What merged in {layer['layer']}",
+        title=f"Merged units of {layer['layer']}",
         caption=f"{text}. {angles}",
         groups=tuple(_group(group, pictures) for group in groups),
         tables=(_groups_table(groups, pictures), _units_table(groups, pictures)),
@@ -138,7 +137,7 @@ def _layer(index: int, layer: Record, pictures: list[Record], side: str, angles:
 
 
 def _around(angle_deg: float) -> str:
-    """An angle as a reader needs it: whole degrees, and a tenth below ten.
+    """An angle in whole degrees, with one decimal below ten.
 
     >>> _around(35.56), _around(4.32)
     ('36°', '4.3°')
@@ -150,8 +149,8 @@ def _common(first: Record, second: Record) -> set[int]:
     return set(first["pictures"]) & set(second["pictures"])
 
 
-def _commonest(unit: Record, pictures: list[Record]) -> tuple[str, int, int]:
-    """The commonest label among a unit's images, how often, of how many."""
+def _most_frequent(unit: Record, pictures: list[Record]) -> tuple[str, int, int]:
+    """The most frequent label among a unit's images, how often, of how many."""
     labels = Counter(pictures[at]["true"] for at in unit["pictures"])
     label, times = labels.most_common(1)[0] if labels else ("", 0)
     return label, times, len(unit["pictures"])
@@ -160,21 +159,20 @@ def _commonest(unit: Record, pictures: list[Record]) -> tuple[str, int, int]:
 def _group(group: Record, pictures: list[Record]) -> Group:
     survivor = group["units"][0]
     name = f"Unit {integer(survivor['unit'])}"
-    others = plural(group["num_merged"], "other")
+    merged = plural(group["num_merged"], "unit")
     if group["num_merged"] == 1:
-        text = f"{name} stands for 1 other, {_around(group['angle_deg_max'])} away"
+        text = f"1 unit was merged into {name.lower()}, at {_around(group['angle_deg_max'])}"
     else:
         text = (
-            f"{name} stands for {others}; half of them lie within "
-            f"{_around(group['angle_deg_median'])} of it, the farthest at "
-            f"{_around(group['angle_deg_max'])}"
+            f"{merged} were merged into {name.lower()}; the median angle is "
+            f"{_around(group['angle_deg_median'])}, the largest {_around(group['angle_deg_max'])}"
         )
-    label, times, total = _commonest(survivor, pictures)
+    label, times, total = _most_frequent(survivor, pictures)
     if times > 1:
-        text += f". {times} of the {total} images that excite it most are {label}"
+        text += f". {times} of its {total} strongest images are {label}"
     return Group(
         name=name,
-        size=f"stands for {integer(group['num_merged'])}",
+        size=f"{integer(group['num_merged'])} merged",
         sentence=text + ".",
         units=tuple(
             _unit(unit, survivor, pictures, farthest=at > 1 and at == len(group["units"]) - 1)
@@ -186,17 +184,17 @@ def _group(group: Record, pictures: list[Record]) -> Group:
 def _unit(unit: Record, survivor: Record, pictures: list[Record], *, farthest: bool) -> Unit:
     angle = unit["angle_deg"]
     if unit is survivor:
-        note, tip = "stays", None
+        note, arrow = "kept", None
     else:
         both, total = len(_common(survivor, unit)), len(unit["pictures"])
-        note = f"{_around(angle)} away"
+        note = _around(angle)
         if angle > 90:
-            note += ", the opposite way"
+            note += ", opposite"
         elif farthest:
-            note += ", the farthest"
-        note += f"; {both} of {total} images shared" if total else "; excited by no image"
+            note += ", the largest angle"
+        note += f"; {both} of {total} images shared" if total else "; zero on every image"
         turn = math.radians(angle)
-        tip = (round(RADIUS * math.cos(turn), 2), round(-RADIUS * math.sin(turn), 2))
+        arrow = (round(RADIUS * math.cos(turn), 2), round(-RADIUS * math.sin(turn), 2))
     peak = unit["activations"][0] if unit["activations"] else 0
     images = [
         Shown(
@@ -207,13 +205,13 @@ def _unit(unit: Record, survivor: Record, pictures: list[Record], *, farthest: b
         )
         for at, value in zip(unit["pictures"], unit["activations"], strict=True)
     ]
-    return Unit(f"Unit {integer(unit['unit'])}", note, tip, angle > 180, tuple(images))
+    return Unit(f"Unit {integer(unit['unit'])}", note, arrow, tuple(images))
 
 
 def _groups_table(groups: list[Record], pictures: list[Record]) -> Table:
     rows: list[tuple[str, ...]] = []
     for group in groups:
-        label, times, total = _commonest(group["units"][0], pictures)
+        label, times, total = _most_frequent(group["units"][0], pictures)
         rows.append(
             (
                 integer(group["units"][0]["unit"]),
@@ -224,8 +222,8 @@ def _groups_table(groups: list[Record], pictures: list[Record]) -> Table:
             )
         )
     return Table(
-        "Groups, one row a survivor",
-        ("unit", "stands for", "half within", "farthest", "commonest label of its images"),
+        "Groups, one row per kept unit",
+        ("unit", "merged", "median angle", "largest angle", "most frequent label of its images"),
         tuple(rows),
     )
 
@@ -239,7 +237,7 @@ def _units_table(groups: list[Record], pictures: list[Record]) -> Table:
             rows.append(
                 (
                     integer(unit["unit"]),
-                    "stays" if unit is survivor else integer(survivor["unit"]),
+                    "kept" if unit is survivor else integer(survivor["unit"]),
                     _around(unit["angle_deg"]),
                     integer(len(_common(survivor, unit))),
                     "; ".join(f"{pictures[at]['name']} {number(value)}" for at, value in strongest)
@@ -247,7 +245,7 @@ def _units_table(groups: list[Record], pictures: list[Record]) -> Table:
                 )
             )
     return Table(
-        "Units of these groups, with the activation on their three strongest images",
+        "Units of these groups, with the activations of their three strongest images",
         ("unit", "merged into", "angle", "images shared", "strongest images"),
         tuple(rows),
     )

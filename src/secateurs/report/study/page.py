@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from secateurs.errors import InputError
+from secateurs.files import read_json
 from secateurs.report.common import formatting
+from secateurs.report.common.direction import isolate_names
+from secateurs.report.common.next_steps import Step, page_values, shown_data, shown_path, step
 from secateurs.report.common.render import render_page, write_page
 from secateurs.report.common.sweep_rows import Record
 from secateurs.report.study import cautions, merged_units, panels, summary
@@ -17,7 +19,7 @@ from secateurs.report.study.schema import check_results, load_results
 
 __all__ = ["load_results", "render", "write_report"]
 
-# A list of thousands of file names helps nobody: results.json holds all of them.
+# Longer lists of file names are cut; results.json has all of them.
 MAX_LISTED = 40
 
 
@@ -37,12 +39,13 @@ def write_report(results: dict[str, Any], study_dir: Path, out: Path | None = No
 
 def render(results: Record, study_dir: Path) -> str:
     """The page as text; `results` must have passed `check_results`."""
+    results = isolate_names(results)
     found = shown_evaluations(results)
     blocks = _blocks(results)
     samples = read_samples(results, study_dir)
     pictures = merged_units.read_pictures(results, study_dir)
     return render_page(
-        "report.html.j2",
+        "study.html.j2",
         blocks.values(),
         {
             "name": results["data"]["name"],
@@ -58,7 +61,7 @@ def render(results: Record, study_dir: Path) -> str:
             "chosen": results["chosen"],
             "advice": summary.advice(results),
             "ends_with_choice": summary.ends_with_choice(results),
-            "warnings": cautions.warnings(results),
+            "cautions": cautions.warnings(results),
             "reassurance": cautions.reassurance(results),
             "leakage": cautions.leakage_lines(results),
             "blocks": blocks,
@@ -78,16 +81,19 @@ def render(results: Record, study_dir: Path) -> str:
             "samples": samples,
             "num_wrong": sum("wrong" in sample.state for sample in samples),
             "num_changed": sum("changed" in sample.state for sample in samples),
-            "samples_sentence": samples_sentence(samples),
+            "samples_sentence": samples_sentence(
+                samples, accuracy=(found.after or found.before)["accuracy"] if found else None
+            ),
             "samples_absence": samples_absence(samples),
-            "record": _record(results),
+            "record_groups": _record(results),
             "formatting": formatting,
+            **page_values(next_steps(results, study_dir), results, study_dir),
         },
     )
 
 
 def _blocks(results: Record) -> dict[str, panels.Panel]:
-    """Every figure that these results have, by key."""
+    """The panels that these results have, by key."""
     made = [
         panels.sweep_panel(results),
         panels.splits_panel(results),
@@ -106,10 +112,10 @@ def _findings(results: Record) -> list[tuple[str, list[str], int]]:
     """Each kind of audit finding as (title, files as text, how many more there are)."""
     data = results["data"]
     kinds = (
-        ("Unusable files", [_bad(entry) for entry in data["bad"]]),
-        ("The same picture more than once", [", ".join(group) for group in data["exact"]]),
-        ("Nearly the same picture", [", ".join(group) for group in data["near"]]),
-        ("One picture, two labels", [", ".join(group) for group in data["conflicts"]]),
+        ("Files that cannot be used", [_bad(entry) for entry in data["bad"]]),
+        ("Exact duplicates", [", ".join(group) for group in data["exact"]]),
+        ("Near duplicates", [", ".join(group) for group in data["near"]]),
+        ("Duplicates with different labels", [", ".join(group) for group in data["conflicts"]]),
     )
     return [
         (title, lines[:MAX_LISTED], max(0, len(lines) - MAX_LISTED))
@@ -131,24 +137,75 @@ def _notes(results: Record) -> list[str]:
 
 
 def _record(results: Record) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What made these numbers: configuration, versions, time, files."""
+    """Configuration, versions, times and files of the study."""
     timing = results["timing"] or {}
     groups = (
-        ("Configuration", {key: _plain(value) for key, value in results["config"].items()}),
-        ("Versions", {key: _plain(value) for key, value in results["versions"].items()}),
+        (
+            "Configuration",
+            {key: formatting.plain(value) for key, value in results["config"].items()},
+        ),
+        ("Versions", {key: formatting.plain(value) for key, value in results["versions"].items()}),
         ("Time", {key: _time(value) for key, value in timing.items()}),
-        ("Files", {key: _plain(value) for key, value in (results["files"] or {}).items()}),
+        (
+            "Files",
+            {key: formatting.plain(value) for key, value in (results["files"] or {}).items()},
+        ),
     )
     return [(title, list(pairs.items())) for title, pairs in groups if pairs]
 
 
-def _plain(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, list | tuple):
-        return ", ".join(_plain(item) for item in value)
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def next_steps(results: Record, study_dir: Path) -> list[Step]:
+    """What to do with the results: use the model, check it, make it smaller, or train more."""
+    study, data = shown_path(study_dir), shown_data(_data_of(study_dir))
+    beside = study_dir.parent / study_dir.name
+    if summary.ends_with_choice(results):
+        depth = str(results["recommendation"]["depth"])
+        out = shown_path(beside.with_name(f"{study_dir.name}-study"))
+        return [
+            step(
+                f"Prune, export and measure a network with {depth} frozen layers:",
+                *("study", data, "--depths", depth, "--out", out),
+            ),
+            step("Print every trial as a table:", "results", study),
+        ]
+    if not results["chosen"]:
+        return [step("Finish the study:", "study", data, "--out", study)]
+    steps = [
+        step("Classify images with the model:", "predict", study, "IMAGE"),
+        step(
+            "Measure it on labelled images that it has not seen:",
+            *("evaluate", study, "NEW_DATA", "--side", "all"),
+        ),
+    ]
+    if results["pruned"]:
+        steps.append(step("Try other angles and sizes in the browser:", "explore", study))
+    smaller = shown_path(beside.with_name(f"{study_dir.name}-half"))
+    steps.append(
+        step(
+            "Prune every layer of the unpruned network to half of its multiply-accumulates:",
+            *("prune", shown_path(study_dir / "unpruned"), data, "--macs", "0.5", "--out", smaller),
+        )
+    )
+    if results["config"].get("preset") == "quick":
+        full = shown_path(beside.with_name(f"{study_dir.name}-full"))
+        steps.append(
+            step(
+                "Repeat the study with more depths, runs and epochs (hours):",
+                *("study", data, "--preset", "full", "--out", full),
+            )
+        )
+    return steps
+
+
+def _data_of(study_dir: Path) -> str | None:
+    """The images of a study as `study.json` names them; None where it does not."""
+    try:
+        found = read_json(study_dir / "study.json")
+    except (InputError, OSError):
+        return None
+    data = cast("Record", found).get("data") if isinstance(found, dict) else None
+    return data if isinstance(data, str) else None
 
 
 def _time(value: Any) -> str:
-    return formatting.seconds(value) if isinstance(value, int | float) else _plain(value)
+    return formatting.seconds(value) if isinstance(value, int | float) else formatting.plain(value)

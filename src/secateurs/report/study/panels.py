@@ -1,11 +1,11 @@
-"""Figures with their captions and numbers, section by section."""
+"""The panels of a study's page: figures with captions and data tables."""
 
 from __future__ import annotations
 
 from secateurs.report.common.canvas import Plot
 from secateurs.report.common.formatting import integer, plural
 from secateurs.report.common.panel import Panel, where
-from secateurs.report.common.sweep_rows import Record, depth_rows
+from secateurs.report.common.sweep_rows import Record
 from secateurs.report.study import captions, figures, reduction_figures, splits, tables
 from secateurs.report.study.evaluations import chosen_trial, shown_evaluations
 
@@ -30,7 +30,7 @@ def sweep_panel(results: Record) -> Panel | None:
     if figure is None:
         return None
     caption = captions.sweep_caption(results)
-    title = "How many layers to freeze" if len(depth_rows(results)) > 1 else "The depth tried"
+    title = "Validation accuracy by number of frozen layers"
     plot = Plot(figure, "", f"Validation accuracy for each depth. {caption}")
     numbers = (
         tables.sweep_table(results),
@@ -41,13 +41,13 @@ def sweep_panel(results: Record) -> Panel | None:
 
 
 def splits_panel(results: Record) -> Panel | None:
-    """The same sweep with images dealt at random."""
+    """The same sweep with a random split."""
     if not results["ungrouped"]:
         return None
     caption = splits.splits_caption(results)
     label = f"Mean validation accuracy for each depth under two splits. {caption}"
     plot = Plot(splits.splits_figure(results), "", label)
-    title = "What dealing images at random would have promised"
+    title = "Effect of ignoring groups in the split"
     numbers = (splits.splits_table(results),)
     return Panel("splits", title, caption, (plot,), numbers, source=where("ungrouped", "sweep"))
 
@@ -88,7 +88,7 @@ def confusion_panel(results: Record) -> Panel | None:
     shown = [(name, evaluation) for name, evaluation in pairs if evaluation]
     return Panel(
         "confusion",
-        "Which classes are taken for which",
+        "Confusion matrix",
         captions.confusion_caption(found, classes),
         tuple(
             Plot(
@@ -130,7 +130,7 @@ def scores_panel(results: Record) -> Panel | None:
 
 
 def angle_panels(results: Record) -> list[Panel]:
-    """One panel a pruned layer that has a histogram."""
+    """One panel per pruned layer that has a histogram."""
     layers = results["pruned"]["layers"] if results["pruned"] else []
     panels: list[Panel] = []
     for index, layer in enumerate(layers):
@@ -170,10 +170,12 @@ def latency_panel(results: Record) -> Panel | None:
     for batch in batches:
         same = [row for row in rows if row["batch"] == batch]
         title = f"Batch of {integer(batch)}"
-        label = f"{title}: median time before and after pruning, with the middle half."
+        label = (
+            f"{title}: median time before and after pruning, with the middle half of the rounds."
+        )
         plots.append(Plot(reduction_figures.latency(same), title, label))
-    caption = cost["sentence"] or "Median time of one batch; the bar holds the middle half."
+    caption = cost["sentence"] or "Median time of one batch; the bar is the middle half."
     return Panel(
-        "latency", "Time to answer", caption, tuple(plots), (tables.latency_table(rows),),
+        "latency", "Latency", caption, tuple(plots), (tables.latency_table(rows),),
         wide=len(plots) == 1, source=where("cost"),
     )  # fmt: skip

@@ -15,6 +15,8 @@ from secateurs.report.common.canvas import (
     SHADE,
     SURFACE,
     base,
+    counts_axis,
+    error_bars,
     rows_axis,
     safe,
 )
@@ -139,7 +141,7 @@ def class_scores(found: Evaluations, measure: str) -> go.Figure:
             },
             hovertemplate=f"%{{customdata}}<br>{measure} {name} %{{x:.1%}}<extra></extra>",
         )
-    figure.update_xaxes(range=[-0.03, 1.04], tickformat=".0%", tickvals=[0, 0.5, 1])
+    figure.update_xaxes(range=[-0.03, 1.04], tickformat=".2~%", tickvals=[0, 0.5, 1])
     rows_axis(figure, names, limit=14)
     return figure
 
@@ -184,8 +186,9 @@ def angle_histogram(results: Record, index: int) -> go.Figure | None:
         dtick=30,
         ticklabeloverflow="allow",
     )
+    counts_axis(figure, "y", max(counts), most=6)
     # Room above the bars for the names of the thresholds.
-    figure.update_yaxes(tickformat="~s", range=[0, 1.18 * max(counts) or 1])
+    figure.update_yaxes(range=[0, 1.18 * max(counts) or 1])
     return figure
 
 
@@ -238,7 +241,7 @@ def cost_ratios(results: Record) -> go.Figure | None:
     )
     # The shares stand right of the bars, in the margin.
     figure.update_layout(margin_r=64)
-    figure.update_xaxes(range=[0, 1.01 * max(ends)], tickformat=".0%", dtick=0.5, tickangle=0)
+    figure.update_xaxes(range=[0, 1.01 * max(ends)], tickformat=".2~%", dtick=0.5, tickangle=0)
     return figure
 
 
@@ -278,15 +281,7 @@ def latency(rows: list[Record]) -> go.Figure:
                 "size": 11,
                 "line": {"width": 2, "color": colour},
             },
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": [high - mid for high, mid in zip(upper, medians, strict=True)],
-                "arrayminus": [mid - low for low, mid in zip(lower, medians, strict=True)],
-                "color": colour,
-                "thickness": 2,
-                "width": 6,
-            },
+            error_x=error_bars(medians, lower, upper, colour),
             hovertemplate=f"%{{customdata[0]}}<br>median {name} %{{text}}, middle half "
             "%{customdata[1]} to %{customdata[2]}<extra></extra>",
         )

@@ -72,7 +72,7 @@ def result_tables(directory: Path) -> dict[str, list[Row]]:
 def _read_trial(path: Path) -> Row:
     record = unseal(read_json(path))
     if record is None:
-        raise InputError(f"{path}: damaged; run the study again, it makes this trial anew")
+        raise InputError(f"{path}: damaged; run the study again to repeat this trial")
     return check_shape(record, TRIAL, where=str(path))
 
 
@@ -257,7 +257,7 @@ def _read(path: Path, kind: Row) -> Row:
     if isinstance(found, dict) and CHECKSUM in found:
         found = unseal(found)
         if found is None:
-            raise InputError(f"{path}: damaged: not what its checksum is of; make it anew")
+            raise InputError(f"{path}: damaged: the checksum differs; run the command again")
     advice = "written by another version, or damaged"
     return check_shape(found, kind, where=str(path), advice=advice)
 

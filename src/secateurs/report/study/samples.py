@@ -1,4 +1,4 @@
-"""Sample predictions with their thumbnails, carried inside the page."""
+"""Example predictions with their thumbnails, embedded in the page."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ MAX_BYTES = 1_000_000
 
 @dataclass(frozen=True)
 class Answer:
-    """What the network said of one image."""
+    """The prediction for one image."""
 
     when: str
     label: str
     probability: str
-    right: bool
+    correct: bool
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its true label and the answers before and after pruning."""
+    """One image with its label and the predictions before and after pruning."""
 
     name: str
     true: str
@@ -34,8 +34,8 @@ class Sample:
 
     @property
     def state(self) -> str:
-        """Words for the page's filter: "wrong" if the last answer is, "changed" if they differ."""
-        words = ["wrong"] if self.answers and not self.answers[-1].right else []
+        """Words for the page's filter: "wrong" by the last prediction, "changed" if they differ."""
+        words = ["wrong"] if self.answers and not self.answers[-1].correct else []
         labels = {answer.label for answer in self.answers}
         return " ".join([*words, *(["changed"] if len(labels) > 1 else [])])
 
@@ -63,10 +63,10 @@ def read_samples(results: Record, study_dir: Path) -> list[Sample]:
 
 
 def thumbnail(study_dir: Path, name: str | None) -> str:
-    """A picture below `study_dir` as a data: address; empty when it cannot be shown.
+    """An image below `study_dir` as a data: address; empty when it cannot be shown.
 
     Only JPEG, PNG and WebP files up to 1 MB that lie below the directory are taken: the name
-    comes from a file, and a page is handed on to others.
+    comes from a file, and pages are shared.
     """
     if not name:
         return ""
@@ -82,7 +82,7 @@ def thumbnail(study_dir: Path, name: str | None) -> str:
 
 
 def _kind(content: bytes) -> str:
-    """The media type by the first bytes, empty for anything that is not a known picture."""
+    """The media type by the first bytes, empty for any other content."""
     if content.startswith(b"\xff\xd8\xff"):
         return "image/jpeg"
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -90,25 +90,30 @@ def _kind(content: bytes) -> str:
     return "image/webp" if content[:4] == b"RIFF" and content[8:12] == b"WEBP" else ""
 
 
-def samples_sentence(samples: list[Sample]) -> str:
-    """What the samples show, in numbers; they are a sample and prove nothing."""
+def samples_sentence(samples: list[Sample], *, accuracy: float | None = None) -> str:
+    """How many of the examples are wrong, and why that is more than the accuracy says."""
     if not samples:
-        return "This study kept no sample predictions."
+        return "This study has no example predictions."
     wrong = sum("wrong" in sample.state for sample in samples)
     changed = sum("changed" in sample.state for sample in samples)
     two = any(len(sample.answers) > 1 for sample in samples)
-    text = f"{wrong} of these {len(samples)} examples are answered wrongly"
+    where = " after pruning" if two else ""
+    text = f"{wrong} of these {len(samples)} examples are misclassified{where}"
     if two:
-        text += " after pruning, and pruning changed "
-        text += f"the answer of {changed}" if changed else "no answer"
+        count = f"the prediction of {changed}" if changed else "no prediction"
+        text += f"; pruning changed {count}"
+    text += (
+        ". The examples are not a random sample: up to half of them are chosen among the images "
+        "that either network misclassifies, because mistakes show more of a model than correct "
+        "predictions do"
+    )
+    if accuracy is not None:
+        text += f". The accuracy on all images is {percent(accuracy)}"
     return text + "."
 
 
 def samples_absence(samples: list[Sample]) -> str:
-    """That the pictures of the samples are not at hand, when not one is; else nothing."""
+    """That all thumbnails are missing, when they are; else empty."""
     if not samples or any(sample.source for sample in samples):
         return ""
-    return (
-        "Not one of the pictures is at hand: the study's folder thumbnails is missing. "
-        "The answers are below all the same."
-    )
+    return "The images are missing: the study has no folder thumbnails. The predictions are below."

@@ -1,19 +1,27 @@
-"""The same sweep under two splits: groups kept apart, and images dealt at random."""
+"""The same sweep with two splits: by group, and at random with groups ignored."""
 
 from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from secateurs.report.common.canvas import AFTER, BEFORE, INK, SURFACE, base, fraction_range
+from secateurs.report.common.canvas import (
+    AFTER,
+    BEFORE,
+    SURFACE,
+    base,
+    categories_axis,
+    error_bars,
+    fraction_range,
+)
 from secateurs.report.common.formatting import integer, interval, percent, share
 from secateurs.report.common.panel import Table
 from secateurs.report.common.sweep_rows import Record, is_scratch
 
-APART, MIXED = "groups kept apart", "images dealt at random"
+APART, MIXED = "split by group", "split at random"
 
 
 def paired_rows(results: Record) -> list[tuple[str, Record, Record]]:
-    """Rows of both sweeps with the same depth, as (name, groups apart, at random)."""
+    """Rows of both sweeps with the same depth, as (name, by group, at random)."""
     other = {(row["pretrained"], row["depth"]): row for row in results["ungrouped"]["sweep"]}
     pairs = [
         (
@@ -33,7 +41,7 @@ def paired_rows(results: Record) -> list[tuple[str, Record, Record]]:
 
 
 def splits_figure(results: Record) -> go.Figure:
-    """Mean validation accuracy over depth under both splits, with 95% intervals over runs."""
+    """Mean validation accuracy over depth with both splits, with 95% intervals over runs."""
     rows = paired_rows(results)
     figure = base(360, x_title="frozen layers", y_title="validation accuracy", legend=True)
     values: list[float] = []
@@ -53,33 +61,19 @@ def splits_figure(results: Record) -> go.Figure:
             x=[at + aside for at in range(len(rows))],
             y=means,
             marker={"size": 11, "symbol": symbol, "color": colour, "line": {"color": SURFACE}},
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": [high - mean for high, mean in zip(highs, means, strict=True)],
-                "arrayminus": [mean - low for low, mean in zip(lows, means, strict=True)],
-                "color": colour,
-                "thickness": 2,
-                "width": 6,
-            },
+            error_y=error_bars(means, lows, highs, colour),
             hovertemplate=f"{name}<br>mean %{{y:.1%}}<extra></extra>",
         )
-    figure.update_xaxes(
-        tickvals=list(range(len(rows))),
-        ticktext=[name for name, _, _ in rows],
-        range=[-0.5, len(rows) - 0.5],
-        showgrid=False,
-        tickfont={"color": INK},
-    )
-    figure.update_yaxes(range=fraction_range(values), tickformat=".0%")
+    categories_axis(figure, [name for name, _, _ in rows])
+    figure.update_yaxes(range=fraction_range(values), tickformat=".2~%")
     return figure
 
 
 def splits_caption(results: Record) -> str:
-    """How much more the random split promises, against how much the depths differ."""
+    """The difference between the splits, with its standard error."""
     rows = [(name, a, b) for name, a, b in paired_rows(results) if name != "scratch"]
     if not rows:
-        return "No depth has a result under both splits."
+        return "No depth has a result with both splits."
     wanted = str((results["recommendation"] or {}).get("depth"))
     name, apart, mixed = next((row for row in rows if row[0] == wanted), rows[-1])
     gap = mixed["val_accuracy_mean"] - apart["val_accuracy_mean"]
@@ -87,21 +81,21 @@ def splits_caption(results: Record) -> str:
     shared = (leak["same_group"] or 0) / max(leak["num_test"], 1)
     than = "higher" if gap >= 0 else "lower"
     text = (
-        f"At depth {name} validation accuracy is {100 * abs(gap):.1f} points {than} with images "
-        f"dealt at random; {share(shared)} of its test images share a group with a training "
-        "image. "
+        f"At depth {name} the validation accuracy is {100 * abs(gap):.1f} points {than} when "
+        f"groups are ignored; {share(shared)} of the test images then share a group with a "
+        "training image. "
     )
     counts = results["split"]["counts"]["val"], results["ungrouped"]["split"]["counts"]["val"]
     error = 100 * sum(0.25 / num for num in counts if num) ** 0.5
     return (
-        f"{text}The two validation sides hold different images ({integer(counts[0])} and "
-        f"{integer(counts[1])}), which alone gives such a difference a standard error of up to "
-        f"{error:.1f} points; the intervals drawn are over runs."
+        f"{text}The two validation sets have different images ({integer(counts[0])} and "
+        f"{integer(counts[1])}), so the standard error of the difference is up to {error:.1f} "
+        "points. The intervals in the figure are over runs."
     )
 
 
 def splits_table(results: Record) -> Table:
-    """Mean and interval of each depth under both splits, and their difference."""
+    """Mean and interval of each depth with both splits, and the difference."""
     rows = [
         (
             name,
@@ -111,7 +105,7 @@ def splits_table(results: Record) -> Table:
         for name, apart, mixed in paired_rows(results)
     ]
     columns = ("frozen layers", APART, MIXED, "difference")
-    return Table("Validation accuracy under both splits", columns, tuple(rows))
+    return Table("Validation accuracy with both splits", columns, tuple(rows))
 
 
 def _cell(row: Record) -> str:

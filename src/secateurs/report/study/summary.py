@@ -1,4 +1,4 @@
-"""The first screen: headline, the few numbers that matter, and what to beware of."""
+"""The summary of a study: headline, tiles and accuracies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from secateurs.report.study.evaluations import (
 
 @dataclass(frozen=True)
 class Tile:
-    """One number of the first screen: before, after, and what it means."""
+    """One number of the summary, before and after pruning, with a note."""
 
     title: str
     before: str
@@ -42,7 +42,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Span:
-    """A fraction with its interval, for the small drawing beside the accuracy."""
+    """A fraction with its interval, for the small figure beside the accuracy."""
 
     name: str
     value: float
@@ -51,29 +51,32 @@ class Span:
 
 
 def headline(results: Record) -> str:
-    """The study in one sentence, as far as it went."""
+    """The result of the study in one sentence, as far as it ran."""
     found, name = shown_evaluations(results), results["data"]["name"]
     if found is None:
         return f"{name}: no model was chosen yet"
-    right, total = num_correct(found.before), found.before["num_images"]
-    text = f"{integer(right)} of {integer(total)} {found.side} images right"
+    correct, total = num_correct(found.before), found.before["num_images"]
+    text = f"{integer(correct)} of {integer(total)} {found.side} images correct"
     if ends_with_choice(results):
         return f"Freeze {plural(results['recommendation']['depth'], 'layer')}: {text}"
     if found.after is None:
         return f"{text}; nothing was pruned" if not results["pruned"] else text
-    cut = listed([_cut(layer) for layer in results["pruned"]["layers"] if layer["num_units"]])
+    removed = listed(
+        [_removed(layer) for layer in results["pruned"]["layers"] if layer["num_units"]]
+    )
     after = num_correct(found.after)
-    answer = "still " if after == right else ""
-    return f"{text}; {answer}{integer(after)} after {f'cutting {cut}' if cut else 'pruning'}"
+    still = "still " if after == correct else ""
+    pruning = f"removing {removed}" if removed else "pruning"
+    return f"{text}; {still}{integer(after)} after {pruning}"
 
 
-def _cut(layer: Record) -> str:
-    cut = 1 - layer["num_kept"] / layer["num_units"]
-    return f"{share(cut)} of {layer['layer']}"
+def _removed(layer: Record) -> str:
+    removed = 1 - layer["num_kept"] / layer["num_units"]
+    return f"{share(removed)} of {layer['layer']}"
 
 
 def advice(results: Record) -> list[str]:
-    """What is to be said of the recommended depth beside the reason for the choice."""
+    """Sentences on the recommended depth besides the reason for the choice."""
     found = results["recommendation"]
     if not found:
         return []
@@ -82,12 +85,12 @@ def advice(results: Record) -> list[str]:
 
 
 def ends_with_choice(results: Record) -> bool:
-    """Whether this is a sweep: a depth is recommended and nothing further was asked for."""
+    """Whether this is a sweep: it recommends a depth and nothing is pruned or measured."""
     return bool(results["recommendation"]) and not results["pruned"] and not results["cost"]
 
 
 def standfirst(results: Record) -> str:
-    """What was done, in a sentence or two under the headline."""
+    """What was trained on which images."""
     config, data = results["config"], results["data"]
     backbone = proper(str(config.get("backbone", "A network")))
     text = (
@@ -99,7 +102,7 @@ def standfirst(results: Record) -> str:
 
 
 def tiles(results: Record) -> list[Tile]:
-    """Depth, parameters, file size and latency; accuracy has a drawing of its own."""
+    """Depth, parameters, file size and latency; the accuracy has its own tile."""
     shown = [_depth_tile(results)] if results["chosen"] else []
     cost = results["cost"]
     if cost:
@@ -139,7 +142,7 @@ def _depth_tile(results: Record) -> Tile:
     found = results["recommendation"]
     title = "Recommended depth" if found and found["depth"] == chosen["depth"] else "Chosen depth"
     if row and is_scratch(row):
-        return Tile("Chosen depth", "scratch", note="random weights, every layer trained")
+        return Tile("Chosen depth", "scratch", note="random initial weights, every layer trained")
     tried = runs_of([entry["depth"] for entry in depth_rows(results)])
     layers = num_layers(results)
     parts = [
@@ -167,7 +170,7 @@ def _pair_tile(title: str, before: float | None, after: float | None, text: obje
 
 
 def accuracy_lines(found: Evaluations) -> list[tuple[str, str]]:
-    """What to say of the accuracy before, and after if something was pruned."""
+    """The accuracy before, and after if something was pruned."""
     lines = [("before", found.before), ("after", found.after)]
     return [
         (
@@ -193,27 +196,27 @@ def accuracy_spans(found: Evaluations) -> list[Span]:
 
 
 def accuracy_note(found: Evaluations) -> str:
-    """How the two accuracies differ, in images, and how large an image weighs."""
+    """How the two accuracies differ, in images and points."""
     total = found.before["num_images"]
-    held = f"on {plural(total, f'{found.side} image')}, with 95% intervals"
+    text = f"on {plural(total, f'{found.side} image')}, with 95% intervals"
     if found.after is None:
-        return held
+        return text
     moved = num_correct(found.after) - num_correct(found.before)
     if moved == 0:
-        return f"{held}; as many right after pruning as before"
+        return f"{text}; the number of correct images is the same after pruning"
     more = "more" if moved > 0 else "fewer"
     points = f"{100 * abs(moved) / total:.1f}"
-    return f"{held}; {plural(abs(moved), 'image')} {more} right after pruning ({points} points)"
+    return f"{text}; {plural(abs(moved), 'image')} {more} correct after pruning ({points} points)"
 
 
 def baseline_note(found: Evaluations) -> str:
-    """Balanced accuracy before and after, and what answering the largest class gives.
+    """Balanced accuracy before and after pruning, and the majority-class baseline.
 
     >>> baseline_note(Evaluations("test", {"confusion": [[3, 1], [0, 1]]}, None))
-    'Balanced accuracy 87.5%; always answering the largest class gives 80.0%'
+    'Balanced accuracy 87.5%; majority-class baseline 80.0%'
     """
     shown = [percent(balanced(one)) for one in (found.before, found.after) if one]
     return (
-        f"Balanced accuracy {' → '.join(shown)}; always answering the largest class gives "
+        f"Balanced accuracy {' → '.join(shown)}; majority-class baseline "
         f"{percent(majority(found.before))}"
     )

@@ -63,10 +63,10 @@ def sweep_table(results: Record) -> Table:
         for row in [*depth_rows(results), *([scratch] if scratch else [])]
     ]
     return _table(
-        "Validation accuracy per depth",
+        "Validation accuracy by depth",
         [
             *("frozen layers", "runs", "mean", "std over runs", "95% interval, %"),
-            *("against the best", "time a run"),
+            *("difference to the best", "time per run"),
         ],
         rows,
     )
@@ -109,11 +109,11 @@ def _to_best(row: Record | None, frozen: list[str]) -> str:
     text = f"{100 * row['difference']:+.1f} points"
     if row["low"] is not None:
         text += f" ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
-    return text + (", not to be told apart" if row["indistinguishable"] else ", worse") + remark
+    return text + (", not significant" if row["indistinguishable"] else ", significant") + remark
 
 
 def trials_table(results: Record) -> Table:
-    """Every trial with its best epoch and how it ended."""
+    """Every trial with its best epoch and why it stopped."""
     chosen = chosen_trial(results)
     rows = [
         [
@@ -128,7 +128,7 @@ def trials_table(results: Record) -> Table:
     ]
     return _table(
         "All trials",
-        ["trial", "validation accuracy", "validation loss", "best epoch", "epochs", "ended"],
+        ["trial", "validation accuracy", "validation loss", "best epoch", "epochs", "stopped"],
         rows,
     )
 
@@ -186,7 +186,7 @@ def scores_table(found: Evaluations) -> Table:
 
 
 def units_table(results: Record) -> Table:
-    """Units of each pruned layer: how many there were, were kept, never fired."""
+    """Units of each pruned layer: in all, kept, and always zero."""
     rows = [
         [
             layer["layer"],
@@ -197,11 +197,11 @@ def units_table(results: Record) -> Table:
         ]
         for layer in results["pruned"]["layers"]
     ]
-    return _table("Units per layer", ["layer", "units", "kept", "share kept", "never fired"], rows)
+    return _table("Units per layer", ["layer", "units", "kept", "share kept", "always zero"], rows)
 
 
 def angles_table(layer: Record) -> Table:
-    """How many pairs of units lie in each interval of angles."""
+    """Number of pairs of units per interval of angles."""
     histogram = layer["angle_deg_histogram"]
     edges = zip(histogram["edges"], histogram["edges"][1:], histogram["counts"], strict=False)
     rows = [[f"{degrees(low)} to {degrees(high)}", integer(pairs)] for low, high, pairs in edges]
@@ -214,7 +214,7 @@ def cost_table(results: Record) -> Table:
     formats = (
         ("parameters", "num_parameters", count),
         ("multiply-accumulates per image", "macs", count),
-        ("activation memory per image, at its peak", "activation_bytes", size),
+        ("peak activation memory per image", "activation_bytes", size),
         ("model file", "file_bytes", size),
         ("ONNX file", "onnx_bytes", size),
     )
@@ -226,7 +226,7 @@ def cost_table(results: Record) -> Table:
 
 
 def latency_table(rows: list[Record]) -> Table:
-    """Median and middle half of every measured time."""
+    """Median and middle half of every latency measurement."""
 
     def times(values: Record | None) -> str:
         if not values or values["median"] is None:
@@ -247,4 +247,4 @@ def latency_table(rows: list[Record]) -> Table:
         for row in rows
     ]
     columns = ["measured with", "batch", "before", "after", "ratio (middle half)", "result"]
-    return _table("Time per batch: median (middle half)", columns, body)
+    return _table("Latency per batch: median (middle half)", columns, body)

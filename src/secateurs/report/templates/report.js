@@ -1,6 +1,5 @@
-"use strict";
-// Draws the embedded figures, follows the reader's colour scheme and paper, and works the
-// page's few switches. Everything it needs is in the page.
+// Draws the embedded figures, follows the colour scheme and print, and handles the page's controls.
+// Everything it needs is in the page.
 (() => {
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const figures = read("plots");
@@ -11,7 +10,7 @@
   const shown = new Set(); // panels whose "other" traces are switched on
   let printing = false;
 
-  // Figures are stored in the light colours; the dark ones take their place by table.
+  // Figures are stored in the light colours; a table maps them to the dark ones.
   const recolour = (value) => {
     if (typeof value === "string") return dark.get(value.toUpperCase()) ?? value;
     if (Array.isArray(value)) return value.map(recolour);
@@ -35,25 +34,32 @@
     }
     if (narrow.matches && figure.layout.meta === "matrix") figure.layout.xaxis.tickangle = -90;
     if (narrow.matches && figure.layout.meta === "large matrix") {
-      // Their names cannot be told apart at this width; the rows name the same classes.
+      // The names do not fit at this width; the rows have the same classes.
       figure.layout.xaxis.showticklabels = false;
       figure.layout.xaxis.title.text = "predicted, in the order of the rows";
     }
-    // A finger on a plot should scroll the page, not draw a zoom box.
+    // Touching a plot should scroll the page, not draw a zoom box.
     figure.layout.dragmode = coarse.matches ? false : "zoom";
     return figure;
   };
 
   const config = { displayModeBar: false, responsive: true, displaylogo: false };
   const draw = (id) => {
+    if (typeof Plotly === "undefined") return null;
     const place = document.getElementById(id);
     const { data, layout } = styled(id);
     if (printing) layout.width = place.clientWidth;
     return Plotly.react(place, data, layout, config);
   };
   const drawAll = () => Promise.all(Object.keys(figures).map(draw));
-  const ready = drawAll();
-  ready.then(() => document.documentElement.setAttribute("data-drawn", "true"));
+  const ready = loadPlotly().then(drawAll);
+  ready.then(
+    () => document.documentElement.setAttribute("data-drawn", "true"),
+    () => {
+      document.getElementById("no-figures").hidden = false;
+      for (const place of document.querySelectorAll(".plots, details.tools")) place.hidden = true;
+    },
+  );
 
   scheme.addEventListener("change", drawAll);
   narrow.addEventListener("change", drawAll);
@@ -69,7 +75,7 @@
     });
   }
 
-  // A link to numbers that are folded away unfolds them, and the keyboard goes there too.
+  // A link to a collapsed data table opens it and moves the focus there.
   const unfold = () => {
     const target = window.location.hash && document.getElementById(window.location.hash.slice(1));
     if (target instanceof HTMLDetailsElement) {
@@ -78,10 +84,10 @@
     }
   };
   window.addEventListener("hashchange", unfold);
-  for (const link of document.querySelectorAll("a.to-numbers")) link.addEventListener("click", () => setTimeout(unfold));
+  for (const link of document.querySelectorAll("a.to-data")) link.addEventListener("click", () => setTimeout(unfold));
   unfold();
 
-  // What a mouse does with a drawing, for keyboards and fingers: zoom, and lines on and off.
+  // Zoom and legend for keyboards and touch.
   const zoomed = (place, factor) => {
     const change = {};
     for (const axis of ["xaxis", "yaxis"]) {
@@ -127,7 +133,7 @@
         Plotly.restyle(place, { visible }, at.filter((index) => index >= 0));
       });
     }
-    // Also after a click on the drawing's own legend, and when it is drawn anew.
+    // Also after a click on the figure's own legend, and after a redraw.
     const follow = () => {
       for (const [name, check] of checks) {
         check.checked = place.data.some((trace) => trace.name === name
@@ -140,8 +146,8 @@
   for (const tools of document.querySelectorAll("details.tools")) {
     const panel = tools.closest(".panel");
     const places = [...panel.querySelectorAll(".plot")];
-    const hint = coarse.matches ? "Tap a mark for its value." : "Also with a mouse: point at a mark"
-      + " for its value, drag to zoom, click twice to go back, click a name to hide it.";
+    const hint = coarse.matches ? "Tap a mark for its value." : "With a mouse: point at a mark"
+      + " for its value, drag to zoom, double-click to reset, click a name in the legend to hide it.";
     tools.append(...places.map((place) => {
       const title = place.parentElement.querySelector(".plot-title");
       return toolsOf(place.id, (title ?? panel.querySelector("h3")).textContent);
@@ -150,6 +156,16 @@
     small.className = "small";
     small.textContent = hint;
     tools.hidden = false;
+  }
+
+  // Commands are copied where the browser allows it.
+  for (const copy of navigator.clipboard ? document.querySelectorAll("button.copy") : []) {
+    copy.hidden = false;
+    copy.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(copy.parentElement.querySelector("code").textContent);
+      copy.textContent = "Copied";
+      setTimeout(() => { copy.textContent = "Copy"; }, 1500);
+    });
   }
 
   // One group of merged units at a time.

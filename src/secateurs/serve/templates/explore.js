@@ -1,7 +1,6 @@
-"use strict";
 // Moves the sliders' position to the server and shows what it answers. One question at a time: while
 // one is under way only the latest position is remembered.
-(() => {
+(async () => {
   const $ = (id) => document.getElementById(id);
   const read = (id) => JSON.parse($(id).textContent);
   const facts = read("facts");
@@ -461,6 +460,7 @@
   scheme.addEventListener("change", () => { drawMap(state.last.states, state.previous); drawTrail(state.last); });
   window.addEventListener("resize", () => drawMap(state.last.states, state.previous));
   $("keep").max = String(stops.length - 1);
+  await loadPlotly();
   const first = read("first");
   follow(first);
   show(first);
