@@ -103,12 +103,12 @@ def test_units_that_merged_are_chosen_by_keyboard(
         # The drawing holds an image, not a reference that leads nowhere.
         colours = page.evaluate("document.querySelectorAll('symbol image').length")
         assert colours == len(results["merged"]["pictures"])
-        # A link unfolds the numbers it leads to, and the keyboard goes there.
-        page.focus("#panel-merged-0 a.to-numbers")
+        # A link opens the data table and moves the focus there.
+        page.focus("#panel-merged-0 a.to-data")
         page.keyboard.press("Enter")
-        until(page, "document.querySelector('#numbers-merged-0').open")
+        until(page, "document.querySelector('#data-merged-0').open")
         until(
-            page, "document.activeElement === document.querySelector('#numbers-merged-0 summary')"
+            page, "document.activeElement === document.querySelector('#data-merged-0 summary')"
         )
         assert complaints == []
 
