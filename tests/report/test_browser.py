@@ -107,9 +107,7 @@ def test_units_that_merged_are_chosen_by_keyboard(
         page.focus("#panel-merged-0 a.to-data")
         page.keyboard.press("Enter")
         until(page, "document.querySelector('#data-merged-0').open")
-        until(
-            page, "document.activeElement === document.querySelector('#data-merged-0 summary')"
-        )
+        until(page, "document.activeElement === document.querySelector('#data-merged-0 summary')")
         assert complaints == []
 
 
