@@ -12,8 +12,14 @@ import torch
 from torch import nn
 from torchvision import models
 
+from secateurs.fit.cache import PrefixCache
 from secateurs.nets import backbones
 from secateurs.ship import spec
+from secateurs.stopping import StopFlag
+from secateurs.study.setup.config import from_json
+from secateurs.study.setup.trial_context import open_context
+from secateurs.study.sweep.sweep import run_sweep
+from secateurs.study.trials.trial import Store
 
 CONVOLUTIONS = (6, 10, 12, 12, 8)
 LINEAR = (40, 32)
@@ -56,3 +62,15 @@ def narrowed() -> Generator[None]:
         spec.bare.cache_clear()
         yield
     spec.bare.cache_clear()
+
+
+def sweep_narrow(data: str, config: dict[str, Any], out: Path, cache: Path, finished: Path) -> None:
+    """A sweep in this process; the key of each trial that it ends is a line of `finished`."""
+    with narrowed(), finished.open("w", buffering=1) as log:
+        run_sweep(
+            open_context(data, from_json(config), cache=cache),
+            Store(out),
+            prefix_cache=PrefixCache(),
+            stop=StopFlag(),
+            on_trial=lambda record: print(record["key"], file=log),
+        )

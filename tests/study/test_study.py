@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
-from narrow import IN_ANOTHER_PROCESS, narrowed
+from narrow import IN_ANOTHER_PROCESS, narrowed, sweep_narrow
 
 import secateurs.study.sweep.sweep
 from secateurs.cli import main
@@ -319,34 +320,26 @@ def test_two_processes_and_a_killed_one_share_a_directory(
 ):
     """Three start at once, one is killed: no trial is done twice but the one it was at."""
     out = tmp_path / "shared"
-    code = IN_ANOTHER_PROCESS + (
-        "from pathlib import Path\n"
-        "from secateurs.fit.cache import PrefixCache\n"
-        "from secateurs.stopping import StopFlag\n"
-        "from secateurs.study.setup.trial_context import open_context\n"
-        "from secateurs.study.setup.config import from_json\n"
-        "from secateurs.study.sweep.sweep import run_sweep\n"
-        "from secateurs.study.trials.trial import Store\n"
-        "import json\n"
-        "data, config, out, cache, log = sys.argv[1:]\n"
-        "context = open_context(data, from_json(json.loads(config)), cache=Path(cache))\n"
-        "with open(log, 'w', buffering=1) as log:\n"
-        "    run_sweep(context, Store(Path(out)), prefix_cache=PrefixCache(), stop=StopFlag(),\n"
-        "              on_trial=lambda record: print(record['key'], file=log))\n"
-    )
-    command = [sys.executable, "-c", code, str(flags), json.dumps(CONFIG.to_json())]
-    command += [str(out), str(cache)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    # One process imports PyTorch, and those that are at work are its copies.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["narrow", "secateurs.study.study"])
     logs = [tmp_path / f"{name}.log" for name in ("killed", "one", "two")]
-    processes = [subprocess.Popen([*command, str(log)], env=environment) for log in logs]
+    config = CONFIG.to_json()
+    started = [
+        processes.Process(target=sweep_narrow, args=(str(flags), config, out, cache, log))
+        for log in logs
+    ]
+    for process in started:
+        process.start()
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and not (
         logs[0].exists() and list(out.glob("trials/*.json"))
     ):
         time.sleep(0.05)
-    processes[0].kill()
-    assert [process.wait() for process in processes[1:]] == [0, 0]
-    processes[0].wait()
+    started[0].kill()
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started[1:]] == [0, 0]
     done = [key for log in logs[1:] for key in log.read_text().split()]
     assert len(done) == len(set(done))
     before = set(logs[0].read_text().split())
