@@ -167,7 +167,7 @@ def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
     deeply nested, or holds a number that is not finite or has thousands of digits.
     """
     try:
-        text = read_regular(path, max_bytes=max_bytes).decode("utf-8")
+        text = read_regular(path, max_bytes=max_bytes).decode("utf-8-sig")
         return json.loads(text, parse_constant=_finite, parse_float=_finite)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None

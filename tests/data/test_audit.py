@@ -247,7 +247,7 @@ def test_folders_that_cannot_be_used(tmp_path: Path):
     with pytest.raises(InputError, match=r"one class only \(cat\); expected at least 2"):
         scan(tmp_path)
     scene(0).save(tmp_path / "loose.png")
-    with pytest.raises(InputError, match=r"1 images lie outside a class folder .*loose\.png"):
+    with pytest.raises(InputError, match=r"1 image outside the class folders .*loose\.png"):
         scan(tmp_path)
 
 

@@ -100,7 +100,7 @@ def test_folders_that_cannot_be_used(tmp_path: Path):
     with pytest.raises(InputError, match=r"loose\.png: not a folder"):
         scan(tmp_path / "loose.png")
     touch(tmp_path, "a/1.png", "b/1.png")
-    with pytest.raises(InputError, match=r"1 images lie outside a class folder .*loose\.png"):
+    with pytest.raises(InputError, match=r"1 image outside the class folders .*loose\.png"):
         scan(tmp_path)
     (tmp_path / "loose.png").unlink()
     (tmp_path / "c").mkdir()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,14 @@ def test_tensors_that_were_changed_are_refused(saved: Path) -> None:
     file.unlink()
     with pytest.raises(InputError, match=r"model.safetensors: no such file, and model.json"):
         load(saved)
+    os.mkfifo(file)
+    with pytest.raises(InputError, match=r"model.safetensors: not a regular file"):
+        load(saved)
+
+
+def test_a_recipe_may_begin_with_a_byte_order_mark(saved: Path) -> None:
+    saved.write_bytes(b"\xef\xbb\xbf" + saved.read_bytes())
+    assert load(saved).spec.backbone
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,11 @@ from narrow import IN_ANOTHER_PROCESS, narrowed, sweep_narrow
 import secateurs.study.sweep.sweep
 from secateurs.cli import main
 from secateurs.errors import InputError
+from secateurs.extras import MODULES
 from secateurs.files import fingerprint, write_json
 from secateurs.fit.inputs import Inputs
 from secateurs.progress import Silent
+from secateurs.report.study.page import write_report
 from secateurs.report.study.schema import check_results
 from secateurs.ship.checkpoint import load
 from secateurs.ship.export import OnnxCheck, export_onnx
@@ -393,3 +395,30 @@ def test_bad_input_comes_before_training(
     with pytest.raises(InputError, match=text):
         run_study(str(flags), config, tmp_path / "out", cache=cache)
     assert not (tmp_path / "out" / "trials").exists()
+
+
+def test_without_onnx_and_parquet_a_study_ends_whole_and_says_so(
+    flags: Path, cache: Path, tmp_path: Path
+):
+    config = replace(CONFIG, depths=(7,), runs=1, scratch_runs=0, epochs=1)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (*MODULES["onnx"], *MODULES["parquet"]):
+            patch.setitem(sys.modules, module, None)
+        results = run_study(str(flags), config, tmp_path, cache=cache)
+    note = results["cost"]["onnx_note"]
+    assert note.endswith("the ONNX packages are not installed: pip install 'secateurs[onnx]'")
+    assert {row["runtime"] for row in results["cost"]["latency"]} == {"pytorch"}
+    assert results["cost"]["after"]["onnx_bytes"] is None
+    assert "onnx" not in results["files"] and "unpruned_onnx" not in results["files"]
+    assert all(
+        (tmp_path / file).exists() for file in results["files"].values() if "report" not in file
+    )
+    assert not list(tmp_path.rglob("*.onnx")) and not (tmp_path / "ledger.parquet").exists()
+    write_report(results, tmp_path)
+    assert "No ONNX file was written" in (tmp_path / "report.html").read_text()
+
+    again = run_study(str(flags), config, tmp_path, cache=cache)
+    assert again["cost"]["onnx_note"] is None
+    assert {row["runtime"] for row in again["cost"]["latency"]} == {"pytorch", "onnxruntime"}
+    assert (tmp_path / again["files"]["onnx"]).exists()
+    assert (tmp_path / "ledger.parquet").exists()

@@ -47,11 +47,12 @@ def export(
     Images that cannot be read are not used for the check.
     """
     from secateurs.study.saved.exporting import export_saved
+    from secateurs.wording import counted
 
     answer = export_saved(model, images, out)
     lines = [
         f"{out}: {answer['num_bytes'] / 2**20:.1f} MiB, largest difference from PyTorch "
-        f"{answer['max_abs_difference']:.1e} on {answer['num_images']} images",
+        f"{answer['max_abs_difference']:.1e} on {counted(answer['num_images'], 'image')}",
         *(f"not used for the check: {text}" for text in answer["skipped"]),
     ]
     session = session_of(None, as_json=as_json, quiet=True, context=context)

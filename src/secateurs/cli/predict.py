@@ -15,6 +15,7 @@ from secateurs.cli.session import session_of
 from secateurs.errors import InputError
 from secateurs.limits import LIMITS
 from secateurs.paths import existing_paths
+from secateurs.wording import counted
 
 
 def predict(
@@ -79,5 +80,6 @@ def predict(
             num_errors = write_predictions(rows, file, kind=kind, top=top)
         print(out)
     if num_errors:
-        session.progress.note(f"{num_errors} of {len(listed.files)} images could not be used")
+        amount = counted(len(listed.files), "image")
+        session.progress.note(f"{num_errors} of {amount} could not be used")
         raise typer.Exit(1)

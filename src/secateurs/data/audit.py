@@ -30,6 +30,7 @@ from secateurs.data.thread_map import in_order
 from secateurs.errors import InputError
 from secateurs.files import fingerprint
 from secateurs.progress import SILENT, Progress
+from secateurs.wording import counted
 
 # Measured on 675 photographs: no two different ones came closer than 10 bits with a thumbnail
 # correlation of 0.86, while every copy re-encoded, halved, or made 20% brighter or more
@@ -90,33 +91,33 @@ class Audit:
             kinds = Counter(bad.reason for bad in self.bad)
             listed = ", ".join(f"{count} {reason}" for reason, count in sorted(kinds.items()))
             found.append(
-                f"{_count(len(self.bad), 'file')} cannot be used: {listed}"
+                f"{counted(len(self.bad), 'file')} cannot be used: {listed}"
                 f" (first: {self.bad[0].name})."
             )
         if self.exact:
             num = sum(len(group) for group in self.exact)
             found.append(
-                f"{num} images have identical pixels, in {_count(len(self.exact), 'group')}"
+                f"{num} images have identical pixels, in {counted(len(self.exact), 'group')}"
                 f" (first: {_join(names, self.exact[0])})."
             )
         if self.near:
             found.append(
-                f"{_count(len(self.near), 'pair')} of look-alike images"
+                f"{counted(len(self.near), 'pair')} of look-alike images"
                 f" (first: {_join(names, self.near[0])})."
             )
         if self.conflicts:
             found.append(
-                f"{_count(len(self.conflicts), 'group')} of identical or look-alike images"
+                f"{counted(len(self.conflicts), 'group')} of identical or look-alike images"
                 f" with more than one label (first: {_join(names, self.conflicts[0])})."
             )
         for label, num in zip(self.listing.classes, self.listing.per_class, strict=True):
             if num < FEW_IMAGES:
-                amount = _count(num, "usable image") if num else "no usable image"
+                amount = counted(num, "usable image") if num else "no usable image"
                 found.append(f"Class {label} has {amount}.")
         small = np.nonzero(self.sizes.min(axis=1) < SMALL_SIDE_PX)[0]
         if len(small):
             found.append(
-                f"{_count(len(small), 'image')} with a side under {SMALL_SIDE_PX} pixels"
+                f"{counted(len(small), 'image')} with a side under {SMALL_SIDE_PX} pixels"
                 f" (first: {names[small[0]]})."
             )
         found += _remarks(names, self.notes)
@@ -131,7 +132,7 @@ class Audit:
         if not lost:
             return
         if len(lost) == len(classes):
-            what = f"no usable images: {_count(len(self.bad), 'file')} cannot be used"
+            what = f"no usable images: {counted(len(self.bad), 'file')} cannot be used"
         else:
             what = f"no usable image of class {', '.join(lost)}"
         first = next((bad for bad in self.bad if bad.label in lost), None)
@@ -173,7 +174,7 @@ def _remarks(names: Sequence[str], notes: Sequence[tuple[str, ...]]) -> list[str
             remarked[word].append(name)
     found: list[str] = []
     for word in sorted(remarked, key=lambda word: (word not in REMARKS, word)):
-        first, count = remarked[word][0], _count(len(remarked[word]), "image")
+        first, count = remarked[word][0], counted(len(remarked[word]), "image")
         text = REMARKS.get(word) or BITS_REMARK.format(bits=word.removesuffix("-bit"))
         found.append(f"{count} {text} (first: {first}).")
     return found
@@ -188,10 +189,6 @@ def _same_but_for_case(classes: Sequence[str]) -> list[str]:
         for names in alike.values()
         if len(names) > 1
     ]
-
-
-def _count(num: int, noun: str) -> str:
-    return f"{num} {noun}" if num == 1 else f"{num} {noun}s"
 
 
 def _join(names: Sequence[str], indices: Sequence[int]) -> str:

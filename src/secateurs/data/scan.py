@@ -16,6 +16,7 @@ from secateurs.data.predefined_splits import (
     side_folders,
 )
 from secateurs.errors import InputError
+from secateurs.wording import counted
 
 __all__ = ["EXTENSIONS", "Listing", "has_sides", "scan", "subset"]
 
@@ -83,8 +84,8 @@ def _refuse_loose(folder: Path, files: Sequence[str], remarks: Remarks) -> None:
     loose = images_of(files, folder, remarks)
     if loose:
         raise InputError(
-            f"{escaped(str(folder))}: {len(loose)} images lie outside a class folder (first:"
-            f" {printable(loose[0])}); expected one folder per class"
+            f"{escaped(str(folder))}: {counted(len(loose), 'image')} outside the class folders"
+            f" (first: {printable(loose[0])}); expected one folder per class"
         )
 
 

@@ -127,8 +127,10 @@ def _check_file(record: Any, path: Path) -> Path:
     if not isinstance(record, dict) or record.get("file") != TENSORS_NAME:
         raise InputError(f"{path}: tensors.file: expected {TENSORS_NAME!r}")
     file = path.parent / TENSORS_NAME
-    if not file.is_file():
+    if not file.exists():
         raise InputError(f"{file}: no such file, and {path.name} needs it")
+    if not file.is_file():
+        raise InputError(f"{file}: not a regular file")
     if file.stat().st_size != record.get("num_bytes"):
         raise InputError(
             f"{file}: {file.stat().st_size} bytes, {path.name} says tensors.num_bytes is "

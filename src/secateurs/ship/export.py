@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
-from secateurs.extras import require
+from secateurs.extras import installed, require
 from secateurs.files import atomic_path
 from secateurs.ship.latency import onnx_session
 from secateurs.ship.spec import ModelSpec
 
 OPSET = 18
 TOLERANCE = 1e-4
+MAX_BYTES = 2**31 - 2**22  # of values: Protocol Buffers write at most 2 GiB, and the rest is small
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,13 @@ def export_onnx(
     `example` (n, 3, size, size) holds real, preprocessed images: ONNX Runtime must give PyTorch's
     logits on them within `tolerance`, at batch sizes 1 and n. Class names and preprocessing are
     JSON in the file's metadata ("classes", "preprocessing", "backbone"). The model is not changed.
-    Raises InputError for an example of another shape and when the extra `onnx` is not installed,
-    RuntimeError when the check fails.
+    Raises InputError for an example of another shape, when the extra `onnx` is not installed and
+    for values of 2 GiB or more, RuntimeError when the check fails.
     """
     require("onnx", "an ONNX file")
+    obstacle = onnx_obstacle(model)
+    if obstacle:
+        raise InputError(f"{path}: {obstacle}; export it as .pt2")
     size = check_example(spec, example)
     network = copy.deepcopy(model).cpu().eval()
     images = example.detach().cpu().float()
@@ -62,6 +66,23 @@ def export_onnx(
                 f"{tolerance:.3g} is allowed; not written"
             )
     return OnnxCheck(path, difference, OPSET, path.stat().st_size)
+
+
+def onnx_obstacle(model: nn.Module) -> str | None:
+    """Why a network cannot be written as one ONNX file, or None when it can.
+
+    >>> with torch.device("meta"):
+    ...     large = nn.Linear(2**15, 2**15)
+    >>> onnx_obstacle(large)
+    "the network's values take 4.0 GiB, and an ONNX file holds less than 2"
+    """
+    if not installed("onnx"):
+        return "the ONNX packages are not installed: pip install 'secateurs[onnx]'"
+    num_bytes = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    if num_bytes > MAX_BYTES:
+        size = f"{num_bytes / 2**30:.1f} GiB"
+        return f"the network's values take {size}, and an ONNX file holds less than 2"
+    return None
 
 
 def check_example(spec: ModelSpec, example: Tensor) -> int:

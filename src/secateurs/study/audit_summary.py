@@ -12,6 +12,7 @@ from secateurs.data.splits.split import leakage, split_json
 from secateurs.errors import InputError
 from secateurs.progress import SILENT, Progress
 from secateurs.study.setup.splitting import data_folder, split_audit
+from secateurs.wording import counted
 
 SHOWN = 20
 
@@ -56,7 +57,8 @@ def audit_words(found: dict[str, Any]) -> str:
     )
     height, width = found["height_px"], found["width_px"]
     lines = [
-        f"{found['name']}: {found['num_images']} images in {len(found['classes'])} classes",
+        f"{found['name']}: {counted(found['num_images'], 'image')} in "
+        f"{counted(len(found['classes']), 'class', 'classes')}",
         f"  {classes}",
     ]
     if height["min"] is not None:  # at least one image can be used

@@ -21,12 +21,12 @@ from secateurs.prune.ledger import write_csv, write_parquet
 from secateurs.shape import fits
 from secateurs.ship.checkpoint import Loaded, load, save
 from secateurs.ship.cost import cost
-from secateurs.ship.export import OnnxCheck, export_onnx
+from secateurs.ship.export import OnnxCheck, export_onnx, onnx_obstacle
 from secateurs.ship.program import export_program
-from secateurs.ship.spec import ModelSpec
+from secateurs.ship.spec import bare
 from secateurs.stopping import StopFlag
 from secateurs.study.pruning.merged_units import merged_record
-from secateurs.study.pruning.savings import NO_ONNX, price
+from secateurs.study.pruning.savings import price
 from secateurs.study.pruning.tail import prune_network
 from secateurs.study.records.checksummed import read_sealed, write_sealed
 from secateurs.study.saved.evaluation import evaluate_model, model_spec
@@ -58,9 +58,17 @@ UNPRUNED_FILES = {
 }
 
 
-def files_of(files: dict[str, str]) -> dict[str, str]:
-    """Those of `files` that a study writes here: without ONNX files where ONNX is not installed."""
-    return {name: file for name, file in files.items() if installed("onnx") or file[-5:] != ".onnx"}
+def files_of(files: dict[str, str], *, onnx: bool) -> dict[str, str]:
+    """Those of `files` that a study writes: without ONNX files where it cannot write them."""
+    return {name: file for name, file in files.items() if onnx or not file.endswith(".onnx")}
+
+
+def onnx_note(context: TrialContext) -> str | None:
+    """A sentence when the study's networks cannot be written as ONNX, else None."""
+    obstacle = onnx_obstacle(bare(context.config.backbone, len(context.dataset.classes)))
+    if obstacle is None:
+        return None
+    return f"No ONNX file was written and ONNX Runtime was not timed: {obstacle}"
 
 
 @dataclass(frozen=True)
@@ -119,16 +127,16 @@ def prune_stages(
         "version": secateurs.__version__,
         "schema": SCHEMA,  # what an older one lacks is made when the study is run again
     }
-    makes = [
-        out / file for name, file in files_of(FILES).items() if name not in ("report", "unpruned")
-    ]
+    note = onnx_note(context)
+    files = files_of(FILES, onnx=note is None).items()
+    makes = [out / file for name, file in files if name not in ("report", "unpruned")]
     if installed("parquet"):
         makes.append(out / LEDGER_PARQUET)
     pruned = stages.run(
-        "pruned", key, lambda: _prune_and_export(context, out, progress), makes=tuple(makes)
+        "pruned", key, lambda: _prune_and_export(context, out, note, progress), makes=tuple(makes)
     )
     stop.check()
-    without = {} if installed("onnx") else {"onnx": None}
+    without = {} if note is None else {"onnx": None}
     priced = stages.run(
         "cost",
         {"pruned": key, "machine": machine_words(context), "torch": torch.__version__} | without,
@@ -137,6 +145,7 @@ def prune_stages(
             out / "model",
             _example(context),
             device=context.device,
+            onnx_note=note,
             progress=progress,
         ),
     )
@@ -147,22 +156,25 @@ def unpruned_stage(
     context: TrialContext, stages: Stages, chosen_key: str, *, progress: Progress
 ) -> Record:
     """The stage that ships the chosen network of a study that prunes nothing: its `cost` part."""
+    note = onnx_note(context)
     return stages.run(
         "unpruned",
         {"chosen": chosen_key, "version": secateurs.__version__, "schema": SCHEMA},
-        lambda: _export_chosen(context, stages.root, progress),
+        lambda: _export_chosen(context, stages.root, note, progress),
         makes=tuple(
             stages.root / file
-            for name, file in files_of(UNPRUNED_FILES).items()
+            for name, file in files_of(UNPRUNED_FILES, onnx=note is None).items()
             if name in ("unpruned_onnx", "unpruned_program")
         ),
     )
 
 
-def _export_chosen(context: TrialContext, out: Path, progress: Progress) -> Record:
+def _export_chosen(
+    context: TrialContext, out: Path, note: str | None, progress: Progress
+) -> Record:
     chosen, example = load(out / "unpruned"), _example(context)
     with progress.task("export", 2) as advance:
-        check = _write_onnx(chosen.model, chosen.spec, out / FILES["unpruned_onnx"], example)
+        check = _write_onnx(chosen, out / FILES["unpruned_onnx"], example, note)
         advance(1)
         program = out / UNPRUNED_FILES["unpruned_program"]
         export_program(chosen.model, chosen.spec, program, example)
@@ -179,16 +191,16 @@ def _export_chosen(context: TrialContext, out: Path, progress: Progress) -> Reco
         "latency": None,
         "sentence": None,
         "onnx_max_abs_difference": None if check is None else check.max_abs_difference,
-        "onnx_note": NO_ONNX if check is None else None,
+        "onnx_note": note,
     }
 
 
 def _write_onnx(
-    model: torch.nn.Module, spec: ModelSpec, path: Path, example: torch.Tensor
+    network: Loaded, path: Path, example: torch.Tensor, note: str | None
 ) -> OnnxCheck | None:
-    """Export to ONNX; None, with no file of an earlier run left, where ONNX is not installed."""
-    if installed("onnx"):
-        return export_onnx(model, spec, path, example)
+    """Export to ONNX; None, with no file of an earlier run left, where a `note` says it cannot."""
+    if note is None:
+        return export_onnx(network.model, network.spec, path, example)
     path.unlink(missing_ok=True)
     return None
 
@@ -207,7 +219,9 @@ def keep_chosen(context: TrialContext, choice: Choice, model: torch.nn.Module, o
     }
 
 
-def _prune_and_export(context: TrialContext, out: Path, progress: Progress) -> Record:
+def _prune_and_export(
+    context: TrialContext, out: Path, note: str | None, progress: Progress
+) -> Record:
     config, sides = context.config, context.dataset.sides
     before: Loaded = load(out / "unpruned")
     original = before.model.to(context.device)
@@ -223,9 +237,10 @@ def _prune_and_export(context: TrialContext, out: Path, progress: Progress) -> R
         (out / LEDGER_PARQUET).unlink(missing_ok=True)
     example = _example(context)
     with progress.task("export", 3) as advance:
-        check = _write_onnx(cut.model.cpu(), spec, out / FILES["onnx"], example)
+        check = _write_onnx(Loaded(cut.model.cpu(), spec), out / FILES["onnx"], example, note)
         advance(1)
-        _write_onnx(original.cpu(), before.spec, out / FILES["unpruned_onnx"], example)
+        whole = Loaded(original.cpu(), before.spec)
+        _write_onnx(whole, out / FILES["unpruned_onnx"], example, note)
         advance(1)
         export_program(cut.model, spec, out / FILES["program"], example)
         advance(1)

@@ -155,7 +155,10 @@ def run_study(
         "cost": cost,
         "samples": None,
         "merged": None,
-        "files": files_of(FILES if pruned else UNPRUNED_FILES if not_pruned else SWEEP_FILES),
+        "files": files_of(
+            FILES if pruned else UNPRUNED_FILES if not_pruned else SWEEP_FILES,
+            onnx=cost is None or cost.get("onnx_note") is None,
+        ),
         "versions": versions(context),
     }
     if cost is not None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
+from secateurs.data.splits import groups
 from secateurs.data.splits.groups import (
     groups_from_csv,
     groups_from_pattern,
@@ -127,3 +129,11 @@ def test_copies_join_groups_and_chains_of_them():
     alone = joined_groups(None, [(1, 2)], 4)
     assert alone is not None and len(set(alone)) == 3 and alone[1] == alone[2]
     assert joined_groups(groups, [], 5) == tuple(groups)
+
+
+def test_an_expression_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(groups, "MATCHING_SECONDS", 0.2)
+    started = time.monotonic()
+    with pytest.raises(InputError, match=r"takes more than 0\.2 s; use .* without nested repeats"):
+        groups_from_pattern(["a/" + "a" * 60 + "!.png"], r"^(a+)+$")
+    assert time.monotonic() - started < 20

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 import sys
 import warnings
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from narrow import narrowed
 
 from secateurs.errors import InputError
 from secateurs.progress import Silent
@@ -27,15 +29,15 @@ from secateurs.study.tracking.log import (
 from secateurs.study.training import train_model
 
 # The made-up study of the report's tests.
-sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "report"))
 
 from example_results import example_results
 
 CONFIG = StudyConfig(
-    backbone="mobilenet_v3_small",
+    backbone="alexnet",
     weights="none",
     group_by=r"^(\d+)_",
-    depths=(53,),
+    depths=(7,),
     runs=1,
     scratch_runs=1,
     epochs=2,
@@ -45,6 +47,12 @@ CONFIG = StudyConfig(
     precision="float32",
 )
 ENTRY = Entry("depth 5 run 1", "a", {"lr": 0.1, "patience": None}, {"best": 0.5}, {"loss": [2, 1]})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _narrow() -> Generator[None]:
+    with narrowed():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +107,7 @@ def test_logging_changes_no_result_and_a_resumed_study_logs_nothing_twice(
         assert run_study(str(flags), CONFIG, copy, cache=cache, prune=False, log=log) == before
     files = {path: path.stat().st_mtime_ns for path in copy.glob("tensorboard/*/events*")}
     found = runs(copy)
-    assert [run.info.run_name for run in found] == ["answer", "depth 53 run 1", "scratch run 1"]
+    assert [run.info.run_name for run in found] == ["answer", "depth 7 run 1", "scratch run 1"]
     for kind in ("tensorboard", "mlflow"):
         log = open_log(kind, copy)
         run_study(str(flags), CONFIG, copy, cache=cache, prune=False, log=log)
@@ -107,7 +115,7 @@ def test_logging_changes_no_result_and_a_resumed_study_logs_nothing_twice(
     assert [run.info.run_id for run in runs(copy)] == [run.info.run_id for run in found]
 
     for record in before["trials"]:
-        kind = "depth-53" if record["pretrained"] else "scratch"
+        kind = "depth-7" if record["pretrained"] else "scratch"
         logged = events(copy / "tensorboard" / f"{kind}-run-1")
         assert "hparams" in logged.summary_metadata["_hparams_/experiment"].plugin_data.plugin_name
         run = next(r for r in found if r.info.run_name == f"{kind.replace('-', ' ')} run 1")

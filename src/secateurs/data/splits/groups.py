@@ -11,17 +11,21 @@ from pathlib import Path, PurePosixPath
 from secateurs.data.names import same_name
 from secateurs.errors import InputError
 from secateurs.files import read_regular
+from secateurs.limited_process import bounded, can_fork
 
 MAX_BYTES = 2**28  # of a CSV file
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 TABLES = (".csv", ".tsv")
+MATCHING_SECONDS = 10.0  # for all file names; an ordinary expression takes milliseconds
+MATCHING_MIB = 512
 
 
 def groups_from_pattern(names: Sequence[str], pattern: str) -> tuple[str, ...]:
     r"""The group of each image: what the regular expression finds in its file name.
 
     The first capture group, or the whole match when there is none. Raises InputError for a broken
-    expression, and for the first file name in which it finds nothing.
+    expression, for the first file name in which it finds nothing, and when matching takes longer
+    than ten seconds, as nested repeats such as (a+)+ can: it is done in a process of its own.
 
     >>> groups_from_pattern(["Sad/012_a.jpg", "Angry/007_b.jpg"], r"^(\d+)_")
     ('012', '007')
@@ -31,9 +35,7 @@ def groups_from_pattern(names: Sequence[str], pattern: str) -> tuple[str, ...]:
     except re.error as error:
         raise InputError(f"--group-by {pattern!r}: not a regular expression ({error})") from None
     groups: list[str] = []
-    for name in names:
-        found = expression.search(same_name(PurePosixPath(name).name))
-        group = found and found.group(1 if expression.groups else 0)
+    for name, group in zip(names, _matches(expression, names, pattern), strict=True):
         if not group:
             raise InputError(
                 f"--group-by {pattern!r}: finds nothing in the file name of {name};"
@@ -41,6 +43,23 @@ def groups_from_pattern(names: Sequence[str], pattern: str) -> tuple[str, ...]:
             )
         groups.append(group)
     return tuple(groups)
+
+
+def _matches(expression: re.Pattern[str], names: Sequence[str], pattern: str) -> list[str | None]:
+    def match_all() -> list[str | None]:
+        found = (expression.search(same_name(PurePosixPath(name).name)) for name in names)
+        which = 1 if expression.groups else 0
+        return [match and match.group(which) for match in found]
+
+    if not can_fork():
+        return match_all()
+    try:
+        return bounded(match_all, seconds=MATCHING_SECONDS, mib=MATCHING_MIB)
+    except (TimeoutError, MemoryError) as error:
+        raise InputError(
+            f"--group-by {pattern!r}: matching the file names takes {error};"
+            " use an expression without nested repeats such as (a+)+"
+        ) from None
 
 
 def groups_from_csv(names: Sequence[str], path: Path) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from secateurs.extras import require
-from secateurs.prune.coupling.limited_process import bounded, can_fork
+from secateurs.limited_process import bounded, can_fork
 from secateurs.prune.coupling.members import Group, Member, Side
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from secateurs.fit.metrics import wilson_interval
 from secateurs.prune.layer_grid import Cell, GridRule
 from secateurs.prune.surgery.removal import find_consumer
+from secateurs.wording import counted
 
 ANSWERED = ("num_correct", "accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy")
 COLUMNS = (
@@ -118,7 +119,8 @@ def grid_words(answer: Record) -> str:
         f"{layer['layer']} of {answer['model']['name']}: {layer['num_units']} units, "
         f"{layer['num_dead']} never fire; {answer['evaluated']['side']} accuracy before pruning "
         f"{unpruned['accuracy']:.1%} ({unpruned['accuracy_low']:.1%} to "
-        f"{unpruned['accuracy_high']:.1%}) on {answer['evaluated']['num_images']} images; balanced "
+        f"{unpruned['accuracy_high']:.1%}) on "
+        f"{counted(answer['evaluated']['num_images'], 'image')}; balanced "
         f"{unpruned['balanced_accuracy']:.1%}; always answering the largest class gives "
         f"{answer['evaluated']['majority_accuracy']:.1%}",
         "accuracy and units removed, by norm threshold (rows) and angle (columns):",

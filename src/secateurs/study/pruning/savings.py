@@ -9,17 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateurs.extras import installed
 from secateurs.progress import SILENT, Progress
 from secateurs.ship.checkpoint import load
 from secateurs.ship.cost import Cost, cost, cost_sentence
 from secateurs.ship.latency import LatencyRow, latency_rows, onnx_latency, torch_latency
 
 BUDGET_S = 5.0
-NO_ONNX = (
-    "No ONNX file was written and ONNX Runtime was not timed, because the ONNX packages are not "
-    "installed. Install them (pip install 'secateurs[onnx]') and run the same command again."
-)
 
 
 def price(
@@ -28,16 +23,17 @@ def price(
     images: Tensor,
     *,
     device: torch.device,
+    onnx_note: str | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """The `cost` part of `results.json` for two folders, each with a saved model and its ONNX file.
 
     `images` (n, 3, size, size) are what the networks are timed on, at batch 1 and 64 (fewer
     where that takes too long, see `latency_rows`), in alternating rounds: in PyTorch on `device`,
-    and in ONNX Runtime on the CPU where ONNX is installed.
+    and in ONNX Runtime on the CPU. An `onnx_note` says why there are no ONNX files.
     """
     before, after = load(unpruned).model.to(device), load(pruned).model.to(device)
-    onnx = installed("onnx")
+    onnx = onnx_note is None
     costs: list[Cost] = []
     for folder, model in ((unpruned, before), (pruned, after)):
         costs.append(
@@ -68,5 +64,5 @@ def price(
         "after": costs[1].to_json(),
         "latency": [asdict(row) for row in rows],
         "sentence": cost_sentence(costs[0], costs[1], rows),
-        "onnx_note": None if onnx else NO_ONNX,
+        "onnx_note": onnx_note,
     }

@@ -13,6 +13,7 @@ from secateurs.ship.checkpoint import load
 from secateurs.study.saved.evaluation import evaluate_model
 from secateurs.study.saved.opened import open_saved, unsplit
 from secateurs.study.setup.trial_context import Dataset, open_images
+from secateurs.wording import counted
 
 SIDES = ("train", "val", "test", "all")
 FEW_IMAGES = 50
@@ -103,9 +104,7 @@ def cautions(evaluation: Record, *, grouped: bool) -> list[str]:
     found: list[str] = []
     if evaluation["num_images"] < FEW_IMAGES:
         low, high = evaluation["accuracy_low"], evaluation["accuracy_high"]
-        images = (
-            "1 image" if evaluation["num_images"] == 1 else f"{evaluation['num_images']} images"
-        )
+        images = counted(evaluation["num_images"], "image")
         found.append(f"only {images}: the accuracy could be anything from {low:.0%} to {high:.0%}")
     if not grouped:
         found.append(
@@ -120,7 +119,7 @@ def evaluation_words(evaluation: Record, side: str) -> str:
     text = (
         f"{side} accuracy {evaluation['accuracy']:.1%} "
         f"({evaluation['accuracy_low']:.1%} to {evaluation['accuracy_high']:.1%}, 95%) "
-        f"on {evaluation['num_images']} images"
+        f"on {counted(evaluation['num_images'], 'image')}"
     )
     if "majority_accuracy" not in evaluation:  # recorded by an older version
         return text

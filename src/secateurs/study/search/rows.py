@@ -9,6 +9,7 @@ from typing import Any
 
 from secateurs.study.search.space import WORDS, value_words
 from secateurs.study.setup.config import StudyConfig
+from secateurs.wording import counted
 
 Record = dict[str, Any]
 
@@ -85,8 +86,8 @@ def search_words(answer: Record, data: str = "DATA") -> str:
     lines.append(
         f"best on validation: {value_words(best['parameters'])}, {best['epochs']} epochs: "
         f"{best['val_accuracy_mean']:.1%} ({low:.1%} to {high:.1%}, 95%) "
-        f"on {answer['evaluated']['num_images']} images; always answering the largest class gives "
-        f"{answer['evaluated']['majority_accuracy']:.1%}"
+        f"on {counted(answer['evaluated']['num_images'], 'image')}; always answering "
+        f"the largest class gives {answer['evaluated']['majority_accuracy']:.1%}"
     )
     alike = len(answer["alike"]["numbers"])
     if alike > 1:

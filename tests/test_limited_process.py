@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from secateurs.prune.coupling.limited_process import bounded
+from secateurs.limited_process import bounded
 
 HELD: list[int] = []
 
@@ -57,7 +57,7 @@ def test_signals_are_for_the_parent_to_act_upon():
 def test_a_child_without_its_parent_ends_when_its_time_is_over(tmp_path: Path):
     code = (
         "import os, sys, time\n"
-        "from secateurs.prune.coupling.limited_process import bounded\n"
+        "from secateurs.limited_process import bounded\n"
         "def work():\n"
         "    open(sys.argv[1], 'w').write(str(os.getpid()))\n"
         "    os.kill(os.getppid(), 9)\n"
