@@ -65,6 +65,26 @@ PURPOSE = {
     "serve": "local server",
     "cli": "commands",
 }
+# Mean validation accuracy by depth with its 95% interval, percent: docs/benchmarks.md.
+DEPTHS = {
+    0: (70.5, 68.9, 72.2),
+    1: (71.4, 68.9, 73.9),
+    2: (71.6, 69.9, 73.2),
+    3: (72.6, 71.5, 73.7),
+    4: (71.9, 70.4, 73.3),
+    5: (71.9, 70.4, 73.3),
+    6: (68.1, 67.2, 69.1),
+    7: (46.7, 42.9, 50.4),
+}
+# Hours of the paper's sweep: docs/benchmarks.md.
+HOURS = {
+    "plain PyTorch": 4.10,
+    "Lightning": 4.22,
+    "fastai": 4.16,
+    "Secateurs, no bank, float32": 1.50,
+    "Secateurs, no bank, bfloat16": 0.55,
+    "Secateurs, bank of 2, bfloat16": 0.44,
+}
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 
 
@@ -289,12 +309,49 @@ def rooms(ink: Ink) -> Any:
     return drawn
 
 
+def chart(heading: str, ink: Ink) -> tuple[Any, Any]:
+    """A figure with one panel whose axes are in the page's colours."""
+    drawn, panel = plt.subplots(figsize=(7.2, 2.9))
+    panel.set_facecolor("none")
+    panel.tick_params(colors=ink.text, labelsize=9)
+    for side, line in panel.spines.items():
+        line.set_color(ink.faint)
+        line.set_visible(side in ("left", "bottom"))
+    panel.set_title(heading, color=ink.text, fontsize=11)
+    return drawn, panel
+
+
+def depths(ink: Ink) -> Any:
+    """Accuracy over depths with intervals."""
+    drawn, panel = chart("Validation accuracy, %, with 95% intervals", ink)
+    for number, (mean, low, high) in DEPTHS.items():
+        worse = number >= 6  # significantly
+        colour = ink.gone if worse else ink.keep
+        panel.plot([number, number], [low, high], color=colour, linewidth=2)
+        panel.plot(number, mean, "s" if worse else "o", color=colour, markersize=6)
+    panel.set_xlabel("depth (squares: significantly worse than the best)", color=ink.text)
+    return drawn
+
+
+def hours(ink: Ink) -> Any:
+    """Hours of the paper's sweep by each loop."""
+    drawn, panel = chart("The paper's sweep, hours", ink)
+    colours = [ink.keep if "Secateurs" in name else ink.other for name in HOURS]
+    panel.barh(list(HOURS), list(HOURS.values()), color=colours, height=0.6)
+    panel.invert_yaxis()
+    for row, value in enumerate(HOURS.values()):
+        panel.text(value + 0.06, row, f"{value:.2f}", color=ink.text, fontsize=9, va="center")
+    return drawn
+
+
 PICTURES: dict[str, Callable[[Ink], Any]] = {
     "angles": angles,
     "span": span,
     "merge": merge,
     "depth": depth,
     "rooms": rooms,
+    "depths": depths,
+    "hours": hours,
 }
 
 

@@ -90,3 +90,12 @@ def test_the_drawings_are_those_that_the_script_draws(tmp_path: Path):
     used = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))
     for name in drawn:
         assert f"pictures/{name}#only-" in used, f"{name} is on no page"
+
+
+def test_the_charts_show_the_figures_of_the_results_page():
+    pictures = module("pictures")
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    for depth, (mean, low, high) in pictures.DEPTHS.items():
+        assert f"| {depth} | {mean}% ({low} to {high}) |" in page
+    for name, hours in pictures.HOURS.items():
+        assert re.search(rf"^\| {re.escape(name)} \| {hours:.2f} \|", page, re.MULTILINE), name
