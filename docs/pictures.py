@@ -83,7 +83,7 @@ HOURS = {
     "fastai": 4.16,
     "Secateurs, no bank, float32": 1.50,
     "Secateurs, no bank, bfloat16": 0.55,
-    "Secateurs, bank of 2, bfloat16": 0.44,
+    "Secateurs, bank of 2 views, bfloat16": 0.44,
 }
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 
