@@ -33,9 +33,9 @@ def test_a_difference_within_noise_is_named_with_its_range() -> None:
     assert latency.verdict(found) == "no significant difference"
     (text,) = latency.speed_warnings([found])
     assert text == (
-        "No significant speed-up in 1 of 1 latency measurement (PyTorch, cpu, batch 64: 94.5% of "
-        "the time before (88% to 104%)). The ranges are the middle half of the rounds and include "
-        "100%."
+        "No significant speed-up in 1 of 1 latency measurement: PyTorch, cpu, batch 64, 94.5% of "
+        "the time before (88% to 104%). In brackets: the middle half of the rounds. Differences "
+        "below 3%, and ranges that include 100%, are within the noise of the measurement."
     )
 
 
@@ -43,8 +43,8 @@ def test_slower_networks_are_not_called_noise() -> None:
     found = row(100.0, 120.0, p25=1.1, p75=1.3)
     assert latency.verdict(found) == "20.0% more time"
     (text,) = latency.speed_warnings([found, row(100.0, 50.0, p25=0.4, p75=0.6)])
-    assert text.startswith("Slower after pruning in 1 of 2 latency measurements (")
-    assert "ranges" not in text
+    assert text.startswith("Slower after pruning in 1 of 2 latency measurements: ")
+    assert "noise" not in text
 
 
 def test_the_measurement_with_the_smallest_gain_is_shown() -> None:

@@ -40,7 +40,7 @@ def test_rounds_that_disagree_are_no_gain_on_the_first_screen(results: dict[str,
         row["ratio_p75"] = 1.02
     checked = check_results(results)
     assert "batch 32: no significant difference" in summary.tiles(checked)[-1].note
-    text = "No significant speed-up in 4 of 4 latency measurements ("
+    text = "No significant speed-up in 4 of 4 latency measurements: "
     assert any(text in one for one in cautions.warnings(checked))
 
 
@@ -98,7 +98,7 @@ def test_silent_classes_and_slow_pruning_are_said(results: dict[str, Any]) -> No
         row["after_ms"] = row["before_ms"]
     texts = " ".join(cautions.warnings(check_results(results)))
     assert "Never predicted after pruning: Sad." in texts
-    assert "No significant speed-up in 4 of 4 latency measurements (PyTorch, cpu, batch 1" in texts
+    assert "No significant speed-up in 4 of 4 latency measurements: PyTorch, cpu, batch 1," in texts
 
 
 def test_a_gain_on_which_the_rounds_do_not_agree_is_none(results: dict[str, Any]) -> None:
@@ -109,7 +109,7 @@ def test_a_gain_on_which_the_rounds_do_not_agree_is_none(results: dict[str, Any]
     row["ratio_p75"] = 1.07
     texts = cautions.warnings(check_results(results))
     assert len(texts) >= others
-    assert any("PyTorch, cpu, batch 1: 70.0% of the time before" in text for text in texts)
+    assert any("PyTorch, cpu, batch 1, 70.0% of the time before" in text for text in texts)
 
 
 def test_a_diverged_trial_and_missing_weights_are_said(results: dict[str, Any]) -> None:

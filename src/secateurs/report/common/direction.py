@@ -41,18 +41,24 @@ def isolated(name: str) -> str:
     r"""A name that does not change the order of the text around it.
 
     Names without right-to-left characters stay as they are; marks of direction are shown as
-    escapes.
+    escapes. The parts of a path are isolated one by one, so that they stay in their order.
 
     >>> isolated("cat"), isolated("a\u202eb")
     ('cat', 'a\\u202eb')
-    >>> isolated("قطة") == ISOLATE + "قطة" + END
+    >>> isolated("قطة/a.png") == ISOLATE + "قطة" + END + "/a.png"
     True
     """
-    if name.startswith(ISOLATE) and name.endswith(END):
-        return name
     if not _MARKS.isdisjoint(name):
         name = printable(name)
-    return f"{ISOLATE}{name}{END}" if is_right_to_left(name) else name
+    if not is_right_to_left(name):
+        return name
+    parts = (f"{ISOLATE}{p}{END}" if is_right_to_left(p) else p for p in name.split("/"))
+    return "/".join(parts)
+
+
+def not_isolated(text: str) -> str:
+    """Text without the isolates around its names."""
+    return text.replace(ISOLATE, "").replace(END, "")
 
 
 def isolated_words(sentence: str) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, cast
 
-from secateurs.report.common.direction import END, ISOLATE
+from secateurs.report.common.direction import ISOLATE, isolated, not_isolated
 
 UNKNOWN = "not known"
 
@@ -196,8 +196,8 @@ def shorten(text: str, limit: int = 18) -> str:
     >>> shorten("Disgust"), shorten("a very long class name", 10)
     ('Disgust', 'a very lo…')
     """
-    if text.startswith(ISOLATE) and text.endswith(END):
-        return f"{ISOLATE}{shorten(text[1:-1], limit)}{END}"
+    if ISOLATE in text:
+        return isolated(shorten(not_isolated(text), limit))
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 

@@ -90,14 +90,17 @@ def speed_warnings(rows: Sequence[Record]) -> list[str]:
     for group, start in ((slower, "Slower after pruning"), (same, "No significant speed-up")):
         if group:
             where = "; ".join(
-                f"{latency_name(r)}, batch {r['batch']}: {measured(r)}" for r in group
+                f"{latency_name(r)}, batch {r['batch']}, {measured(r)}" for r in group
             )
             brackets = any(row.get("ratio_p25") is not None for row in group)
             text = (
-                f"{start} in {len(group)} of {plural(len(known), 'latency measurement')} ({where})."
+                f"{start} in {len(group)} of {plural(len(known), 'latency measurement')}: {where}."
             )
             if brackets and group is same:
-                text += " The ranges are the middle half of the rounds and include 100%."
+                text += (
+                    " In brackets: the middle half of the rounds. Differences below 3%, and ranges "
+                    "that include 100%, are within the noise of the measurement."
+                )
             found.append(text)
     return found
 

@@ -92,7 +92,7 @@ def next_steps(
         steps.append(
             step(
                 "Prune again and train the pruned network for ten epochs:",
-                *words, "--recover", "10", "--out", recovered,
+                *words, "--recovery-epochs", "10", "--out", recovered,
             )
         )  # fmt: skip
     return steps

@@ -159,13 +159,17 @@ def depth_sweep(results: Record) -> go.Figure | None:
             marker={"size": 17, "symbol": "diamond-open", "color": AFTER, "line": {"width": 2.4}},
             hovertemplate=f"chosen: {trial_name(chosen)}<br>%{{y:.1%}}<extra></extra>",
         )
-    if scratch and scratch["val_accuracy_mean"] is not None and rows:
-        mean = scratch["val_accuracy_mean"]
-        _level(figure, mean, f"from scratch {percent(mean)}", dash="dash")
     counts = results["split"]["per_class"]["val"]
     levels = [max(counts) / sum(counts)] if sum(counts) else []
+    mean = scratch["val_accuracy_mean"] if scratch and rows else None
+    if mean is not None:
+        below = bool(levels) and mean < levels[0]
+        _level(figure, mean, f"from scratch {percent(mean)}", dash="dash", below=below)
     if levels:
-        _level(figure, levels[0], f"majority-class baseline {percent(levels[0])}", dash="dot")
+        # The name of the lower of the two lines is below it: they may lie close together.
+        below = mean is not None and levels[0] <= mean
+        text = f"majority-class baseline {percent(levels[0])}"
+        _level(figure, levels[0], text, dash="dot", below=below)
     categories_axis(figure, labels)
     keys = ("val_accuracy_low", "val_accuracy_mean", "val_accuracy_high")
     values = [row[key] for row in known for key in keys if row[key] is not None]
@@ -179,12 +183,12 @@ def _random_note(results: Record, row: Record) -> str:
     return f"<br>freezes {safe(some(names))} with random weights" if names else ""
 
 
-def _level(figure: go.Figure, y: float, text: str, *, dash: str) -> None:
-    """A horizontal line over the whole width with its name at the left end, above it."""
+def _level(figure: go.Figure, y: float, text: str, *, dash: str, below: bool) -> None:
+    """A horizontal line over the whole width with its name at the left end."""
     figure.add_hline(y=y, line={"color": MUTED, "width": 1.3, "dash": dash})
     figure.add_annotation(
-        x=0, xref="paper", xanchor="left", y=y, yanchor="bottom", text=text, showarrow=False,
-        font={"size": 11.5, "color": MUTED},
+        x=0, xref="paper", xanchor="left", y=y, yanchor="top" if below else "bottom",
+        text=text, showarrow=False, font={"size": 11.5, "color": MUTED},
     )  # fmt: skip
 
 

@@ -193,7 +193,7 @@ def angle_histogram(results: Record, index: int) -> go.Figure | None:
 
 
 def cost_ratios(results: Record) -> go.Figure | None:
-    """What is left of each cost after pruning, as a share of before, with the real numbers."""
+    """Each cost after pruning relative to before, with both values."""
     cost = results["cost"]
     if not cost or not cost["after"]:
         return None
@@ -206,7 +206,7 @@ def cost_ratios(results: Record) -> go.Figure | None:
     if not rows:
         return None
     ends = [max(1.0, ratio) for *_, ratio in rows]
-    figure = base(60 + 62 * len(rows), x_title="share left")
+    figure = base(60 + 50 * len(rows), x_title="relative to before pruning")
     places = list(range(len(rows)))
     figure.add_bar(
         orientation="h",
