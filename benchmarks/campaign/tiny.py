@@ -66,8 +66,8 @@ COMMANDS = (
     ),
     Command(
         "grid",
-        ("grid", "MODEL", "DATA", "--layer", "fc7", "--angles-deg", "10,20", "--norm-stds", "0", "--out",
-         "OUT"),
+        ("grid", "MODEL", "DATA", "--layer", "fc7", "--angles-deg", "10,20", "--norm-stds", "0",
+         "--out", "OUT"),
     ),
     Command("prune", ("prune", "MODEL", "DATA", "--layers", "fc7", "--out", "OUT")),
     Command(

@@ -109,5 +109,5 @@ def grid(
         progress=session.progress,
     )
     session.save_config(out)
-    page = write_grid_page(answer, out)
+    page = write_grid_page(answer, out, model=model, data=data)
     session.answer(answer, f"{grid_words(answer)}\npage: {page}")

@@ -127,10 +127,10 @@ def paper(
             stop=stop,
             progress=session.progress,
         )
-    page = write_paper_page(answer, out)
+    page = write_paper_page(answer, out, data=data)
     if answer["search"]:
         folder = out / answer["files"]["search"]
-        write_search_page(read_json(folder / "search.json"), folder)
+        write_search_page(read_json(folder / "search.json"), folder, data=data)
     if answer["beyond"]["apart"]:
         folder = out / answer["files"]["apart"]
         write_report(load_results(folder), folder)

@@ -110,7 +110,7 @@ def prune(
                 stop=stop,
                 progress=session.progress,
             )
-        page = write_network_page(answer, out)
+        page = write_network_page(answer, out, model=model, data=data)
         session.answer(answer, f"{shrink_words(answer)}\nmodel: {out}\npage: {page}")
         return
     answer = prune_saved(

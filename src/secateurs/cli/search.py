@@ -248,5 +248,5 @@ def search(
             stop=stop,
             progress=session.progress,
         )
-    page = write_search_page(answer, out)
+    page = write_search_page(answer, out, data=data)
     session.answer(answer, f"{search_words(answer, data)}\npage: {page}")
