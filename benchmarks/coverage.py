@@ -51,13 +51,14 @@ def order() -> list[str]:
 def remeasure(before: Path, after: Path) -> None:
     """Print what is left of a network's cost, by the public functions, from the saved models."""
     from secateurs.ship.checkpoint import load
-    from secateurs.ship.cost import macs, num_parameters
+    from secateurs.nets.batches import blank_image
+    from secateurs.nets.counting import macs, num_parameters
 
     counts = []
     for folder in (before, after):
         loaded = load(folder)
-        size = loaded.spec.preprocessing.size
-        counts.append((macs(loaded.model, size=size), num_parameters(loaded.model)))
+        image = blank_image(loaded.model, loaded.spec.preprocessing.size)
+        counts.append((macs(loaded.model, image), num_parameters(loaded.model)))
     (m0, p0), (m1, p1) = counts
     print(json.dumps({"macs": m1 / m0, "params": p1 / p0, "before": counts[0]}))
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from networks import Row, heading, keep_rows, kept_rows, options, spread, trained
+from secateurs.nets.batches import blank_image
 from secateurs.fit.metrics import predict_logits
 from secateurs.nets.chain import chain
 from secateurs.prune.allocation.budget import Widths, descent
@@ -32,7 +33,7 @@ from secateurs.prune.allocation.merge_costs import with_merging
 from secateurs.prune.allocation.survey import Survey, survey
 from secateurs.prune.compensation.batch_norm import measure_norms
 from secateurs.prune.coupling.groups import Group, find_groups
-from secateurs.prune.network import StartValidation, cut
+from secateurs.prune.network import StartValidation, prune_groups
 from secateurs.ship.latency import torch_latency
 from secateurs.study.pruning.network import views
 from secateurs.study.pruning.recovery import RecoveryOptions, recover
@@ -131,7 +132,7 @@ def opened(given: argparse.Namespace, split: int) -> Case:
     train, val = context.dataset.sides["train"], context.dataset.sides["val"]
     batches = views(train, context.device, mirrored=context.config.augment)
     copies = 1 + context.config.augment
-    groups = find_groups(model, size=train.size).found
+    groups = find_groups(model, blank_image(model, train.size)).found
     seen = survey(model, groups, batches, copies=copies, seed=split)
     seen = with_merging(
         model,
@@ -151,7 +152,7 @@ def opened(given: argparse.Namespace, split: int) -> Case:
         batches,
         groups,
         seen,
-        Widths(model, groups, size=train.size),
+        Widths(model, groups, blank_image(model, train.size)),
         {
             rule: tp_scores(rule, model, groups, *some)
             for rule in given.rules

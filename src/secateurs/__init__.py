@@ -44,7 +44,7 @@ _HOMES = {
     "train_model": "study.training",
     "evaluate_saved": "study.saved.evaluate_saved",
     "prune_saved": "study.pruning.saved_layers",
-    "Budget": "study.pruning.network",
+    "Budget": "prune.to_budget",
     "prune_whole": "study.pruning.network",
     "RecoveryOptions": "study.pruning.recovery",
     "shrink_saved": "study.pruning.saved_network",

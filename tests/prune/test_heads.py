@@ -18,7 +18,7 @@ from secateurs.nets.attention import open_attention
 from secateurs.prune.allocation.budget import Widths
 from secateurs.prune.allocation.survey import survey
 from secateurs.prune.coupling.groups import find_groups
-from secateurs.prune.network import cut
+from secateurs.prune.network import prune_groups
 from secateurs.prune.surgery.narrow import narrow
 from secateurs.ship.cost import cost
 
@@ -46,17 +46,20 @@ def test_half_of_a_transformer_goes_and_what_is_left_is_refitted(name: str):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
-    groups = find_groups(model, size=32).found
+    groups = find_groups(model, torch.empty(1, 3, 32, 32)).found
     batches = list(torch.randn(16, 3, 32, 32).split(8))
     seen = survey(model, groups, batches)
     assert {group.name for group in groups} == set(seen.eliminations)
     assert all(len(e.order) >= 2 and e.loss.isfinite().all() for e in seen.eliminations.values())
     kept = {group.name: group.num_units // 2 for group in groups}
     # Hidden layers of a perceptron stand in a chain, and see every place of an image: not merged.
-    pruned = cut(model, groups, seen, kept, batches)
+    pruned = prune_groups(model, groups, seen, kept, batches)
     assert pruned.merged == ()
     assert {name: len(units) for name, units in pruned.survivors.items()} == kept
-    price, here = Widths(model, groups, size=32).price(kept), cost(pruned.model, size=32)
+    price, here = (
+        Widths(model, groups, torch.empty(1, 3, 32, 32)).price(kept),
+        cost(pruned.model, size=32),
+    )
     assert price.parameters == here.num_parameters
     with torch.no_grad():
         exact = torch.cat([model(batch) for batch in batches])

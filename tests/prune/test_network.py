@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from secateurs.prune.allocation.merge_costs import mergeable
 from secateurs.prune.allocation.survey import _num_positions, importance, norms_after, survey
 from secateurs.prune.coupling.groups import find_groups
-from secateurs.prune.network import Pruned, StartValidation, cut
+from secateurs.prune.network import Pruned, StartValidation, prune_groups
 from secateurs.prune.selection.rules import select
 
 SIZE = 12
@@ -51,9 +51,11 @@ def opened(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def pruned(model: nn.Module, kept: dict[str, int], batches: list[Tensor], **words) -> Pruned:
-    groups = find_groups(model, size=SIZE).found
+    groups = find_groups(model, torch.empty(1, 3, SIZE, SIZE)).found
     whole = {group.name: group.num_units for group in groups}
-    return cut(model, groups, survey(model, groups, batches), {**whole, **kept}, batches, **words)
+    return prune_groups(
+        model, groups, survey(model, groups, batches), {**whole, **kept}, batches, **words
+    )
 
 
 def far(model: nn.Module, other: nn.Module, batches: list[Tensor]) -> float:
@@ -190,10 +192,10 @@ def test_a_reader_is_refitted_by_least_squares_over_patches():
 
 def test_an_offset_that_a_layer_lacks_goes_into_its_batch_norm():
     model, batches = network(), images()
-    groups = find_groups(model, size=SIZE).found
+    groups = find_groups(model, torch.empty(1, 3, SIZE, SIZE)).found
     assert norms_after(model, batches[0][:1]) == {"0": "1", "3": "4"}
     seen = survey(model, groups, batches)
-    result = cut(model, groups, seen, {"0": 4, "3": 6, "6": 5, "10": 9}, batches)
+    result = prune_groups(model, groups, seen, {"0": 4, "3": 6, "6": 5, "10": 9}, batches)
     assert result.model[3].bias is None
     assert not torch.equal(result.model[4].running_mean, model[4].running_mean)
     with torch.no_grad():
@@ -205,26 +207,26 @@ def test_an_offset_that_a_layer_lacks_goes_into_its_batch_norm():
 
 def test_refitting_can_be_left_out_and_survivors_can_be_given():
     model, batches = network(), images()
-    groups = find_groups(model, size=SIZE).found
+    groups = find_groups(model, torch.empty(1, 3, SIZE, SIZE)).found
     seen = survey(model, groups, batches)
     kept = {"0": 8, "3": 6, "6": 2, "10": 9}
     stay = {"6": torch.tensor([0, 3])}
-    plain = cut(model, groups, seen, kept, batches, survivors=stay, refitting=False)
+    plain = prune_groups(model, groups, seen, kept, batches, survivors=stay, refitting=False)
     assert torch.equal(plain.model[6].weight, model[6].weight[[0, 3]])
-    refitted = cut(model, groups, seen, kept, batches, survivors=stay)
+    refitted = prune_groups(model, groups, seen, kept, batches, survivors=stay)
     assert torch.equal(refitted.survivors["6"], stay["6"])
     assert far(model, refitted.model, batches) < far(model, plain.model, batches)
 
 
 def test_only_linear_layers_in_a_chain_are_merged():
     model = network()
-    groups = find_groups(model, size=SIZE).found
+    groups = find_groups(model, torch.empty(1, 3, SIZE, SIZE)).found
     batches = images()
     seen = survey(model, groups, batches)
     assert mergeable(model, groups, seen) == {"10": "12"}
     kept = {"0": 8, "3": 6, "6": 5, "10": 2}
-    merged = cut(model, groups, seen, kept, batches)
-    chosen = cut(model, groups, seen, kept, batches, merging=False)
+    merged = prune_groups(model, groups, seen, kept, batches)
+    chosen = prune_groups(model, groups, seen, kept, batches, merging=False)
     assert (merged.merged, chosen.merged) == (("10",), ())
     # Selected units keep their own weights, merged ones do not.
     assert torch.equal(chosen.model[10].weight, model[10].weight[chosen.survivors["10"]])
@@ -233,7 +235,7 @@ def test_only_linear_layers_in_a_chain_are_merged():
 
 def test_mirrored_views_are_no_new_images():
     model, batches = network(), images(32)
-    groups = find_groups(model, size=SIZE).found
+    groups = find_groups(model, torch.empty(1, 3, SIZE, SIZE)).found
     both = [*batches, *(batch.flip(-1) for batch in batches)]
     seen = survey(model, groups, both, copies=2)
     alone = survey(model, groups, both)
@@ -276,9 +278,9 @@ def test_merging_keeps_as_many_units_as_were_planned(hidden: str, keep: int):
             model[1].bias.fill_(-1e3)
     generator = torch.Generator().manual_seed(0)
     batches = [torch.randn(6 if hidden == "few images" else 32, 3, 4, 4, generator=generator)]
-    groups = find_groups(model, size=4).found
+    groups = find_groups(model, torch.empty(1, 3, 4, 4)).found
     seen = survey(model, groups, batches)
-    done = cut(model, groups, seen, {"1": keep}, batches)
+    done = prune_groups(model, groups, seen, {"1": keep}, batches)
     assert done.merged == ("1",)
     assert len(done.survivors["1"]) == done.model[1].out_features == keep
     assert done.model[3].in_features == keep

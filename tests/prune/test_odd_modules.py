@@ -16,7 +16,7 @@ from secateurs.nets.trace import tensors_of
 from secateurs.prune.allocation.budget import Widths, descent
 from secateurs.prune.allocation.survey import survey
 from secateurs.prune.coupling.groups import find_groups
-from secateurs.prune.network import cut
+from secateurs.prune.network import prune_groups
 from secateurs.prune.surgery.narrow import PARITY_LIMIT, checked, difference
 
 
@@ -28,19 +28,19 @@ def images(model: nn.Module, count: int = 8) -> list[Tensor]:
 
 def pruned(model: nn.Module, batches: list[Tensor]) -> int:
     """Prune half of what can be; returns how many groups could be cut."""
-    groups = checked(model, find_groups(model, size=SIZE), batches[0])
+    groups = checked(model, find_groups(model, torch.empty(1, 3, SIZE, SIZE)), batches[0])
     if not groups.found:
         return 0
     seen = survey(model, groups.found, batches)
     assert all(e.loss.isfinite().all() for e in seen.eliminations.values())
-    widths = Widths(model, groups.found, size=SIZE)
+    widths = Widths(model, groups.found, torch.empty(1, 3, SIZE, SIZE))
     least = descent(widths, seen.eliminations)[-1].price
     half = (1 + least.parameters / widths.total.parameters) / 2
     chosen = descent(widths, seen.eliminations, params=half)[-1]
-    done = cut(model, groups.found, seen, chosen.kept, batches)
+    done = prune_groups(model, groups.found, seen, chosen.kept, batches)
     assert num_parameters(done.model) == chosen.price.parameters
     assert chosen.price.parameters <= half * num_parameters(model)
-    assert macs(done.model, size=SIZE) == chosen.price.macs
+    assert macs(done.model, torch.empty(1, 3, SIZE, SIZE)) == chosen.price.macs
     assert difference(model, groups.found, done.survivors, batches[0]) <= PARITY_LIMIT
     with torch.no_grad():
         before, after = (tensors_of(m(batches[0].clone())) for m in (deepcopied(model), done.model))
@@ -90,7 +90,7 @@ def test_images_that_say_nothing_or_are_broken():
     model = CUT["plain"][1]().eval()
     zeros = [torch.zeros(4, 3, SIZE, SIZE)] * 2
     assert pruned(model, zeros) == 2
-    groups = find_groups(model, size=SIZE).found
+    groups = find_groups(model, torch.empty(1, 3, SIZE, SIZE)).found
     for batches, message in (
         ([torch.full((2, 3, SIZE, SIZE), float("nan"))], "images: values that are not finite"),
         ([torch.zeros(2, 3, SIZE, SIZE), torch.zeros(2, 3, 9, 9)], "images of one size"),

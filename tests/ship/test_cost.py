@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from secateurs.nets.batches import blank_image
 from secateurs.nets.backbones import build, weights_entry
 from secateurs.ship.cost import Cost, activation_bytes, cost, cost_sentence, macs, num_parameters
 from secateurs.ship.latency import LatencyRow, Spread
@@ -42,7 +43,7 @@ def macs_by_hand(model: nn.Module, size: int) -> int:
 def test_macs_agree_with_a_count_by_hand(name: str) -> None:
     model = build(name, 5)
     for size in (64, 96):
-        assert macs(model, size=size) == macs_by_hand(model, size)
+        assert macs(model, blank_image(model, size)) == macs_by_hand(model, size)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "swin_t", "vit_b_32"])
@@ -60,7 +61,7 @@ def test_counting_leaves_the_model_alone() -> None:
     fused = torch.backends.mha.get_fastpath_enabled()
     assert cost(model, size=64, file_bytes=10).to_json() == {
         "num_parameters": sum(p.numel() for p in model.parameters()),
-        "macs": macs(model, size=64),
+        "macs": macs(model, blank_image(model, 64)),
         "activation_bytes": activation_bytes(model, size=64),
         "file_bytes": 10,
         "onnx_bytes": None,
@@ -178,4 +179,4 @@ class Computes(nn.Module):
     ],
 )
 def test_whatever_multiplies_is_counted(do, layers: dict[str, nn.Module], expected: int) -> None:
-    assert macs(Computes(do, **layers), size=5) == 25 * 3 * 4 + expected
+    assert macs(Computes(do, **layers), torch.empty(1, 3, 5, 5)) == 25 * 3 * 4 + expected

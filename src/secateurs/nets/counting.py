@@ -11,6 +11,7 @@ import torchvision.ops  # noqa: F401  # pyright: ignore[reportUnusedImport] (its
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from secateurs.nets.batches import Batch, Run, forward, samples, without_values
 from secateurs.nets.trace import skeleton
 
 Shape = Sequence[int]
@@ -25,26 +26,26 @@ def num_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def macs(model: nn.Module, *, size: int = 224) -> int:
-    """Multiply-accumulates of every product of matrices and every convolution for one image.
+def macs(model: nn.Module, batch: Batch, *, run: Run = forward) -> int:
+    """Multiply-accumulates of every product of matrices and every convolution for one sample.
 
     Linear layers, convolutions of any kind, attention, einsum, recurrent and bilinear layers, also
-    where a network calls them as functions. The image is (3, size, size). Counted by PyTorch's own
-    counter of floating point operations, two of which are one multiply-accumulate; nothing is
-    computed and the model is left as it is.
+    where a network calls them as functions. The sample is the first of the batch. Counted by
+    PyTorch's own counter of floating point operations, two of which are one multiply-accumulate;
+    nothing is computed and the model is left as it is.
 
-    >>> macs(nn.Conv2d(3, 4, 3), size=10)
+    >>> macs(nn.Conv2d(3, 4, 3), torch.empty(1, 3, 10, 10))
     6912
     """
     bare = skeleton(model).requires_grad_(False)  # the counter follows gradients
-    image = torch.empty(1, 3, size, size, device="meta", dtype=next(bare.parameters()).dtype)
+    sample = without_values(samples(batch, slice(0, 1)))
     # A fused attention kernel would hide its products from the counter.
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         counter = FlopCounterMode(display=False, custom_mapping=_others())
         with counter, torch.no_grad():
-            bare(image)
+            run(bare, sample)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
     return counter.get_total_flops() // 2

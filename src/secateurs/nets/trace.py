@@ -59,19 +59,21 @@ def eval_mode(model: nn.Module) -> Generator[None]:
             module.training = training
 
 
-def check_device(model: nn.Module, images: Tensor) -> None:
-    """Raise InputError when a model and its images are on different devices, or it has no values.
+def check_device(model: nn.Module, batch: object) -> None:
+    """Raise InputError when a model and a batch are on different devices, or it has no values.
 
     >>> check_device(nn.Conv2d(3, 2, 1), torch.zeros(1, 3, 2, 2))
     """
+    devices = {tensor.device: None for tensor in tensors_of(batch)}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_meta:
             raise InputError(f"{name}: the model has shapes and no values (device meta); load it")
-        if tensor.device != images.device:
-            raise InputError(
-                f"{name} of the model is on {tensor.device} and the images are on {images.device}: "
-                f"move one to the other with .to({str(images.device)!r})"
-            )
+        for device in devices:
+            if tensor.device != device:
+                raise InputError(
+                    f"{name} of the model is on {tensor.device} and the batch is on {device}: "
+                    f"move one to the other with .to({str(device)!r})"
+                )
 
 
 def skeleton(model: nn.Module) -> nn.Module:

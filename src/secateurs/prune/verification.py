@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from secateurs.nets.batches import Batch, Run, forward
 from secateurs.prune.compensation.batch_norm import Change, NormChoice, settle_norms
 from secateurs.prune.network import Pruned
-from secateurs.prune.statistics.patches import Run
 
 ALARM = 3.0  # measured change, as a multiple of the predicted one
 NOTICEABLE = 0.1  # of the variance of the outputs: smaller changes are no alarm
@@ -60,11 +60,11 @@ def alarming(change: Change, predicted: float) -> bool:
 def cut_and_check(
     cut_with: Callable[[bool, bool], Pruned],
     whole: Tensor,
-    held_out: Sequence[Tensor],
-    calibration: Sequence[Tensor],
+    held_out: Sequence[Batch],
+    calibration: Sequence[Batch],
     *,
     predicted: float,
-    run: Run = lambda model, batch: model(batch),
+    run: Run = forward,
 ) -> tuple[Pruned, Outcome]:
     """Cut, settle the batch norm statistics, and compare the change with the predicted one.
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from secateurs.nets.counting import macs as macs
-from secateurs.nets.counting import num_parameters as num_parameters
+from secateurs.nets.batches import blank_image
+from secateurs.nets.counting import macs, num_parameters
 from secateurs.nets.trace import skeleton
 from secateurs.ship.latency import LatencyRow
 
@@ -88,7 +88,7 @@ def activation_bytes(model: nn.Module, *, size: int = 224) -> int:
     """
     bare = skeleton(model).eval()
     tensors = [*bare.parameters(), *bare.buffers()]
-    image = torch.empty(1, 3, size, size, device="meta", dtype=next(bare.parameters()).dtype)
+    image = blank_image(bare, size)
     with torch.no_grad(), _Live(tensors) as live:
         live.count(image)
         bare(image)
@@ -105,7 +105,7 @@ def cost(
     """A network's cost on images of `size` pixels a side, with the sizes of files that it has."""
     return Cost(
         num_parameters=num_parameters(model),
-        macs=macs(model, size=size),
+        macs=macs(model, blank_image(model, size)),
         activation_bytes=activation_bytes(model, size=size),
         file_bytes=file_bytes,
         onnx_bytes=onnx_bytes,

@@ -36,10 +36,10 @@ def curves(groups: Groups, scale: dict[str, float] | None = None) -> dict[str, E
 )
 def test_a_price_is_that_of_the_network_really_narrowed(name: str):
     model = models.get_model(name, num_classes=5).eval()
-    groups = find_groups(model, size=SIZE).found
-    widths = Widths(model, groups, size=SIZE)
+    groups = find_groups(model, torch.empty(1, 3, SIZE, SIZE)).found
+    widths = Widths(model, groups, torch.empty(1, 3, SIZE, SIZE))
     whole = widths.price(widths.whole)
-    assert whole.macs == macs(model, size=SIZE)
+    assert whole.macs == macs(model, torch.empty(1, 3, SIZE, SIZE))
     assert whole.parameters == num_parameters(model)
     generator = torch.Generator().manual_seed(0)
     kept = {
@@ -49,7 +49,7 @@ def test_a_price_is_that_of_the_network_really_narrowed(name: str):
     stay = {name: torch.arange(units) for name, units in kept.items()}
     cut = narrow(model, groups, stay)
     price = widths.price(kept)
-    assert price.macs == macs(cut, size=SIZE)
+    assert price.macs == macs(cut, torch.empty(1, 3, SIZE, SIZE))
     assert price.parameters == num_parameters(cut)
     # What one group saves, the others being as they are.
     name = groups[1].name
@@ -61,8 +61,8 @@ def test_a_price_is_that_of_the_network_really_narrowed(name: str):
 
 def test_attention_and_layers_without_a_group_have_their_share_of_the_price():
     model = models.vit_b_32(num_classes=5)
-    groups = find_groups(model, size=224).found
-    widths = Widths(model, groups, size=224)
+    groups = find_groups(model, torch.empty(1, 3, 224, 224)).found
+    widths = Widths(model, groups, torch.empty(1, 3, 224, 224))
     assert widths.price(widths.whole).parameters == num_parameters(model)
 
 
@@ -83,14 +83,14 @@ def net() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def groups(net: nn.Module) -> Groups:
-    return find_groups(net, size=16)
+    return find_groups(net, torch.empty(1, 3, 16, 16))
 
 
 @pytest.mark.parametrize(
     "budget", [{"params": 0.3}, {"macs": 0.3}, {"params": 0.2, "macs": 0.5}, {"params": 1.0}]
 )
 def test_budgets_are_met_and_no_step_too_far(net: nn.Module, groups: Groups, budget):
-    widths = Widths(net, groups.found, size=16)
+    widths = Widths(net, groups.found, torch.empty(1, 3, 16, 16))
     way = descent(widths, curves(groups), **budget)
     whole = way[0].price
 
@@ -110,7 +110,7 @@ def test_budgets_are_met_and_no_step_too_far(net: nn.Module, groups: Groups, bud
 
 
 def test_units_go_where_they_cost_least_for_what_they_save(net: nn.Module, groups: Groups):
-    widths = Widths(net, groups.found, size=16)
+    widths = Widths(net, groups.found, torch.empty(1, 3, 16, 16))
     dear = descent(widths, curves(groups, {"5": 1e6}), params=0.85)[-1].kept
     cheap = descent(widths, curves(groups, {"5": 1e-6}), params=0.85)[-1].kept
     assert dear["5"] == 300 and cheap["5"] < 300
@@ -128,7 +128,7 @@ def test_units_go_where_they_cost_least_for_what_they_save(net: nn.Module, group
 
 
 def test_the_last_step_goes_no_further_than_asked(net: nn.Module, groups: Groups):
-    widths = Widths(net, groups.found, size=16)
+    widths = Widths(net, groups.found, torch.empty(1, 3, 16, 16))
     losses = curves(groups, {"0": 1e6, "2": 1e6})
     # However many units of this one go, it costs the same: the best rate is to take them all.
     flat = torch.full((299,), 1e-3, dtype=torch.float64)
@@ -143,7 +143,7 @@ def test_the_last_step_goes_no_further_than_asked(net: nn.Module, groups: Groups
 
 
 def test_widths_are_multiples_and_no_layer_is_removed(net: nn.Module, groups: Groups):
-    widths = Widths(net, groups.found, size=16)
+    widths = Widths(net, groups.found, torch.empty(1, 3, 16, 16))
     way = descent(widths, curves(groups), round_to=8, fewest=8)
     assert way[-1].kept == {"0": 8, "2": 8, "5": 8}
     assert all(
@@ -155,7 +155,7 @@ def test_widths_are_multiples_and_no_layer_is_removed(net: nn.Module, groups: Gr
 
 
 def test_the_way_goes_on_from_where_it_was_left(net: nn.Module, groups: Groups):
-    widths = Widths(net, groups.found, size=16)
+    widths = Widths(net, groups.found, torch.empty(1, 3, 16, 16))
     first = descent(widths, curves(groups), params=0.5)[-1]
     on = descent(widths, curves(groups), start=first.kept, by="macs")
     assert on[0].kept == first.kept
@@ -175,15 +175,15 @@ def test_the_way_goes_on_from_where_it_was_left(net: nn.Module, groups: Groups):
     ],
 )
 def test_bad_budgets_are_told(net: nn.Module, groups: Groups, words, message: str):
-    widths = Widths(net, groups.found, size=16)
+    widths = Widths(net, groups.found, torch.empty(1, 3, 16, 16))
     with pytest.raises(InputError, match=message):
         descent(widths, curves(groups), **words)
 
 
 def test_heads_go_one_by_one_since_each_is_many_channels():
     model = models.VisionTransformer(32, 8, 2, 4, 32, 64, num_classes=3)
-    found = find_groups(open_attention(model), size=32)
-    widths = Widths(open_attention(model), found.found, size=32)
+    found = find_groups(open_attention(model), torch.empty(1, 3, 32, 32))
+    widths = Widths(open_attention(model), found.found, torch.empty(1, 3, 32, 32))
     way = descent(widths, curves(found), round_to=8, fewest=8)
     kept = [{name: n for name, n in step.kept.items() if name.endswith("qkv")} for step in way]
     assert {n for heads in kept for n in heads.values()} == {4, 3, 2, 1}
@@ -265,16 +265,16 @@ COSTLY: dict[str, Callable[[], nn.Module]] = {
 def test_a_budget_is_met_as_the_reported_cost_counts(name: str):
     torch.manual_seed(0)
     model, size = COSTLY[name]().eval(), 32 if name in ("swin", "shared axis") else 16
-    groups = find_groups(model, size=size)
-    widths = Widths(model, groups.found, size=size)
-    whole = macs(model, size=size), num_parameters(model)
+    groups = find_groups(model, torch.empty(1, 3, size, size))
+    widths = Widths(model, groups.found, torch.empty(1, 3, size, size))
+    whole = macs(model, torch.empty(1, 3, size, size)), num_parameters(model)
     assert (widths.total.macs, widths.total.parameters) == whole
     least = descent(widths, curves(groups))[-1].price
     fixed = least.macs / whole[0]
     asked = fixed + 0.5 * (1 - fixed)
     step = descent(widths, curves(groups), macs=asked)[-1]
     cut = narrow(model, groups.found, {n: torch.arange(k) for n, k in step.kept.items()})
-    assert step.price.macs == macs(cut, size=size)
+    assert step.price.macs == macs(cut, torch.empty(1, 3, size, size))
     assert step.price.macs / whole[0] <= asked
     assert step.price.parameters == num_parameters(cut)
     # And not much further than asked.
@@ -285,19 +285,23 @@ def test_a_budget_is_met_as_the_reported_cost_counts(name: str):
 
 
 def test_a_price_that_was_foreseen_wrongly_is_put_right(net: nn.Module, groups: Groups):
-    widths = Widths(net, groups.found, size=16)
+    widths = Widths(net, groups.found, torch.empty(1, 3, 16, 16))
     widths._faith = Price(1.5, 1.3)  # as if a third less were saved than foreseen
     step = descent(widths, curves(groups), macs=0.4, params=0.6)[-1]
     cut = narrow(net, groups.found, {n: torch.arange(k) for n, k in step.kept.items()})
-    assert 0.3 * macs(net, size=16) < macs(cut, size=16) <= 0.4 * macs(net, size=16)
+    assert (
+        0.3 * macs(net, torch.empty(1, 3, 16, 16))
+        < macs(cut, torch.empty(1, 3, 16, 16))
+        <= 0.4 * macs(net, torch.empty(1, 3, 16, 16))
+    )
     assert num_parameters(cut) <= 0.6 * num_parameters(net)
 
 
 def test_what_cannot_be_reached_is_told_with_what_can():
     torch.manual_seed(0)
     model = COSTLY["transposed"]().eval()
-    groups = find_groups(model, size=16)
-    widths = Widths(model, groups.found, size=16)
+    groups = find_groups(model, torch.empty(1, 3, 16, 16))
+    widths = Widths(model, groups.found, torch.empty(1, 3, 16, 16))
     least = widths.measured({group.name: 1 for group in groups.found})
     assert least.macs > 0.6 * widths.total.macs
     told = f"can reach is .* and {least.macs / widths.total.macs:.3g} of the multiply"

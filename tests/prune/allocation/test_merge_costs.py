@@ -37,7 +37,7 @@ def images(count: int = 256) -> list[Tensor]:
 
 
 def looked_at(model: nn.Module, sizes: tuple[int, ...], **words: Any) -> tuple[Survey, Survey]:
-    groups = find_groups(model, size=SIZE).found
+    groups = find_groups(model, torch.empty(1, 3, SIZE, SIZE)).found
     seen = survey(model, groups, images())
     return seen, with_merging(model, groups, seen, images(), sizes=sizes, **words)
 

@@ -73,7 +73,7 @@ HALVES = [[k, k + 4] for k in range(4)]
 def test_channels_that_go_together(do, reads: int, expected: list[list[int]]):
     torch.manual_seed(0)
     model = Between(do, reads).eval()
-    found = find_groups(model, size=8)
+    found = find_groups(model, torch.empty(1, 3, 8, 8))
     assert units(found) == expected
     images = torch.randn(2, 3, 8, 8)
     assert checked(model, found, images).found == found.found
@@ -97,7 +97,7 @@ def test_channels_that_go_together(do, reads: int, expected: list[list[int]]):
     ],
 )
 def test_what_cannot_be_followed_stays_whole(do, reads: int, reason: str):
-    found = find_groups(Between(do, reads), size=8)
+    found = find_groups(Between(do, reads), torch.empty(1, 3, 8, 8))
     assert not found.found
     (left,) = [left for left in found.not_pruned if left.name == "make"]
     assert reason in left.reason
@@ -123,7 +123,7 @@ class Attends(nn.Module):
 def test_the_heads_of_an_attention_are_units():
     torch.manual_seed(0)
     model = Attends().eval()
-    found = find_groups(model, size=8)
+    found = find_groups(model, torch.empty(1, 3, 8, 8))
     group = next(group for group in found.found if group.name == "qkv")
     assert group.num_units == 2
     made, read = group.side("out")[0], group.side("in")[0]
@@ -146,7 +146,7 @@ def test_a_part_of_a_layer_that_can_go_does():
             x = self.make(x.flatten(1))
             return self.c(torch.cat([self.a(x), self.b(x).sort(1).values], 1))
 
-    found = find_groups(Parts(), size=2)
+    found = find_groups(Parts(), torch.empty(1, 3, 2, 2))
     assert [group.name for group in found.found] == ["make", "a"]
     assert [left.name for left in found.not_pruned] == ["b"]
     c = found.found[1].side("in")[0]

@@ -68,7 +68,7 @@ class Twice(nn.Module):
 
 
 def test_alexnet_has_seven_groups_and_fc6_reads_36_places_of_a_channel():
-    found = named(find_groups(models.alexnet(num_classes=5), size=224))
+    found = named(find_groups(models.alexnet(num_classes=5), torch.empty(1, 3, 224, 224)))
     units = {name: group.num_units for name, group in found.items()}
     assert units == {
         "features.0": 64,
@@ -86,7 +86,7 @@ def test_alexnet_has_seven_groups_and_fc6_reads_36_places_of_a_channel():
 
 
 def test_what_is_added_together_is_one_group():
-    found = named(find_groups(Residual(), size=8))
+    found = named(find_groups(Residual(), torch.empty(1, 3, 8, 8)))
     assert list(found) == ["stem", "first"]
     assert paths(found["stem"]) == {
         "stem": "out",
@@ -99,7 +99,7 @@ def test_what_is_added_together_is_one_group():
 
 
 def test_parts_of_a_concatenation_read_their_own_channels():
-    found = named(find_groups(Branches(), size=8))
+    found = named(find_groups(Branches(), torch.empty(1, 3, 8, 8)))
     assert set(found) == {"left", "right"}
     norm, head = found["right"].side("both")[0], found["right"].side("in")[0]
     assert norm.path == "norm" and norm.index.tolist() == [4, 5, 6, 7, 8, 9]
@@ -115,7 +115,7 @@ def test_a_depthwise_convolution_passes_units_on():
         nn.Conv2d(8, 4, 1),
         nn.Flatten(),
     )
-    found = named(find_groups(model, size=8))
+    found = named(find_groups(model, torch.empty(1, 3, 8, 8)))
     assert paths(found["0"]) == {"0": "out", "1": "both", "2": "both", "3": "in"}
 
 
@@ -128,7 +128,7 @@ def test_the_unit_of_a_grouped_convolution_is_one_of_its_groups():
         nn.Conv2d(24, 2, 6),
         nn.Flatten(),
     )
-    group = named(find_groups(model, size=8))["0"]
+    group = named(find_groups(model, torch.empty(1, 3, 8, 8)))["0"]
     assert group.num_units == 4
     members = {member.path: member for member in group.members}
     assert {path: member.side for path, member in members.items()} == {
@@ -143,7 +143,7 @@ def test_the_unit_of_a_grouped_convolution_is_one_of_its_groups():
 
 def test_the_gate_of_squeeze_and_excitation_goes_with_what_it_weighs():
     model = models.mobilenet_v3_small(num_classes=3)
-    found = named(find_groups(model, size=224))
+    found = named(find_groups(model, torch.empty(1, 3, 224, 224)))
     # The gate of the first block weighs the 16 channels of its depthwise convolution.
     sides = {path: side for g in found.values() for path, side in paths(g).items()}
     assert sides["features.1.block.1.fc1"] == "out"
@@ -155,19 +155,21 @@ def test_the_gate_of_squeeze_and_excitation_goes_with_what_it_weighs():
 
 def test_outputs_of_the_network_are_no_group():
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.ReLU(), nn.Linear(4, 3))
-    found = find_groups(model, size=8)
+    found = find_groups(model, torch.empty(1, 3, 8, 8))
     assert list(named(found)) == ["1"]
     assert not any(m.path == "3" and m.side == "out" for g in found.found for m in g.members)
 
 
 def test_norms_over_all_units_and_attention_leave_their_groups_whole():
     model = models.VisionTransformer(32, 8, 2, 4, 32, 64, num_classes=3)
-    found = find_groups(model, size=32)
+    found = find_groups(model, torch.empty(1, 3, 32, 32))
     assert list(named(found)) == [f"encoder.layers.encoder_layer_{k}.mlp.0" for k in (0, 1)]
     assert all(len(group.members) == 2 for group in found.found)
     assert "mixes it with what cannot be cut" in reasons(found)["conv_proj"]
 
-    found = find_groups(Residual(norm=lambda width: nn.GroupNorm(2, width)), size=8)
+    found = find_groups(
+        Residual(norm=lambda width: nn.GroupNorm(2, width)), torch.empty(1, 3, 8, 8)
+    )
     assert list(named(found)) == ["first"]
     assert "works over all units at once" in reasons(found)["stem"]
 
@@ -179,22 +181,22 @@ def test_reflected_borders_leave_their_groups_whole():
         nn.Conv2d(8, 4, 3),
         nn.Flatten(),
     )
-    found = find_groups(model, size=8)
+    found = find_groups(model, torch.empty(1, 3, 8, 8))
     assert not found.found
     assert reasons(found)["0"] == "convolution 0 pads by reflect"
 
 
 def test_layers_used_twice_are_told():
     with pytest.raises(InputError, match="layer again runs more than once"):
-        find_groups(Twice(), size=8)
+        find_groups(Twice(), torch.empty(1, 3, 8, 8))
     layer = nn.Linear(8, 8)
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), layer, nn.ReLU(), layer)
     with pytest.raises(InputError, match="layer 2 is used again as 4"):
-        find_groups(model, size=8)
+        find_groups(model, torch.empty(1, 3, 8, 8))
 
 
 def test_branches_between_channel_shuffles_are_found():
-    found = named(find_groups(models.shufflenet_v2_x0_5(num_classes=3), size=64))
+    found = named(find_groups(models.shufflenet_v2_x0_5(num_classes=3), torch.empty(1, 3, 64, 64)))
     assert paths(found["stage2.1.branch2.0"]) == {
         "stage2.1.branch2.0": "out",
         "stage2.1.branch2.1": "both",
@@ -216,7 +218,10 @@ def contents(found: Groups) -> set[object]:
 )
 def test_groups_are_those_of_torch_pruning(name: str):
     model = models.get_model(name, weights=None, num_classes=3)
-    ours, theirs = find_groups(model, size=64), find_groups(model, size=64, by="graph")
+    ours, theirs = (
+        find_groups(model, torch.empty(1, 3, 64, 64)),
+        find_groups(model, torch.empty(1, 3, 64, 64), by="graph"),
+    )
     assert not theirs.note and len(ours.found) > 10
     assert contents(ours) == contents(theirs)
 
@@ -234,15 +239,18 @@ def test_the_graph_is_held_to_time_and_memory(
 ):
     monkeypatch.setattr(dependency_graph, "_plain_groups", endless)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten())
-    found = find_groups(model, size=8, by="graph", seconds=seconds)
+    found = find_groups(model, torch.empty(1, 3, 8, 8), by="graph", seconds=seconds)
     assert not found.found and found.note.startswith(note)
 
 
 def test_swin_whose_graph_has_no_end_needs_none():
     model = models.SwinTransformer([4, 4], 24, [2, 2], [3, 6], [4, 4], num_classes=3)
-    found = named(find_groups(model, size=32))
+    found = named(find_groups(model, torch.empty(1, 3, 32, 32)))
     assert len(found) == 4 and all("mlp" in name for name in found)
-    assert "works over all units" in reasons(find_groups(model, size=32))["features.0.0"]
+    assert (
+        "works over all units"
+        in reasons(find_groups(model, torch.empty(1, 3, 32, 32)))["features.0.0"]
+    )
 
 
 def test_a_network_that_cannot_be_followed_is_told():
@@ -254,16 +262,16 @@ def test_a_network_that_cannot_be_followed_is_told():
 
     model = Looks(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3))
     with pytest.raises(InputError, match="does not run on an image of 3 x 8 x 8 without values"):
-        find_groups(model, size=8)
+        find_groups(model, torch.empty(1, 3, 8, 8))
     with pytest.raises(InputError, match=r"3 x 4 x 4 .* Kernel size can't be greater"):
-        find_groups(nn.Sequential(nn.Conv2d(3, 8, 7)), size=4)
+        find_groups(nn.Sequential(nn.Conv2d(3, 8, 7)), torch.empty(1, 3, 4, 4))
 
 
 def test_the_model_is_not_touched():
     model = models.resnet18(num_classes=3).train()
     model.conv1.weight.requires_grad_(False)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    find_groups(model, size=64)
+    find_groups(model, torch.empty(1, 3, 64, 64))
     assert model.training and not model.conv1.weight.requires_grad
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())

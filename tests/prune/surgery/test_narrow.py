@@ -105,7 +105,7 @@ def test_removed_equals_zeroed(name: str):
     torch.manual_seed(0)
     fewest, size, make = FAMILIES[name]
     model = awake(open_attention(make()))
-    groups = find_groups(model, size=size)
+    groups = find_groups(model, torch.empty(1, 3, size, size))
     assert len(groups.found) >= fewest
     heads = [group for group in groups.found if group.name.endswith(".qkv")]
     assert len(heads) == HEADS.get(name, 0)
@@ -138,7 +138,7 @@ def net() -> nn.Module:
 
 
 def test_survivors_keep_their_order_and_weights(net: nn.Module):
-    groups = find_groups(net, size=8).found
+    groups = find_groups(net, torch.empty(1, 3, 8, 8)).found
     cut = narrow(net, groups, {"0": torch.tensor([5, 1]), "3": torch.tensor([0, 2])})
     assert torch.equal(cut[0].weight, net[0].weight[[1, 5]])
     assert torch.equal(cut[1].running_var, net[1].running_var[[1, 5]])
@@ -151,7 +151,7 @@ def test_survivors_keep_their_order_and_weights(net: nn.Module):
 
 def test_nothing_is_shared_with_the_model_given(net: nn.Module):
     net[3].weight.requires_grad_(False)
-    groups = find_groups(net, size=8).found
+    groups = find_groups(net, torch.empty(1, 3, 8, 8)).found
     cut = narrow(net, groups, {"0": torch.arange(8)})  # even where nothing is removed
     before = {name: value.clone() for name, value in net.state_dict().items()}
     own = {value.data_ptr() for value in net.state_dict().values()}
@@ -170,13 +170,13 @@ def test_nothing_is_shared_with_the_model_given(net: nn.Module):
     [([], "every unit"), ([1, 1], "twice|repeated|once"), ([8], "8"), ([-1], "-1")],
 )
 def test_impossible_survivors_are_told(net: nn.Module, units: list[int], message: str):
-    groups = find_groups(net, size=8).found
+    groups = find_groups(net, torch.empty(1, 3, 8, 8)).found
     with pytest.raises(InputError, match=message):
         narrow(net, groups, {"0": torch.tensor(units, dtype=torch.int64)})
 
 
 def test_a_group_that_is_wrong_is_found_among_others_and_left_whole(net: nn.Module):
-    groups = find_groups(net, size=8)
+    groups = find_groups(net, torch.empty(1, 3, 8, 8))
     assert not checked(net, groups, torch.randn(2, 3, 8, 8)).not_pruned
     right = groups.found[1]
     reader = right.side("in")[0]
@@ -191,7 +191,7 @@ def test_a_group_that_is_wrong_is_found_among_others_and_left_whole(net: nn.Modu
 
 
 def test_a_cut_that_does_not_run_is_infinitely_wrong(net: nn.Module):
-    group = find_groups(net, size=8).found[0]
+    group = find_groups(net, torch.empty(1, 3, 8, 8)).found[0]
     maker = Group("0", 8, group.side("out"))  # nobody is told that channels are missing
     images = torch.randn(2, 3, 8, 8)
     assert difference(net, [maker], {"0": torch.tensor([0, 1])}, images) == float("inf")
@@ -202,14 +202,14 @@ def test_a_cut_that_does_not_run_is_infinitely_wrong(net: nn.Module):
 def test_modes_and_hooks_are_as_before(net: nn.Module):
     net.train()
     statistics = net[1].running_mean.clone()
-    groups = find_groups(net, size=8)
+    groups = find_groups(net, torch.empty(1, 3, 8, 8))
     checked(net, groups, torch.randn(2, 3, 8, 8))
     assert net.training and torch.equal(net[1].running_mean, statistics)
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in net.modules())
 
 
 def test_a_model_on_another_device_is_told(net: nn.Module):
-    groups = find_groups(net, size=8)
+    groups = find_groups(net, torch.empty(1, 3, 8, 8))
     images = torch.randn(2, 3, 8, 8)
     with pytest.raises(InputError, match=r"0\.weight: the model has shapes and no values"):
         checked(skeleton(net), groups, images)
@@ -240,7 +240,7 @@ def test_what_does_not_run_without_units_is_found_on_shapes(monkeypatch: pytest.
     model = nn.Sequential(
         nn.Conv2d(3, 8, 4, 4), nn.Flatten(2), Turn(), *(Insists() for _ in range(4))
     )
-    groups = find_groups(model, size=8)
+    groups = find_groups(model, torch.empty(1, 3, 8, 8))
     heads = [group.name for group in groups.found if group.name.endswith("qkv")]
     assert len(heads) == 4
     compared: list[int] = []

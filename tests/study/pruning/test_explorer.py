@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from secateurs.nets.batches import blank_image
 from secateurs.data.images.decode import DecodeError
 from secateurs.errors import InputError
 from secateurs.prune.similarity.normalise import outside_norms
@@ -68,7 +69,9 @@ def test_a_position_says_what_prune_does(
     assert found["num_parameters"] == pruned["num_parameters"]["after"]
     loaded = load(out)
     assert found["bytes"] == sum(t.nbytes for t in loaded.model.state_dict().values())
-    assert found["macs"] == macs(loaded.model, size=explorer.loaded.spec.preprocessing.size)
+    assert found["macs"] == macs(
+        loaded.model, blank_image(loaded.model, explorer.loaded.spec.preprocessing.size)
+    )
     kept = [k for k, state in enumerate(found["states"]) if state == "0"]
     assert kept == list(loaded.spec.kept[LAYER])
     assert pruned["before"]["accuracy"] == facts(explorer)["before"]["accuracy"]

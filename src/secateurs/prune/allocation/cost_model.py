@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from secateurs.nets.batches import Batch, Run, forward, samples, without_values
 from secateurs.nets.counting import macs, num_parameters
 from secateurs.nets.trace import skeleton
 from secateurs.prune.coupling.flow import Followed, follow
@@ -25,7 +26,7 @@ Share = tuple[tuple[str, float], ...]  # groups, and places of an axis for each 
 
 @dataclass(frozen=True)
 class Price:
-    """Multiply-accumulates for an image, as `counting.macs` counts them, and parameters."""
+    """Multiply-accumulates for a sample, as `counting.macs` counts them, and parameters."""
 
     macs: float
     parameters: float
@@ -71,10 +72,13 @@ class Widths:
     the network really has.
     """
 
-    def __init__(self, model: nn.Module, groups: Sequence[Group], *, size: int) -> None:
-        self._bare, self._groups, self._size = skeleton(model), tuple(groups), size
+    def __init__(
+        self, model: nn.Module, groups: Sequence[Group], example: Batch, *, run: Run = forward
+    ) -> None:
+        self._bare, self._groups, self._run = skeleton(model), tuple(groups), run
+        self._sample = without_values(samples(example, slice(0, 1)))
         self.whole: Kept = {group.name: group.num_units for group in groups}
-        self.total = Price(float(macs(model, size=size)), float(num_parameters(model)))
+        self.total = self.count(self._bare)
         # Channels of a unit where it has most: many for an attention head or a grouped convolution.
         self.channels: dict[str, int] = {
             group.name: max(
@@ -82,7 +86,10 @@ class Widths:
             )
             for group in groups
         }
-        terms = [*_products(self._bare, groups, size), *_parameters(self._bare, groups)]
+        terms = [
+            *_products(self._bare, groups, self._sample, run),
+            *_parameters(self._bare, groups),
+        ]
         self._touching: dict[str, list[_Term]] = {group.name: [] for group in groups}
         for term in terms:
             for name in {name for axis in term.axes for name, _ in axis.share}:
@@ -115,7 +122,11 @@ class Widths:
         """Of the network really narrowed to so many units."""
         stay = {name: torch.arange(keep) for name, keep in kept.items()}
         small = narrow(self._bare, self._groups, stay)
-        return Price(float(macs(small, size=self._size)), float(num_parameters(small)))
+        return self.count(small)
+
+    def count(self, model: nn.Module) -> Price:
+        """The real price of a network that runs on the same samples."""
+        return Price(float(macs(model, self._sample, run=self._run)), float(num_parameters(model)))
 
     def believe(self, kept: Mapping[str, int], real: Price) -> None:
         """Foresee prices from now on so that at `kept` it is the one that was measured."""
@@ -130,10 +141,9 @@ class Widths:
         return Price(saved.macs * self._faith.macs, saved.parameters * self._faith.parameters)
 
 
-def _products(bare: nn.Module, groups: Sequence[Group], size: int) -> list[_Term]:
+def _products(bare: nn.Module, groups: Sequence[Group], sample: Batch, run: Run) -> list[_Term]:
     """The multiply-accumulates that depend on groups."""
-    dtype = next(bare.parameters()).dtype
-    seen = follow(bare, torch.empty(1, 3, size, size, dtype=dtype, device="meta"))
+    seen = follow(bare, sample, run)
     unit = seen.ties.units()[0]
     owner = _owners(seen, unit, groups)
     return [

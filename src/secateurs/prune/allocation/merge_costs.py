@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from secateurs.nets.batches import Batch, Run, forward
 from secateurs.nets.trace import eval_mode
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.allocation.elimination import Elimination, projected
@@ -22,7 +23,7 @@ from secateurs.prune.compensation.merging import merged_outputs
 from secateurs.prune.compensation.ridge import left_out, left_out_error
 from secateurs.prune.coupling.groups import Group
 from secateurs.prune.selection.cluster import cluster_members, prepare
-from secateurs.prune.statistics.patches import Run, visit_rows
+from secateurs.prune.statistics.patches import visit_rows
 from secateurs.prune.surgery.removal import find_consumer, prunable_layers
 
 SIZES = (8, 16, 32, 64, 128, 256, 512)
@@ -54,9 +55,9 @@ def with_merging(
     model: nn.Module,
     groups: Sequence[Group],
     seen: Survey,
-    batches: Sequence[Tensor],
+    batches: Sequence[Batch],
     *,
-    run: Run = lambda model, batch: model(batch),
+    run: Run = forward,
     steps: Steps = lambda model: [],
     copies: int = 1,
     sizes: Sequence[int] = SIZES,
@@ -75,7 +76,7 @@ def with_merging(
     found: dict[str, Elimination] = {}
     with progress.task("what merged units say", len(able)) as advance:
         for name, reader in able.items():
-            before = _seen_outputs(seen, name, batches)
+            before = _seen_outputs(seen, name, next(model.parameters()).dtype)
             if before is None:
                 before = _outputs(model, name, batches, run)
             rest = _rest(model, steps, reader)
@@ -106,17 +107,17 @@ def lowered(elimination: Elimination, losses: Mapping[int, float]) -> Eliminatio
     return replace(elimination, loss=loss)
 
 
-def _seen_outputs(seen: Survey, name: str, batches: Sequence[Tensor]) -> Tensor | None:
+def _seen_outputs(seen: Survey, name: str, dtype: torch.dtype) -> Tensor | None:
     """What a linear layer gave when the network was looked at, where it is a reader itself.
 
     Deviations in bfloat16, which an estimate can do with; saves a run of all images.
     """
     if name not in seen.targets or len(seen.targets[name]) != 1:
         return None
-    return seen.targets[name].to(batches[0].dtype)[0]
+    return seen.targets[name].to(dtype)[0]
 
 
-def _outputs(model: nn.Module, name: str, batches: Sequence[Tensor], run: Run) -> Tensor:
+def _outputs(model: nn.Module, name: str, batches: Sequence[Batch], run: Run) -> Tensor:
     """What a linear layer gives for every image, (samples, units)."""
     found: list[Tensor] = []
 

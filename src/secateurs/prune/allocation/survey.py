@@ -10,18 +10,28 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
+from secateurs.nets.batches import (
+    Batch,
+    Run,
+    forward,
+    map_tensors,
+    num_samples,
+    samples,
+    without_values,
+)
 from secateurs.nets.trace import eval_mode, first_line, skeleton, tensors_of
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.allocation.elimination import Elimination, Reader, eliminate
 from secateurs.prune.coupling.groups import Group, Member
 from secateurs.prune.statistics.forced_gradients import KeptHistory
-from secateurs.prune.statistics.patches import Run, check_batches, visit_rows
+from secateurs.prune.statistics.patches import check_batches, visit_rows
 
 ROWS_PER_INPUT = 4  # samples for each input of a reader, where its positions give so many
 FEWEST_ROWS = 2048
 OFFSET = 4.0  # deviations from which on a mean is taken out before rounding
 WIDE = 8192  # inputs beyond which `FEWEST_ROWS` samples do: a Gram matrix would take minutes
-PROBED = 48  # images whose gradients are taken
+PROBED = 48  # samples whose gradients are taken
+PROBED_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -62,25 +72,24 @@ class Survey:
 def survey(
     model: nn.Module,
     groups: Sequence[Group],
-    batches: Sequence[Tensor],
+    batches: Sequence[Batch],
     *,
-    run: Run = lambda model, batch: model(batch),
+    run: Run = forward,
     copies: int = 1,
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> Survey:
-    """Measure the groups of a network on training images (batches of (n, 3, size, size)).
+    """Measure the groups of a network on calibration batches.
 
-    The batches are `copies` views of the same images, view by view: a mirror image is no new one.
-
-    The images run through the network once; of the inputs of each reader only the Gram matrix is
+    The batches are `copies` views of the same samples, view by view: a mirror image is no new one.
+    The samples run through the network once; of the inputs of each reader only the Gram matrix is
     kept or, where there are fewer samples than inputs, the samples.
     """
     check_batches(model, batches)
-    num_images = sum(len(batch) for batch in batches)
+    num_images = _total(batches)
     readers = reader_paths(model, groups)
     positions = {path: _num_positions(model.get_submodule(path), num_images) for path in readers}
-    norms = norms_after(model, batches[0][:1])
+    norms = norms_after(model, samples(batches[0], slice(0, 1)), run=run)
     sums = {path: _Sums(path, model.get_submodule(path), copies) for path in readers}
     targets: dict[str, list[Tensor]] = {path: [] for path in readers}
     centers: dict[str, Tensor] = {}
@@ -213,7 +222,7 @@ def _reader(
     return sums[path].reader(weight, columns, centred=centred)
 
 
-def norms_after(model: nn.Module, image: Tensor) -> dict[str, str]:
+def norms_after(model: nn.Module, sample: Batch, *, run: Run = forward) -> dict[str, str]:
     """The batch norm that receives a layer's output as it is, by the layer's path."""
     bare = skeleton(model)
     made: dict[int, str] = {}
@@ -237,16 +246,16 @@ def norms_after(model: nn.Module, image: Tensor) -> dict[str, str]:
     for path, module in bare.named_modules():
         note(path, module)
     with torch.no_grad():
-        bare(torch.empty_like(image, device="meta"))
+        run(bare, without_values(sample))
     return found
 
 
 def importance(
     model: nn.Module,
     paths: Sequence[str],
-    batches: Sequence[Tensor],
+    batches: Sequence[Batch],
     *,
-    run: Run = lambda model, batch: model(batch),
+    run: Run = forward,
     seed: int = 0,
     num_images: int = PROBED,
 ) -> dict[str, Tensor]:
@@ -257,7 +266,8 @@ def importance(
     and with errors that are independent, the mean squared change of the logits' sum. Needs no
     labels, and does not vanish where a network is sure of itself. Taken on every k-th image.
     """
-    images = torch.cat([batch[:: max(1, _total(batches) // num_images)] for batch in batches])
+    every = max(1, _total(batches) // num_images)
+    parts = _parts(batches, every)
     generator = torch.Generator().manual_seed(seed)
     sums: dict[str, Tensor] = {}
 
@@ -283,14 +293,14 @@ def importance(
         for parameter in trained:
             parameter.requires_grad_(False)
         with eval_mode(model), torch.enable_grad():
-            for part in images.split(16):
+            for part in parts:
                 with KeptHistory():
-                    answers = tensors_of(run(model, part.detach().requires_grad_(True)))
-                total = part.new_zeros(())
+                    answers = tensors_of(run(model, map_tensors(part, _followed)))
+                total = torch.zeros(())
                 for logits in answers:
                     if logits.requires_grad:
                         signs = torch.randint(0, 2, logits.shape, generator=generator) * 2 - 1
-                        total = total + (logits * signs.to(logits)).sum()
+                        total = total.to(logits) + (logits * signs.to(logits)).sum()
                 if not total.requires_grad:
                     raise InputError(
                         "the network's answers do not depend on its layers by gradients"
@@ -307,14 +317,28 @@ def importance(
         for parameter, wanted in trained.items():
             parameter.requires_grad_(wanted)
     # A layer without a gradient has no part in the answers, as what only keeps a feature map.
-    nothing = {path: _no_part(model.get_submodule(path), images) for path in paths}
-    return {path: sums.get(path, none) / len(images) for path, none in nothing.items()}
+    nothing = {path: _no_part(model.get_submodule(path)) for path in paths}
+    return {path: sums.get(path, none) / _total(parts) for path, none in nothing.items()}
 
 
-def _no_part(layer: nn.Module, images: Tensor) -> Tensor:
+def _parts(batches: Sequence[Batch], every: int) -> list[Batch]:
+    """Every k-th sample of each batch, in parts of at most `PROBED_AT_ONCE`."""
+    found: list[Batch] = []
+    for batch in batches:
+        places = torch.arange(0, num_samples(batch), every)
+        found += [samples(batch, part) for part in places.split(PROBED_AT_ONCE)]
+    return found
+
+
+def _followed(tensor: Tensor) -> Tensor:
+    """The same values, followed by gradients where they are numbers that have any."""
+    return tensor.detach().requires_grad_(tensor.is_floating_point())
+
+
+def _no_part(layer: nn.Module) -> Tensor:
     assert isinstance(layer, nn.Conv2d | nn.Linear)
-    return torch.zeros(len(layer.weight), device=images.device)
+    return torch.zeros(len(layer.weight), device=layer.weight.device)
 
 
-def _total(batches: Sequence[Tensor]) -> int:
-    return sum(len(batch) for batch in batches)
+def _total(batches: Sequence[Batch]) -> int:
+    return sum(num_samples(batch) for batch in batches)

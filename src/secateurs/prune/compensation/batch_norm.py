@@ -8,6 +8,7 @@ network, so the outputs of the unpruned network decide.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
-from secateurs.nets.trace import eval_mode
-from secateurs.prune.statistics.patches import Run
+from secateurs.nets.batches import Batch, Run, forward, joined, num_samples
+from secateurs.nets.trace import eval_mode, tensors_of
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 LEAST_SPREAD = 1e-3  # of outputs over images, relative to their root mean square
+MOST_VALUES = 16384  # outputs of a sample that are compared
 TINY = torch.finfo(torch.float64).tiny
 Statistics = Literal["kept", "implied", "measured"]
 
@@ -78,23 +80,40 @@ def change_of(outputs: Tensor, whole: Tensor) -> Change:
 
 
 @torch.no_grad()
-def outputs_of(
-    model: nn.Module, batches: Sequence[Tensor], *, run: Run = lambda model, batch: model(batch)
-) -> Tensor:
-    """The outputs (images, ...) of a network in eval mode for all batches, on the CPU."""
+def outputs_of(model: nn.Module, batches: Sequence[Batch], *, run: Run = forward) -> Tensor:
+    """The outputs (samples, values) of a network in eval mode for all batches, on the CPU.
+
+    Floating-point tensors of the outputs side by side. Of more than `MOST_VALUES` a sample some are
+    drawn, the same for every network with as many, and scaled so that squares sum to as much.
+    Raises InputError where the network gives no floating-point tensor with a place for each sample.
+    """
     parts: list[Tensor] = []
     with eval_mode(model):
         for batch in batches:
-            output = run(model, batch)
-            assert isinstance(output, Tensor)
-            parts.append(output.cpu())
+            num = num_samples(batch)
+            rows = [
+                tensor.reshape(num, -1)
+                for tensor in tensors_of(run(model, batch))
+                if tensor.is_floating_point() and tensor.ndim and len(tensor) % num == 0
+            ]
+            if not rows:
+                raise InputError("the network gives no tensor of numbers with a row per sample")
+            parts.append(_drawn(torch.cat([row.float() for row in rows], 1).cpu()))
     return torch.cat(parts)
 
 
+def _drawn(values: Tensor) -> Tensor:
+    """At most `MOST_VALUES` columns of (samples, values), scaled to the same sum of squares."""
+    num = values.shape[1]
+    if num <= MOST_VALUES:
+        return values
+    generator = torch.Generator().manual_seed(num)
+    columns = torch.randperm(num, generator=generator)[:MOST_VALUES].sort().values
+    return values[:, columns] * math.sqrt(num / MOST_VALUES)
+
+
 @torch.no_grad()
-def measure_norms(
-    model: nn.Module, batches: Sequence[Tensor], *, run: Run = lambda model, batch: model(batch)
-) -> None:
+def measure_norms(model: nn.Module, batches: Sequence[Batch], *, run: Run = forward) -> None:
     """Measure the statistics of every batch norm again, in place.
 
     Mean and variance are pooled over all images (Chan, Golub and LeVeque, 1983) in one pass, in
@@ -103,7 +122,7 @@ def measure_norms(
     and nothing happens in a network without batch norm, or where there is only one image.
     """
     norms = norm_layers(model)
-    if not norms or sum(len(batch) for batch in batches) < 2:
+    if not norms or sum(num_samples(batch) for batch in batches) < 2:
         return
     pools = {path: _Pool() for path in norms}
 
@@ -161,15 +180,15 @@ class _Pool:
         return self.mean, self.squares / (self.num - 1)
 
 
-def _without_single(batches: Sequence[Tensor]) -> list[Tensor]:
-    """The batches, where none is of one image: that has no variance of its own."""
-    several = [batch for batch in batches if len(batch) > 1]
-    single = [batch for batch in batches if len(batch) == 1]
+def _without_single(batches: Sequence[Batch]) -> list[Batch]:
+    """The batches, where none is of one sample: that has no variance of its own."""
+    several = [batch for batch in batches if num_samples(batch) > 1]
+    single = [batch for batch in batches if num_samples(batch) == 1]
     if not single:
         return several
     if not several:
-        return [torch.cat(single)]
-    return [*several[:-1], torch.cat([several[-1], *single])]
+        return [joined(single)]
+    return [*several[:-1], joined([several[-1], *single])]
 
 
 def _statistics(norm: nn.Module) -> tuple[Tensor, Tensor]:
@@ -195,11 +214,11 @@ def _write(norm: nn.Module, mean: Tensor, variance: Tensor) -> None:
 def settle_norms(
     model: nn.Module,
     whole: Tensor,
-    held_out: Sequence[Tensor],
-    calibration: Sequence[Tensor],
+    held_out: Sequence[Batch],
+    calibration: Sequence[Batch],
     *,
     implied: Mapping[str, Tensor] | None = None,
-    run: Run = lambda model, batch: model(batch),
+    run: Run = forward,
 ) -> NormChoice:
     """Give a pruned network, in place, the batch norm statistics that change its outputs the least.
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from secateurs.nets.batches import Batch, Run
 from secateurs.prune.coupling.flow import OUTPUT, Event, follow
 from secateurs.prune.coupling.members import Group, Member, NotPruned
 
@@ -22,14 +23,13 @@ class _Kind:
     stays: str = ""
 
 
-def groups_by_flow(bare: nn.Module, size: int) -> tuple[list[Group], list[NotPruned]]:
+def groups_by_flow(bare: nn.Module, sample: Batch, run: Run) -> tuple[list[Group], list[NotPruned]]:
     """Groups of a network without values that can be cut, and those that have to stay.
 
     What the network gives is in neither. Groups are named after the first layer that makes their
     units; where that makes several, later ones are numbered: "layer (2)".
     """
-    dtype = next(bare.parameters()).dtype
-    seen = follow(bare, torch.empty(1, 3, size, size, dtype=dtype, device="meta"))
+    seen = follow(bare, sample, run)
     events = seen.events
     of_number, stays, whys = seen.ties.units()
     channels = [of_number[event.numbers.numpy()] for event in events]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from secateurs.extras import require
 from secateurs.limited_process import bounded, can_fork
+from secateurs.nets.batches import Batch, Run
 from secateurs.prune.coupling.members import Group, Member, Side
 
 
 def groups_by_graph(
-    bare: nn.Module, size: int, last: str, *, seconds: float, mib: int
+    bare: nn.Module, sample: Batch, run: Run, last: str, *, seconds: float, mib: int
 ) -> list[Group]:
     """All groups of a network without values (see `skeleton`), as torch-pruning finds them.
 
@@ -29,7 +30,7 @@ def groups_by_graph(
 
     if not can_fork():
         raise RuntimeError("this system cannot set it apart in a process of its own")
-    plain = bounded(lambda: _plain_groups(bare, size), seconds=seconds, mib=mib)
+    plain = bounded(lambda: _plain_groups(bare, sample, run), seconds=seconds, mib=mib)
     drafts = [
         Group(
             members[0][0],
@@ -51,7 +52,7 @@ def groups_by_graph(
     ]
 
 
-def _plain_groups(bare: nn.Module, size: int) -> list[Any]:
+def _plain_groups(bare: nn.Module, sample: Batch, run: Run) -> list[Any]:
     """(units, [(path, side, channels, their units)]) for each group."""
     import torch_pruning
 
@@ -59,11 +60,10 @@ def _plain_groups(bare: nn.Module, size: int) -> list[Any]:
         parameter.requires_grad_(True)
     paths = {id(module): path for path, module in bare.named_modules()}
     paths |= {id(parameter): name for name, parameter in bare.named_parameters()}
-    dtype = next(bare.parameters()).dtype
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
         graph: Any = torch_pruning.DependencyGraph().build_dependency(
-            bare, (torch.empty(1, 3, size, size, dtype=dtype, device="meta"),), verbose=False
+            bare, sample, forward_fn=cast(Any, run), verbose=False
         )
         every = graph.get_all_groups(root_module_types=[nn.Conv2d, nn.Linear])
         return [_members(items, graph, paths) for items in every]

@@ -18,13 +18,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from secateurs.nets.attention import BiasedAttention
+from secateurs.nets.batches import Batch, Run, map_tensors
 from secateurs.nets.trace import tensors_of
 from secateurs.prune.coupling.members import Side
 from secateurs.prune.coupling.operations import Operations, Product
 from secateurs.prune.coupling.union_find import UnionFind
 
 OUTPUT = "output"
-LARGER = (1, 2, 4)  # images on which a network is tried in training
+LARGER = (1, 2, 4)  # times the size of the sample, on which a network is tried in training
 
 
 @dataclass
@@ -53,8 +54,8 @@ class _Layers:
     norms: dict[int, str] = field(default_factory=dict)
 
 
-def follow(bare: nn.Module, image: Tensor) -> Followed:
-    """Run a network without values (see `skeleton`) on an image without values.
+def follow(bare: nn.Module, sample: Batch, run: Run) -> Followed:
+    """Run a network without values (see `skeleton`) on a sample without values.
 
     Returns the ties between numbers, what each convolution, linear layer and batch norm did, in
     the order in which they ran, and the products of those layers and of attention. What the network
@@ -62,7 +63,7 @@ def follow(bare: nn.Module, image: Tensor) -> Followed:
     heads, it runs in training too: what they read stays as well.
     """
     flow = _Flow(bare)
-    _run(flow, bare, image)
+    _run(flow, bare, sample, run)
     found = Followed(flow.ties, flow.events, flow.products)
     ran = {event.path for event in flow.events}
     idle = [
@@ -71,19 +72,21 @@ def follow(bare: nn.Module, image: Tensor) -> Followed:
         if isinstance(module, nn.Conv2d | nn.Linear) and path not in ran
     ]
     if idle:
-        _train(flow, bare, image, found.events, set(idle))
+        _train(flow, bare, sample, run, found.events, set(idle))
     return found
 
 
-def _train(flow: _Flow, bare: nn.Module, image: Tensor, first: list[Event], idle: set[str]) -> None:
+def _train(
+    flow: _Flow, bare: nn.Module, sample: Batch, run: Run, first: list[Event], idle: set[str]
+) -> None:
     """Fix what layers read that did not run in evaluation, where they run in training."""
-    for times in LARGER:  # an auxiliary head may need a larger image than the network does
+    for times in LARGER:  # an auxiliary head may need a larger sample than the network does
         flow.events, flow.products, flow.stack = [], [], []
-        shape = (2, *image.shape[1:-2], *(times * side for side in image.shape[-2:]))
+        larger = map_tensors(sample, lambda tensor, times=times: _pair(tensor, times))
         try:
-            _run(flow, bare.train(), torch.empty(shape, dtype=image.dtype, device=image.device))
+            _run(flow, bare.train(), larger, run)
             break
-        except Exception:  # it does not train on such an image: what ran until then is known
+        except Exception:  # it does not train on such a sample: what ran until then is known
             continue
         finally:
             bare.eval()
@@ -96,14 +99,24 @@ def _train(flow: _Flow, bare: nn.Module, image: Tensor, first: list[Event], idle
             flow.ties.fix(event.numbers, f"{event.path} reads it, which runs in training only")
 
 
-def _run(flow: _Flow, bare: nn.Module, image: Tensor) -> None:
+def _pair(tensor: Tensor, times: int) -> Tensor:
+    """Two samples for one, maps of values `times` as high and wide."""
+    if not tensor.ndim:
+        return tensor
+    places = tensor.shape[1:]
+    if tensor.ndim > 3:
+        places = (*places[:-2], *(times * side for side in places[-2:]))
+    return torch.empty((2 * len(tensor), *places), dtype=tensor.dtype, device=tensor.device)
+
+
+def _run(flow: _Flow, bare: nn.Module, sample: Batch, run: Run) -> None:
     handles = [
         module.register_forward_pre_hook(flow.enter(path)) for path, module in bare.named_modules()
     ]
     handles += [module.register_forward_hook(flow.leave) for module in bare.modules()]
     try:
         with torch.inference_mode(), flow:
-            result = bare(image)
+            result = run(bare, sample)
     finally:
         for handle in handles:
             handle.remove()

@@ -10,6 +10,7 @@ from torch import nn
 
 from secateurs.errors import InputError
 from secateurs.nets.attention import BiasedAttention
+from secateurs.nets.batches import Batch, Run, forward, samples, shape_words, without_values
 from secateurs.nets.trace import skeleton
 from secateurs.prune.coupling.assembly import groups_by_flow
 from secateurs.prune.coupling.dependency_graph import groups_by_graph
@@ -33,31 +34,37 @@ class Groups:
 
 
 def find_groups(
-    model: nn.Module, *, size: int, by: By = "flow", seconds: float = TRACE_SECONDS
+    model: nn.Module,
+    example: Batch,
+    *,
+    run: Run = forward,
+    by: By = "flow",
+    seconds: float = TRACE_SECONDS,
 ) -> Groups:
-    """The groups of a network that takes images of (3, size, size), in the order of its layers.
+    """The groups of a network in the order of its layers; it runs on the first sample of `example`.
 
     Units are followed through a run on shapes alone (see `flow`), so that nothing is computed and
     the model is not touched. By "graph" the groups are torch-pruning's (Fang et al., DepGraph,
     2023), built in a process that may take `seconds` and 1.5 GiB; where it fails nothing is found
     and the note says why. The outputs of the network are no group. Raises InputError when a layer
-    is used in two places, and when the network does not run on such an image.
+    is used in two places, and when the network does not run on the sample.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten())
-    >>> [(group.name, group.num_units) for group in find_groups(net, size=8).found]
+    >>> [(group.name, group.num_units) for group in find_groups(net, torch.empty(1, 3, 8, 8)).found]
     [('0', 8)]
     """
     bare = skeleton(model)
     _check_shared(bare)
-    last = _last_layer(bare, size)
+    sample = without_values(samples(example, slice(0, 1)))
+    last = _last_layer(bare, sample, run)
     note = ""
     drafts: list[Group] = []
     not_pruned: list[NotPruned] = []
     if by == "flow":
-        drafts, not_pruned = groups_by_flow(bare, size)
+        drafts, not_pruned = groups_by_flow(bare, sample, run)
     else:
         try:
-            drafts = groups_by_graph(bare, size, last, seconds=seconds, mib=TRACE_MIB)
+            drafts = groups_by_graph(bare, sample, run, last, seconds=seconds, mib=TRACE_MIB)
         except (TimeoutError, MemoryError) as error:
             note = f"torch-pruning took {error}"
         except RuntimeError as error:
@@ -75,7 +82,7 @@ def find_groups(
     return Groups(tuple(found), tuple(not_pruned), note)
 
 
-def _last_layer(bare: nn.Module, size: int) -> str:
+def _last_layer(bare: nn.Module, sample: Batch, run: Run) -> str:
     """The layer that gives the network's output; InputError where a layer runs more than once."""
     ran: list[str] = []
     hooks = [
@@ -83,15 +90,14 @@ def _last_layer(bare: nn.Module, size: int) -> str:
         for path, module in bare.named_modules()
         if isinstance(module, nn.Conv2d | nn.Linear)
     ]
-    image = torch.empty(1, 3, size, size, dtype=next(bare.parameters()).dtype, device="meta")
     try:
         with torch.no_grad():
-            bare(image)
+            run(bare, sample)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         reason = (str(error).strip().splitlines() or [""])[0]
         raise InputError(
-            f"the network does not run on an image of 3 x {size} x {size} without values, so that "
-            f"its layers cannot be followed ({type(error).__name__}: {reason})"
+            f"the network does not run on a sample of {shape_words(sample)} without values, so "
+            f"that its layers cannot be followed ({type(error).__name__}: {reason})"
         ) from error
     finally:
         for hook in hooks:

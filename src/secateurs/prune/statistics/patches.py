@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
-from secateurs.nets.trace import check_device, eval_mode
+from secateurs.nets.batches import Batch, Run, all_finite, forward, num_samples
+from secateurs.nets.trace import check_device, eval_mode, tensors_of
 
-Run = Callable[[nn.Module, Tensor], object]
 Visit = Callable[[str, Tensor, Tensor, int], None]
 
 
@@ -99,13 +99,13 @@ def outputs_at(layer: nn.Module, output: Tensor, position: Tensor) -> Tensor:
 def visit_rows(
     model: nn.Module,
     layers: Mapping[str, int],
-    batches: Sequence[Tensor],
+    batches: Sequence[Batch],
     visit: Visit,
     *,
-    run: Run = lambda model, batch: model(batch),
+    run: Run = forward,
     seed: int = 0,
     drawn_as: Mapping[str, str] | None = None,
-    advance: Callable[[int], None] = lambda images: None,
+    advance: Callable[[int], None] = lambda samples: None,
 ) -> None:
     """Run the batches and call `visit(path, rows, outputs, images)` for each layer and batch.
 
@@ -149,7 +149,7 @@ def visit_rows(
                 try:
                     run(model, batch)
                 except _Reached:
-                    advance(len(batch))
+                    advance(num_samples(batch))
                     continue
                 missing = next(path for path in layers if path not in seen)
                 raise InputError(f"layer {missing} does not run")
@@ -158,19 +158,22 @@ def visit_rows(
             handle.remove()
 
 
-def check_batches(model: nn.Module, batches: Sequence[Tensor]) -> None:
-    """Raise InputError unless there are images, all finite, of one size, on the model's device."""
-    if not any(len(batch) for batch in batches):
-        raise InputError("batches: no images to measure anything on")
+def check_batches(model: nn.Module, batches: Sequence[Batch]) -> None:
+    """Raise InputError unless there are samples, all finite, of one size, on the model's device."""
+    if not any(num_samples(batch) for batch in batches):
+        raise InputError("batches: no samples to measure anything on")
     check_device(model, batches[0])
+    expected = _sizes(batches[0])
     for batch in batches:
-        if batch.shape[1:] != batches[0].shape[1:]:
-            raise InputError(
-                f"batches: expected images of one size, got {tuple(batches[0].shape[1:])} and "
-                f"{tuple(batch.shape[1:])}"
-            )
-        if not bool(batch.isfinite().all()):
-            raise InputError("images: values that are not finite (NaN or infinite)")
+        if (sizes := _sizes(batch)) != expected:
+            raise InputError(f"batches: expected samples of one size, got {expected} and {sizes}")
+        if not all_finite(batch):
+            raise InputError("batches: values that are not finite (NaN or infinite)")
+
+
+def _sizes(batch: Batch) -> tuple[tuple[int, ...], ...]:
+    """The sizes of a sample's tensors."""
+    return tuple(tuple(tensor.shape[1:]) for tensor in tensors_of(batch))
 
 
 def _positions(

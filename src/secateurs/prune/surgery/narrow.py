@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.nets.attention import BiasedAttention
+from secateurs.nets.batches import Batch, Run, forward, without_values
 from secateurs.nets.trace import attribute_memo, check_device, skeleton, tensors_of
 from secateurs.prune.coupling.groups import Group, Groups, NotPruned
 from secateurs.prune.surgery.parity import PARITY_LIMIT as PARITY_LIMIT
-from secateurs.prune.surgery.parity import Comparison, Run, compared
+from secateurs.prune.surgery.parity import Comparison, compared
 from secateurs.prune.surgery.removal import check_survivors
 
 Survivors = Mapping[str, Tensor]  # unit indices by the name of their group
@@ -30,7 +31,8 @@ def narrow(model: nn.Module, groups: Sequence[Group], survivors: Survivors) -> n
 
     >>> from secateurs.prune.coupling.groups import find_groups
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten())
-    >>> narrow(net, find_groups(net, size=8).found, {"0": torch.tensor([1, 5])})[2].in_channels
+    >>> found = find_groups(net, torch.empty(1, 3, 8, 8)).found
+    >>> narrow(net, found, {"0": torch.tensor([1, 5])})[2].in_channels
     2
     """
     gone = {side: gone_channels(groups, survivors, reads=side == "in") for side in ("out", "in")}
@@ -124,42 +126,44 @@ def difference(
     model: nn.Module,
     groups: Sequence[Group],
     survivors: Survivors,
-    images: Tensor,
+    batch: Batch,
     *,
-    run: Run = lambda model, batch: model(batch),
+    run: Run = forward,
 ) -> float:
     """Largest difference of outputs between removing units and zeroing them where they are read.
 
     Relative to how far zeroing them moves the output, each tensor that the network gives on a scale
     of its own, so that anything above 1e-5 is a wrong cut: both networks run in float64, and what
-    rounding can explain is not counted. A cut without effect on these images is compared with other
+    rounding can explain is not counted. A cut without effect on this batch is compared with other
     weights too. An exception while the narrowed network runs counts as infinite. Raises InputError
-    when the images are on another device than the model or not finite, and when the network does
+    when the batch is on another device than the model or not finite, and when the network does
     not run on them.
     """
-    check_device(model, images)
+    check_device(model, batch)
     return compared(
         model,
-        images,
+        batch,
         lambda network: zeroing(network, groups, survivors),
         lambda network: narrow(network, groups, survivors),
         run=run,
     )
 
 
-def checked(model: nn.Module, groups: Groups, images: Tensor, *, seed: int = 0) -> Groups:
+def checked(
+    model: nn.Module, groups: Groups, batch: Batch, *, run: Run = forward, seed: int = 0
+) -> Groups:
     """The groups that can be cut: of each some units are removed and compared with zeroing them.
 
     All groups at once first; where that fails, halves, until the groups that fail are known. They
     are left whole, with the difference as the reason. Those without which the network does not run,
     as where it insists on a number of heads, are found on shapes alone first. The others are
     compared in the network given, and in a copy with other weights, where no group hides behind
-    weights near zero. `images` are real ones (n, 3, size, size). Raises InputError as `difference`
+    weights near zero. The samples of `batch` are real ones. Raises InputError as `difference`
     does.
     """
     if not groups.found:
         return groups
-    check_device(model, images)
+    check_device(model, batch)
     generator = torch.Generator().manual_seed(seed)
     survivors = {
         group.name: torch.randperm(group.num_units, generator=generator)[
@@ -167,9 +171,9 @@ def checked(model: nn.Module, groups: Groups, images: Tensor, *, seed: int = 0) 
         ]
         for group in groups.found
     }
-    failed = _wrong(groups.found, _shapes(model, survivors, images))
+    failed = _wrong(groups.found, _shapes(model, survivors, batch, run))
     rest = [group for group in groups.found if group.name not in failed]
-    comparison = Comparison(model, images, lambda network, batch: network(batch))
+    comparison = Comparison(model, batch, run)
 
     def error(part: Sequence[Group]) -> float:
         return comparison.compare(
@@ -195,18 +199,18 @@ def _reason(error: float) -> str:
 
 
 def _shapes(
-    model: nn.Module, survivors: Survivors, images: Tensor
+    model: nn.Module, survivors: Survivors, batch: Batch, run: Run
 ) -> Callable[[Sequence[Group]], float]:
     """What tells whether the network runs without some units and gives outputs of the same shape.
 
     Takes groups and gives 0 where it does and infinity where it does not. On shapes alone.
     """
     bare = skeleton(model)
-    image = torch.empty_like(images, device="meta")
+    bare_batch = without_values(batch)
 
     def shapes(network: nn.Module) -> list[torch.Size]:
         with torch.no_grad():
-            return [tensor.shape for tensor in tensors_of(network(image))]
+            return [tensor.shape for tensor in tensors_of(run(network, bare_batch))]
 
     try:
         expected = shapes(bare)

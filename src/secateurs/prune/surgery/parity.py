@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
+from secateurs.nets.batches import Batch, Run, all_finite, copied_batch, map_tensors, shape_words
 from secateurs.nets.trace import copied, eval_mode, first_line, tensors_of
 
 PARITY_LIMIT = 1e-5
@@ -25,7 +26,6 @@ SLACK = {8: 1e3, 4: 1e2, 2: 4.0}
 ROUNDING = torch.finfo(torch.float64).eps
 VISIBLE = 1e-8  # of an output's scale: a cut with less effect shows nothing
 
-Run = Callable[[nn.Module, Tensor], object]
 Zeroing = Callable[[nn.Module], AbstractContextManager[object]]
 Narrowing = Callable[[nn.Module], nn.Module]
 
@@ -51,11 +51,11 @@ class Comparison:
     gives no tensor of numbers.
     """
 
-    def __init__(self, model: nn.Module, batch: Tensor, run: Run) -> None:
-        if not bool(batch.isfinite().all()):
-            raise InputError("images: values that are not finite (NaN or infinite)")
+    def __init__(self, model: nn.Module, batch: Batch, run: Run) -> None:
+        if not all_finite(batch):
+            raise InputError("batch: values that are not finite (NaN or infinite)")
         self.run = run
-        self.batch = batch.double() if batch.is_floating_point() else batch
+        self.batch = map_tensors(batch, lambda t: t.double() if t.is_floating_point() else t)
         self.network = double(model)
         try:
             self.whole = self._outputs(self.network)
@@ -65,7 +65,7 @@ class Comparison:
                 self.whole = self._outputs(self.network)
             except Exception:
                 raise InputError(
-                    f"the network does not run on these images of {tuple(batch.shape)} "
+                    f"the network does not run on a batch of {shape_words(batch)} "
                     f"({type(error).__name__}: {first_line(error)})"
                 ) from error
         if not self.whole:
@@ -122,7 +122,7 @@ class Comparison:
     def _outputs(self, network: nn.Module) -> list[Tensor]:
         with torch.no_grad(), eval_mode(network):
             # A copy, because the first layer may work in place.
-            found = tensors_of(self.run(network, self.batch.clone()))
+            found = tensors_of(self.run(network, copied_batch(self.batch)))
         return [part.double() for part in found if part.is_floating_point() and part.numel()]
 
     def _zeroed(self, network: nn.Module, zeroing: Zeroing) -> list[Tensor]:
@@ -148,7 +148,7 @@ class Comparison:
 
 def compared(
     model: nn.Module,
-    batch: Tensor,
+    batch: Batch,
     zeroing: Zeroing,
     narrowed: Narrowing,
     *,

@@ -8,8 +8,9 @@ from typing import Any
 from torch import nn
 
 from secateurs.progress import SILENT, Progress
+from secateurs.prune.to_budget import Budget
 from secateurs.stopping import StopFlag
-from secateurs.study.pruning.network import Budget, prune_whole
+from secateurs.study.pruning.network import prune_whole
 from secateurs.study.pruning.tail import prune_network
 from secateurs.study.saved.evaluation import evaluate_model
 from secateurs.study.setup.trial_context import TrialContext

@@ -24,6 +24,8 @@ from secateurs.files import atomic_folder
 from secateurs.fit.inputs import run_frozen
 from secateurs.fit.metrics import Evaluation, evaluate
 from secateurs.fit.precision import resolve_device
+from secateurs.nets.batches import blank_image
+from secateurs.nets.counting import macs
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.compensation.shared_ridge import one_thread
 from secateurs.prune.incremental import FittedCut, Refits
@@ -34,7 +36,6 @@ from secateurs.prune.selection.cluster import Members, cluster_members, prepare
 from secateurs.prune.selection.pairwise import Selection
 from secateurs.prune.similarity.normalise import outside_norms
 from secateurs.ship.checkpoint import Loaded
-from secateurs.ship.cost import macs
 from secateurs.study.pruning.grid_rows import LayerSizes, accuracy
 from secateurs.study.pruning.saved_layers import save_cut
 from secateurs.study.pruning.slider_request import SliderRequest
@@ -155,7 +156,7 @@ def open_explorer(
         cost={
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
             "bytes": sum(tensor.nbytes for tensor in tensors),
-            "macs": macs(model, size=loaded.spec.preprocessing.size),
+            "macs": macs(model, blank_image(model, loaded.spec.preprocessing.size)),
         },
     )
 

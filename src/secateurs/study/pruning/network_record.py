@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
-
-from torch import Tensor, nn
 
 from secateurs.prune.allocation.budget import Kept, Step
 from secateurs.prune.allocation.survey import Survey
 from secateurs.prune.coupling.groups import Group
 from secateurs.prune.network import Pruned
+from secateurs.prune.to_budget import PrunedToBudget, Tried
 from secateurs.prune.verification import Outcome
+from secateurs.study.pruning.recovery import Recovered
 
 
 def alarm_sentence(outcome: Outcome) -> str:
@@ -56,8 +57,27 @@ def step_row(step: Step, whole: Step) -> dict[str, Any]:
     }
 
 
-def remaining(layer: nn.Module, gone: Tensor) -> list[int]:
-    """The output channels that a layer still has, ascending."""
-    assert isinstance(layer, nn.Conv2d | nn.Linear)
-    lost = set(gone.tolist())
-    return [unit for unit in range(len(layer.weight)) if unit not in lost]
+def network_record(pruned: PrunedToBudget, recovered: Recovered | None) -> dict[str, Any]:
+    """What pruning.json keeps of a network pruned as a whole."""
+    whole = pruned.trajectory[0]
+    return {
+        "groups": group_rows(
+            pruned.groups.found, pruned.survey, pruned.chosen.kept, pruned.result, pruned.outcome
+        ),
+        "not_pruned": [asdict(left) for left in pruned.groups.not_pruned],
+        "note": pruned.groups.note,
+        "trajectory": [step_row(step, whole) for step in pruned.trajectory],
+        "chosen": step_row(pruned.chosen, whole),
+        "tried": [_tried_row(tried, whole) for tried in pruned.tried],
+        "starts": list(pruned.result.tried),
+        "outcome": pruned.outcome.to_json(),
+        "parity": pruned.parity,
+        "seconds": pruned.seconds,
+        "recovery": None if recovered is None else recovered.to_json(),
+    }
+
+
+def _tried_row(tried: Tried, whole: Step) -> dict[str, Any]:
+    if tried.latency is not None:
+        return {"kept": tried.step.kept, "latency": tried.latency}
+    return {**step_row(tried.step, whole), "val_accuracy": tried.evaluation}

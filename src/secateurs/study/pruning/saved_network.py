@@ -16,12 +16,14 @@ from secateurs.directories import sweep_output
 from secateurs.files import write_json, write_text
 from secateurs.fit.precision import resolve_device
 from secateurs.progress import SILENT, Progress
+from secateurs.prune.to_budget import Budget
 from secateurs.ship.checkpoint import save
 from secateurs.ship.cost import cost, cost_sentence
 from secateurs.ship.latency import LARGE_BATCH, LatencyRow, latency_rows, torch_latency
 from secateurs.ship.spec import describe
 from secateurs.stopping import StopFlag
-from secateurs.study.pruning.network import Budget, PrunedNetwork, prune_whole
+from secateurs.study.pruning.network import PrunedNetwork, prune_whole
+from secateurs.study.pruning.recovery import RecoveryOptions
 from secateurs.study.pruning.saved_layers import remarks
 from secateurs.study.saved.evaluate_saved import evaluation_words
 from secateurs.study.saved.evaluation import evaluate_model
@@ -38,6 +40,7 @@ def shrink_saved(
     out: Path,
     budget: Budget,
     *,
+    recovery: RecoveryOptions | None = None,
     changes: Mapping[str, Any] | None = None,
     cache: Path,
     stop: StopFlag | None = None,
@@ -58,11 +61,14 @@ def shrink_saved(
     device = resolve_device(config.device)
     original = loaded.model.to(device)
     state = out / STATE
+    recovery = recovery or RecoveryOptions()
+    asked = asdict(budget) | {"recovery": asdict(recovery)}
     whole = prune_whole(
         original,
         dataset,
         config,
         budget,
+        recovery=recovery,
         device=device,
         state_file=state,
         stop=stop,
@@ -73,19 +79,19 @@ def shrink_saved(
         loaded.spec.backbone,
         loaded.spec.classes,
         loaded.spec.preprocessing,
-        kept=whole.kept,
-        extra=loaded.spec.extra | {"config": config.to_json(), "budget": asdict(budget)},
+        kept=whole.pruned.channels,
+        extra=loaded.spec.extra | {"config": config.to_json(), "budget": asked},
         split=None if loaded.spec.split is None else dataset.record(loaded.spec.split),
     )
     (out / "pruning.json").unlink(missing_ok=True)  # of an earlier network, should this be stopped
     save(whole.model, spec, out)
     write_text(out / "units.csv", _units(whole))
     answer = whole.record | {
-        "budget": asdict(budget),
+        "budget": asked,
         "backbone": config.backbone,
         "split": None if dataset.image_status is None else dataset.image_status.to_json(),
         "before": evaluate_model(original, dataset, "val", device).to_json(),
-        "cut": evaluate_model(whole.cut, dataset, "val", device).to_json(),
+        "cut": evaluate_model(whole.before_recovery, dataset, "val", device).to_json(),
         "after": evaluate_model(whole.model, dataset, "val", device).to_json(),
         "cost": _price(original, whole.model, dataset, device, progress),
     }
@@ -125,9 +131,11 @@ def _units(whole: PrunedNetwork) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["group", "unit", "kept", "order", "loss"])
-    for group in whole.groups.found:
-        curve = whole.eliminations[group.name]
-        stays = whole.survivors.get(group.name, torch.arange(group.num_units)).tolist()
+    for group in whole.pruned.groups.found:
+        curve = whole.pruned.survey.eliminations[group.name]
+        stays = whole.pruned.result.survivors.get(
+            group.name, torch.arange(group.num_units)
+        ).tolist()
         kept = set(stays)
         place = {unit: k for k, unit in enumerate(curve.order.tolist())}
         for unit in range(group.num_units):

@@ -1,0 +1,238 @@
+"""Batches run again and again up to one layer after another, what has run before kept.
+
+When layers are changed in running order, a module that has returned before the next layer runs
+gives the same output in every later run. Its output is kept and returned without running it.
+Outputs that only modules read whose own outputs are kept are let go: what stays is the frontier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from secateurs.nets.batches import Batch, Run, map_tensors, num_samples, samples
+from secateurs.nets.trace import eval_mode, tensors_of
+
+Hook = torch.utils.hooks.RemovableHandle
+
+
+class Replay:
+    """The kept outputs of modules for some batches; `memory` bounds them (bytes).
+
+    `reach` says which layer the next pass over the batches is for; `run` then takes the place of
+    the network's own run, batch after batch in their order, and the pass may end where that layer
+    is reached. Modules are known by their paths, so that a changed copy of the network can take its
+    place, as long as all layers that have run before stay as they are. Nothing is kept of modules
+    that run more than once in a forward pass.
+    """
+
+    def __init__(self, batches: Sequence[Batch], run: Run, *, memory: int) -> None:
+        self.batches, self.own_run, self.memory = batches, run, memory
+        self.kept: dict[str, list[Any]] = {}  # outputs by module, one entry per batch
+        self.uses: Uses | None = None
+        self.new: dict[str, list[Any]] = {}  # what this pass keeps
+        self.number = 0
+
+    def fork(self) -> Replay:
+        """The same for another copy of the network."""
+        other = Replay(self.batches, self.own_run, memory=self.memory)
+        other.kept, other.uses = dict(self.kept), self.uses
+        return other
+
+    def reach(self, model: nn.Module, path: str) -> None:
+        """Prepare a pass up to the layer `path`: what returns before it and fits is kept."""
+        if self.uses is None:
+            self.uses = uses_of(model, samples(self.batches[0], slice(0, 1)), self.own_run)
+        self.number, self.new = 0, {}
+        room = self.memory - sum(map(_bytes, self.kept.values()))
+        num = sum(map(num_samples, self.batches))
+        returned = self.uses.returned_before(path)
+        for module in returned:
+            inside = any(_is_within(module, other) for other in returned if other != module)
+            if inside or self._is_kept(module):
+                continue
+            needed = self.uses.sample_bytes[module] * num
+            if needed <= room:
+                room -= needed
+                self.new[module] = []
+
+    def run(self, model: nn.Module, batch: Batch) -> object:
+        """Run the next batch; modules whose outputs are kept are not run."""
+        number, self.number = self.number, self.number + 1
+        handles: list[Hook] = []
+        skipped: list[nn.Module] = []
+        try:
+            for path, outputs in self.kept.items():
+                module = model.get_submodule(path)
+                module.forward = _returning(outputs[number])
+                skipped.append(module)
+            for path in self.new:
+                handles.append(model.get_submodule(path).register_forward_hook(self._note(path)))
+            return self.own_run(model, batch)
+        finally:  # also where the layer asked for has been reached
+            for module in skipped:
+                del module.forward
+            for handle in handles:
+                handle.remove()
+            if number == len(self.batches) - 1:
+                self._end_pass()
+
+    def _note(self, path: str) -> Callable[..., None]:
+        dead = self._only_skipped(path, {*self.kept, *self.new})
+
+        def hook(_: nn.Module, __: object, output: object) -> None:
+            # A copy, because what follows may work in place.
+            self.new[path].append(map_tensors(output, _shape_only if dead else torch.clone))
+
+        return hook
+
+    def _end_pass(self) -> None:
+        for path, outputs in self.new.items():
+            if len(outputs) == len(self.batches):
+                for inner in [known for known in self.kept if _is_within(known, path)]:
+                    del self.kept[inner]
+                self.kept[path] = outputs
+        self.new = {}
+        for path, outputs in self.kept.items():
+            if self._only_skipped(path, set(self.kept)):
+                self.kept[path] = [map_tensors(output, _shape_only) for output in outputs]
+
+    def _is_kept(self, path: str) -> bool:
+        return any(_is_within(path, known) for known in self.kept)
+
+    def _only_skipped(self, path: str, skipped: set[str]) -> bool:
+        """Whether only modules that are not run read the output of one."""
+        assert self.uses is not None
+        return all(
+            any(_is_within(reader, other) for other in skipped)
+            for reader in self.uses.readers[path]
+        )
+
+
+def _is_within(path: str, other: str) -> bool:
+    return path == other or path.startswith(f"{other}.")
+
+
+def _returning(output: Any) -> Callable[..., Any]:
+    return lambda *_, **__: map_tensors(output, lambda t: t if _is_shape(t) else t.clone())
+
+
+def _shape_only(tensor: Tensor) -> Tensor:
+    """A tensor of the same shape that takes no memory."""
+    return torch.zeros(1, dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
+
+
+def _is_shape(tensor: Tensor) -> bool:
+    return tensor.numel() > 1 and not any(tensor.stride())
+
+
+def _bytes(output: Any) -> int:
+    return sum(
+        0 if _is_shape(tensor) else tensor.numel() * tensor.element_size()
+        for tensor in tensors_of(output)
+    )
+
+
+@dataclass(frozen=True)
+class Uses:
+    """What one forward pass shows of each module that runs once, by path.
+
+    `readers` are the modules whose own operations read its output ("" where the network itself
+    does or returns it), `sample_bytes` the size of its output for one sample; `order` has for each
+    module the places among all beginnings and ends at which it begins and returns.
+    """
+
+    readers: dict[str, set[str]]
+    sample_bytes: dict[str, int]
+    order: dict[str, tuple[int, int]]
+
+    def returned_before(self, path: str) -> list[str]:
+        """Modules that have returned when the layer `path` begins."""
+        begin = self.order[path][0] if path in self.order else -1
+        return [module for module, (_, end) in self.order.items() if end < begin]
+
+
+def uses_of(model: nn.Module, sample: Batch, run: Run) -> Uses:
+    """Run one sample and note which modules read the outputs of which."""
+    mode = _UseMode()
+    handles: list[Hook] = []
+    try:
+        for path, module in model.named_modules():
+            if path:
+                handles.append(module.register_forward_pre_hook(mode.enter(path)))
+                handles.append(module.register_forward_hook(mode.leave))
+        with torch.no_grad(), eval_mode(model), mode:
+            mode.read(run(model, sample), "")
+    finally:
+        for handle in handles:
+            handle.remove()
+    once = [path for path, places in mode.order.items() if len(places) == 2]
+    return Uses(
+        {path: mode.readers[path] for path in once},
+        {path: mode.sizes[path] for path in once},
+        {path: (mode.order[path][0], mode.order[path][1]) for path in once},
+    )
+
+
+class _UseMode(TorchDispatchMode):
+    """Sees every operation, and knows the module that it belongs to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.order: dict[str, list[int]] = {}
+        self.places = 0
+        self.sizes: dict[str, int] = {}
+        self.made: dict[int, set[str]] = {}  # the modules that returned a tensor, by identity
+        self.readers: dict[str, set[str]] = {}
+        self.held: list[Tensor] = []  # so that no other tensor gets the same identity
+
+    def enter(self, path: str) -> Callable[..., None]:
+        """A hook for the beginning of a module."""
+
+        def hook(*_: object) -> None:
+            self.stack.append(path)
+            self._place(path)
+
+        return hook
+
+    def leave(self, _: nn.Module, __: object, output: object) -> None:
+        """A hook for its end."""
+        path = self.stack.pop()
+        self._place(path)
+        self.readers.setdefault(path, set())
+        self.sizes[path] = _bytes(output)
+        for tensor in tensors_of(output):
+            self.held.append(tensor)
+            self.made.setdefault(id(tensor), set()).add(path)
+
+    def read(self, value: object, reader: str) -> set[str]:
+        """Note the reader of all tensors in a structure; the modules that returned them."""
+        sources: set[str] = set()
+        for tensor in tensors_of(value):
+            sources |= self.made.get(id(tensor), set())
+        for path in sources:
+            self.readers[path].add(reader)
+        return sources
+
+    def _place(self, path: str) -> None:
+        self.order.setdefault(path, []).append(self.places)
+        self.places += 1
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        sources = self.read((args, kwargs), self.stack[-1] if self.stack else "")
+        out = func(*args, **kwargs)
+        given = {tensor.untyped_storage().data_ptr() for tensor in tensors_of((args, kwargs))}
+        for tensor in tensors_of(out):
+            self.held.append(tensor)
+            if tensor.untyped_storage().data_ptr() in given:  # a view is read in its place
+                self.made.setdefault(id(tensor), set()).update(sources)
+        return out
