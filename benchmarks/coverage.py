@@ -50,9 +50,9 @@ def order() -> list[str]:
 
 def remeasure(before: Path, after: Path) -> None:
     """Print what is left of a network's cost, by the public functions, from the saved models."""
-    from secateurs.ship.checkpoint import load
     from secateurs.nets.batches import blank_image
     from secateurs.nets.counting import macs, num_parameters
+    from secateurs.ship.checkpoint import load
 
     counts = []
     for folder in (before, after):

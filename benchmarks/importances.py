@@ -18,6 +18,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from networks import Row, heading, keep_rows, kept_rows, options, spread, trained
-from secateurs.nets.batches import blank_image
 from secateurs.fit.metrics import predict_logits
+from secateurs.nets.batches import blank_image
 from secateurs.nets.chain import chain
 from secateurs.prune.allocation.budget import Widths, descent
 from secateurs.prune.allocation.merge_costs import with_merging
@@ -35,7 +36,7 @@ from secateurs.prune.compensation.batch_norm import measure_norms
 from secateurs.prune.coupling.groups import Group, find_groups
 from secateurs.prune.network import StartValidation, prune_groups
 from secateurs.ship.latency import torch_latency
-from secateurs.study.pruning.network import views
+from secateurs.study.pruning.network import score_logits, views
 from secateurs.study.pruning.recovery import RecoveryOptions, recover
 from secateurs.study.setup.trial_context import TrialContext
 
@@ -179,7 +180,7 @@ def measured(case: Case, rule: str, refitting: bool, macs: float, epochs: int) -
         }
     config, device = case.context.config, case.context.device
     started = time.perf_counter()
-    result = cut(
+    result = prune_groups(
         case.model,
         case.groups,
         case.seen,
@@ -189,7 +190,9 @@ def measured(case: Case, rule: str, refitting: bool, macs: float, epochs: int) -
         refitting=refitting,
         merging=ours,
         survivors=survivors,
-        judge=StartValidation(case.held, case.answers) if rule == "ours_judged" else None,
+        validation=StartValidation(case.held, partial(score_logits, labels=case.answers))
+        if rule == "ours_judged"
+        else None,
         copies=1 + config.augment,
         seed=case.split,
     )

@@ -19,18 +19,19 @@ import numpy as np
 from torch import nn
 
 from networks import Row, accuracy, heading, keep_rows, kept_rows, options, spread, trained
+from secateurs.prune.to_budget import Budget
 from secateurs.ship.latency import torch_latency
-from secateurs.study.pruning.network import Budget, prune_whole
+from secateurs.study.pruning.network import prune_whole
 from secateurs.study.pruning.recovery import RecoveryOptions
 
 
-def words(budget: Budget) -> str:
+def words(budget: Budget, recovery: RecoveryOptions | None) -> str:
     parts = [
         f"{name} {value:.3g}"
         for name in ("params", "macs", "latency", "max_loss")
         if (value := getattr(budget, name)) is not None
     ]
-    again = budget.recovery
+    again = recovery or RecoveryOptions()
     if again.epochs:
         parts.append(f"{again.epochs} epochs of recovery")
         standard = RecoveryOptions()
@@ -50,48 +51,53 @@ def targets(given: argparse.Namespace) -> list[Row]:
     again = RecoveryOptions(given.epochs, lr=given.lr, distil=given.distil)
     if given.backbone == "alexnet":
         budgets = [
-            Budget(params=1 / 16),
+            (Budget(params=1 / 16), None),
             # A little less than the third that is wanted: it is measured again afterwards.
-            Budget(params=1 / 16, latency=0.32, recovery=again),
+            (Budget(params=1 / 16, latency=0.32), again),
         ]
     else:
-        budgets = [Budget(macs=0.5, recovery=again)]
+        budgets = [(Budget(macs=0.5), again)]
     rows = kept_rows(given)
     done = {(row["split"], row["budget"]) for row in rows}
-    for budget in budgets if given.epochs else budgets[:1]:
+    for budget, recovery in budgets if given.epochs else budgets[:1]:
         for split in given.splits:
-            if (split, words(budget)) in done:
+            if (split, words(budget, recovery)) in done:
                 continue
             model, context = trained(given, split)
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             started = time.process_time()
             whole = prune_whole(
-                model, context.dataset, context.config, budget, device=context.device
+                model,
+                context.dataset,
+                context.config,
+                budget,
+                recovery=recovery,
+                device=context.device,
             )
             used = time.process_time() - started
             images = context.dataset.sides["train"].eval_views(slice(0, 64), context.device)
             batch64 = torch_latency(model, whole.model, images, batch=64, budget_s=10)
             batch1 = torch_latency(model, whole.model, images, batch=1, budget_s=5)
-            recovery = whole.recovered
+            recovered = whole.recovered
             row: Row = {
                 "split": split,
-                "budget": words(budget),
+                "budget": words(budget, recovery),
                 "val": accuracy(model, context, "val"),
-                "val_cut": accuracy(whole.cut, context, "val"),
+                "val_cut": accuracy(whole.before_recovery, context, "val"),
                 "val_after": accuracy(whole.model, context, "val"),
                 "test": accuracy(model, context, "test"),
-                "test_cut": accuracy(whole.cut, context, "test"),
+                "test_cut": accuracy(whole.before_recovery, context, "test"),
                 "test_after": accuracy(whole.model, context, "test"),
                 "last_epoch": None
-                if recovery is None
-                else 100 * recovery.fit.curve[-1].val_accuracy,
+                if recovered is None
+                else 100 * recovered.fit.curve[-1].val_accuracy,
                 "params": _size(whole.model) / _size(model),
-                "macs": whole.chosen.price.macs / whole.trajectory[0].price.macs,
+                "macs": whole.record["chosen"]["macs"],
                 "latency_64": batch64.ratio_p50,
                 "latency_1": batch1.ratio_p50,
                 "seconds": whole.record["seconds"],
-                "lr": None if recovery is None else recovery.lr,
-                "recovery_s": None if recovery is None else recovery.seconds,
+                "lr": None if recovered is None else recovered.lr,
+                "recovery_s": None if recovered is None else recovered.seconds,
                 "cpu_s": used,
                 "kept": whole.chosen.kept,
                 "added_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before,

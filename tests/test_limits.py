@@ -16,8 +16,8 @@ from secateurs.fit.train import FitConfig
 from secateurs.limits import LIMITS, Range, check_fields, check_number
 from secateurs.prune.layer import PruneOptions
 from secateurs.prune.layer_grid import GridOptions
+from secateurs.prune.to_budget import Budget
 from secateurs.study.paper.protocol import PaperPlan
-from secateurs.study.pruning.network import Budget
 from secateurs.study.pruning.recovery import RecoveryOptions
 from secateurs.study.search.plan import GridSearch, Halving, Tpe
 from secateurs.study.setup.config import StudyConfig

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from secateurs.prune.allocation.survey import _num_positions, importance, norms_
 from secateurs.prune.coupling.groups import find_groups
 from secateurs.prune.network import Pruned, StartValidation, prune_groups
 from secateurs.prune.selection.rules import select
+from secateurs.study.pruning.network import score_logits
 
 SIZE = 12
 
@@ -109,7 +111,7 @@ def test_opened_into_steps_or_not_the_network_is_the_same(monkeypatch: pytest.Mo
     kept = {"0": 5, "3": 4, "6": 3, "10": 4}
     whole = pruned(model, kept, batches).model
     stepwise = pruned(model, kept, batches, steps=opened).model
-    monkeypatch.setattr("secateurs.prune.network.MEMORY", 1)  # nothing may be held
+    monkeypatch.setattr("secateurs.prune.refit_state.MEMORY", 1)  # nothing may be held
     forgetful = pruned(model, kept, batches, steps=opened).model
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(stepwise.state_dict()[name], value, rtol=1e-4, atol=1e-5)
@@ -118,14 +120,15 @@ def test_opened_into_steps_or_not_the_network_is_the_same(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("steps", [opened, lambda model: []])
-def test_a_judge_takes_the_start_that_is_right_most_often(steps, monkeypatch: pytest.MonkeyPatch):
+def test_validation_takes_the_start_with_the_best_score(steps, monkeypatch: pytest.MonkeyPatch):
     model, batches, seen = network(inplace=True), images(), images(300)
     with torch.no_grad():
         model[12].bias -= torch.cat([model(batch) for batch in seen]).mean(0)
         labels = torch.cat([model(batch) for batch in seen]).argmax(1)
     kept = {"0": 5, "6": 3, "10": 3}
+    score = partial(score_logits, labels=labels)
     result = pruned(
-        model, kept, batches, steps=steps, judge=StartValidation(seen, labels, starts=6)
+        model, kept, batches, steps=steps, validation=StartValidation(seen, score, starts=6)
     )
 
     def alone(start: int) -> nn.Module:
@@ -149,10 +152,13 @@ def test_a_judge_takes_the_start_that_is_right_most_often(steps, monkeypatch: py
         torch.testing.assert_close(result.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
 
 
-def test_a_judge_has_nothing_to_say_where_nothing_is_merged():
+def test_validation_has_nothing_to_choose_where_nothing_is_merged():
     model, batches = network(), images()
-    judge = StartValidation(images(20), torch.zeros(20, dtype=torch.int64))
-    plain, judged = (pruned(model, {"3": 4}, batches, judge=given) for given in (None, judge))
+    score = partial(score_logits, labels=torch.zeros(20, dtype=torch.int64))
+    validation = StartValidation(images(20), score)
+    plain, judged = (
+        pruned(model, {"3": 4}, batches, validation=given) for given in (None, validation)
+    )
     assert judged.tried == ()
     assert all(
         torch.equal(value, judged.model.state_dict()[name])

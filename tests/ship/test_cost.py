@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from secateurs.nets.batches import blank_image
 from secateurs.nets.backbones import build, weights_entry
+from secateurs.nets.batches import blank_image
 from secateurs.ship.cost import Cost, activation_bytes, cost, cost_sentence, macs, num_parameters
 from secateurs.ship.latency import LatencyRow, Spread
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from secateurs.nets.batches import blank_image
 from secateurs.data.images.decode import DecodeError
 from secateurs.errors import InputError
+from secateurs.nets.batches import blank_image
 from secateurs.prune.similarity.normalise import outside_norms
 from secateurs.ship.checkpoint import load
 from secateurs.ship.cost import macs

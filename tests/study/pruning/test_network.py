@@ -17,13 +17,15 @@ from secateurs.errors import InputError
 from secateurs.fit.images import ViewPlan
 from secateurs.fit.inputs import prepare_inputs, with_teacher
 from secateurs.fit.train import distillation_loss
+from secateurs.prune import to_budget
+from secateurs.prune.to_budget import Budget
 from secateurs.ship.checkpoint import load, save
 from secateurs.ship.cost import Cost, cost
 from secateurs.ship.spec import ImageInput, describe
 from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.pruning import network as whole_module
 from secateurs.study.pruning import saved_network
-from secateurs.study.pruning.network import Budget, prune_whole
+from secateurs.study.pruning.network import prune_whole
 from secateurs.study.pruning.recovery import RecoveryOptions, recover
 from secateurs.study.pruning.saved_network import shrink_saved, shrink_words
 from secateurs.study.setup import trial_context as trial_context
@@ -66,12 +68,14 @@ def test_a_budget_is_met_and_nothing_given_is_changed(dataset: Dataset, network:
     price, whole = cost_here(cut.model), cost_here(network)
     assert price.macs <= 0.5 * whole.macs
     assert price.num_parameters <= 0.6 * whole.num_parameters
-    assert cut.chosen.price.macs == pytest.approx(price.macs)
-    assert cut.chosen.price.parameters == price.num_parameters
+    assert cut.pruned.chosen.price.macs == pytest.approx(price.macs)
+    assert cut.pruned.chosen.price.parameters == price.num_parameters
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert all(units % 8 == 0 for units in cut.chosen.kept.values())
+    assert all(units % 8 == 0 for units in cut.pruned.chosen.kept.values())
     assert cut.record["parity"] <= 1e-5
-    assert [row["num_kept"] for row in cut.record["groups"]] == list(cut.chosen.kept.values())
+    assert [row["num_kept"] for row in cut.record["groups"]] == list(
+        cut.pruned.chosen.kept.values()
+    )
 
 
 def test_refitting_is_nearer_to_the_network_than_units_at_random_left_as_they_are(
@@ -81,30 +85,32 @@ def test_refitting_is_nearer_to_the_network_than_units_at_random_left_as_they_ar
 
     cut = prune_whole(network, dataset, CONFIG, Budget(macs=0.5), device=CPU)
     generator = torch.Generator().manual_seed(0)
-    units = {group.name: group.num_units for group in cut.groups.found}
+    units = {group.name: group.num_units for group in cut.pruned.groups.found}
     survivors = {
         name: torch.randperm(units[name], generator=generator)[:keep]
-        for name, keep in cut.chosen.kept.items()
+        for name, keep in cut.pruned.chosen.kept.items()
     }
     images = dataset.sides["val"].eval_views(slice(0, 8), CPU)
     with torch.no_grad():
         exact = network(images)
         ours = (cut.model(images) - exact).square().mean()
-        random = (narrow(network, cut.groups.found, survivors)(images) - exact).square().mean()
+        random = (
+            (narrow(network, cut.pruned.groups.found, survivors)(images) - exact).square().mean()
+        )
     assert ours < random / 4
 
 
 def test_the_smallest_network_within_the_loss_is_found(dataset: Dataset, network: nn.Module):
     # Every loss is allowed: the way is gone to its end.
     cut = prune_whole(network, dataset, CONFIG, Budget(max_loss=100.0), device=CPU)
-    assert cut.chosen == cut.trajectory[-1]
+    assert cut.pruned.chosen == cut.pruned.trajectory[-1]
     assert len(cut.record["tried"]) >= 3
     part = strict_part(cut)
     assert min(row["macs"] for row in cut.record["tried"]) == part
 
 
 def strict_part(cut: whole_module.PrunedNetwork) -> float:
-    return cut.chosen.price.macs / cut.trajectory[0].price.macs
+    return cut.pruned.chosen.price.macs / cut.pruned.trajectory[0].price.macs
 
 
 def test_latency_is_measured_until_it_is_low_enough(
@@ -125,9 +131,15 @@ def test_latency_is_measured_until_it_is_low_enough(
     cut = prune_whole(network, dataset, CONFIG, Budget(latency=0.5), device=CPU)
     part = strict_part(cut)
     assert 0.2 + 0.8 * part <= 0.5
-    place = cut.trajectory.index(cut.chosen)
-    assert 0.2 + 0.8 * cut.trajectory[place - 1].price.macs / cut.trajectory[0].price.macs > 0.5
-    assert len(asked) <= 1 + len(cut.trajectory).bit_length()  # the last step, then bisection
+    place = cut.pruned.trajectory.index(cut.pruned.chosen)
+    assert (
+        0.2
+        + 0.8 * cut.pruned.trajectory[place - 1].price.macs / cut.pruned.trajectory[0].price.macs
+        > 0.5
+    )
+    assert (
+        len(asked) <= 1 + len(cut.pruned.trajectory).bit_length()
+    )  # the last step, then bisection
     with pytest.raises(InputError, match="smallest network still takes"):
         prune_whole(network, dataset, CONFIG, Budget(latency=0.1), device=CPU)
 
@@ -157,7 +169,7 @@ def test_a_network_without_groups_is_told(dataset: Dataset):
     model = seeded_model(NAME, 3, 0)
     model.features = nn.Sequential(nn.Conv2d(3, 3, 16, stride=16))  # all that is left is the head
     model.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1))
-    with pytest.raises(InputError, match="squeezenet1_1: nothing can be cut"):
+    with pytest.raises(InputError, match="squeezenet1_1: nothing can be pruned"):
         prune_whole(model, dataset, CONFIG, Budget(macs=0.5), device=CPU)
 
 
@@ -242,8 +254,9 @@ def saved(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_saved_network_is_shrunk_and_loads_again(flags: Path, saved: Path, tmp_path: Path):
-    budget = Budget(macs=0.5, recovery=RecoveryOptions(epochs=1, views=1))
-    answer = shrink_saved(saved, str(flags), tmp_path / "out", budget, cache=tmp_path / "cache")
+    budget, recovery = Budget(macs=0.5), RecoveryOptions(epochs=1, views=1)
+    words = {"recovery": recovery, "cache": tmp_path / "cache"}
+    answer = shrink_saved(saved, str(flags), tmp_path / "out", budget, **words)
     loaded = load(tmp_path / "out")
     assert cost(loaded.model, size=PIXELS).macs == answer["cost"]["after"]["macs"]
     assert answer["cost"]["after"]["macs"] <= 0.5 * answer["cost"]["before"]["macs"]
@@ -262,14 +275,14 @@ def test_a_saved_network_is_shrunk_and_loads_again(flags: Path, saved: Path, tmp
     assert "after recovery: validation accuracy" in text
     assert answer["cost"]["sentence"] in text
     with pytest.raises(InputError, match="already pruned"):
-        shrink_saved(tmp_path / "out", str(flags), tmp_path / "b", budget, cache=tmp_path / "cache")
+        shrink_saved(tmp_path / "out", str(flags), tmp_path / "b", budget, **words)
 
 
 def test_a_stop_during_recovery_goes_on_to_the_same_network(
     flags: Path, saved: Path, tmp_path: Path
 ):
-    budget = Budget(macs=0.6, recovery=RecoveryOptions(epochs=2, views=1))
-    words = {"cache": tmp_path / "cache"}
+    budget = Budget(macs=0.6)
+    words = {"recovery": RecoveryOptions(epochs=2, views=1), "cache": tmp_path / "cache"}
     straight = shrink_saved(saved, str(flags), tmp_path / "a", budget, **words)
 
     class Late(StopFlag):
@@ -313,7 +326,9 @@ def test_a_cut_network_that_costs_more_than_was_asked_for_is_an_error(
     def too_little(model: nn.Module, groups: Any, seen: Any, kept: Any, *_: Any, **more: Any):
         return real_cut(model, groups, seen, {}, *_, **more)
 
-    real_cut = whole_module.cut
-    monkeypatch.setattr(whole_module, "cut", too_little)
-    with pytest.raises(InputError, match=r"budget: macs 0\.9 was asked for, the cut network has 1"):
+    real_cut = to_budget.prune_groups
+    monkeypatch.setattr(to_budget, "prune_groups", too_little)
+    with pytest.raises(
+        InputError, match=r"budget: macs 0\.9 was asked for, the pruned network has 1"
+    ):
         prune_whole(network, dataset, CONFIG, Budget(macs=0.9), device=CPU)

@@ -7,7 +7,7 @@ Outputs that only modules read whose own outputs are kept are let go: what stays
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,36 +60,73 @@ class Replay:
             if needed <= room:
                 room -= needed
                 self.new[module] = []
+        while refused := [module for module in self.new if not self._may_skip(module)]:
+            for module in refused:
+                del self.new[module]
 
     def run(self, model: nn.Module, batch: Batch) -> object:
         """Run the next batch; modules whose outputs are kept are not run."""
         number, self.number = self.number, self.number + 1
+        given: dict[str, Any] = {}  # what modules return in this batch
         handles: list[Hook] = []
         skipped: list[nn.Module] = []
         try:
             for path, outputs in self.kept.items():
                 module = model.get_submodule(path)
-                module.forward = _returning(outputs[number])
+                # A copy, because what follows may work in place.
+                given[path] = map_tensors(outputs[number], _own)
+                module.forward = _returning(given[path])
                 skipped.append(module)
             for path in self.new:
-                handles.append(model.get_submodule(path).register_forward_hook(self._note(path)))
+                handles.append(
+                    model.get_submodule(path).register_forward_hook(self._note(path, given))
+                )
             return self.own_run(model, batch)
         finally:  # also where the layer asked for has been reached
             for module in skipped:
                 del module.forward
             for handle in handles:
                 handle.remove()
+            self._settle(given, number)
             if number == len(self.batches) - 1:
                 self._end_pass()
 
-    def _note(self, path: str) -> Callable[..., None]:
+    def _note(self, path: str, given: dict[str, Any]) -> Callable[..., None]:
         dead = self._only_skipped(path, {*self.kept, *self.new})
 
         def hook(_: nn.Module, __: object, output: object) -> None:
-            # A copy, because what follows may work in place.
+            given[path] = output
             self.new[path].append(map_tensors(output, _shape_only if dead else torch.clone))
 
         return hook
+
+    def _settle(self, given: dict[str, Any], number: int) -> None:
+        """Keep as it is now what was written into by modules that will not run again."""
+        assert self.uses is not None
+        skipped = {*self.kept, *self.new}
+        for path, output in given.items():
+            writers = self.uses.writers.get(path, set())
+            if writers and all(_is_in_any(writer, skipped) for writer in writers):
+                outputs = self.new[path] if path in self.new else self.kept[path]
+                if len(outputs) > number and not self._only_skipped(path, skipped):
+                    outputs[number] = map_tensors(output, _own)
+
+    def _may_skip(self, module: str) -> bool:
+        """Whether what a module writes into the outputs of others is kept as well.
+
+        An output is not kept where some that write into it are skipped and others run.
+        """
+        assert self.uses is not None
+        skipped = {*self.kept, *self.new}
+        for path, writers in self.uses.writers.items():
+            inside = [_is_in_any(writer, skipped) for writer in writers]
+            if path == module and any(inside) and not all(inside):
+                return False
+            writes = any(_is_within(writer, module) for writer in writers)
+            kept = _is_in_any(path, skipped) and all(inside)
+            if writes and not _is_within(path, module) and not kept:
+                return False
+        return True
 
     def _end_pass(self) -> None:
         for path, outputs in self.new.items():
@@ -103,15 +140,16 @@ class Replay:
                 self.kept[path] = [map_tensors(output, _shape_only) for output in outputs]
 
     def _is_kept(self, path: str) -> bool:
-        return any(_is_within(path, known) for known in self.kept)
+        return _is_in_any(path, self.kept)
 
     def _only_skipped(self, path: str, skipped: set[str]) -> bool:
         """Whether only modules that are not run read the output of one."""
         assert self.uses is not None
-        return all(
-            any(_is_within(reader, other) for other in skipped)
-            for reader in self.uses.readers[path]
-        )
+        return all(_is_in_any(reader, skipped) for reader in self.uses.readers[path])
+
+
+def _is_in_any(path: str, others: Iterable[str]) -> bool:
+    return any(_is_within(path, other) for other in others)
 
 
 def _is_within(path: str, other: str) -> bool:
@@ -119,7 +157,12 @@ def _is_within(path: str, other: str) -> bool:
 
 
 def _returning(output: Any) -> Callable[..., Any]:
-    return lambda *_, **__: map_tensors(output, lambda t: t if _is_shape(t) else t.clone())
+    return lambda *_, **__: output
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A copy, but of what has a shape only."""
+    return tensor if _is_shape(tensor) else tensor.clone()
 
 
 def _shape_only(tensor: Tensor) -> Tensor:
@@ -143,11 +186,13 @@ class Uses:
     """What one forward pass shows of each module that runs once, by path.
 
     `readers` are the modules whose own operations read its output ("" where the network itself
-    does or returns it), `sample_bytes` the size of its output for one sample; `order` has for each
-    module the places among all beginnings and ends at which it begins and returns.
+    does or returns it), `writers` those whose operations change it in place; `sample_bytes` is the
+    size of its output for one sample; `order` has for each module the places among all beginnings
+    and ends at which it begins and returns.
     """
 
     readers: dict[str, set[str]]
+    writers: dict[str, set[str]]
     sample_bytes: dict[str, int]
     order: dict[str, tuple[int, int]]
 
@@ -174,6 +219,7 @@ def uses_of(model: nn.Module, sample: Batch, run: Run) -> Uses:
     once = [path for path, places in mode.order.items() if len(places) == 2]
     return Uses(
         {path: mode.readers[path] for path in once},
+        {path: mode.writers[path] for path in once if path in mode.writers},
         {path: mode.sizes[path] for path in once},
         {path: (mode.order[path][0], mode.order[path][1]) for path in once},
     )
@@ -190,6 +236,7 @@ class _UseMode(TorchDispatchMode):
         self.sizes: dict[str, int] = {}
         self.made: dict[int, set[str]] = {}  # the modules that returned a tensor, by identity
         self.readers: dict[str, set[str]] = {}
+        self.writers: dict[str, set[str]] = {}
         self.held: list[Tensor] = []  # so that no other tensor gets the same identity
 
     def enter(self, path: str) -> Callable[..., None]:
@@ -228,7 +275,14 @@ class _UseMode(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        sources = self.read((args, kwargs), self.stack[-1] if self.stack else "")
+        here = self.stack[-1] if self.stack else ""
+        sources = self.read((args, kwargs), here)
+        for place, argument in enumerate(func._schema.arguments):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                changed = args[place] if place < len(args) else kwargs.get(argument.name)
+                for tensor in tensors_of(changed):
+                    for path in self.made.get(id(tensor), set()):
+                        self.writers.setdefault(path, set()).add(here)
         out = func(*args, **kwargs)
         given = {tensor.untyped_storage().data_ptr() for tensor in tensors_of((args, kwargs))}
         for tensor in tensors_of(out):
