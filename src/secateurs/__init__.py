@@ -26,6 +26,10 @@ _HOMES = {
     "load_pretrained": "nets.weights",
     "FitConfig": "fit.train",
     "evaluate": "fit.metrics",
+    "inspect": "api.inspecting",
+    "PrunedModel": "api.pruning",
+    "load_weights": "api.files",
+    "export": "api.exporting",
     "similar_pairs": "prune.similarity.angles",
     "pairwise": "prune.selection.pairwise",
     "prune_layer": "prune.layer",
@@ -54,10 +58,12 @@ _HOMES = {
     "load_results": "report.study.schema",
     "InputError": "errors",
 }
-__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = sorted([*_HOMES, "prune"])  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "prune":  # the package, which can be called
+        return import_module("secateurs.prune")
     if name not in _HOMES:
         raise AttributeError(f"module 'secateurs' has no attribute {name!r}")
     value = getattr(import_module(f"secateurs.{_HOMES[name]}"), name)
@@ -66,4 +72,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, "prune"})

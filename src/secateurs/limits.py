@@ -106,6 +106,7 @@ LIMITS: dict[str, Range] = {
     "params": SHARE,
     "macs": SHARE,
     "latency": SHARE,
+    "size_mb": POSITIVE,
     "latency_batch": _whole(1, 65_536),
     "round_to": _whole(1, 65_536),
     "fewest": _whole(1, 65_536),

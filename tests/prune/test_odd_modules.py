@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from secateurs.errors import InputError
 from secateurs.nets.attention import open_attention
+from secateurs.nets.batches import blank_image
 from secateurs.nets.counting import macs, num_parameters
 from secateurs.nets.trace import tensors_of
 from secateurs.prune.allocation.budget import Widths, descent
@@ -28,19 +29,19 @@ def images(model: nn.Module, count: int = 8) -> list[Tensor]:
 
 def pruned(model: nn.Module, batches: list[Tensor]) -> int:
     """Prune half of what can be; returns how many groups could be cut."""
-    groups = checked(model, find_groups(model, torch.empty(1, 3, SIZE, SIZE)), batches[0])
+    groups = checked(model, find_groups(model, blank_image(model, SIZE)), batches[0])
     if not groups.found:
         return 0
     seen = survey(model, groups.found, batches)
     assert all(e.loss.isfinite().all() for e in seen.eliminations.values())
-    widths = Widths(model, groups.found, torch.empty(1, 3, SIZE, SIZE))
+    widths = Widths(model, groups.found, blank_image(model, SIZE))
     least = descent(widths, seen.eliminations)[-1].price
     half = (1 + least.parameters / widths.total.parameters) / 2
     chosen = descent(widths, seen.eliminations, params=half)[-1]
     done = prune_groups(model, groups.found, seen, chosen.kept, batches)
     assert num_parameters(done.model) == chosen.price.parameters
     assert chosen.price.parameters <= half * num_parameters(model)
-    assert macs(done.model, torch.empty(1, 3, SIZE, SIZE)) == chosen.price.macs
+    assert macs(done.model, blank_image(done.model, SIZE)) == chosen.price.macs
     assert difference(model, groups.found, done.survivors, batches[0]) <= PARITY_LIMIT
     with torch.no_grad():
         before, after = (tensors_of(m(batches[0].clone())) for m in (deepcopied(model), done.model))
@@ -90,12 +91,12 @@ def test_images_that_say_nothing_or_are_broken():
     model = CUT["plain"][1]().eval()
     zeros = [torch.zeros(4, 3, SIZE, SIZE)] * 2
     assert pruned(model, zeros) == 2
-    groups = find_groups(model, torch.empty(1, 3, SIZE, SIZE)).found
+    groups = find_groups(model, blank_image(model, SIZE)).found
     for batches, message in (
-        ([torch.full((2, 3, SIZE, SIZE), float("nan"))], "images: values that are not finite"),
-        ([torch.zeros(2, 3, SIZE, SIZE), torch.zeros(2, 3, 9, 9)], "images of one size"),
-        ([], "no images"),
-        ([torch.zeros(0, 3, SIZE, SIZE)], "no images"),
+        ([torch.full((2, 3, SIZE, SIZE), float("nan"))], "values that are not finite"),
+        ([torch.zeros(2, 3, SIZE, SIZE), torch.zeros(2, 3, 9, 9)], "samples of one size"),
+        ([], "no samples"),
+        ([torch.zeros(0, 3, SIZE, SIZE)], "no samples"),
     ):
         with pytest.raises(InputError, match=message):
             survey(model, groups, batches)

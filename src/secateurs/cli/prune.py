@@ -70,8 +70,8 @@ def prune(
     With --params, --macs or --latency, or with --layers all, the whole network is pruned: units of
     every layer are removed where they cost the least loss for what they save.
     """
+    from secateurs.prune.to_budget import Budget
     from secateurs.report.network.page import write_network_page
-    from secateurs.study.pruning.network import Budget
     from secateurs.study.pruning.recovery import RecoveryOptions
     from secateurs.study.pruning.saved_layers import prune_saved, prune_words
     from secateurs.study.pruning.saved_network import shrink_saved, shrink_words
@@ -95,16 +95,15 @@ def prune(
             latency_batch=latency_batch,
             round_to=round_to,
             starts=starts,
-            recovery=RecoveryOptions(
-                epochs=recovery_epochs, lr=recovery_lr, distil=recovery_distil
-            ),
         )
+        recovery = RecoveryOptions(epochs=recovery_epochs, lr=recovery_lr, distil=recovery_distil)
         with session.running(out) as stop:
             answer = shrink_saved(
                 model,
                 data,
                 out,
                 budget,
+                recovery=recovery,
                 changes=split_options,
                 cache=session.cache,
                 stop=stop,

@@ -22,7 +22,8 @@ def blank_image(model: nn.Module, size: int) -> Tensor:
     >>> blank_image(nn.Conv2d(3, 8, 3), 32).shape
     torch.Size([1, 3, 32, 32])
     """
-    return torch.empty(1, 3, size, size, dtype=next(model.parameters()).dtype, device="meta")
+    dtype = next((parameter.dtype for parameter in model.parameters()), None)
+    return torch.empty(1, 3, size, size, dtype=dtype, device="meta")
 
 
 def forward(model: nn.Module, batch: Batch) -> object:

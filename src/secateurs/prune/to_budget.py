@@ -7,8 +7,9 @@ This is the whole flow, for any network and any batches. What differs between it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
@@ -20,12 +21,12 @@ from secateurs.limits import check_fields
 from secateurs.nets.attention import open_attention
 from secateurs.nets.batches import Batch, Run, forward, samples
 from secateurs.progress import SILENT, Progress
-from secateurs.prune.allocation.budget import Kept, Step, Widths, descent
+from secateurs.prune.allocation.budget import Kept, Price, Step, Widths, descent
 from secateurs.prune.allocation.merge_costs import Steps, with_merging
 from secateurs.prune.allocation.search import first_within, last_within, thinned
 from secateurs.prune.allocation.survey import Survey, survey
 from secateurs.prune.compensation.batch_norm import outputs_of, settle_norms
-from secateurs.prune.coupling.groups import Groups, find_groups
+from secateurs.prune.coupling.groups import Groups, NotPruned, find_groups
 from secateurs.prune.network import Pruned, Score, StartValidation, prune_groups
 from secateurs.prune.surgery.narrow import PARITY_LIMIT, checked, difference, gone_channels, narrow
 from secateurs.prune.verification import Outcome, cut_and_check
@@ -38,7 +39,8 @@ CHECKED_SAMPLES = 4
 class Budget:
     """What a pruned network may cost, as fractions of the unpruned one, and what it may lose.
 
-    `params` and `macs` 0..1; `latency` 0..1 of the time measured on this device at
+    `params` and `macs` 0..1; `size_mb` is the size of the weights in float32 (10**6 bytes);
+    `latency` 0..1 of the time measured on this device at
     `latency_batch` samples; `max_loss` points (hundredths) of the evaluation before any recovery.
     The smallest network within `max_loss` is taken when nothing else is given. `round_to` keeps the
     channels of every group a multiple of it, and at least `fewest` stay. Units that merge are
@@ -49,6 +51,7 @@ class Budget:
     macs: float | None = None
     latency: float | None = None
     max_loss: float | None = None
+    size_mb: float | None = None
     latency_batch: int = 64
     round_to: int = 8
     fewest: int = 8
@@ -56,8 +59,15 @@ class Budget:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.params is self.macs is self.latency is self.max_loss is None:
-            raise InputError("budget: give params, macs, latency or max_loss")
+        if self.params is self.macs is self.latency is self.max_loss is self.size_mb is None:
+            raise InputError("budget: give params, macs, latency, max_loss or size_mb")
+
+    def params_of(self, num_parameters: float) -> float | None:
+        """The fraction of so many parameters that may stay; None for no limit."""
+        if self.size_mb is None:
+            return self.params
+        allowed = min(1.0, self.size_mb * 1e6 / (4 * num_parameters))
+        return allowed if self.params is None else min(allowed, self.params)
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,8 @@ class Hooks:
     `score` orders the starts of merging by a network's outputs on the held-out batches.
     `latency(unpruned, pruned)` measures the pruned network's share of the time. `train(pruned,
     unpruned)` returns the pruned network, of which it also gets the survivors, trained on.
+    `keep_whole(path)` says that the outputs of a layer stay; `ratios` are shares (0..1) of the
+    units to remove of groups by name (with `*` as in file names), whatever the budget.
     """
 
     run: Run = forward
@@ -77,6 +89,8 @@ class Hooks:
     score: Score | None = None
     latency: Callable[[nn.Module, nn.Module], float] | None = None
     train: Callable[[Pruned, nn.Module], nn.Module] | None = None
+    keep_whole: Callable[[str], bool] = lambda path: False
+    ratios: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True)
@@ -93,7 +107,8 @@ class PrunedToBudget:
     """A network pruned as a whole, and what was measured on the way.
 
     `model` is the network after recovery, `before_recovery` before (the same where there was none);
-    `channels` are the outputs that each convolution and linear layer still has, by path.
+    `cost` is what is left of the unpruned network's, as fractions, before recovery; `channels` are
+    the outputs that each convolution and linear layer still has, by path.
     """
 
     model: nn.Module
@@ -106,6 +121,7 @@ class PrunedToBudget:
     result: Pruned
     outcome: Outcome
     parity: float
+    cost: Price
     channels: dict[str, list[int]]
     seconds: float
 
@@ -135,7 +151,19 @@ def prune_to_budget(
     stop = stop or StopFlag()
     model = open_attention(model).eval()
     few = samples(calibration[0], slice(0, CHECKED_SAMPLES))
-    groups = _groups(model, few, hooks.run, name, progress)
+    with progress.task("finding groups", 3) as advance:
+        groups = find_groups(model, few, run=hooks.run)
+        advance(1)
+        unpruned = outputs_of(model, held_out, run=hooks.run)
+        advance(1)
+        groups = checked(model, _without_ignored(groups, hooks), few, run=hooks.run)
+        advance(1)
+    if not groups.found:
+        raise InputError(
+            f"{name}: nothing can be pruned"
+            + (f" ({groups.note})" if groups.note else "")
+            + "".join(f"; {left.name}: {left.reason}" for left in groups.not_pruned[:3])
+        )
     stop.check()
     seen = survey(
         model,
@@ -159,7 +187,6 @@ def prune_to_budget(
     )
     widths = Widths(model, groups.found, few, run=hooks.run)
     stop.check()
-    unpruned = outputs_of(model, held_out, run=hooks.run)
 
     def prune(kept: Kept, merging: bool = True, refitting: bool = True, **final: Any) -> Pruned:
         stop.check()
@@ -198,7 +225,7 @@ def prune_to_budget(
         predicted=chosen.loss,
         run=hooks.run,
     )
-    _check_reached(result.model, widths, budget)
+    cost = _check_reached(result.model, widths, budget)
     parity = difference(model, groups.found, result.survivors, few, run=hooks.run)
     assert parity <= PARITY_LIMIT, f"removed and zeroed differ: {parity}"
     seconds = time.perf_counter() - started
@@ -214,25 +241,37 @@ def prune_to_budget(
         result=result,
         outcome=outcome,
         parity=parity,
+        cost=cost,
         channels=_channels(model, groups, result.survivors),
         seconds=seconds,
     )
 
 
-def _groups(model: nn.Module, few: Batch, run: Run, name: str, progress: Progress) -> Groups:
-    """The groups that can be pruned, each checked on a few samples."""
-    with progress.task("finding groups", 2) as advance:
-        groups = find_groups(model, few, run=run)
-        advance(1)
-        groups = checked(model, groups, few, run=run)
-        advance(1)
-    if not groups.found:
-        raise InputError(
-            f"{name}: nothing can be pruned"
-            + (f" ({groups.note})" if groups.note else "")
-            + "".join(f"; {left.name}: {left.reason}" for left in groups.not_pruned[:3])
-        )
-    return groups
+def _without_ignored(groups: Groups, hooks: Hooks) -> Groups:
+    """The groups but those that make the outputs of a layer that stays whole."""
+    ignored = [
+        group
+        for group in groups.found
+        if any(hooks.keep_whole(m.path) for m in group.members if m.side != "in")
+    ]
+    found = tuple(group for group in groups.found if group not in ignored)
+    reasons = tuple(NotPruned(group.name, "ignored, as asked for") for group in ignored)
+    return replace(groups, found=found, not_pruned=groups.not_pruned + reasons)
+
+
+def _fixed(groups: Groups, ratios: Mapping[str, float]) -> Kept:
+    """The units kept of groups for which a share to remove is given."""
+    fixed: Kept = {}
+    for pattern, share in ratios.items():
+        if not 0 <= share < 1:
+            raise InputError(f"ratios: {pattern!r}: expected 0..1, below 1, got {share:g}")
+        named = [group for group in groups.found if fnmatchcase(group.name, pattern)]
+        if not named:
+            names = ", ".join(group.name for group in groups.found[:5])
+            raise InputError(f"ratios: no group is named {pattern!r}; there are {names}")
+        for group in named:
+            fixed[group.name] = max(1, round(group.num_units * (1 - share)))
+    return fixed
 
 
 @dataclass
@@ -254,22 +293,24 @@ class _Choice:
     def choose(self) -> tuple[list[Step], Step]:
         """The trajectory from the unpruned network down, and the step that meets the budget."""
         budget = self.budget
-        limited = budget.params is not None or budget.macs is not None
+        params = budget.params_of(self.widths.total.parameters)
+        limited = params is not None or budget.macs is not None
+        fixed = _fixed(self.groups, self.hooks.ratios)
         down = partial(
             descent,
             self.widths,
-            self.seen.eliminations,
+            {n: e for n, e in self.seen.eliminations.items() if n not in fixed},
             round_to=budget.round_to,
             fewest=budget.fewest,
         )
-        trajectory = down(params=budget.params, macs=budget.macs)
+        trajectory = down(params=params, macs=budget.macs, start=fixed)
         if budget.latency is not None:
             # Onwards by multiply-accumulates, which take the time, until the clock agrees.
             first = len(trajectory) - 1 if limited else 0
             if limited:
                 trajectory += down(start=trajectory[-1].kept, by="macs")[1:]
             else:
-                trajectory = down(by="macs")
+                trajectory = down(by="macs", start=fixed)
             return trajectory, self._within_latency(trajectory, first)
         if limited:
             return trajectory, trajectory[-1]
@@ -303,7 +344,9 @@ class _Choice:
             return last_within(steps, is_good, lambda: advance(1))
 
     def _is_fast(self, step: Step) -> bool:
-        assert self.hooks.latency is not None and self.budget.latency is not None
+        assert self.budget.latency is not None
+        if self.hooks.latency is None:
+            raise InputError("budget: latency needs a measurement of the time")
         survivors = {
             name: self.seen.eliminations[name].survivors(keep) for name, keep in step.kept.items()
         }
@@ -313,17 +356,18 @@ class _Choice:
         return share <= self.budget.latency
 
 
-def _check_reached(model: nn.Module, widths: Widths, budget: Budget) -> None:
-    """Raise InputError when a pruned network costs more than the budget, as reports count."""
+def _check_reached(model: nn.Module, widths: Widths, budget: Budget) -> Price:
+    """What a pruned network costs, as fractions; InputError when that is more than the budget."""
     real = widths.fraction(widths.count(model))
     for word, limit, part in (
         ("macs", budget.macs, real.macs),
-        ("params", budget.params, real.parameters),
+        ("params", budget.params_of(widths.total.parameters), real.parameters),
     ):
         if limit is not None and part > limit:
             raise InputError(
                 f"budget: {word} {limit:g} was asked for, the pruned network has {part:.3g}"
             )
+    return real
 
 
 def _channels(

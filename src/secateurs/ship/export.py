@@ -116,7 +116,7 @@ def onnx_difference(model: nn.Module, path: Path, images: Tensor) -> float:
 def _write(model: nn.Module, spec: ModelSpec, path: Path, *, size: int) -> None:
     # Two images: a batch of one would be taken for a constant.
     sample = torch.zeros(2, 3, size, size)
-    with _quiet():
+    with quiet_exporter():
         program: Any = torch.onnx.export(
             model,
             (sample,),
@@ -143,7 +143,7 @@ def _write(model: nn.Module, spec: ModelSpec, path: Path, *, size: int) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Generator[None]:
+def quiet_exporter() -> Generator[None]:
     """Keep the exporter's remarks off the terminal; its errors are raised all the same."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

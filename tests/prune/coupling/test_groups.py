@@ -261,9 +261,11 @@ def test_a_network_that_cannot_be_followed_is_told():
             return super().forward(input) if input.sum() > 0 else input
 
     model = Looks(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3))
-    with pytest.raises(InputError, match="does not run on an image of 3 x 8 x 8 without values"):
+    with pytest.raises(
+        InputError, match=r"does not run on a sample of \(1, 3, 8, 8\) without values"
+    ):
         find_groups(model, torch.empty(1, 3, 8, 8))
-    with pytest.raises(InputError, match=r"3 x 4 x 4 .* Kernel size can't be greater"):
+    with pytest.raises(InputError, match=r"3, 4, 4\) .* Kernel size can't be greater"):
         find_groups(nn.Sequential(nn.Conv2d(3, 8, 7)), torch.empty(1, 3, 4, 4))
 
 

@@ -213,10 +213,10 @@ def test_a_model_on_another_device_is_told(net: nn.Module):
     images = torch.randn(2, 3, 8, 8)
     with pytest.raises(InputError, match=r"0\.weight: the model has shapes and no values"):
         checked(skeleton(net), groups, images)
-    with pytest.raises(InputError, match=r"0\.weight of the model is on cpu .* images are on meta"):
+    with pytest.raises(InputError, match=r"0\.weight of the model is on cpu .* batch is on meta"):
         checked(net, groups, images.to("meta"))
     with pytest.raises(
-        InputError, match=r"images are on meta: move one to the other with .to\('meta"
+        InputError, match=r"batch is on meta: move one to the other with .to\('meta"
     ):
         visit_rows(net, {"3": 4}, [images.to("meta")], lambda *_: None)
 

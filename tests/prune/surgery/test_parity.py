@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
+from secateurs.nets.batches import blank_image
 from secateurs.prune.coupling.groups import Group, Groups, Member, find_groups
 from secateurs.prune.surgery.narrow import PARITY_LIMIT, checked, difference
 from secateurs.prune.surgery.removal import parity, remove_units
@@ -47,7 +48,7 @@ def scaled(module: nn.Module, by: float) -> None:
 
 def both(model: nn.Module, images: Tensor = IMAGES, name: str = "0") -> tuple[float, float]:
     """The difference for the right group, and for a wrong one in its place."""
-    group = next(g for g in find_groups(model, torch.empty(1, 3, 8, 8)).found if g.name == name)
+    group = next(g for g in find_groups(model, blank_image(model, 8)).found if g.name == name)
     stay = {name: torch.tensor([0, 1, 3])}
     return (
         difference(model, [group], stay, images),
@@ -71,7 +72,7 @@ def test_activations_of_any_size_are_no_error(power: int):
     right, wrong = both(model)
     assert right <= PARITY_LIMIT / 100
     assert wrong > 0.1
-    groups = find_groups(model, torch.empty(1, 3, 8, 8))
+    groups = find_groups(model, blank_image(model, 8))
     assert checked(model, groups, IMAGES) == groups
 
 
@@ -95,7 +96,7 @@ def test_a_wrong_group_of_little_effect_is_found_among_others():
     model = network()
     scaled(model[2], 1e-12)  # what reads the first group hardly counts
     model[2].bias.data.uniform_(0.5, 1)
-    groups = find_groups(model, torch.empty(1, 3, 8, 8))
+    groups = find_groups(model, blank_image(model, 8))
     bad = replace(groups, found=(turned(groups.found[0]), groups.found[1]))
     seen = checked(model, bad, IMAGES)
     assert [group.name for group in seen.found] == ["2"]
@@ -115,7 +116,7 @@ def test_a_cut_without_effect_is_tried_with_other_weights(hide: str):
     right, wrong = both(model)
     assert right <= PARITY_LIMIT
     assert wrong > 0.1
-    groups = find_groups(model, torch.empty(1, 3, 8, 8))
+    groups = find_groups(model, blank_image(model, 8))
     assert checked(model, groups, IMAGES).found == groups.found
     bad = Groups((turned(groups.found[0]),), ())
     assert not checked(model, bad, IMAGES).found
@@ -136,7 +137,7 @@ def test_several_outputs_are_each_on_a_scale_of_their_own():
             return {"large": self.large(x) * 1e9, "more": (self.small(x) * 1e-9, None, 3)}
 
     model = Heads().eval()
-    group = find_groups(model, torch.empty(1, 3, 8, 8)).found[0]
+    group = find_groups(model, blank_image(model, 8)).found[0]
     stay = {"make": torch.arange(5)}
     assert difference(model, [group], stay, IMAGES) <= PARITY_LIMIT
     members = tuple(
@@ -196,9 +197,9 @@ def test_layers_called_with_keywords_are_zeroed_too():
 
 def test_images_that_are_not_finite_and_outputs_that_are_none_are_told():
     groups = find_groups(network(), torch.empty(1, 3, 8, 8))
-    with pytest.raises(InputError, match="images: values that are not finite"):
+    with pytest.raises(InputError, match="values that are not finite"):
         checked(network(), groups, torch.full((2, 3, 8, 8), float("nan")))
-    with pytest.raises(InputError, match=r"does not run on these images of \(2, 3, 9, 9\)"):
+    with pytest.raises(InputError, match=r"does not run on a batch of \(2, 3, 9, 9\)"):
         checked(network(), groups, torch.zeros(2, 3, 9, 9))
 
     class Counts(nn.Module):

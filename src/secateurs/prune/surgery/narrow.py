@@ -54,7 +54,7 @@ def narrow(model: nn.Module, groups: Sequence[Group], survivors: Survivors) -> n
             )
     result = copy.deepcopy(model, memo)
     for path in touched:
-        _set_widths(result.get_submodule(path))
+        set_widths(result.get_submodule(path))
     return result
 
 
@@ -78,7 +78,7 @@ def _rest(width: int, gone: Tensor, device: torch.device) -> Tensor:
     return stays.nonzero().flatten().to(device)
 
 
-def _set_widths(layer: nn.Module) -> None:
+def set_widths(layer: nn.Module) -> None:
     """Tell a layer the widths that its tensors have."""
     if isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape

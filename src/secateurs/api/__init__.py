@@ -1,0 +1,1 @@
+"""The library's own entry points: any PyTorch model, any batches."""

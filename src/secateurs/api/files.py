@@ -1,0 +1,123 @@
+"""A pruned model's weights as one file, read back into the model's own constructor."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.api.models import unwrapped
+from secateurs.errors import InputError
+from secateurs.files import atomic_path
+from secateurs.fit.tensors import DamagedError, read_checked, write_checked
+from secateurs.nets.attention import OPEN, open_attention
+from secateurs.prune.surgery.narrow import set_widths
+
+OPENED = "opened_attention"
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write every parameter and buffer of a model, whole or not at all; no pickle.
+
+    Tensors that the model shares between places are written once for each. The file carries a
+    checksum and, for attention that was opened for pruning, where it is.
+    """
+    model = unwrapped(model)
+    tensors = {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in model.state_dict(keep_vars=True).items()
+        if isinstance(tensor, Tensor)
+    }
+    opened = [p for p, module in model.named_modules() if isinstance(module, OPEN)]
+    with atomic_path(path) as temporary:
+        write_checked(tensors, temporary, {OPENED: json.dumps(opened)})
+
+
+def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
+    """A copy of a freshly constructed model with the widths and weights of a saved pruned one.
+
+    `path` is a file of `PrunedModel.save`. Parameters and buffers come back bit for bit, in the
+    type of the file, on the model's device. The model given is not changed. Raises InputError when
+    the file is damaged or of another model.
+    """
+    path = Path(path)
+    try:
+        tensors, words = read_checked(path)
+        opened = json.loads(words.get(OPENED, "[]"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (DamagedError, OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable ({error})") from None
+    model = copy.deepcopy(unwrapped(model))
+    if opened:
+        model = open_attention(model)
+        known = [p for p, module in model.named_modules() if isinstance(module, OPEN)]
+        if known != opened:
+            raise InputError(f"{path}: weights of another model: its attention is elsewhere")
+    _check_names(model, tensors, path)
+    shared: dict[int, Tensor] = {}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        changed = _take(module, prefix, tensors, shared, path)
+        if changed:
+            try:
+                set_widths(module)
+            except AssertionError:
+                kind = type(module).__name__
+                raise InputError(
+                    f"{path}: weights of another model: {prefix} ({kind}) has another size"
+                ) from None
+    return model
+
+
+def _check_names(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    expected, given = model.state_dict().keys(), tensors.keys()
+    for name in expected:
+        if name not in given:
+            raise InputError(f"{path}: weights of another model: it has no {name}")
+    for name in given:
+        if name not in expected:
+            raise InputError(f"{path}: weights of another model: {name} is not in the one given")
+
+
+def _take(
+    module: nn.Module,
+    prefix: str,
+    tensors: Mapping[str, Tensor],
+    shared: dict[int, Tensor],
+    path: Path,
+) -> bool:
+    """Put the file's tensors in the place of a module's own; whether a size has changed."""
+    changed = False
+    own = [
+        *((name, old, True) for name, old in module.named_parameters(recurse=False)),
+        *((name, old, False) for name, old in module.named_buffers(recurse=False)),
+    ]
+    for name, old, is_parameter in own:
+        key = f"{prefix}.{name}" if prefix else name
+        if key not in tensors:  # a buffer that is not saved
+            continue
+        new = tensors[key].to(old.device)
+        sizes = zip(new.shape, old.shape, strict=False)
+        if new.ndim != old.ndim or any(size > most for size, most in sizes):
+            raise InputError(
+                f"{path}: weights of another model: {key} has {tuple(new.shape)}, expected at "
+                f"most {tuple(old.shape)}"
+            )
+        changed |= new.shape != old.shape
+        if id(old) not in shared:
+            grad = old.requires_grad and new.is_floating_point()
+            shared[id(old)] = nn.Parameter(new, requires_grad=grad) if is_parameter else new
+        setattr(module, name, shared[id(old)])
+    return changed
+
+
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two models have the same parameters and buffers, bit for bit."""
+    first, second = one.state_dict(), other.state_dict()
+    return first.keys() == second.keys() and all(
+        torch.equal(value, second[name]) for name, value in first.items()
+    )

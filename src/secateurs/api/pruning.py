@@ -1,0 +1,191 @@
+"""A user's model pruned to a budget, on batches of a user's loader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from secateurs.api.files import save_weights
+from secateurs.api.models import half_type, on_device, own_copy, run_with, unwrapped
+from secateurs.errors import InputError
+from secateurs.nets.batches import Batch, num_samples, samples
+from secateurs.progress import SILENT, Progress
+from secateurs.prune.coupling.groups import NotPruned
+from secateurs.prune.network import Pruned
+from secateurs.prune.to_budget import Budget, Hooks, PrunedToBudget, prune_to_budget
+from secateurs.stopping import StopFlag
+
+HELD_OUT = 5  # of so many samples one decides, and calibrates nothing
+
+Ignored = Sequence[str | type[nn.Module] | nn.Module]
+
+
+@dataclass(frozen=True)
+class PrunedModel:
+    """A pruned model: `model` itself, the channels that are `kept`, and the `report`.
+
+    `kept` has by path the output channels that each layer still has; `not_pruned` the groups that
+    were left as they are, and why.
+    """
+
+    model: nn.Module
+    kept: dict[str, list[int]]
+    report: dict[str, Any]
+    not_pruned: tuple[NotPruned, ...]
+
+    def save(self, path: str | Path) -> None:
+        """Write the weights as one safetensors file, to be read by `load_weights`."""
+        save_weights(self.model, Path(path))
+
+    def __str__(self) -> str:
+        report = self.report
+        return (
+            f"{report['macs']:.1%} of the multiply-accumulates and {report['parameters']:.1%} of "
+            f"the parameters left; the outputs changed by {report['change']:.1%} of their variance "
+            "on held-out samples, before any training"
+        )
+
+
+def prune(
+    model: nn.Module,
+    loader: Iterable[Batch],
+    budget: Budget,
+    *,
+    forward: Callable[[nn.Module, Batch], object] | None = None,
+    outputs: Callable[[Any], object] | None = None,
+    ignore: Ignored = (),
+    ratios: Mapping[str, float] | None = None,
+    evaluate: Callable[[nn.Module], float] | None = None,
+    latency: Callable[[nn.Module, nn.Module], float] | None = None,
+    train: Callable[[nn.Module, nn.Module], nn.Module | None] | None = None,
+    num_samples: int = 256,
+    seed: int = 0,
+    stop: StopFlag | None = None,
+    progress: Progress = SILENT,
+) -> PrunedModel:
+    """Prune any model to a budget, with its weights refitted on unlabelled batches.
+
+    The `loader`, any iterable of batches, is read once, up to `num_samples` samples, which are kept
+    in memory; one of five decides between variants and calibrates nothing. `forward(model, batch)`
+    runs the model; by default a mapping is given as keywords, of a tuple the first element.
+    `outputs` takes from what it returns what has to be kept; by default that is every
+    floating-point tensor. `ignore` are paths (with `*` as in file names), modules or types of
+    modules whose outputs stay whole; `ratios` the shares (0..1) of the units to remove of groups
+    with such names, whatever the budget. `evaluate(model)`, where higher is better, is needed for
+    `max_loss`; `latency(model, pruned)`, the share of the time, for a latency budget.
+    `train(pruned, model)` trains the pruned model, in place or not, and may return it.
+
+    The model given is not changed; the result is on its device, in its type and its mode. Raises
+    InputError for bad input, when nothing can be pruned, and when the budget cannot be met.
+    """
+    network = own_copy(model)
+    run = run_with(forward, outputs)
+    calibration, held_out = _batches(loader, network, num_samples)
+    hooks = Hooks(
+        run=run,
+        evaluate=evaluate,
+        latency=latency,
+        keep_whole=_ignored(ignore, unwrapped(model)),
+        ratios=dict(ratios or {}),
+        train=None if train is None else partial(_train_with, train),
+    )
+    done = prune_to_budget(
+        network,
+        calibration,
+        held_out,
+        budget,
+        hooks,
+        name=type(network).__name__,
+        seed=seed,
+        stop=stop,
+        progress=progress,
+    )
+    pruned = done.model
+    half = half_type(model)
+    if half is not None:
+        pruned = pruned.to(half)
+    pruned.train(model.training)
+    return PrunedModel(pruned, done.channels, _report(done), done.groups.not_pruned)
+
+
+def _batches(
+    loader: Iterable[Batch], model: nn.Module, most: int
+) -> tuple[list[Batch], list[Batch]]:
+    """Batches for calibration and held-out ones, `most` samples together."""
+    if most < 2:
+        raise InputError(f"num_samples: expected at least 2, got {most}")
+    calibration: list[Batch] = []
+    held_out: list[Batch] = []
+    left = most
+    for batch in loader:
+        num = min(num_samples(batch), left)
+        if not num:
+            continue
+        given = on_device(samples(batch, slice(0, num)), model)
+        part = num // HELD_OUT
+        if part:
+            held_out.append(samples(given, slice(0, part)))
+        calibration.append(samples(given, slice(part, num)))
+        left -= num
+        if not left:
+            break
+    if not calibration:
+        raise InputError("loader: it gave no batch with a sample")
+    if not held_out:  # batches of a few samples: every fifth of them
+        held_out = calibration[HELD_OUT - 1 :: HELD_OUT] or calibration[-1:]
+        calibration = [batch for batch in calibration if not any(batch is h for h in held_out)]
+        calibration = calibration or held_out
+    return calibration, held_out
+
+
+def _train_with(
+    train: Callable[[nn.Module, nn.Module], nn.Module | None], found: Pruned, whole: nn.Module
+) -> nn.Module:
+    return unwrapped(train(found.model, whole) or found.model)
+
+
+def _ignored(ignore: Ignored, model: nn.Module) -> Callable[[str], bool]:
+    """Whether a layer is one of those that stay whole, or within one of them."""
+    modules = dict(model.named_modules())
+    paths: set[str] = set()
+    for entry in ignore:
+        if isinstance(entry, str):
+            found = {path for path in modules if fnmatchcase(path, entry)}
+        elif isinstance(entry, type):
+            found = {path for path, module in modules.items() if isinstance(module, entry)}
+        else:
+            found = {path for path, module in modules.items() if module is entry}
+        if not found and not isinstance(entry, type):
+            raise InputError(f"ignore: the model has no module {entry!r:.80}")
+        paths |= found
+    return lambda path: any(path == one or path.startswith(f"{one}.") for one in paths)
+
+
+def _report(done: PrunedToBudget) -> dict[str, Any]:
+    """What the pruning did, as plain data; costs are fractions of the unpruned network's."""
+    return {
+        "macs": done.cost.macs,
+        "parameters": done.cost.parameters,
+        "groups": [
+            {
+                "name": group.name,
+                "num_units": group.num_units,
+                "num_kept": len(done.result.survivors.get(group.name, range(group.num_units))),
+            }
+            for group in done.groups.found
+        ],
+        "not_pruned": [
+            {"name": left.name, "reason": left.reason} for left in done.groups.not_pruned
+        ],
+        "predicted_loss": done.chosen.loss,
+        "change": done.outcome.change.relative,
+        "alarm": done.outcome.alarm,
+        "parity": done.parity,
+        "seconds": done.seconds,
+    }

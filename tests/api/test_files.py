@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import secateurs
+from networks import UNet, tabular
+from secateurs.api.files import same_weights, save_weights
+from secateurs.errors import InputError
+
+
+def small(path: Path) -> nn.Module:
+    budget = secateurs.Budget(params=0.5, round_to=1, fewest=1)
+    found = secateurs.prune(tabular(), [torch.randn(64, 9)], budget)
+    found.save(path)
+    return found.model
+
+
+def test_shared_weights_stay_shared(tmp_path: Path):
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.two.weight = self.one.weight
+
+    save_weights(Tied(), tmp_path / "w")
+    again = secateurs.load_weights(Tied(), tmp_path / "w")
+    assert again.one.weight is again.two.weight
+
+
+def test_attention_that_was_opened_comes_back(tmp_path: Path):
+    torch.manual_seed(0)
+
+    def make() -> nn.Module:
+        return nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, dropout=0.0)
+
+    batch = torch.randn(16, 5, 16)
+    budget = secateurs.Budget(params=0.6, round_to=1, fewest=1)
+    found = secateurs.prune(make().eval(), [batch], budget)
+    found.save(tmp_path / "w")
+    again = secateurs.load_weights(make(), tmp_path / "w").eval()
+    assert same_weights(again, found.model)
+    with torch.no_grad():
+        assert torch.equal(again(batch), found.model(batch))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "words"])
+def test_a_damaged_file_is_one_line(tmp_path: Path, damage: str):
+    path = tmp_path / "w"
+    small(path)
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(
+        {"truncated": data[:-20], "flipped": data, "empty": b"", "words": b"not tensors"}[damage]
+    )
+    with pytest.raises(InputError, match="not readable"):
+        secateurs.load_weights(tabular(), path)
+
+
+def test_weights_of_another_model_are_refused_and_nothing_is_changed(tmp_path: Path):
+    path = tmp_path / "w"
+    small(path)
+    with pytest.raises(InputError, match="weights of another model"):
+        secateurs.load_weights(UNet(), path)
+    narrower = nn.Sequential(nn.Linear(9, 2), nn.BatchNorm1d(2), nn.ReLU(), nn.Linear(2, 2))
+    with pytest.raises(InputError, match="weights of another model"):
+        secateurs.load_weights(narrower, path)
+    with pytest.raises(InputError, match="no such file"):
+        secateurs.load_weights(tabular(), tmp_path / "nothing")

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import secateurs
+from networks import Text, TwoInputs, UNet, tabular
+from secateurs.api.files import same_weights
+from secateurs.errors import InputError
+from secateurs.nets.batches import forward
+from secateurs.nets.counting import macs, num_parameters
+
+Case = tuple[Callable[[], nn.Module], list[Any], dict[str, Any]]
+
+
+def images(n: int = 40, channels: int = 1, high: int = 16, wide: int = 24) -> Tensor:
+    return torch.randn(n, channels, high, wide)
+
+
+def texts(n: int = 40) -> dict[str, Tensor]:
+    return {
+        "input_ids": torch.randint(0, 50, (n, 7)),
+        "attention_mask": torch.randint(0, 2, (n, 7)).clamp_(min=0) | 1,
+    }
+
+
+def both(model: nn.Module, batch: dict[str, Tensor]) -> object:
+    return model(batch["image"], batch["facts"])
+
+
+def cases() -> dict[str, Case]:
+    torch.manual_seed(0)
+    pairs = [{"image": images(20, 5, 8, 8), "facts": torch.randn(20, 4)} for _ in range(2)]
+    return {
+        "U-Net": (UNet, [(images(), "label"), (images(9), "label")], {}),
+        "U-Net, some outputs": (UNet, [images()], {"outputs": lambda out: out["logits"]}),
+        "text": (Text, [texts(), texts(3)], {}),
+        "two inputs": (TwoInputs, pairs, {"forward": both}),
+        "table": (tabular, [torch.randn(64, 9) for _ in range(3)], {}),
+    }
+
+
+@pytest.mark.parametrize("name", cases())
+def test_any_network_is_pruned_and_comes_back_from_its_own_constructor(name: str, tmp_path: Path):
+    make, batches, words = cases()[name]
+    model = make()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    small = secateurs.prune(
+        model, iter(batches), secateurs.Budget(params=0.6, round_to=1, fewest=1), **words
+    )
+    assert num_parameters(small.model) <= 0.6 * num_parameters(model)
+    assert small.report["parameters"] == num_parameters(small.model) / num_parameters(model)
+    assert small.report["parity"] <= 1e-5
+    assert model.training and small.model.training  # as the model given
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    for path, channels in small.kept.items():
+        assert len(channels) == len(small.model.get_submodule(path).weight)
+    small.save(tmp_path / "small.safetensors")
+    again = secateurs.load_weights(make(), tmp_path / "small.safetensors")
+    assert same_weights(again, small.model)
+    run = words.get("forward", forward)
+    with torch.no_grad():
+        first, second = (run(net.eval(), batches[0]) for net in (small.model, again))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_a_refit_is_nearer_than_weights_left_as_they_are():
+    torch.manual_seed(1)
+    model, batch = UNet(), images(64)
+    small = secateurs.prune(model, [batch], secateurs.Budget(macs=0.6, round_to=1))
+    with torch.no_grad():
+        whole, cut = model.eval()(batch)["logits"], small.model.eval()(batch)["logits"]
+    assert float((cut - whole).square().mean()) < 0.3 * float(whole.var())
+    assert 0 < small.report["macs"] <= 0.6
+
+
+def test_a_generator_is_read_once_and_no_further_than_asked():
+    read: list[int] = []
+
+    def loader() -> Iterator[Tensor]:
+        for number in range(100):
+            read.append(number)
+            yield torch.randn(16, 9)
+
+    secateurs.prune(tabular(), loader(), secateurs.Budget(params=0.7, round_to=1), num_samples=40)
+    assert read == [0, 1, 2]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_models_of_any_precision_keep_it(dtype: torch.dtype):
+    model = tabular().to(dtype).eval()
+    batches = [torch.randn(64, 9).to(dtype)]
+    small = secateurs.prune(model, batches, secateurs.Budget(params=0.5, round_to=1, fewest=1))
+    assert {p.dtype for p in small.model.parameters()} == {dtype}
+    assert not small.model.training
+    with torch.no_grad():
+        assert small.model(batches[0]).dtype == dtype
+
+
+def test_wrapped_models_are_unwrapped():
+    plain = tabular()
+    budget = secateurs.Budget(params=0.5, round_to=1, fewest=1)
+    torch.manual_seed(0)
+    batches = [torch.randn(64, 9)]
+    expected = secateurs.prune(plain, batches, budget).model
+    for wrapped in (nn.DataParallel(plain), torch.compile(plain)):
+        assert same_weights(secateurs.prune(wrapped, batches, budget).model, expected)
+
+
+def test_what_is_ignored_stays_and_ratios_are_kept():
+    model, batch = UNet(), images()
+    budget = secateurs.Budget(macs=0.7, round_to=1, fewest=1)
+    small = secateurs.prune(model, [batch], budget, ignore=["down"], ratios={"deep.0": 0.5})
+    assert "down.0" not in small.kept and "down.3" not in small.kept
+    assert len(small.kept["deep.0"]) == 12
+    assert any(left.reason == "ignored, as asked for" for left in small.not_pruned)
+    by_type = secateurs.prune(model, [batch], budget, ignore=[nn.BatchNorm2d, model.up])
+    assert not set(by_type.kept) & {"down.0", "deep.0", "up.0", "up.3"}
+
+
+def test_training_and_evaluation_are_the_user_s():
+    model, batch = tabular(), torch.randn(100, 9)
+    target = torch.randn(100, 1)
+    seen: list[nn.Module] = []
+
+    def evaluate(net: nn.Module) -> float:
+        with torch.no_grad():
+            return 1 - float((net.eval()(batch) - model.eval()(batch)).square().mean())
+
+    def train(net: nn.Module, whole: nn.Module) -> None:
+        seen.append(whole)
+        with torch.no_grad():
+            net[0].weight.fill_(0.5)
+
+    budget = secateurs.Budget(max_loss=5, round_to=1, fewest=1)
+    small = secateurs.prune(model, [(batch, target)], budget, evaluate=evaluate, train=train)
+    assert bool((small.model[0].weight == 0.5).all())
+    assert same_weights(seen[0], model) and seen[0] is not model
+    assert num_parameters(small.model) < num_parameters(model)
+
+
+def test_a_size_in_megabytes_is_met():
+    model = tabular()
+    wanted = 0.4 * 4 * num_parameters(model) / 1e6
+    budget = secateurs.Budget(size_mb=wanted, round_to=1, fewest=1)
+    small = secateurs.prune(model, [torch.randn(64, 9)], budget)
+    assert 4 * num_parameters(small.model) / 1e6 <= wanted
+
+
+def test_units_of_a_chain_are_counted_as_the_network_has_them():
+    model = tabular()
+    small = secateurs.prune(model, [torch.randn(64, 9)], secateurs.Budget(macs=0.5, round_to=4))
+    sample = torch.randn(1, 9)
+    assert small.report["macs"] == macs(small.model, sample) / macs(model, sample)
+    assert all(row["num_kept"] % 4 == 0 for row in small.report["groups"])
+    assert "multiply-accumulates" in str(small)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"loader": []}, "gave no batch with a sample"),
+        ({"loader": [torch.full((8, 9), float("nan"))]}, "not finite"),
+        ({"loader": [torch.randn(8, 7)]}, "does not run on a sample of"),
+        ({"loader": ["words"]}, "expected a tensor or a structure of tensors"),
+        ({"forward": lambda m, b: 3.0}, "gives no tensor"),
+        ({"outputs": lambda out: out.argmax(1)}, "gives no tensor"),
+        ({"budget": {"params": 0.0001}}, "the least that cutting can reach"),
+        ({"budget": {"max_loss": 1.0}}, "max_loss needs an evaluation"),
+        ({"budget": {"latency": 0.5}}, "latency needs a measurement"),
+        ({"ignore": ["nowhere"]}, "the model has no module 'nowhere'"),
+        ({"ratios": {"nowhere": 0.5}}, "no group is named 'nowhere'; there are 0, 3"),
+        ({"ratios": {"0": 1.5}}, "ratios: '0': expected 0..1"),
+        ({"num_samples": 1}, "expected at least 2"),
+        ({"model": "resnet"}, "expected a torch.nn.Module, got str"),
+    ],
+)
+def test_bad_input_is_one_clear_line(words: dict[str, Any], message: str):
+    model = words.pop("model", tabular())
+    before = {k: v.clone() for k, v in model.state_dict().items()} if model != "resnet" else {}
+    loader = words.pop("loader", [torch.randn(32, 9)])
+    limits = words.pop("budget", {"params": 0.5})
+    budget = secateurs.Budget(**limits, round_to=1, fewest=1)
+    with pytest.raises(InputError, match=message) as caught:
+        secateurs.prune(model, loader, budget, **words)
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(v, before[k]) for k, v in (model.state_dict() if before else {}).items())
+
+
+def test_the_package_can_be_called_and_still_is_one():
+    import secateurs.prune.selection.pairwise
+
+    assert callable(secateurs.prune) and secateurs.prune.selection is not None
+    assert "prune" in secateurs.__all__
