@@ -147,7 +147,7 @@ def test_latency_is_measured_until_it_is_low_enough(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({}, "give params, macs, latency or max_loss"),
+        ({}, "give params, macs, latency, max_loss or size_mb"),
         ({"params": 0.0}, "params is out of range: 0.0; expected a number above 0, up to 1"),
         ({"macs": 1.5}, "macs is out of range: 1.5; expected"),
         ({"latency": -1.0}, "latency is out of range: -1.0; expected"),
