@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from secateurs.errors import InputError
 from secateurs.native_stderr import own_stderr
@@ -27,6 +31,63 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def fitted(text: str, stream: TextIO) -> str:
+    """Text with its long lines broken between words at the width of a terminal.
+
+    Lines of a table, with columns two spaces apart, stay as they are, and so does all text for a
+    file or a pipe.
+    """
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return "\n".join(_broken(line, width) for line in text.split("\n"))
+
+
+def _broken(line: str, width: int) -> str:
+    if len(line) <= width or re.search(r"\S {2,}\S", line):
+        return line
+    return textwrap.fill(
+        line,
+        width,
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+class Said:
+    """Progress that also remembers its notes, so that an answer need not repeat them."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.notes: set[str] = set()
+
+    def task(
+        self, name: str, total: int, *, done: int = 0
+    ) -> AbstractContextManager[Callable[[int], None]]:
+        """As the progress given."""
+        return self._progress.task(name, total, done=done)
+
+    def note(self, text: str) -> None:
+        """As the progress given, and remembered."""
+        self.notes.add(text)
+        self._progress.note(text)
+
+    def without_notes(self, text: str) -> str:
+        """Text without the lines that repeat a note, with or without a word such as `note:`."""
+        lines = text.split("\n")
+        new = [line for line in lines if re.sub(r"^(note|caution): ", "", line) not in self.notes]
+        return "\n".join(new)
+
+
+def same_stream(one: TextIO, other: TextIO) -> bool:
+    """Whether two streams lead to the same file, pipe or terminal."""
+    try:
+        return os.path.samestat(os.fstat(one.fileno()), os.fstat(other.fileno()))
+    except (OSError, ValueError):  # replaced by something without a file
+        return False
 
 
 class Progress(Protocol):
@@ -104,7 +165,7 @@ class Console:
 
     def note(self, text: str) -> None:
         """Print one line above the bars."""
-        self._console.print(text, markup=False)
+        self._console.print(fitted(text, sys.stderr), markup=False, soft_wrap=True)
 
 
 @dataclass
@@ -162,7 +223,7 @@ class Plain:
 
     def note(self, text: str) -> None:
         """Print one line."""
-        print(text, file=sys.stderr, flush=True)
+        print(fitted(text, sys.stderr), file=sys.stderr, flush=True)
 
 
 class JsonLines:

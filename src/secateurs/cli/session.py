@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 from secateurs.cli.parsing.command import RUN
 from secateurs.cli.parsing.config_file import RunConfig
 from secateurs.native_stderr import leave_stderr_to_us
-from secateurs.progress import Progress, progress_of
+from secateurs.progress import (
+    Console,
+    Plain,
+    Progress,
+    Said,
+    fitted,
+    progress_of,
+    same_stream,
+)
 from secateurs.stopping import StopFlag, StopRequested, stop_on_interrupt
 
 if TYPE_CHECKING:
@@ -59,6 +67,10 @@ class Session:
         if self.as_json:
             unicode = "utf" in (sys.stdout.encoding or "utf").lower()
             text = encodable(json.dumps(value, ensure_ascii=not unicode, allow_nan=False))
+        else:
+            if isinstance(self.progress, Said) and same_stream(sys.stdout, sys.stderr):
+                text = self.progress.without_notes(text)
+            text = fitted(text, sys.stdout)
         print(text)
 
 
@@ -79,6 +91,8 @@ def session_of(
     chosen = progress_of(progress, quiet=quiet)
     if quiet or progress in ("json", "none"):
         leave_stderr_to_us()
+    if isinstance(chosen, Console | Plain):
+        chosen = Said(chosen)
     config = None if context is None else context.meta.get(RUN)
     return Session(chosen, cache or cache_dir(), as_json, config)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,17 @@ from secateurs.ship.cost import Cost, cost, cost_sentence
 from secateurs.ship.latency import LatencyRow, latency_rows, onnx_latency, torch_latency
 
 BUDGET_S = 5.0
+
+
+def _counted(
+    measure: Callable[[int], LatencyRow], advance: Callable[[int], None]
+) -> Callable[[int], LatencyRow]:
+    def counted(batch: int) -> LatencyRow:
+        found = measure(batch)
+        advance(1)
+        return found
+
+    return counted
 
 
 def price(
@@ -55,10 +67,11 @@ def price(
 
     rows: list[LatencyRow] = []
     runtimes = (in_torch, in_onnx) if onnx else (in_torch,)
-    with progress.task("latency", len(runtimes)) as advance:
+    with progress.task("latency", 2 * len(runtimes)) as advance:
         for measure in runtimes:
-            rows += latency_rows(measure, most)
-            advance(1)
+            found = latency_rows(_counted(measure, advance), most)
+            advance(2 - len(found))  # at one batch size where larger ones take too long
+            rows += found
     return {
         "before": costs[0].to_json(),
         "after": costs[1].to_json(),

@@ -32,6 +32,7 @@ ANGLE_STEP_DEG = 0.5
 BATCH = 256
 
 SMALLEST = 1 / 512  # eight units of 4096
+MOST_FRACTIONS = 9 + 3  # doublings of the smallest to all units, bisections to a tenth
 
 Cuts = tuple[PrunedLayer, ...]
 
@@ -132,7 +133,7 @@ def measure(
     order = [layer.path for layer in layers(model, config.backbone)]
     prefix, tail = split_at(model.eval(), config.backbone, order.index(paths[0]))
     with progress.task(
-        "layers before the cut", (1 + config.augment) * len(train) + len(val)
+        "inputs of the pruned layers", (1 + config.augment) * len(train) + len(val)
     ) as advance:
         inputs = training_inputs(train, prefix, config, device=device, advance=advance)
         val_inputs = prefix_outputs(val, prefix, device=device, advance=advance)
@@ -167,8 +168,16 @@ def cut_measured(measured: Measured, config: StudyConfig, *, progress: Progress 
         right = predict_logits(module, measured.val_inputs).argmax(1) == measured.val_labels
         return float(right.double().mean())
 
-    with progress.task("pruning", 1) as advance:
-        found = _find(cut_with, lambda: accuracy(measured.tail), accuracy, config)
+    most = _most_tried(config)
+    with progress.task("pruning", most + 1) as advance:
+        found = _find(
+            cut_with,
+            lambda: accuracy(measured.tail),
+            accuracy,
+            config,
+            advance=lambda: advance(1),
+        )
+        advance(max(0, most - len(found.tried)))  # of a search that ended early
         cuts = cut_with(**found.options)
         advance(1)
     pruned = measured.model
@@ -254,16 +263,33 @@ def by_angle(config: StudyConfig) -> bool:
     return not asked and config.rule not in BY_NUMBER
 
 
+def _searches(config: StudyConfig) -> bool:
+    """Whether validation decides how much is pruned."""
+    given = config.keep is not None or config.keep_fraction is not None
+    return not (given or config.max_loss is None or config.rule == "dead")
+
+
+def _most_tried(config: StudyConfig) -> int:
+    """The largest number of cuts that the search for an angle or a number of units may try."""
+    if not _searches(config):
+        return 0
+    if by_angle(config):
+        return len(np.arange(config.low_deg, 0, -ANGLE_STEP_DEG)) + 1
+    return MOST_FRACTIONS
+
+
 def _find(
     cut_with: Callable[..., Cuts],
     before: Callable[[], float],
     accuracy: Callable[[nn.Module], float],
     config: StudyConfig,
+    *,
+    advance: Callable[[], None],
 ) -> Found:
     """The options of the largest cut within the loss allowed; none to change without a search."""
-    asked = config.keep is not None or config.keep_fraction is not None
-    if asked or config.max_loss is None or config.rule == "dead":
+    if not _searches(config):
         return Found({}, ())
+    assert config.max_loss is not None
     floor = before() - config.max_loss / 100
     tried: list[dict[str, Any]] = []
 
@@ -272,6 +298,7 @@ def _find(
         reached = accuracy(cuts[-1].model)
         kept = sum(len(cut.selection.survivors) for cut in cuts)
         tried.append({**changes, "num_kept": kept, "val_accuracy": reached})
+        advance()
         return reached >= floor - 1e-12
 
     if by_angle(config):
