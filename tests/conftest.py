@@ -25,7 +25,6 @@ def short_latency() -> Generator[None]:
     """Networks are timed for a moment: no test asks how fast they are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("secateurs.study.pruning.savings.BUDGET_S", 0.2)
-        patch.setattr("secateurs.study.pruning.saved_network.LATENCY_S", 0.2)
         yield
 
 

@@ -16,7 +16,7 @@ import secateurs
 ROOT = Path(secateurs.__file__).parent
 ORDER = ["data", "nets", "fit", "prune", "ship", "api", "study", "report", "serve", "cli"]
 BASE = {"errors", "leftovers", "files", "directories", "limits", "paths", "progress", "shape"}
-BASE |= {"stopping", "native_stderr", "extras", "wording", "limited_process"}
+BASE |= {"stopping", "native_stderr", "extras", "wording", "limited_process", "terminal"}
 # Rooms inside a package, from what knows least to what knows most. "" is the package's own folder.
 ROOMS = {
     "data": ["images", "faces", "", "splits"],

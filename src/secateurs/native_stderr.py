@@ -12,6 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TextIO
 
+from secateurs.terminal import fitted
+
 _STDERR = 2
 _given: TextIO | None = None
 _copy: TextIO | None = None
@@ -43,6 +45,8 @@ def print_end(text: str, *, event: str, progress: str = "") -> None:
     line = f"error: {text}" if event == "error" else text
     if progress == "json":
         line = json.dumps({"event": event, "text": text}, ensure_ascii=False)
+    else:
+        line = fitted(line, own_stderr())
     print(line, file=own_stderr(), flush=True)
 
 
@@ -50,6 +54,8 @@ def print_note(text: str, *, progress: str = "") -> None:
     """One note before a command's own progress is known; nothing with progress "none"."""
     if progress == "json":
         text = json.dumps({"event": "note", "text": text}, ensure_ascii=False)
+    else:
+        text = fitted(text, own_stderr())
     if progress != "none":
         print(text, file=own_stderr(), flush=True)
 

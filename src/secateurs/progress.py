@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 from secateurs.errors import InputError
 from secateurs.native_stderr import own_stderr
+from secateurs.terminal import fitted
 
 MODES = ("auto", "rich", "plain", "json", "none")
 PLAIN_S = 10.0  # between two plain lines of a task
 JSON_S = 0.5  # between two JSON lines of a task
+WIDE = 66  # columns that a bar with both of its times needs
 
 
 def duration(seconds: float) -> str:
@@ -31,30 +30,6 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def fitted(text: str, stream: TextIO) -> str:
-    """Text with its long lines broken between words at the width of a terminal.
-
-    Lines of a table, with columns two spaces apart, stay as they are, and so does all text for a
-    file or a pipe.
-    """
-    if not stream.isatty():
-        return text
-    width = shutil.get_terminal_size().columns
-    return "\n".join(_broken(line, width) for line in text.split("\n"))
-
-
-def _broken(line: str, width: int) -> str:
-    if len(line) <= width or re.search(r"\S {2,}\S", line):
-        return line
-    return textwrap.fill(
-        line,
-        width,
-        subsequent_indent="  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
 
 
 class Said:
@@ -80,14 +55,6 @@ class Said:
         lines = text.split("\n")
         new = [line for line in lines if re.sub(r"^(note|caution): ", "", line) not in self.notes]
         return "\n".join(new)
-
-
-def same_stream(one: TextIO, other: TextIO) -> bool:
-    """Whether two streams lead to the same file, pipe or terminal."""
-    try:
-        return os.path.samestat(os.fstat(one.fileno()), os.fstat(other.fileno()))
-    except (OSError, ValueError):  # replaced by something without a file
-        return False
 
 
 class Progress(Protocol):
@@ -137,13 +104,12 @@ class Console:
         from rich.progress import Progress as RichProgress
 
         self._console = RichConsole(stderr=True, highlight=False)
+        times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         self._bars = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            *(times if self._console.width >= WIDE else times[-1:]),
             console=self._console,
         )
         self._open = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -71,18 +72,25 @@ def prune(
     every layer are removed where they cost the least loss for what they save.
     """
     from secateurs.prune.to_budget import Budget
+    from secateurs.report.network.card import write_card
     from secateurs.report.network.page import write_network_page
     from secateurs.study.pruning.recovery import RecoveryOptions
-    from secateurs.study.pruning.saved_layers import prune_saved, prune_words
-    from secateurs.study.pruning.saved_network import shrink_saved, shrink_words
+    from secateurs.study.pruning.saved_layers import prune_saved
+    from secateurs.study.pruning.saved_network import shrink_saved
+    from secateurs.study.pruning.saved_output import pruning_summary
     from secateurs.study.setup.config import parse_keep, rule_of
 
     session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
     split_options = {"split": split, "group_by": group_by, "seed": seed}
     has_budget = any(limit is not None for limit in (params, macs, latency))
+    of_layers = (low_deg, high_deg, norm_std, rule, keep, keep_fraction)
+    common: dict[str, Any] = {
+        "cache": session.cache,
+        "overwrite": overwrite,
+        "progress": session.progress,
+    }
     if has_budget or layers == "all":
-        chosen = (low_deg, high_deg, norm_std, rule, keep, keep_fraction)
-        if any(value is not None for value in chosen):
+        if any(value is not None for value in of_layers):
             raise InputError(
                 "--low-deg, --high-deg, --norm-std, --rule, --keep and --keep-fraction are for "
                 "named layers; for a whole network give --params, --macs, --latency or --max-loss"
@@ -105,18 +113,16 @@ def prune(
                 budget,
                 recovery=recovery,
                 changes=split_options,
-                cache=session.cache,
                 stop=stop,
-                progress=session.progress,
+                **common,
             )
-        page = write_network_page(answer, out, model=model, data=data)
-        session.answer(answer, f"{shrink_words(answer)}\nmodel: {out}\npage: {page}")
-        return
-    answer = prune_saved(
-        model,
-        data,
-        out,
-        changes={
+    else:
+        if recovery_epochs:
+            raise InputError(
+                "--recovery-epochs is for a whole network; give --params, --macs or --latency, or "
+                "leave it out"
+            )
+        changes = {
             "layers": None if layers is None else layer_names(layers),
             "low_deg": 15.0 if low_deg is None else low_deg,
             "high_deg": 165.0 if high_deg is None else high_deg,
@@ -133,9 +139,9 @@ def prune(
             "keep_fraction": keep_fraction,
             "compensation": compensation,
             **split_options,
-        },
-        cache=session.cache,
-        progress=session.progress,
-    )
-    session.save_config(out)
-    session.answer(answer, f"{prune_words(answer)}\nmodel: {out}")
+        }
+        answer = prune_saved(model, data, out, changes=changes, **common)
+        session.save_config(out)
+    write_card(answer, out)
+    page = write_network_page(answer, out, model=model, data=data)
+    session.answer(answer, f"{pruning_summary(answer)}\nmodel: {out}\npage: {page}")

@@ -13,16 +13,9 @@ from typing import TYPE_CHECKING, Any
 from secateurs.cli.parsing.command import RUN
 from secateurs.cli.parsing.config_file import RunConfig
 from secateurs.native_stderr import leave_stderr_to_us
-from secateurs.progress import (
-    Console,
-    Plain,
-    Progress,
-    Said,
-    fitted,
-    progress_of,
-    same_stream,
-)
+from secateurs.progress import Console, Plain, Progress, Said, progress_of
 from secateurs.stopping import StopFlag, StopRequested, stop_on_interrupt
+from secateurs.terminal import fitted, same_stream
 
 if TYPE_CHECKING:
     import typer

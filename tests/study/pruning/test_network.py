@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import nn
@@ -24,10 +25,11 @@ from secateurs.ship.cost import Cost, cost
 from secateurs.ship.spec import ImageInput, describe
 from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.pruning import network as whole_module
-from secateurs.study.pruning import saved_network
+from secateurs.study.pruning import saved_output, savings
 from secateurs.study.pruning.network import prune_whole
 from secateurs.study.pruning.recovery import RecoveryOptions, recover
-from secateurs.study.pruning.saved_network import shrink_saved, shrink_words
+from secateurs.study.pruning.saved_network import shrink_saved
+from secateurs.study.pruning.saved_output import pruning_summary
 from secateurs.study.setup import trial_context as trial_context
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import Dataset, open_dataset, seeded_model
@@ -235,8 +237,8 @@ def test_a_recovery_out_of_range_is_refused_before_any_work(wrong: dict[str, Any
 
 @pytest.fixture(autouse=True)
 def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saved_network, "LATENCY_S", 0.1)
-    monkeypatch.setattr(saved_network, "LARGE_BATCH", 2)
+    monkeypatch.setattr(savings, "BUDGET_S", 0.1)
+    monkeypatch.setattr(saved_output, "onnx_obstacle", lambda model: "not exported")  # exports take long
 
 
 @pytest.fixture(scope="module")
@@ -262,16 +264,18 @@ def test_a_saved_network_is_shrunk_and_loads_again(flags: Path, saved: Path, tmp
     assert answer["cost"]["after"]["macs"] <= 0.5 * answer["cost"]["before"]["macs"]
     assert json.loads((tmp_path / "out" / "pruning.json").read_text()) == answer
     assert [path.name for path in (tmp_path / "out").glob("*.state.*")] == []
-    with (tmp_path / "out" / "units.csv").open() as file:
+    with (tmp_path / "out" / "ledger.csv").open() as file:
         rows = list(csv.DictReader(file))
     for group in answer["groups"]:
-        own = [row for row in rows if row["group"] == group["name"]]
+        own = [row for row in rows if row["layer"] == group["name"]]
         assert len(own) == group["num_units"]
-        assert sum(int(row["kept"]) for row in own) == group["num_kept"]
+        assert sum(row["action"] == "kept" for row in own) == group["num_kept"]
+    parquet = pq.read_table(tmp_path / "out" / "ledger.parquet").to_pylist()
+    assert [row["action"] for row in parquet] == [row["action"] for row in rows]
     for path, units in loaded.spec.kept.items():
         assert len(units) == len(loaded.model.get_submodule(path).weight)
     assert answer["recovery"]["lr"] == 3e-4  # SqueezeNet has no batch norm
-    text = shrink_words(answer)
+    text = pruning_summary(answer)
     assert "after recovery: validation accuracy" in text
     assert answer["cost"]["sentence"] in text
     with pytest.raises(InputError, match="already pruned"):

@@ -15,6 +15,7 @@ from secateurs.report.common.formatting import (
     milliseconds,
     percent,
     percent_interval,
+    plain,
     plural,
     seconds,
     size,
@@ -24,6 +25,7 @@ from secateurs.report.common.next_steps import Step, page_values, shown_data, sh
 from secateurs.report.common.panel import Panel, Table
 from secateurs.report.common.render import render_page, write_page
 from secateurs.report.network import figures
+from secateurs.report.network.layers import search_panels
 
 Record = dict[str, Any]
 NAME = "pruning.html"
@@ -51,7 +53,8 @@ def render_network(
 ) -> str:
     """The page as text."""
     record = isolate_names(record)
-    panels = [_groups(record), _trajectory(record)]
+    panels = [_groups(record)]
+    panels += [_trajectory(record)] if record["trajectory"] else search_panels(record)
     if _recovered(record):
         panels.append(_recovery(record))
     return render_page(
@@ -80,13 +83,17 @@ def next_steps(
     steps = [
         step("Measure it on the test images, once:", "evaluate", out, images),
         step("Classify images with it:", "predict", out, "IMAGE"),
-        step("Export it to ONNX:", "export", out, "IMAGE", "--out", f"{out}/model.onnx"),
     ]
-    if not _recovered(record):
+    if "onnx" not in record.get("files", {}):
+        steps.append(
+            step("Export it to ONNX:", "export", out, "IMAGE", "--out", f"{out}/model.onnx")
+        )
+    if record["trajectory"] and not _recovered(record):
         again = "MODEL" if model is None else shown_path(model)
         words = ["prune", again, images]
         for name in ("params", "macs", "latency", "max_loss"):
             if record["budget"][name] is not None:
+                words += ["--layers", "all"] if name == "max_loss" else []
                 words += [f"--{name.replace('_', '-')}", f"{record['budget'][name]:g}"]
         recovered = f"{out}-recovered"
         steps.append(
@@ -109,7 +116,13 @@ def _record(record: Record) -> list[tuple[str, list[tuple[str, str]]]]:
         for name, text in names.items()
         if record["budget"][name] is not None
     ]
-    return [("Budget", budget)] if budget else []
+    rule = [
+        (name.replace("_", " "), plain(value))
+        for name, value in (record.get("rule") or {}).items()
+        if value is not None
+    ]
+    found = (("Budget", budget), ("Rule", rule))
+    return [(title, rows) for title, rows in found if rows]
 
 
 def headline(record: Record) -> str:
@@ -146,7 +159,8 @@ def cautions(record: Record) -> list[str]:
         found.append(
             f"Only chains of layers were pruned: {record['note']}. Other units were not pruned."
         )
-    return found + speed_warnings(record["cost"]["latency"])
+    note = record["cost"].get("onnx_note")
+    return [*found, *([note] if note else []), *speed_warnings(record["cost"]["latency"])]
 
 
 def _chosen_on_validation(record: Record) -> str:
@@ -205,6 +219,11 @@ def _tiles(record: Record) -> list[tuple[str, str, str]]:
             count(after["macs"]),
             f"of {count(before['macs'])}",
         ),
+        *(
+            (title, size(after[key]), f"of {size(before[key])}")
+            for title, key in (("Model file", "file_bytes"), ("ONNX file", "onnx_bytes"))
+            if after.get(key) is not None  # pruned by an older version: not measured
+        ),
         (
             "Validation accuracy",
             percent(record["after"]["accuracy"]),
@@ -229,6 +248,9 @@ def _groups(record: Record) -> Panel:
     caption = (
         f"Units were removed from {cut} of {len(rows)} groups, in the order of predicted loss per "
         "saving."
+        if record["trajectory"]
+        else f"Units of {plural(cut, 'layer')} were merged or removed, by the rule "
+        f"{record['rule']['rule']}."
     )
     table = Table(
         "Groups",
@@ -239,7 +261,7 @@ def _groups(record: Record) -> Panel:
                 integer(row["num_units"]),
                 integer(row["num_kept"]),
                 row["how"].replace("_", " "),
-                f"{row['loss']:.3g}",
+                "–" if row["loss"] is None else f"{row['loss']:.3g}",
                 ", ".join(layer["path"] for layer in row["layers"]),
             )
             for row in rows
@@ -323,6 +345,11 @@ def _cost_table(record: Record) -> Table:
             "peak activation memory per image",
             size(before["activation_bytes"]),
             size(after["activation_bytes"]),
+        ),
+        *(
+            (name, size(before[key]), size(after[key]))
+            for name, key in (("model.safetensors", "file_bytes"), ("model.onnx", "onnx_bytes"))
+            if after.get(key) is not None
         ),
         *(
             (

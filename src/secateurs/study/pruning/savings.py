@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from secateurs.progress import SILENT, Progress
 from secateurs.ship.checkpoint import load
@@ -29,6 +29,15 @@ def _counted(
     return counted
 
 
+@dataclass(frozen=True)
+class Priced:
+    """A network with the file of its weights, and its ONNX file where there is one."""
+
+    model: nn.Module
+    tensors: Path
+    onnx: Path | None
+
+
 def price(
     unpruned: Path,
     pruned: Path,
@@ -40,33 +49,52 @@ def price(
 ) -> dict[str, Any]:
     """The `cost` part of `results.json` for two folders, each with a saved model and its ONNX file.
 
-    `images` (n, 3, size, size) are what the networks are timed on, at batch 1 and 64 (fewer
-    where that takes too long, see `latency_rows`), in alternating rounds: in PyTorch on `device`,
-    and in ONNX Runtime on the CPU. An `onnx_note` says why there are no ONNX files.
+    An `onnx_note` says why there are no ONNX files. See `price_models`.
     """
-    before, after = load(unpruned).model.to(device), load(pruned).model.to(device)
     onnx = onnx_note is None
+    before, after = (
+        Priced(
+            load(folder).model.to(device),
+            folder / "model.safetensors",
+            folder / "model.onnx" if onnx else None,
+        )
+        for folder in (unpruned, pruned)
+    )
+    return price_models(before, after, images, progress=progress) | {"onnx_note": onnx_note}
+
+
+def price_models(
+    before: Priced, after: Priced, images: Tensor, *, progress: Progress = SILENT
+) -> dict[str, Any]:
+    """Parameters, multiply-accumulates, file sizes and latency of a network before and after.
+
+    `images` (n, 3, size, size) are what the networks are timed on, at batch 1 and 64 (fewer
+    where that takes too long, see `latency_rows`), in alternating rounds: in PyTorch on the device
+    of the networks, and in ONNX Runtime on the CPU where both have an ONNX file.
+    """
     costs: list[Cost] = []
-    for folder, model in ((unpruned, before), (pruned, after)):
+    files: list[Path] = []
+    for one in (before, after):
+        onnx = one.onnx if one.onnx is not None and one.onnx.exists() else None
         costs.append(
             cost(
-                model,
+                one.model,
                 size=images.shape[-1],
-                file_bytes=(folder / "model.safetensors").stat().st_size,
-                onnx_bytes=(folder / "model.onnx").stat().st_size if onnx else None,
+                file_bytes=one.tensors.stat().st_size,
+                onnx_bytes=None if onnx is None else onnx.stat().st_size,
             )
         )
-    files = (unpruned / "model.onnx", pruned / "model.onnx")
+        files += [] if onnx is None else [onnx]
     most = max(one.activation_bytes or 0 for one in costs)
 
     def in_torch(batch: int) -> LatencyRow:
-        return torch_latency(before, after, images, batch=batch, budget_s=BUDGET_S)
+        return torch_latency(before.model, after.model, images, batch=batch, budget_s=BUDGET_S)
 
     def in_onnx(batch: int) -> LatencyRow:
-        return onnx_latency(*files, images, batch=batch, budget_s=BUDGET_S)
+        return onnx_latency(files[0], files[1], images, batch=batch, budget_s=BUDGET_S)
 
     rows: list[LatencyRow] = []
-    runtimes = (in_torch, in_onnx) if onnx else (in_torch,)
+    runtimes = (in_torch, in_onnx) if len(files) == 2 else (in_torch,)
     with progress.task("latency", 2 * len(runtimes)) as advance:
         for measure in runtimes:
             found = latency_rows(_counted(measure, advance), most)
@@ -77,5 +105,4 @@ def price(
         "after": costs[1].to_json(),
         "latency": [asdict(row) for row in rows],
         "sentence": cost_sentence(costs[0], costs[1], rows),
-        "onnx_note": onnx_note,
     }

@@ -1,0 +1,76 @@
+"""The panel of named layers: what the search for the largest cut within the loss has seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+
+from secateurs.report.common.canvas import AFTER, MUTED, SURFACE, VAL, Plot, base
+from secateurs.report.common.formatting import integer, percent
+from secateurs.report.common.panel import Panel, Table
+
+Record = dict[str, Any]
+_KEYS = {"low_deg": "angle in degrees", "keep_fraction": "fraction of the units"}
+
+
+def search_panels(record: Record) -> list[Panel]:
+    """Validation accuracy by units kept, for each cut that was tried; nothing without a search."""
+    tried = record["tried"]
+    if not tried:
+        return []
+    key = next(name for name in _KEYS if name in tried[0])
+    kept = sum(row["num_kept"] for row in record["groups"])
+    caption = (
+        f"{len(tried)} cuts were tried on validation images. The largest one that costs at most "
+        f"{record['budget']['max_loss']:g} percentage points was taken: {integer(kept)} units."
+    )
+    table = Table(
+        "Cuts that were tried",
+        (_KEYS[key], "units kept", "validation accuracy"),
+        tuple(
+            (f"{row[key]:.4g}", integer(row["num_kept"]), percent(row["val_accuracy"]))
+            for row in tried
+        ),
+    )
+    plot = Plot(_figure(record, kept), "", f"Accuracy by number of units. {caption}")
+    return [Panel("search", "Size against validation accuracy", caption, (plot,), (table,))]
+
+
+def _figure(record: Record, kept: int) -> go.Figure:
+    tried = sorted(record["tried"], key=lambda row: row["num_kept"])
+    figure = base(340, x_title="units kept", y_title="validation accuracy", legend=True)
+    figure.add_scatter(
+        name="tried",
+        mode="lines+markers",
+        x=[row["num_kept"] for row in tried],
+        y=[row["val_accuracy"] for row in tried],
+        line={"color": VAL, "width": 2},
+        marker={"size": 6},
+        hovertemplate="%{x} units<br>%{y:.1%}<extra></extra>",
+    )
+    figure.add_scatter(
+        name="taken",
+        mode="markers",
+        x=[kept],
+        y=[record["cut"]["accuracy"]],
+        marker={
+            "size": 12,
+            "symbol": "diamond",
+            "color": AFTER,
+            "line": {"color": SURFACE, "width": 1},
+        },
+        hovertemplate="taken: %{x} units<br>%{y:.1%}<extra></extra>",
+    )
+    ends = [min(kept, tried[0]["num_kept"]), max(kept, tried[-1]["num_kept"])]
+    figure.add_scatter(
+        name="unpruned",
+        mode="lines",
+        x=ends,
+        y=[record["before"]["accuracy"]] * 2,
+        line={"color": MUTED, "width": 1.6, "dash": "dash"},
+        hovertemplate="unpruned %{y:.1%}<extra></extra>",
+    )
+    figure.update_yaxes(tickformat=".0%")
+    figure.update_xaxes(showgrid=False)
+    return figure
