@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from secateurs.cli.app import main
+from secateurs.ship.checkpoint import load, save
 from secateurs.ship.export import OnnxCheck
 from secateurs.ship.latency import row
+from secateurs.ship.spec import ImageInput
 from secateurs.study.pruning import saved_output, savings
 
 WAYS = {
@@ -26,8 +29,18 @@ SAME = {
 
 
 @pytest.fixture(scope="module")
+def small(net: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The network `net` for images of 32 pixels, which takes a fiftieth of the time."""
+    loaded = load(net)
+    image = ImageInput.of(loaded.spec.backbone, size=32)
+    path = tmp_path_factory.mktemp("small") / "model"
+    save(loaded.model, replace(loaded.spec, preprocessing=image), path)
+    return path
+
+
+@pytest.fixture(scope="module")
 def outputs(
-    net: Path, flags: Path, net_cache: Path, tmp_path_factory: pytest.TempPathFactory
+    small: Path, flags: Path, net_cache: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     """The directory that each way of pruning has written; the ONNX files are stand-ins."""
     root = tmp_path_factory.mktemp("outputs")
@@ -46,7 +59,9 @@ def outputs(
         for name, words in WAYS.items():
             out = root / name
             common = ["--out", str(out), "--cache", str(net_cache), "--quiet", "--json"]
-            patch.setattr("sys.argv", ["secateurs", "prune", str(net), str(flags), *words, *common])
+            patch.setattr(
+                "sys.argv", ["secateurs", "prune", str(small), str(flags), *words, *common]
+            )
             with pytest.raises(SystemExit) as ended:
                 main()
             assert not ended.value.code
@@ -84,8 +99,7 @@ def test_layers_have_one_name_in_the_record_and_in_the_ledger(outputs: dict[str,
             rows = list(csv.DictReader(file))
         assert list(rows[0])[:3] == ["layer", "unit", "action"]
         kept = {group["name"]: group["num_kept"] for group in found["groups"]}
-        paths = {layer["path"] for group in found["groups"] for layer in group["layers"]}
-        assert {row["layer"] for row in rows} <= set(kept) | paths
+        assert {row["layer"] for row in rows} == set(kept)
         for name, number in kept.items():
             assert sum(r["layer"] == name and r["action"] == "kept" for r in rows) == number
 
@@ -105,18 +119,18 @@ def test_the_summary_names_kept_units_and_files(outputs: dict[str, Path]):
     assert text.startswith("classifier.0: 64 of 1024 units kept")
     assert f"file {found['cost']['before']['file_bytes'] / 1e6:.1f} MB to " in text
     assert "after: validation accuracy" in text
-    assert "of 16 units kept" in saved_output.pruning_summary(record(outputs["network"]))
+    assert " units kept\n" in saved_output.pruning_summary(record(outputs["network"]))
 
 
 def test_a_network_that_cannot_be_exported_is_pruned_all_the_same(
-    net: Path, flags: Path, net_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Path, flags: Path, net_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def refused(*_: object) -> None:
         raise RuntimeError("an operator\nis missing")
 
     monkeypatch.setattr(saved_output, "export_onnx", refused)
     common = ["--out", str(tmp_path / "out"), "--cache", str(net_cache), "--quiet"]
-    words = ["secateurs", "prune", str(net), str(flags), *WAYS["layers"], *common]
+    words = ["secateurs", "prune", str(small), str(flags), *WAYS["layers"], *common]
     monkeypatch.setattr("sys.argv", words)
     with pytest.raises(SystemExit) as ended:
         main()

@@ -187,7 +187,10 @@ def cut_measured(measured: Measured, config: StudyConfig, *, progress: Progress 
         model=pruned.eval(),
         layers=tuple(_record(*row) for row in zip(measured.aliases, paths, cuts, strict=True)),
         kept={p: cut.selection.survivors.tolist() for p, cut in zip(paths, cuts, strict=True)},
-        ledgers=tuple(cut.ledger for cut in cuts),
+        ledgers=tuple(
+            replace(cut.ledger, layer=alias)
+            for alias, cut in zip(measured.aliases, cuts, strict=True)
+        ),
         parity=max(cut.parity or 0.0 for cut in cuts),
         low_deg=found.options.get("low_deg", config.low_deg if by_angle(config) else None),
         tried=found.tried,
