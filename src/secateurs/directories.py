@@ -13,6 +13,8 @@ from secateurs.leftovers import is_temporary, sweep
 EXTRAS = frozenset({".DS_Store", "desktop.ini", "Thumbs.db", ".secateurs.lock", "lost+found"})
 CONFIG = "config.toml"  # the options of the command; a user may put it there before the first run
 
+INSTEAD = "choose another directory, or give --overwrite"
+
 _MODEL = ("model.json", "model.safetensors", "model.onnx", "model.pt2", "README.md")
 _TRIALS = ("trials/*.json", "trials/*.safetensors", "trials/*.lock", "frozen/*.bin")
 _LEDGER = ("ledger.csv", "ledger.parquet")

@@ -51,10 +51,17 @@ class Said:
         self._progress.note(text)
 
     def without_notes(self, text: str) -> str:
-        """Text without the lines that repeat a note, with or without a word such as `note:`."""
-        lines = text.split("\n")
-        new = [line for line in lines if re.sub(r"^(note|caution): ", "", line) not in self.notes]
-        return "\n".join(new)
+        """Text without what repeats a note: whole lines, and the first sentences of others."""
+        found: list[str] = []
+        for line in text.split("\n"):
+            rest = re.sub(r"^(note|caution): ", "", line)
+            if rest in self.notes:
+                continue
+            said = max(
+                (note for note in self.notes if line.startswith(f"{note} ")), key=len, default=""
+            )
+            found.append(line.removeprefix(f"{said} ") if said else line)
+        return "\n".join(found)
 
 
 class Progress(Protocol):

@@ -81,6 +81,8 @@ def prune(
     from secateurs.study.setup.config import parse_keep, rule_of
 
     session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
+    if not overwrite:
+        session.check_earlier(out, "pruning.json")
     split_options = {"split": split, "group_by": group_by, "seed": seed}
     has_budget = any(limit is not None for limit in (params, macs, latency))
     of_layers = (low_deg, high_deg, norm_std, rule, keep, keep_fraction)

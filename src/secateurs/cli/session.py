@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from secateurs.cli.parsing.command import RUN
 from secateurs.cli.parsing.config_file import RunConfig
+from secateurs.directories import INSTEAD
+from secateurs.errors import InputError
 from secateurs.native_stderr import leave_stderr_to_us
 from secateurs.progress import Console, Plain, Progress, Said, progress_of
 from secateurs.stopping import StopFlag, StopRequested, stop_on_interrupt
@@ -46,6 +48,19 @@ class Session:
                 self.save_config(out)
             raise
         self.save_config(out)
+
+    def check_earlier(self, out: Path, marker: str) -> None:
+        """Refuse to replace the model of an earlier command with other options.
+
+        `marker` is the file that such a command writes last. Raises InputError.
+        """
+        if self.config is None or not (out / marker).exists():
+            return
+        differs = self.config.differs_from(out)
+        if differs:
+            raise InputError(
+                f"{out}: holds a model of another command: {', '.join(differs[:3])}; {INSTEAD}"
+            )
 
     def save_config(self, out: Path) -> None:
         """Write the options that the command ran with to `out`/config.toml."""

@@ -108,6 +108,8 @@ def train(
         seed=seed,
     )
     session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
+    if not overwrite:
+        session.check_earlier(out, "training.json")
     with session.running(out) as stop:
         answer = train_model(
             data,

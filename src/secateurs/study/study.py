@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from secateurs.directories import clear_output, open_output
+from secateurs.directories import INSTEAD, clear_output, open_output
 from secateurs.errors import InputError
 from secateurs.files import write_json
 from secateurs.fit.cache import PrefixCache
@@ -219,9 +219,7 @@ def _check_configuration(out: Path, config: StudyConfig) -> None:
     found = read_record(out / "study.json", STUDY, schema=STUDY_SCHEMA, what="a study")
     differs = difference(found["config"], config.to_json())
     if differs:
-        raise InputError(
-            f"{out}: holds a study with another configuration: {differs}; choose a new directory"
-        )
+        raise InputError(f"{out}: holds a study with another configuration: {differs}; {INSTEAD}")
 
 
 def _claim(out: Path, config: StudyConfig, context: TrialContext, data: str) -> None:
@@ -243,9 +241,7 @@ def _claim(out: Path, config: StudyConfig, context: TrialContext, data: str) -> 
     found = read_record(path, STUDY, schema=STUDY_SCHEMA, what="a study")
     odd = odd_keys(found["identity"], identity)
     if odd:
-        raise InputError(
-            f"{out}: holds a study of other {' and '.join(odd)}; choose a new directory"
-        )
+        raise InputError(f"{out}: holds a study of other {' and '.join(odd)}; {INSTEAD}")
 
 
 def headline(results: Record) -> str:

@@ -186,3 +186,42 @@ def test_every_command_reads_a_file():
     for name, command in GROUP.commands.items():
         found = {param.name: param for param in command.params}
         assert found["config"].opts == ["--config"], name
+
+
+def test_another_command_in_the_same_directory_is_seen(here: Path):
+    _, first = run("prune", "net", "photos", "--out", "a", "--macs", "0.5", "--quiet")
+    assert first.differs_from(Path("a")) == []
+    Path("a").mkdir()
+    first.save(Path("a"))
+    _, same = run("prune", "net", "photos", "--out", "a", "--macs", "0.5", "--json")
+    assert same.differs_from(Path("a")) == []
+    _, other = run("prune", "net", "photos", "--out", "a", "--macs", "0.25")
+    assert other.differs_from(Path("a")) == ["macs (0.5 there, 0.25 now)"]
+    Path("a", NAME).write_text("mine = 1")
+    assert other.differs_from(Path("a")) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "marker"),
+    [
+        ("prune", ("net", "photos", "--macs", "0.5"), "pruning.json"),
+        ("train", ("photos", "--epochs", "3"), "training.json"),
+    ],
+)
+def test_a_model_of_another_command_is_not_replaced(
+    command: str, words: tuple[str, ...], marker: str, here: Path, capsys, monkeypatch
+):
+    _, config = run(command, *words, "--out", "a", "--seed", "1")
+    Path("a").mkdir()
+    config.save(Path("a"))
+    Path("a", marker).write_text("{}")
+    before = sorted(Path("a").iterdir())
+    monkeypatch.setattr("sys.argv", ["secateurs", command, *words, "--out", "a", "--seed", "2"])
+    monkeypatch.setattr("typer.main.get_command", lambda _: GROUP)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert "a: holds a model of another command: seed (1 there, 2 now); choose another" in error
+    assert "--overwrite" in error
+    assert sorted(Path("a").iterdir()) == before

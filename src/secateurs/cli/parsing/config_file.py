@@ -181,6 +181,23 @@ class RunConfig:
                 return place.as_posix()
         return value
 
+    def differs_from(self, folder: Path) -> list[str]:
+        """The options that differ from those that an earlier run in `folder` has kept."""
+        path = folder / NAME
+        if not is_ours(path):
+            return []
+        try:
+            old = tomllib.loads(read_regular(path, max_bytes=MAX_BYTES).decode("utf-8"))
+            new = tomllib.loads(self.text(folder))
+        except (OSError, ValueError):  # not readable, or not to be written
+            return []
+        keys = sorted((old.keys() | new.keys()) - {"cache-budget", "cache-in", "log"})
+        return [
+            f"{key:.40} ({shown(old.get(key))} there, {shown(new.get(key))} now)"
+            for key in keys
+            if old.get(key) != new.get(key)
+        ]
+
     def save(self, folder: Path) -> str | None:
         """Write config.toml into `folder`; a sentence where that was not possible."""
         path = folder / NAME

@@ -157,10 +157,10 @@ def _record(results: Record) -> list[tuple[str, list[tuple[str, str]]]]:
 def next_steps(results: Record, study_dir: Path) -> list[Step]:
     """What to do with the results: use the model, check it, make it smaller, or train more."""
     study, data = shown_path(study_dir), shown_data(_data_of(study_dir))
-    beside = study_dir.parent / study_dir.name
+    beside = study_dir.resolve()  # `.` has no name
     if summary.ends_with_choice(results):
         depth = str(results["recommendation"]["depth"])
-        out = shown_path(beside.with_name(f"{study_dir.name}-study"))
+        out = shown_path(beside.with_name(f"{beside.name}-study"))
         return [
             step(
                 f"Prune, export and measure a network with {depth} frozen layers:",
@@ -179,7 +179,7 @@ def next_steps(results: Record, study_dir: Path) -> list[Step]:
     ]
     if results["pruned"]:
         steps.append(step("Try other angles and sizes in the browser:", "explore", study))
-    smaller = shown_path(beside.with_name(f"{study_dir.name}-half"))
+    smaller = shown_path(beside.with_name(f"{beside.name}-half"))
     steps.append(
         step(
             "Prune every layer of the unpruned network to half of its multiply-accumulates:",
@@ -187,7 +187,7 @@ def next_steps(results: Record, study_dir: Path) -> list[Step]:
         )
     )
     if results["config"].get("preset") == "quick":
-        full = shown_path(beside.with_name(f"{study_dir.name}-full"))
+        full = shown_path(beside.with_name(f"{beside.name}-full"))
         steps.append(
             step(
                 "Repeat the study with more depths, runs and epochs (hours):",

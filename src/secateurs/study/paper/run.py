@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 import secateurs
-from secateurs.directories import clear_output, open_output
+from secateurs.directories import INSTEAD, clear_output, open_output
 from secateurs.errors import InputError
 from secateurs.files import write_json
 from secateurs.fit.cache import PrefixCache
@@ -281,8 +281,7 @@ def _check_directory(out: Path, plan: PaperPlan, *, overwrite: bool) -> None:
     asked = plan.to_json()
     if found["plan"] != asked:
         raise InputError(
-            f"{out}: holds a run with another plan: {difference(found['plan'], asked)}; "
-            "choose a new directory"
+            f"{out}: holds a run with another plan: {difference(found['plan'], asked)}; {INSTEAD}"
         )
 
 
@@ -295,9 +294,7 @@ def _claim(out: Path, plan: PaperPlan, context: TrialContext) -> None:
         found = read_record(path, PAPER_PLAN, schema=SCHEMA, what="a run")
         odd = odd_keys(found["identity"], identity)
         if odd:
-            raise InputError(
-                f"{out}: holds a run on other {' and '.join(odd)}; choose a new directory"
-            )
+            raise InputError(f"{out}: holds a run on other {' and '.join(odd)}; {INSTEAD}")
         return
     write_json(path, {"schema": SCHEMA, "plan": plan.to_json(), "identity": identity})
 

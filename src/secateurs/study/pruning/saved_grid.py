@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import secateurs
-from secateurs.directories import clear_output, open_output
+from secateurs.directories import INSTEAD, clear_output, open_output
 from secateurs.errors import InputError
 from secateurs.files import read_json, write_text
 from secateurs.fit.inputs import prefix_outputs
@@ -191,13 +191,13 @@ def _check_settings(out: Path, found: Record, settings: Record) -> None:
     """Refuse a folder with another grid before the images are looked at."""
     if found["settings"] != settings:
         differs = difference(found["settings"], settings)
-        raise InputError(f"{out}: holds a grid with other settings: {differs}; choose another")
+        raise InputError(f"{out}: holds a grid with other settings: {differs}; {INSTEAD}")
 
 
 def _check_identity(out: Path, found: Record, identity: Record) -> None:
     odd = odd_keys(found["identity"], identity)
     if odd:
-        raise InputError(f"{out}: holds a grid of other {' and '.join(odd)}; choose another")
+        raise InputError(f"{out}: holds a grid of other {' and '.join(odd)}; {INSTEAD}")
 
 
 def _look(

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from secateurs.directories import clear_output, open_output
+from secateurs.directories import INSTEAD, clear_output, open_output
 from secateurs.errors import InputError
 from secateurs.extras import installed, require
 from secateurs.files import write_json, write_text
@@ -175,8 +175,7 @@ def _check_directory(out: Path, settings: Record, *, overwrite: bool) -> None:
         now = now | {"trials": first}
     if before != now:
         raise InputError(
-            f"{out}: holds a search with other settings: {difference(before, now)}; "
-            "choose a new directory"
+            f"{out}: holds a search with other settings: {difference(before, now)}; {INSTEAD}"
         )
 
 
@@ -192,9 +191,7 @@ def _claim(out: Path, settings: Record, context: TrialContext) -> Record:
         found = read_record(out / PLAN, SEARCH_PLAN, schema=SCHEMA, what="a search")
         odd = odd_keys(found["identity"], identity)
         if odd:
-            raise InputError(
-                f"{out}: holds a search of other {' and '.join(odd)}; choose a new directory"
-            )
+            raise InputError(f"{out}: holds a search of other {' and '.join(odd)}; {INSTEAD}")
     write_json(out / PLAN, mine)
     return identity
 
