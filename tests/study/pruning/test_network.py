@@ -238,7 +238,9 @@ def test_a_recovery_out_of_range_is_refused_before_any_work(wrong: dict[str, Any
 @pytest.fixture(autouse=True)
 def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(savings, "BUDGET_S", 0.1)
-    monkeypatch.setattr(saved_output, "onnx_obstacle", lambda model: "not exported")  # exports take long
+    monkeypatch.setattr(
+        saved_output, "onnx_obstacle", lambda model: "not exported"
+    )  # exports take long
 
 
 @pytest.fixture(scope="module")
