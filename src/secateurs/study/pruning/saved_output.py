@@ -103,7 +103,7 @@ def _export(
     """
     obstacle = onnx_obstacle(pruned.original)
     if obstacle is not None:
-        return None, f"No ONNX file was written and ONNX Runtime was not timed: {obstacle}."
+        return None, f"No ONNX file was written and ONNX Runtime was not timed: {obstacle}"
     assert before.onnx is not None
     assert after.onnx is not None
     try:
