@@ -197,3 +197,24 @@ def test_the_package_can_be_called_and_still_is_one():
 
     assert callable(secateurs.prune) and secateurs.prune.selection is not None
     assert "prune" in secateurs.__all__
+
+
+def test_units_are_merged_before_a_layer_that_has_lost_outputs():
+    class TwoHeads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 16), nn.ReLU())
+            self.one, self.two = nn.Linear(16, 4), nn.Linear(16, 1)
+
+        def forward(self, x: Tensor) -> list[Tensor]:
+            features = self.body(x)
+            return [self.one(features), self.two(features)]
+
+    torch.manual_seed(0)
+    model, batch = TwoHeads(), torch.randn(200, 6)
+    budget = secateurs.Budget(params=0.5, round_to=1, fewest=1)
+    small = secateurs.prune(model, [batch], budget)
+    assert small.kept.keys() == {"body.0", "body.2"}
+    with torch.no_grad():
+        for whole, cut in zip(model(batch), small.model(batch), strict=True):
+            assert float((whole - cut).square().mean()) < 0.2 * float(whole.var())

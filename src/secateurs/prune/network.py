@@ -114,7 +114,7 @@ def prune_groups(
             for path in paths:
                 if path in merging_at:
                     name = merging_at[path]
-                    found[name] = _merge(state, name, path, kept[name], seen, start)
+                    found[name] = _merge(state, name, path, kept[name], gone.get(path), seen, start)
                 else:
                     _refit(state, path, gone.get(path), seen)
                 advance(1)
@@ -189,11 +189,7 @@ def _refit(state: RefitState, path: str, gone: Tensor | None, seen: Survey) -> N
     layer = state.model.get_submodule(path)
     assert isinstance(layer, nn.Conv2d | nn.Linear)
     rows, copies = state.rows(path, seen.positions[path], drawn_as=path, outputs=False)
-    target = seen.targets[path].to(rows).flatten(0, 1)
-    if gone is not None:
-        stays = torch.ones(target.shape[1], dtype=torch.bool)
-        stays[gone] = False
-        target = target[:, stays.to(target.device)]
+    target = _target(seen, path, rows, gone)
     bias = 0 if layer.bias is None else layer.bias.detach()
     anchor = layer.weight.detach().flatten(1)
     if len(rows) < TALL * rows.shape[1]:
@@ -214,6 +210,16 @@ def _refit(state: RefitState, path: str, gone: Tensor | None, seen: Survey) -> N
             statistics.running_mean.sub_(new.bias.to(statistics.running_mean))
         else:
             layer.weight.copy_(new.weight.view_as(layer.weight))
+
+
+def _target(seen: Survey, path: str, like: Tensor, gone: Tensor | None) -> Tensor:
+    """What a reader gave (samples, outputs), without the outputs that it has lost."""
+    target = seen.targets[path].to(like).flatten(0, 1)
+    if gone is None:
+        return target
+    stays = torch.ones(target.shape[1], dtype=torch.bool)
+    stays[gone] = False
+    return target[:, stays.to(target.device)]
 
 
 def _spread(outputs: Tensor, target: Tensor) -> Tensor:
@@ -237,9 +243,18 @@ def _tall(rows: Tensor, anchor: Tensor, target: Tensor, num_samples: int) -> Out
 
 
 def _merge(
-    state: RefitState, name: str, reader: str, keep: int, seen: Survey, start: int
+    state: RefitState,
+    name: str,
+    reader: str,
+    keep: int,
+    gone: Tensor | None,
+    seen: Survey,
+    start: int,
 ) -> Tensor:
-    """Merge the units of the linear layer `name` into `keep`; return the survivors."""
+    """Merge the units of the linear layer `name` into `keep`; return the survivors.
+
+    `gone` are the outputs that the reader has lost.
+    """
     work = state.model
     layer, consumer = work.get_submodule(name), find_consumer(work, name)
     assert isinstance(layer, nn.Linear)
@@ -257,7 +272,7 @@ def _merge(
             weight,
             outer,
             selection,
-            target=seen.targets[reader].to(before).flatten(0, 1),
+            target=_target(seen, reader, before, gone),
             copies=copies,
         )
     state.model = remove_units(
