@@ -27,7 +27,15 @@ TICKS = """[...document.querySelectorAll('.plot')].flatMap((plot) => ['x', 'y'].
   [...plot.querySelectorAll(`.${axis}tick text`)].map((text) => text.textContent),
   plot._fullLayout[`${axis}axis`].title.text ?? "",
 ]))"""
-COUNTED = ("epoch", "images", "units removed", "units", "trial", "pairs of units")
+COUNTED = (
+    "epoch",
+    "epoch of recovery",
+    "images",
+    "units removed",
+    "units",
+    "trial",
+    "pairs of units",
+)
 
 
 def check(page: Any) -> None:

@@ -334,10 +334,10 @@
     sketching = mine;
     $("sketch").textContent = "Stop";
     const base = settingsNow();
-    const settings = groups()
+    const positions = groups()
       ? [4, 8, 16, 32, 64, 128, 256, 512, 1024, 1536, 2048, 3072].filter((keep) => keep < facts.num_units).map((keep) => ({ ...base, keep }))
       : Array.from({ length: 12 }, (_, k) => ({ ...base, keep: null, low_deg: 2 + 2 * k }));
-    for (const settings of settings) {
+    for (const settings of positions) {
       if (sketching !== mine) return;
       try {
         const found = await askCut(settings);
