@@ -103,7 +103,7 @@ def test_foreign_origins_are_refused(client: TestClient, desk: Desk, headers: di
     query = {"settings": WISH, "name": "mine"}
     for path, kind in (("/cut", JSON), ("/picture", BYTES), ("/save", JSON)):
         refused = client.post(path, params=query, content=b"", headers=kind | headers)
-        assert "only the page served here may ask" in refusal(refused, 403)
+        assert "only the page of this server is allowed" in refusal(refused, 403)
     refusal(client.get("/", headers=headers), 403)
     assert not desk.saved_in.exists()
 
@@ -191,7 +191,7 @@ def test_a_picture_that_is_decoded_holds_no_cut_up(
         try:
             assert decoding.wait(60)
             assert client.post("/cut", content=WISH, headers=JSON).status_code == 200
-            assert "others are being read" in refusal(post(), 429)
+            assert "too many images are being read" in refusal(post(), 429)
         finally:
             go_on.set()
         assert waiting.result().json()["number"] == 1
@@ -231,7 +231,7 @@ def test_bodies_that_are_slow_cut_off_or_mistold_are_refused(
     gone = {"type": "http.disconnect"}
     for messages, length, status, words in (
         ([begun], b"9", 408, b"body: not all of it within 0.05 seconds"),
-        ([begun, gone], b"9", 400, b"body: ended before its end"),
+        ([begun, gone], b"9", 400, b"body: incomplete"),
         ([], b"9" * 5000, 413, b"body: more than the limit"),
         ([], "²".encode("latin-1"), 413, b"body: more than the limit"),
     ):
@@ -268,7 +268,7 @@ def test_ports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys):
             listen(port)
     with pytest.raises(InputError, match="port: expected 0 to 65535, got 70000"):
         listen(70000)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("secateurs.extras.find_spec", lambda name: None)
     monkeypatch.setattr("sys.argv", ["secateurs", "explore", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -304,7 +304,7 @@ def test_the_command_as_typed(
     }
     assert second == f"http://127.0.0.1:{served[1][0]}/  (Ctrl-C ends it)"
     assert opened == [f"http://127.0.0.1:{served[1][0]}/"]
-    assert "Cut classifier.0" in served[0][1] and str(net / "cuts") in served[0][1]
+    assert "Pruning classifier.0" in served[0][1] and str(net / "cuts") in served[0][1]
     assert str(out) in served[1][1]
 
 

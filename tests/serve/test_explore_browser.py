@@ -114,10 +114,12 @@ def test_a_layer_is_cut_asked_and_saved(
     until(page, "!document.getElementById('asked').hidden")
     for which in ("before", "after"):
         assert page.locator(f"#bars-{which} li").count() == 3
-    assert page.text_content("#verdict").startswith(("Both say ", "They differ: "))
+    assert page.text_content("#verdict").startswith(
+        ("Both networks predict ", "The predictions differ: ")
+    )
 
     page.fill("#unit", str(few["states"].index("0")))
-    until(page, "document.getElementById('unit-answer').textContent.startsWith('stays')")
+    until(page, "document.getElementById('unit-answer').textContent.startsWith('kept')")
     page.fill("#name", "mine")
     page.keyboard.press("Enter")
     until(page, "document.getElementById('saved').textContent.startsWith('Saved ')")
@@ -142,7 +144,7 @@ def test_groups_and_the_trail(browser: Any, address: str, width: int, scheme: st
     page.click("details summary")
     rows = page.locator("#tried tr")
     assert rows.count() == 2
-    page.click("#tried button[aria-label^='Go to 15°']")
+    page.click("#tried button[aria-label^='Return to 15°']")
     until(page, "document.getElementById('command').textContent.includes('--rule pairwise')")
     assert page.is_enabled("#angle")
     page.check("input[value=cluster]")
@@ -154,15 +156,15 @@ def test_groups_and_the_trail(browser: Any, address: str, width: int, scheme: st
     assert {"4", "64", "512"} <= kept  # groups over the whole range of the layer's 1,024 units
     assert rows.count() >= before + 7
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.locator("#trail .point").count() == rows.count() + 1  # a ring around this cut
+    assert page.locator("#trail .point").count() == rows.count() + 1  # a ring around the current
     assert violations(page) == []
     assert complaints == []
 
 
-def test_a_server_that_ended_is_told(browser: Any, address: str):
+def test_a_server_that_ended_is_named(browser: Any, address: str):
     page, _ = open_page(browser, address, 1280, "light")
     page.route("**/cut", lambda route: route.abort())
     page.focus("#norm")
     page.keyboard.press("ArrowRight")
     until(page, "!document.getElementById('problem').hidden")
-    assert "The server does not answer" in page.text_content("#problem")
+    assert "The server does not respond" in page.text_content("#problem")

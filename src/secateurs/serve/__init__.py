@@ -1,1 +1,1 @@
-"""A page that computes: what a study or a model holds, explored in a browser on this machine."""
+"""Interactive pruning in a browser on this machine."""

@@ -1,4 +1,4 @@
-"""What the page of `secateurs explore` asks, and what it is answered: JSON in, JSON out."""
+"""The requests of the page of `secateurs explore` and their answers, as JSON."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import torch
 
 MAX_REQUEST_BYTES = 4096
-MAX_IMAGE_BYTES = 32 * 2**20
+MAX_IMAGE_BYTES = 32 * 10**6
 MAX_PICTURES = 4  # read at the same time
 BODY_S = 30.0  # seconds for a body to arrive
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -49,7 +49,7 @@ Record = dict[str, Any]
 
 @dataclass
 class Desk:
-    """What the page works on: the explorer, where cuts are saved, and the picture shown last."""
+    """The explorer, the folder for saved networks, and the last image shown."""
 
     explorer: Explorer
     saved_in: Path
@@ -66,7 +66,7 @@ class Desk:
         return parse_request(text, num_units=self.explorer.num_units)
 
     def cut(self, text: bytes) -> Record:
-        """The cut at a position, with the answers to the picture shown, if there is one."""
+        """The pruned network at a position, with the predictions for the image shown, if any."""
         settings = self.settings(text)
         with self.lock:
             found = cut(self.explorer, settings)
@@ -76,7 +76,7 @@ class Desk:
         return found
 
     def unit(self, text: str, index: str) -> Record:
-        """What became of one unit at a position."""
+        """The state of one unit at a position."""
         settings = self.settings(text)
         if not re.fullmatch(r"\d{1,9}", index):
             raise InputError(f"unit: expected a number, got {index!r:.40}")
@@ -84,9 +84,9 @@ class Desk:
             return unit(self.explorer, settings, int(index))
 
     def picture(self, text: str, data: bytes) -> Record:
-        """Both networks' answers to an image file; it is kept in memory until the next one."""
+        """Both networks' predictions for an image file, kept in memory until the next one."""
         settings = self.settings(text)
-        # Decoding may take seconds: cuts in other tabs do not wait for it.
+        # Decoding may take seconds; requests of other tabs do not wait for it.
         with self.decoding, tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "picture"
             path.write_bytes(data)
@@ -102,7 +102,7 @@ class Desk:
         return {"number": number, "seen": seen, **found}
 
     def save(self, text: str, name: str) -> Record:
-        """Save the cut at a position under a plain name."""
+        """Save the pruned network at a position under a plain name."""
         settings = self.settings(text)
         if not NAME.fullmatch(name):
             raise InputError(
@@ -145,7 +145,7 @@ def make_app(desk: Desk, *, port: int) -> Starlette:
 
     async def do_picture(request: Request) -> Response:
         if len(pictures) >= MAX_PICTURES:
-            raise HTTPException(429, "picture: others are being read; try again")
+            raise HTTPException(429, "picture: too many images are being read; try again")
         pictures.add(request)
         try:
             body = await _body(request, desk.max_image_bytes, "application/octet-stream")
@@ -194,12 +194,12 @@ async def _body(request: Request, limit: int, kind: str) -> bytes:
     except TimeoutError:
         raise HTTPException(408, f"body: not all of it within {BODY_S:g} seconds") from None
     except ClientDisconnect:
-        raise HTTPException(400, "body: ended before its end") from None
+        raise HTTPException(400, "body: incomplete") from None
     return b"".join(parts)
 
 
 def _too_large(limit: int) -> str:
-    size = f"{limit / 2**20:.0f} MiB" if limit >= 2**20 else f"{limit} bytes"
+    size = f"{limit / 1e6:.0f} MB" if limit >= 1e6 else f"{limit} bytes"
     return f"body: more than the limit of {size}"
 
 

@@ -1,4 +1,4 @@
-"""Who may talk to a server on this machine: its own page, under its own address, and nobody else.
+"""Access to a server on this machine: only its own page, under its own address.
 
 A page of a foreign site can make a browser send requests to 127.0.0.1. Its Origin header gives it
 away; a name that was made to point here (DNS rebinding) shows in the Host header.
@@ -53,7 +53,7 @@ class Guard:
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
             return f"host: expected {' or '.join(sorted(self._hosts))}"
         if any(origin.lower() not in self._origins for origin in headers.getlist("origin")):
-            return "origin: only the page served here may ask"
+            return "origin: only the page of this server is allowed"
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-            return "sec-fetch-site: only the page served here may ask"
+            return "sec-fetch-site: only the page of this server is allowed"
         return None

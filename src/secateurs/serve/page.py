@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from secateurs.report.common import formatting
 from secateurs.report.common.canvas import DARK
+from secateurs.report.common.direction import isolate_names, with_bdi
 from secateurs.report.common.render import (
     TEMPLATES,
     embedded_json,
@@ -22,11 +23,11 @@ from secateurs.report.common.render import (
 
 OWN = Path(__file__).parent / "templates"
 COMPENSATIONS = {
-    "merge": "merged, next layer refitted",
-    "least_squares": "kept, next layer refitted",
-    "affine": "scale and offset added",
-    "add": "weights added (Gedeon)",
-    "drop": "left as they are",
+    "merge": "merge: weights averaged, next layer refitted",
+    "least_squares": "least squares: next layer refitted",
+    "affine": "affine: scale and offset",
+    "add": "add: outgoing weights added (Gedeon)",
+    "drop": "drop: none",
 }
 
 
@@ -43,15 +44,15 @@ def policy_of() -> str:
 def render_page(
     facts: dict[str, Any], first: dict[str, Any], saved_in: Path, max_image_bytes: int
 ) -> str:
-    """The page for what `study.explore` tells of a layer, opened at the cut `first`."""
+    """The page for a layer described by `facts`, with the first result `first`."""
     styles = (TEMPLATES / "report.css", OWN / "explore.css")
     page = templates(OWN).get_template("explore.html.j2")
-    return page.render(
-        facts=facts,
+    text = page.render(
+        facts=isolate_names(facts),
         formatting=formatting,
         compensations=[(word, COMPENSATIONS[word]) for word in COMPENSATIONS],
         saved_in=saved_in,
-        max_mib=max_image_bytes // 2**20,
+        max_mb=max_image_bytes // 10**6,
         style=Markup("\n".join(path.read_text(encoding="utf-8") for path in styles)),
         script=Markup(_script()),
         plotly=Markup(packed_plotly()),
@@ -59,3 +60,4 @@ def render_page(
         first_json=embedded_json(first),
         dark=embedded_json(DARK),
     )
+    return with_bdi(text)

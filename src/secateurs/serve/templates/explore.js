@@ -1,5 +1,5 @@
-// Moves the sliders' position to the server and shows what it answers. One question at a time: while
-// one is under way only the latest position is remembered.
+// Sends the settings to the server and shows its answer. One request at a time: during a request only
+// the latest settings are kept.
 (async () => {
   const $ = (id) => document.getElementById(id);
   const read = (id) => JSON.parse($(id).textContent);
@@ -29,6 +29,8 @@
     return ratio > 1 ? `${percent(1 - now / old, 0)} smaller` : `${percent(now / old - 1, 0)} larger`;
   };
   const plural = (value, noun) => `${whole(value)} ${noun}${value === 1 ? "" : "s"}`;
+  // A name in a right-to-left script must not take the digits after it into its direction.
+  const isolated = (name) => `\u2068${name}\u2069`;
   const degrees = (value) => `${Number(value.toFixed(2))}°`;
 
   // Stops of the keep slider: evenly spaced in the logarithm, each a different number.
@@ -68,7 +70,7 @@
     try {
       response = await fetch(path, options);
     } catch {
-      throw new Error("The server does not answer. Start `secateurs explore` again.");
+      throw new Error("The server does not respond. Start `secateurs explore` again.");
     }
     const found = await response.json().catch(() => ({ error: `The server failed (${response.status}).` }));
     if (!response.ok) throw new Error(found.error);
@@ -124,11 +126,11 @@
     $("keep").setAttribute("aria-valuetext", plural(state.keep, "unit"));
     for (const id of ["angle", "angle-number", "norm", "norm-number"]) $(id).disabled = groups();
     $("keep-hint").textContent = groups()
-      ? "So many groups; one unit a group stays."
-      : "At most so many units stay: the angle follows.";
+      ? "The number of clusters; one unit of each is kept."
+      : "The largest number of units to keep; the angle is computed.";
     $("rule-note").textContent = groups()
-      ? "Units are sorted into groups by the angles between them, each unit's mean subtracted first, as secateurs prune does by default; there is no one angle."
-      : "One pass over the units: each goes that is within the angle of one that stays.";
+      ? "Units are clustered by the angles between them, after the mean of each unit is subtracted. This is the default of secateurs prune and has no angle threshold."
+      : "One pass over the units: a unit is removed if it is within the angle of a kept one.";
     for (const box of document.querySelectorAll("input[name=rule]")) box.checked = box.value === state.rule;
     $("compensation").value = state.compensation;
   };
@@ -152,7 +154,7 @@
     if (!$("name").dataset.own) $("name").value = suggestion(found);
     if (milliseconds !== undefined) {
       $("took").textContent = `Computed in ${Math.round(1000 * found.seconds)} ms, shown after ${Math.round(milliseconds)} ms. `
-        + `${plural(found.num_changed, "validation image")} ${found.num_changed === 1 ? "is" : "are"} answered differently.`;
+        + `${plural(found.num_changed, "validation image")} ${found.num_changed === 1 ? "has" : "have"} a different prediction.`;
       page.dataset.milliseconds = String(Math.round(milliseconds));
     }
     state.previous = old && JSON.stringify(old.settings) !== JSON.stringify(found.settings) ? old.states : state.previous ?? found.states;
@@ -200,7 +202,7 @@
     }
     for (const [name, value] of Object.entries(counts)) $(`legend-${name}`).textContent = whole(value);
     canvas.setAttribute("aria-label",
-      `Map of ${plural(states.length, "unit")}: ${whole(counts.kept)} kept, ${whole(counts.gone)} gone, ${whole(counts.dead)} never fire or change; ${whole(counts.went)} went with the last move, ${whole(counts.back)} came back`);
+      `Map of ${plural(states.length, "unit")}: ${whole(counts.kept)} kept, ${whole(counts.gone)} removed, ${whole(counts.dead)} constant; ${whole(counts.went)} removed by the last change, ${whole(counts.back)} kept again`);
   };
   $("map").addEventListener("click", (event) => {
     const box = $("map").getBoundingClientRect();
@@ -217,10 +219,10 @@
       const angle = found.angle_deg === null ? "" : ` at ${degrees(found.angle_deg)}`;
       const stands = found.angle_deg > 90 ? "opposite" : "nearest";
       $("unit-answer").textContent = {
-        0: found.num_merged ? `stays, and stands for ${plural(found.num_merged, "other")}.` : "stays, for itself alone.",
-        1: found.parent === null ? "goes, and no other stands for it." : `goes; the ${stands} that stays is unit ${found.parent}${angle}.`,
-        2: "goes: it never fires on a training image.",
-        3: "goes: it never changes on the training images.",
+        0: found.num_merged ? `kept; ${plural(found.num_merged, "unit")} merged into it.` : "kept; no units merged into it.",
+        1: found.parent === null ? "removed; not merged." : `removed; the ${stands} kept unit is ${found.parent}${angle}.`,
+        2: "removed: zero on every training image.",
+        3: "removed: constant on the training images.",
       }[found.state];
     } catch (error) {
       $("unit-answer").textContent = error.message;
@@ -228,10 +230,10 @@
   };
   $("unit").addEventListener("input", askUnit);
 
-  // The trail of cuts tried.
+  // Settings tried.
   const trail = new Map();
   const named = (settings, low) => {
-    const how = settings.keep !== null && settings.rule === "cluster" ? "groups" : degrees(low ?? settings.low_deg);
+    const how = settings.keep !== null && settings.rule === "cluster" ? "cluster" : degrees(low ?? settings.low_deg);
     const norm = settings.norm_std === null ? "" : `, norm ${Number(settings.norm_std.toFixed(2))}`;
     return `${how}${norm}, ${settings.compensation.replace("_", " ")}`;
   };
@@ -249,7 +251,7 @@
     return value;
   };
   const INK = "#1F262D", MUTED = "#5B6670", FAINT = "#B9C1C9", GRID = "#E4E7EA", SURFACE = "#FFFFFF";
-  const KINDS = { pairwise: ["by angle", "#0072B2", "circle"], cluster: ["by groups", "#D55E00", "diamond"] };
+  const KINDS = { pairwise: ["pairwise", "#0072B2", "circle"], cluster: ["cluster", "#D55E00", "diamond"] };
   const drawTrail = (current) => {
     const marks = [...trail.values()];
     const data = Object.entries(KINDS).map(([rule, [name, fill, symbol]]) => {
@@ -268,7 +270,7 @@
     });
     if (current) {
       data.push({
-        type: "scatter", mode: "markers", name: "this cut", x: [current.num_kept], y: [current.accuracy], hoverinfo: "skip",
+        type: "scatter", mode: "markers", name: "current", x: [current.num_kept], y: [current.accuracy], hoverinfo: "skip",
         marker: { color: "rgba(0,0,0,0)", size: 18, line: { color: INK, width: 2.5 } },
       });
     }
@@ -306,8 +308,8 @@
       const cell = document.createElement("td");
       const button = document.createElement("button");
       button.type = "button";
-      button.textContent = "Go";
-      button.setAttribute("aria-label", `Go to ${named(one.settings, one.low_deg)}`);
+      button.textContent = "Return";
+      button.setAttribute("aria-label", `Return to ${named(one.settings, one.low_deg)}`);
       button.addEventListener("click", () => goTo(one.settings));
       cell.append(button);
       row.append(cell);
@@ -325,9 +327,9 @@
     move();
   };
 
-  // A dozen cuts, from which the curve can be seen; any move of the reader's ends it.
+  // Twelve sizes along the curve; any change of the settings stops it.
   let sketching = null;
-  const stopSketch = () => { sketching = null; $("sketch").textContent = "Sketch the curve"; };
+  const stopSketch = () => { sketching = null; $("sketch").textContent = "Draw the curve"; };
   $("sketch").addEventListener("click", async () => {
     if (sketching) { stopSketch(); return; }
     const mine = {};
@@ -386,7 +388,7 @@
         const said = document.createElement("div");
         said.className = "said";
         const label = document.createElement("span");
-        label.textContent = one.label;
+        label.textContent = isolated(one.label);
         const value = document.createElement("b");
         value.textContent = percent(one.probability);
         said.append(label, value);
@@ -400,8 +402,8 @@
       }));
     }
     $("verdict").textContent = found.agree
-      ? `Both say ${found.before[0].label}.`
-      : `They differ: ${found.before[0].label} before, ${found.after[0].label} after the cut.`;
+      ? `Both networks predict ${isolated(found.before[0].label)}.`
+      : `The predictions differ: ${isolated(found.before[0].label)} unpruned, ${isolated(found.after[0].label)} pruned.`;
   };
   const askPicture = async (file) => {
     if (!file || !state.last) return;
@@ -410,12 +412,12 @@
       problem();
       state.pictureNumber = found.number;
       $("seen").src = found.seen;
-      $("seen").alt = `${file.name}, as the networks see it`;
+      $("seen").alt = `${isolated(file.name)}, as the input of the networks`;
       $("asked").hidden = false;
       showAnswers(found);
       page.dataset.pictures = String(found.number);
     } catch (error) {
-      problem(`${file.name}: ${error.message}`);
+      problem(`${isolated(file.name)}: ${error.message}`);
     }
   };
   $("file").addEventListener("change", () => askPicture($("file").files[0]));
@@ -437,13 +439,13 @@
     event.preventDefault();
     const button = $("save").querySelector("button");
     button.disabled = true;
-    $("saved").textContent = "Cutting, checking and writing…";
+    $("saved").textContent = "Pruning, checking and saving…";
     try {
       const settings = JSON.stringify(state.last.settings);
       const found = await post(`/save?${query({ settings, name: $("name").value })}`, "", "application/json");
       problem();
       $("saved").textContent = `Saved ${found.folder}: ${plural(found.num_kept, "unit")}, ${size(found.bytes)}, `
-        + `validation accuracy ${percent(found.accuracy)} measured on the images again.`;
+        + `validation accuracy ${percent(found.accuracy)} measured again.`;
       delete $("name").dataset.own;
     } catch (error) {
       $("saved").textContent = `Not saved. ${error.message}`;
@@ -456,7 +458,7 @@
     window.setTimeout(() => { $("copy").textContent = "Copy"; }, 1500);
   });
 
-  // The first cut came with the page.
+  // The first result is in the page.
   scheme.addEventListener("change", () => { drawMap(state.last.states, state.previous); drawTrail(state.last); });
   window.addEventListener("resize", () => drawMap(state.last.states, state.previous));
   $("keep").max = String(stops.length - 1);
