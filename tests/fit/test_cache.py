@@ -63,10 +63,10 @@ def test_the_files_used_longest_ago_make_room(tmp_path: Path):
 def test_room_is_bounded_by_the_budget_and_by_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    assert PrefixCache(100).has_room(100)
-    assert not PrefixCache(100).has_room(101)
+    assert PrefixCache(100).fits(100)
+    assert not PrefixCache(100).fits(101)
     free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
-    assert not PrefixCache(10 * free, tmp_path).has_room(2 * free)
+    assert not PrefixCache(10 * free, tmp_path).fits(2 * free)
     with pytest.raises(InputError, match="must not be negative, got -1 bytes"):
         PrefixCache(-1)
 
@@ -174,7 +174,7 @@ def test_a_full_disk_before_the_file_is_begun(
     cache = PrefixCache(folder=tmp_path / "frozen")
     if call == "mkdir":
         monkeypatch.setattr(Path, "mkdir", full)
-        assert not cache.has_room(10)
+        assert not cache.fits(10)
     else:
         monkeypatch.setattr("secateurs.fit.cache.FileLock", full)
     assert keep(cache, "a") is None

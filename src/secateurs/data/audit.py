@@ -54,7 +54,7 @@ class Audit:
 
     `sizes` (n, 2) int64 are height and width in pixels, upright; `content_ids` (n,) uint64 are the
     first 8 bytes of the SHA-256 of each file, `pixels` the SHA-256 of each image's pixels. `exact`
-    are groups of images with identical pixels, `near` pairs i < j that look alike and are not
+    are groups of images with identical pixels, `near` pairs i < j that look similar and are not
     identical, `conflicts` the groups and pairs among them that carry more than one label. `notes`
     are the words of `records.Record.notes` for each image.
     """
@@ -181,12 +181,12 @@ def _remarks(names: Sequence[str], notes: Sequence[tuple[str, ...]]) -> list[str
 
 
 def _same_but_for_case(classes: Sequence[str]) -> list[str]:
-    alike: defaultdict[str, list[str]] = defaultdict(list)
+    spellings: defaultdict[str, list[str]] = defaultdict(list)
     for name in classes:
-        alike["".join(same_name(name).casefold().split())].append(name)
+        spellings["".join(same_name(name).casefold().split())].append(name)
     return [
         f"Classes {' and '.join(names)} differ only in case or spaces."
-        for names in alike.values()
+        for names in spellings.values()
         if len(names) > 1
     ]
 

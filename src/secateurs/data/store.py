@@ -65,9 +65,9 @@ def open_store(
     key = _key(audit, working)
     stored = _stored(audit, working, cache=cache, key=key)
     if stored is None:
-        with _room(cache, working, len(audit.listing)), create_arrays(cache / "images") as shelf:
-            _fill(shelf, audit, working, workers=workers, progress=progress)
-            shelf.commit(key[:32])
+        with _room(cache, working, len(audit.listing)), create_arrays(cache / "images") as arrays:
+            _fill(arrays, audit, working, workers=workers, progress=progress)
+            arrays.commit(key[:32])
         stored = _stored(audit, working, cache=cache, key=key)
     if stored is None:
         raise InputError(f"{cache / 'images'}: what was written there does not read back the same")
@@ -92,19 +92,19 @@ def audit_and_store(
     """
     listing = root_or_listing if isinstance(root_or_listing, Listing) else scan(root_or_listing)
     working = Working(side, crop, resize)
-    with _room(cache, working, len(listing)), create_arrays(cache / "images") as shelf:
+    with _room(cache, working, len(listing)), create_arrays(cache / "images") as arrays:
         checked = audit(
             listing,
             max_pixels=max_pixels,
             near_bits=near_bits,
             cache=cache,
             workers=workers,
-            sink=_Filler(shelf, working),
+            sink=_StoreWriter(arrays, working),
             progress=progress,
         )
-        # Files that an earlier audit knew were not decoded now: then the shelf has gaps.
-        if shelf.ids and shelf.ids == checked.content_ids.tolist():
-            shelf.commit(_key(checked, working)[:32])
+        # Files that an earlier audit knew were not decoded now: then the arrays have gaps.
+        if arrays.ids and arrays.ids == checked.content_ids.tolist():
+            arrays.commit(_key(checked, working)[:32])
     store = open_store(
         checked,
         cache=cache,
@@ -118,8 +118,8 @@ def audit_and_store(
 
 
 @dataclass(frozen=True)
-class _Filler:
-    shelf: MappedArrays
+class _StoreWriter:
+    arrays: MappedArrays
     working: Working
 
     def render(self, image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -128,7 +128,7 @@ class _Filler:
     def append(
         self, content_id: int, rendered: tuple[NDArray[np.uint8], NDArray[np.uint8]]
     ) -> None:
-        self.shelf.append(content_id, *rendered)
+        self.arrays.append(content_id, *rendered)
 
 
 def _key(audit: Audit, working: Working) -> str:
@@ -152,7 +152,7 @@ def _stored(
 
 
 def _fill(
-    shelf: MappedArrays, audit: Audit, working: Working, *, workers: int | None, progress: Progress
+    arrays: MappedArrays, audit: Audit, working: Working, *, workers: int | None, progress: Progress
 ) -> None:
     listing = audit.listing
     # The audit's own limit let these through, whatever it was.
@@ -172,7 +172,7 @@ def _fill(
         closing(in_order(range(len(listing)), render, workers=workers)) as rows,
     ):
         for identity, rendered in zip(audit.content_ids.tolist(), rows, strict=True):
-            shelf.append(identity, *rendered)
+            arrays.append(identity, *rendered)
             done(1)
 
 

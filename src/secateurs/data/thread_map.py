@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 def default_workers() -> int:
-    """Threads to decode with: one a core this process may use, at most 16."""
+    """Threads to decode with: one per core that this process may use, at most 16."""
     if hasattr(os, "sched_getaffinity"):
         return min(16, len(os.sched_getaffinity(0)))
     return min(16, os.cpu_count() or 1)

@@ -50,7 +50,7 @@ class PrefixCache:
                 f"the cache budget must not be negative, got {self.budget_bytes} bytes"
             )
 
-    def has_room(self, num_bytes: int) -> bool:
+    def fits(self, num_bytes: int) -> bool:
         """Whether outputs of so many bytes in all may be kept."""
         if num_bytes > self.budget_bytes:
             return False
@@ -101,7 +101,7 @@ class PrefixCache:
             raise
 
     def close(self) -> None:
-        """Remove the files unless they are to be left; who has them mapped can go on using them."""
+        """Remove the files unless they are to be kept; existing memory maps stay valid."""
         if self.folder is not None and not self.keep_files:
             shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -53,7 +53,7 @@ class Inputs:
     rest: nn.Sequential
     teacher: list[Tensor] | None = None
 
-    def taught(self, epoch: int, rows: NDArray[np.int64]) -> Tensor:
+    def teacher_logits(self, epoch: int, rows: NDArray[np.int64]) -> Tensor:
         """The teacher's logits (m, classes) for the epoch's views of the images in `rows`."""
         if self.teacher is None:
             raise InputError("distil: there is no teacher to learn from")
@@ -214,7 +214,7 @@ def _kept(
     num, num_views = len(inputs.images), inputs.num_views
     probe = inputs.batch(0, np.arange(min(1, num)))
     shape = (num, *probe.shape[1:])
-    if not cache.has_room(num_views * num * probe[0].numel() * probe.element_size()):
+    if not cache.fits(num_views * num * probe[0].numel() * probe.element_size()):
         return inputs
     kept: list[Tensor] = []
     with progress.task("frozen layers", num_views * num) as advance:

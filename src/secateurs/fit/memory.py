@@ -25,7 +25,7 @@ def _glibc() -> ctypes.CDLL | None:
 def memory_kept() -> Generator[None]:
     """Let freed memory stay with the process while the block runs; nothing where there is no glibc.
 
-    Gradients of AlexNet's linear layers are blocks of 150 MB. The C library maps such blocks anew
+    Gradients of AlexNet's linear layers are blocks of 150 MB. The C library maps such blocks again
     for each step, and the kernel clears every page of them: half of a step's time on a CPU. In the
     end what is free is given back and the C library's defaults hold again.
     """

@@ -61,7 +61,7 @@ def load_adam(
 
 
 def save_state(path: Path, state: TrainState, identity: dict[str, Any]) -> None:
-    """Write a state; `identity` is the configuration that may go on from it."""
+    """Write a state; `identity` is the configuration that may resume from it."""
     tensors: dict[str, Tensor] = {}
     for part in ("current", "best", "adam"):
         for name, tensor in getattr(state, part).items():

@@ -117,7 +117,7 @@ def learning_rate(config: FitConfig, *, progress: float) -> float:
     return config.lr * (1 + math.cos(math.pi * progress)) / 2
 
 
-def distillation_loss(logits: Tensor, taught: Tensor, *, temperature: float) -> Tensor:
+def distillation_loss(logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
     """Mean Kullback-Leibler divergence, nats, of answers (n, classes) from a teacher's logits.
 
     Both are softened by `temperature`, and the loss is times its square, so that gradients keep
@@ -128,7 +128,7 @@ def distillation_loss(logits: Tensor, taught: Tensor, *, temperature: float) -> 
     """
     return temperature**2 * functional.kl_div(
         functional.log_softmax(logits / temperature, 1),
-        functional.log_softmax(taught / temperature, 1),
+        functional.log_softmax(teacher_logits / temperature, 1),
         reduction="batchmean",
         log_target=True,
     )
@@ -266,8 +266,8 @@ class _Run:
         logits = logits.float()
         loss = functional.cross_entropy(logits, target, label_smoothing=config.label_smoothing)
         if config.distil:
-            taught = self.inputs.taught(self.epoch, rows)
-            soft = distillation_loss(logits, taught, temperature=config.temperature)
+            teacher_logits = self.inputs.teacher_logits(self.epoch, rows)
+            soft = distillation_loss(logits, teacher_logits, temperature=config.temperature)
             loss = (1 - config.distil) * loss + config.distil * soft
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -328,7 +328,7 @@ def fit(
     that rests on something else is discarded.
     `on_start` gets the number of epochs done already, `on_epoch` each one that ends.
     Raises StopRequested after saving, and InputError for a batch larger than the training set or
-    a state file of another run; a damaged one is removed, and training begins anew.
+    a state file of another run; a damaged one is removed, and training starts again.
     """
     num = len(inputs.images)
     batch_size = num if config.batch_size is None else config.batch_size

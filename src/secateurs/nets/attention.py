@@ -229,7 +229,7 @@ class CosineWindowAttention(WindowAttention):
 
 
 class GridAttention(BiasedAttention):
-    """Attention of MaxViT over (images, groups, places, channels), windows and grids alike."""
+    """Attention of MaxViT over (images, groups, places, channels), for windows and for grids."""
 
     def __init__(self, given: RelativePositionalMultiHeadAttention) -> None:
         super().__init__()

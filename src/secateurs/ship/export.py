@@ -133,7 +133,7 @@ def _write(model: nn.Module, spec: ModelSpec, path: Path, *, size: int) -> None:
         value = described[key]
         program.model.metadata_props[key] = value if key == "backbone" else json.dumps(value)
     program.model.producer_name = "secateurs"
-    # The exporter notes source files and lines at every node: nobody's business, and large.
+    # The exporter notes source files and lines at every node: private paths, and large.
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()
         node.doc_string = None

@@ -1,4 +1,4 @@
-"""Latency of networks, measured in turns so that whatever else the machine does hits all alike."""
+"""Latency of networks in alternating runs, so that load of the machine affects all equally."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class LatencyRow:
-    """Two networks timed in turns.
+    """Two networks timed in alternating runs.
 
     `ratio` is the median after over the median before; `ratio_p25`, `ratio_p50` and `ratio_p75` are
     quartiles of the ratios within the rounds, which load from elsewhere disturbs less.

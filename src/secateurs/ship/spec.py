@@ -45,7 +45,7 @@ class ImageInput:
     def of(
         cls, backbone: str, *, resize: Resize = "straight", size: int | None = None
     ) -> ImageInput:
-        """What a backbone's published weights expect, at its own input size unless told.
+        """What a backbone's published weights expect, by default at its own input size.
 
         >>> ImageInput.of("alexnet").size
         224

@@ -44,7 +44,7 @@ from secateurs.study.sweep.sweep import (
     run_sweep,
     summarise_sweep,
 )
-from secateurs.study.tracking.log import Log, answer_entry, tell, trial_entry
+from secateurs.study.tracking.log import Log, answer_entry, log_entry, trial_entry
 from secateurs.study.trials.trial import Store
 
 
@@ -172,7 +172,7 @@ def run_study(
         seconds["pruning"] = pruned["timing"]["seconds"]
     results["timing"] = seconds | {"total": sum(seconds.values())}
     write_json(out / "results.json", results)
-    tell(log, lambda: answer_entry(results), progress)
+    log_entry(log, lambda: answer_entry(results), progress)
     return results
 
 
@@ -186,14 +186,14 @@ def _logged_sweep(
     log: Log | None,
     of: str = "",
 ) -> list[Record]:
-    def told(record: Record) -> None:
-        tell(log, lambda: trial_entry(record, context.config, of=of), progress)
+    def log_trial(record: Record) -> None:
+        log_entry(log, lambda: trial_entry(record, context.config, of=of), progress)
 
     records = run_sweep(
-        context, store, prefix_cache=kept, stop=stop, progress=progress, on_trial=told
+        context, store, prefix_cache=kept, stop=stop, progress=progress, on_trial=log_trial
     )
     for record in records:  # those of an earlier run, or of another process
-        told(record)
+        log_trial(record)
     return records
 
 

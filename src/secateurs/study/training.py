@@ -14,7 +14,7 @@ from secateurs.stopping import StopFlag
 from secateurs.study.saved.evaluation import evaluate_model, model_spec
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import open_context
-from secateurs.study.tracking.log import Log, tell, trial_entry
+from secateurs.study.tracking.log import Log, log_entry, trial_entry
 from secateurs.study.trials.trial import (
     SharedInputs,
     Store,
@@ -70,5 +70,5 @@ def train_model(
         "val": evaluate_model(model, context.dataset, "val", context.device).to_json()
     }
     write_json(out / "training.json", answer)
-    tell(log, lambda: trial_entry(record, context.config), progress)
+    log_entry(log, lambda: trial_entry(record, context.config), progress)
     return answer

@@ -197,9 +197,13 @@ def test_a_teacher_answers_the_very_views_that_are_trained_on(dataset: Dataset, 
     for epoch in range(3):
         with torch.no_grad():
             expected = network(inputs.batch(epoch, rows))
-        torch.testing.assert_close(inputs.taught(epoch, rows), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            inputs.teacher_logits(epoch, rows), expected, rtol=1e-4, atol=1e-5
+        )
     with pytest.raises(InputError, match="no teacher"):
-        prepare_inputs(train, val, nn.Sequential(), plan, num_epochs=1, device=CPU).taught(0, rows)
+        prepare_inputs(train, val, nn.Sequential(), plan, num_epochs=1, device=CPU).teacher_logits(
+            0, rows
+        )
 
 
 def test_recovery_learns_and_leaves_the_pruned_network_alone(dataset: Dataset, network: nn.Module):

@@ -22,8 +22,8 @@ from secateurs.study.tracking.log import (
     Entry,
     LogError,
     answer_entry,
+    log_entry,
     open_log,
-    tell,
     trial_entry,
 )
 from secateurs.study.training import train_model
@@ -212,7 +212,7 @@ def test_a_tracker_that_fails_costs_no_study():
             self.lines.append(text)
 
     progress = Notes()
-    tell(Broken(), lambda: ENTRY, progress)
+    log_entry(Broken(), lambda: ENTRY, progress)
     (line,) = progress.lines
     assert line == "depth 5 run 1 is not logged: no answer; run again to log what is missing"
 

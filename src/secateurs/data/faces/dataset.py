@@ -56,8 +56,8 @@ class Face:
 def plan(seed: int = 0) -> tuple[Face, ...]:
     """Which pictures exist: the paper's class counts over 75 people, nine each.
 
-    Each person shows four expressions twice, dealt from the classes with most pictures left, and
-    a ninth picture from what remains: four or five expressions a person, whatever the seed.
+    Each person shows four expressions twice, taken from the classes with most pictures left, and a
+    ninth picture from what remains: four or five expressions per person, for every seed.
 
     >>> faces = plan()
     >>> len(faces), len({face.identity for face in faces})
@@ -65,18 +65,18 @@ def plan(seed: int = 0) -> tuple[Face, ...]:
     """
     draws = Draws(seed, "plan")
     left = dict(COUNTS)
-    hands: list[list[str]] = []
+    expressions: list[list[str]] = []
     for _ in range(NUM_IDENTITIES):
         # Largest first keeps the rests level, so every class can still give two to the end.
-        dealt = sorted(draws.shuffled(list(left)), key=lambda name: -left[name])[:4]
-        for name in dealt:
+        taken = sorted(draws.shuffled(list(left)), key=lambda name: -left[name])[:4]
+        for name in taken:
             left[name] -= 2
-        hands.append([name for name in dealt for _ in range(2)])
+        expressions.append([name for name in taken for _ in range(2)])
     rest = draws.shuffled([name for name, count in left.items() for _ in range(count)])
     return tuple(
         Face(identity, index, expression)
-        for identity, (hand, last) in enumerate(zip(hands, rest, strict=True))
-        for index, expression in enumerate(sorted([*hand, last]))
+        for identity, (own, last) in enumerate(zip(expressions, rest, strict=True))
+        for index, expression in enumerate(sorted([*own, last]))
     )
 
 

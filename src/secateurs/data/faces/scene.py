@@ -152,7 +152,7 @@ class Scene:
 def draw_identity(seed: int, number: int) -> Identity:
     """The person with this number (0 or more); a pure function of (seed, number).
 
-    Tops are dealt from a shuffled deck, so that no head-dress serves more than two people of 75.
+    Tops come from a shuffled list, so that at most two people of 75 have the same one.
     """
     deck = Draws(seed, "tops").shuffled(
         [(name, False) for name in TOPS] + [(h, True) for h in HATS]

@@ -79,10 +79,10 @@ def close_pairs(
     max_bits: int,
     min_similarity: float,
 ) -> list[tuple[int, int]]:
-    """All pairs i < j that look alike by their hashes (n,) and their thumbnails (n, 32, 32, 3).
+    """All pairs i < j that are similar by their hashes (n,) and their thumbnails (n, 32, 32, 3).
 
-    Alike are hashes that differ in at most `max_bits` of 64 bits, and thumbnails of at least
-    `min_similarity`: the hash alone sees outlines, and takes one dark garment for another.
+    Similar are hashes that differ in at most `max_bits` of 64 bits, with thumbnails of at least
+    `min_similarity`: the hash alone compares outlines, and does not separate dark garments.
     Exact over all pairs: XOR and popcount in blocks, thumbnails only where the hashes agree.
     """
     num = len(hashes)

@@ -1,4 +1,4 @@
-"""Whole groups dealt to the sides of a split so that every class keeps its share of each."""
+"""Whole groups assigned to the sides of a split, so that each side has its share of each class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class SplitCost:
-    """Groups to be dealt: `table` (groups, classes) images, `wanted` (sides, classes) counts."""
+    """Groups to be assigned: `table` (groups, classes) images, `wanted` (sides, classes) counts."""
 
     table: Floats
     wanted: Floats
@@ -40,20 +40,20 @@ class SplitCost:
         return float((((counts - self.wanted) * self.scale) ** 2).sum()) + missing
 
 
-def best_sides(dealing: SplitCost, *, seed: int) -> Indices:
+def best_sides(problem: SplitCost, *, seed: int) -> Indices:
     """The side of each group (groups,) at the lowest cost that is found.
 
     Up to 9 groups all ways are compared, and equals drawn from by `seed`. With more, each of 24
-    seeded tries deals the groups and improves that by moving and swapping; the first of the best
+    seeded tries assigns the groups and improves that by moving and swapping; the first of the best
     is taken, at once if it is even.
     """
-    if len(dealing.table) <= FEW_GROUPS:
-        return _compare_all(dealing, np.random.default_rng(seed))
+    if len(problem.table) <= FEW_GROUPS:
+        return _compare_all(problem, np.random.default_rng(seed))
     best: tuple[float, Indices] | None = None
     for number in range(TRIES):
         generator = np.random.default_rng([seed, number])
-        side = improve(dealing, deal(dealing, generator, largest_first=number % 2 == 0))
-        cost = dealing.cost(dealing.counts(side))
+        side = improve(problem, assign_in_turn(problem, generator, largest_first=number % 2 == 0))
+        cost = problem.cost(problem.counts(side))
         if best is None or cost < best[0]:
             best = (cost, side)
         if cost < EVEN:
@@ -62,18 +62,18 @@ def best_sides(dealing: SplitCost, *, seed: int) -> Indices:
     return best[1]
 
 
-def _compare_all(dealing: SplitCost, generator: np.random.Generator) -> Indices:
-    ways = np.array(list(product(range(len(dealing.wanted)), repeat=len(dealing.table))))
-    costs = np.array([dealing.cost(dealing.counts(side)) for side in ways])
+def _compare_all(problem: SplitCost, generator: np.random.Generator) -> Indices:
+    ways = np.array(list(product(range(len(problem.wanted)), repeat=len(problem.table))))
+    costs = np.array([problem.cost(problem.counts(side)) for side in ways])
     equals = np.flatnonzero(costs <= costs.min() + 1e-9)
     return ways[equals[generator.integers(len(equals))]]
 
 
-def deal(
-    dealing: SplitCost, generator: np.random.Generator, *, largest_first: bool = True
+def assign_in_turn(
+    problem: SplitCost, generator: np.random.Generator, *, largest_first: bool = True
 ) -> Indices:
     """Each group in turn to the side that it brings nearest to its wanted counts."""
-    table, wanted, scale = dealing.table, dealing.wanted, dealing.scale
+    table, wanted, scale = problem.table, problem.wanted, problem.scale
     order = generator.permutation(len(table))
     if largest_first:
         order = order[np.argsort(-table[order].sum(axis=1), kind="stable")]
@@ -87,41 +87,41 @@ def deal(
     return side
 
 
-def improve(dealing: SplitCost, side: Indices) -> Indices:
+def improve(problem: SplitCost, side: Indices) -> Indices:
     """Move single groups, and where no move helps swap two, as long as the cost falls."""
     side = side.copy()
     while True:
-        _move(dealing, side)
-        if dealing.cost(dealing.counts(side)) < EVEN or not _swap(dealing, side):
+        _move(problem, side)
+        if problem.cost(problem.counts(side)) < EVEN or not _swap(problem, side):
             return side
 
 
-def _move(dealing: SplitCost, side: Indices) -> None:
-    counts = dealing.counts(side)
-    cost, better = dealing.cost(counts), True
+def _move(problem: SplitCost, side: Indices) -> None:
+    counts = problem.counts(side)
+    cost, better = problem.cost(counts), True
     while better:
         better = False
-        for group, images in enumerate(dealing.table):
-            for other in range(len(dealing.wanted)):
+        for group, images in enumerate(problem.table):
+            for other in range(len(problem.wanted)):
                 old = side[group]
                 if other == old:
                     continue
                 moved = counts.copy()
                 moved[old] -= images
                 moved[other] += images
-                new = dealing.cost(moved)
+                new = problem.cost(moved)
                 if new < cost - 1e-12:
                     side[group], counts, cost, better = other, moved, new, True
 
 
-def _swap(dealing: SplitCost, side: Indices) -> bool:
+def _swap(problem: SplitCost, side: Indices) -> bool:
     # Swap the two groups on different sides whose swap lowers the cost most; False when none does.
     if len(side) > SWAP_GROUPS:
         return False
-    counts = dealing.counts(side)
-    cost = dealing.cost(counts)
-    shares = dealing.table * dealing.scale  # (groups, classes)
-    over = (counts - dealing.wanted) * dealing.scale  # (sides, classes)
+    counts = problem.counts(side)
+    cost = problem.cost(counts)
+    shares = problem.table * problem.scale  # (groups, classes)
+    over = (counts - problem.wanted) * problem.scale  # (sides, classes)
     # Of g on side a and h on side b, e = shares[h] - shares[g] comes to a and leaves b: the
     # squared deviations change by 2 |e|^2 + 2 e . (over[a] - over[b]).
     pull = shares @ over.T  # (groups, sides)
@@ -139,7 +139,7 @@ def _swap(dealing: SplitCost, side: Indices) -> bool:
         swapped = side.copy()
         swapped[[left, right]] = side[[right, left]]
         # The formula does not know of sides left without a class.
-        if dealing.cost(dealing.counts(swapped)) < cost - 1e-9:
+        if problem.cost(problem.counts(swapped)) < cost - 1e-9:
             side[:] = swapped
             return True
     return False

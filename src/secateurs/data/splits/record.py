@@ -68,7 +68,7 @@ def image_keys(audit: Audit) -> list[str]:
 
 
 def group_digest(group: str) -> str:
-    """16 hexadecimal digits for the name of a group, which a model does not tell to others.
+    """16 hexadecimal digits for the name of a group, which a model file does not disclose.
 
     >>> group_digest("sender 7")
     '10f5501978b97a8d'

@@ -116,7 +116,7 @@ def random_split(
         if len(members) < 3 and label not in spared:
             raise InputError(
                 f"class {_name(label, classes)} has {len(members)} usable images; a split needs "
-                "at least 3, one a side"
+                "at least 3, one per side"
             )
         for side, rows in zip(sides, _cut(members, fractions), strict=True):
             side.extend(rows.tolist())
@@ -156,9 +156,9 @@ def group_split(
         raise InputError(f"--group-by found {len(names)} groups; a split needs at least 3")
     table = np.zeros((len(names), int(array.max()) + 1))  # images of (group, class)
     np.add.at(table, (member, array), 1)
-    dealing = SplitCost(table, wanted=np.outer(fractions, table.sum(axis=0)))
-    side = best_sides(dealing, seed=seed)
-    counts = dealing.counts(side)
+    problem = SplitCost(table, wanted=np.outer(fractions, table.sum(axis=0)))
+    side = best_sides(problem, seed=seed)
+    counts = problem.counts(side)
     for where, label in np.argwhere(counts == 0):
         if table[:, label].sum() > 0 and (int(label) not in spared or where == 0):
             num_groups = int((table[:, label] > 0).sum())
@@ -267,9 +267,9 @@ def _take_groups(
     labels = np.asarray(listing.labels)[train]
     table = np.zeros((len(names), len(listing.classes)))
     np.add.at(table, (member, labels), 1)
-    dealing = SplitCost(table, wanted=np.outer((0.75, 0.25), table.sum(axis=0)))
-    side = best_sides(dealing, seed=seed)
-    for where, label in np.argwhere(dealing.counts(side) == 0):
+    problem = SplitCost(table, wanted=np.outer((0.75, 0.25), table.sum(axis=0)))
+    side = best_sides(problem, seed=seed)
+    for where, label in np.argwhere(problem.counts(side) == 0):
         if table[:, label].any() and not (where == 1 and int(label) in spared):
             raise InputError(
                 f"class {listing.classes[label]}: its training images are in"

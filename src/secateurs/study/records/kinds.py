@@ -120,7 +120,7 @@ def odd_keys(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
 
 
 def is_trial(record: Mapping[str, Any]) -> bool:
-    """Whether a record is a trial's, so that a study can go on from it."""
+    """Whether a record is a trial's, so that a study can resume from it."""
     if not fits(record, KEPT_TRIAL):
         return False
     # One that ended without a usable epoch has none of the three.

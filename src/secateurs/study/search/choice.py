@@ -27,7 +27,7 @@ def best_of(found: Record) -> Record:
 
 
 def alike(trials: list[Record], best: Record, num_images: int) -> Record:
-    """Which trials as long as the best one's cannot be told from it, by the rules of `compare`."""
+    """Trials of the best one's length that do not differ significantly from it, as in `compare`."""
     own = [row["epochs"] for row in trials if row["number"] == best["number"]]
     epochs = min(number for number in own if number >= best["epochs"])
     accuracies = {

@@ -75,11 +75,11 @@ def run_halving(plan: Halving, space: Sequence[Dimension], trainer: Trainer) -> 
 
 
 def run_tpe(plan: Tpe, space: Sequence[Dimension], trainer: Trainer) -> Record:
-    """Ask Optuna for configurations and tell it their mean validation accuracy; `trials`.
+    """Train the configurations that Optuna's TPE suggests; `trials`.
 
-    Nothing of Optuna is kept: the same seed asks the same, and the values told again are those in
-    the files, so that an interrupted search asks for what it asked before and goes on. A
-    configuration that diverged is told as accuracy 0. Raises InputError without Optuna.
+    Nothing of Optuna is stored: the same seed and the accuracies in the files give the same
+    suggestions, so that an interrupted search resumes. A configuration that diverged counts as
+    accuracy 0. Raises InputError without Optuna.
     """
     require("search", "method tpe")
     import optuna

@@ -65,7 +65,7 @@ class Halving:
 
     `trials` configurations are trained for `min_epochs`; the best of them, one in `eta`, for `eta`
     times as many epochs, and so on up to `max_epochs`. Every rung is a whole training with a cosine
-    schedule of its own and none goes on from the rung before: a training cut out of a longer one
+    schedule of its own and none resumes from the rung before: a training cut out of a longer one
     has not had its learning rate fall, so rungs would not say what their number of epochs can do;
     every record is of a network that `train` would give; and nothing of a trained network, hundreds
     of megabytes, has to be kept between rungs. It costs at most eta / (eta - 1) times what going on

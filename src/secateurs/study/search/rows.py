@@ -61,7 +61,7 @@ def train_command(settings: Record, best: Record, data: str = "DATA", out: str =
 
 
 def csv_text(answer: Record) -> str:
-    """One row a cell of a grid, or one a trial."""
+    """One row per cell of a grid, or per trial."""
     text = io.StringIO()
     rows: list[Record] = answer["cells"] or [
         row | row["parameters"] | {"seconds": row["timing"]["seconds"]} for row in answer["trials"]
@@ -93,7 +93,7 @@ def search_words(answer: Record, data: str = "DATA") -> str:
     if alike > 1:
         lines.append(
             f"{alike} of {answer['alike']['num_compared']} trainings of "
-            f"{answer['alike']['epochs']} epochs cannot be told from it"
+            f"{answer['alike']['epochs']} epochs are not significantly different from it"
         )
     if settings["method"] == "grid":
         lines.append(

@@ -61,7 +61,7 @@ def run_search(
     """Search as `plan` says around `config`, in the directory `out`, choosing on validation.
 
     Writes `out`/search.json and search.csv and returns what the first holds; each training has a
-    file in `out`/trials, and what has one is not trained again. The test images are left alone.
+    file in `out`/trials, and what has one is not trained again. The test images are not used.
     Raises InputError for bad input, when `out` holds another search, and when every training
     diverged; StopRequested when asked to stop.
     """

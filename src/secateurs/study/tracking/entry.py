@@ -15,7 +15,7 @@ from filelock import FileLock
 class Entry:
     """One run of a tracker: its name, what identifies its content, and what it shows.
 
-    `key` is the same only for the same content; `curves` are values by name, one an epoch.
+    `key` is the same only for the same content; `curves` are values by name, one per epoch.
     """
 
     name: str

@@ -30,7 +30,7 @@ SHOWN = (
 )
 
 
-def tell(log: Log | None, entry: Callable[[], Entry], progress: Progress) -> None:
+def log_entry(log: Log | None, entry: Callable[[], Entry], progress: Progress) -> None:
     """Write an entry to `log`, if there is one; a tracker that fails is a note."""
     if log is None:
         return
@@ -42,7 +42,7 @@ def tell(log: Log | None, entry: Callable[[], Entry], progress: Progress) -> Non
 
 
 def trial_entry(record: Record, config: StudyConfig, *, of: str = "") -> Entry:
-    """A finished trial's learning curves, parameters and final numbers; `of` tells sweeps apart."""
+    """A finished trial's curves, parameters and final numbers; `of` is the name of the sweep."""
     words = config.to_json()
     kind = "depth {depth} run {run}" if record["pretrained"] else "scratch run {run}"
     metrics: dict[str, float | None] = {

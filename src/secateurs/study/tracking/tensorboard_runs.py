@@ -1,4 +1,4 @@
-"""Entries as TensorBoard runs: one folder an entry, `tensorboard --logdir DIR/tensorboard`."""
+"""Entries as TensorBoard runs: one folder per entry, `tensorboard --logdir DIR/tensorboard`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEY = "key.txt"
 
 @dataclass(frozen=True)
 class TensorBoardLog:
-    """Runs under `folder`, one a subfolder with curves, metrics and hyperparameters."""
+    """Runs under `folder`, one subfolder each with curves, metrics and hyperparameters."""
 
     folder: Path
 
