@@ -31,7 +31,7 @@ class FittedCut:
 
     @torch.no_grad()
     def logits(self, view: LayerView, outputs: Tensor) -> Tensor:
-        """Logits (images, classes) of the cut network for `outputs` (images, units) of the layer.
+        """Logits (samples, classes) of the cut network for `outputs` (samples, units) of the layer.
 
         The outputs are those of the whole layer, before any cut.
         """

@@ -88,7 +88,7 @@ class RefitState:
     ) -> tuple[Tensor, int]:
         """What a layer receives or gives at some positions of every sample.
 
-        (copies * images, inputs or outputs), and how many rows a sample has: its positions in all
+        (copies * samples, inputs or outputs), and how many rows a sample has: its positions in all
         its views, one after the other.
         """
         found: list[Tensor] = []

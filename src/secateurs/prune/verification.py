@@ -19,7 +19,7 @@ Weights = Literal["refitted", "refitted, not merged", "as they were"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How far a cut moved the outputs of a network, on images that no refit has seen.
+    """How far a cut moved the outputs of a network, on samples that no refit has seen.
 
     `predicted` is the change (mean squared, summed over the outputs) that the cut was planned with,
     `change` the measured one, `norms` which batch norm statistics were taken. `alarm` says that the

@@ -45,7 +45,7 @@ def train_model(
 
     Returns the trial's record with the `val` evaluation; also in `out`/training.json. Run again
     after a stop it goes on where it was; when all is done it only answers. The test images are
-    left alone. Raises InputError for bad input.
+    not used. Raises InputError for bad input.
     """
     sweep_output(out)
     context = open_context(data, config, cache=cache, strict=strict, progress=progress)

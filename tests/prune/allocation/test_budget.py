@@ -286,7 +286,7 @@ def test_a_budget_is_met_as_the_reported_cost_counts(name: str):
 
 def test_a_price_that_was_foreseen_wrongly_is_put_right(net: nn.Module, groups: Groups):
     widths = Widths(net, groups.found, torch.empty(1, 3, 16, 16))
-    widths._faith = Price(1.5, 1.3)  # as if a third less were saved than foreseen
+    widths._correction = Price(1.5, 1.3)  # as if a third less were saved than predicted
     step = descent(widths, curves(groups), macs=0.4, params=0.6)[-1]
     cut = narrow(net, groups.found, {n: torch.arange(k) for n, k in step.kept.items()})
     assert (

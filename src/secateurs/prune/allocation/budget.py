@@ -15,15 +15,15 @@ from secateurs.prune.allocation.cost_model import Widths as Widths
 from secateurs.prune.allocation.elimination import Elimination
 
 FINER = 12  # a step goes from k units to about k - k / FINER
-CORRECTIONS = 5  # times that the end is measured, and prices are foreseen better
-FORESEEN = 1e-4  # of the whole: a price foreseen as well as that is as good as measured
+CORRECTIONS = 5  # times that the last step is measured and the predicted prices corrected
+CLOSE = 1e-4  # of the whole: a predicted price as close as that counts as measured
 
 By = Literal["both", "macs", "params"]
 
 
 @dataclass(frozen=True)
 class Step:
-    """A point on the way down: units kept by then, the price, and the loss as foreseen."""
+    """A point on the trajectory: units kept by then, the price, and the loss as predicted."""
 
     kept: Kept
     price: Price
@@ -66,16 +66,16 @@ def descent(
     round_to: int = 1,
     fewest: int = 1,
 ) -> list[Step]:
-    """The way from the whole network down to the budgets, every step where loss is cheapest.
+    """The trajectory from the unpruned network to the budgets, each step where loss is cheapest.
 
-    `params` and `macs` are fractions of the whole (0..1); the way ends with the first step within
-    all that are given, or with `fewest` channels in every group when none is. A step takes units of
-    the group whose loss rises the least for what is saved of the budgets not yet met (without any,
-    of what `by` names), counted as fractions of the whole; the last step goes no further than the
-    budgets ask. The last step's price is counted on the network really narrowed; where it is not
-    the one foreseen, the way is found again with prices corrected by it. `start` are units kept to
-    go on from. `round_to` keeps every group's channels a multiple of it. Raises InputError for a
-    budget outside 0..1, and when it cannot be met, with what is possible.
+    `params` and `macs` are fractions of the whole (0..1). The trajectory ends with the first step
+    within all that are given, or with `fewest` channels in every group when none is. A step takes
+    units of the group whose loss rises the least for what is saved of the budgets not yet met
+    (without any, of what `by` names), counted as fractions of the whole; the last step goes no
+    further than the budgets ask. The last step's price is counted on the narrowed network; where it
+    differs from the predicted one, the trajectory is found again with corrected prices. `start` are
+    units kept to go on from. `round_to` keeps every group's channels a multiple of it. Raises
+    InputError for a budget outside 0..1, and when it cannot be met, with what is possible.
     """
     for word, value in (("params", params), ("macs", macs)):
         if value is not None and not 0 < value <= 1:
@@ -86,23 +86,23 @@ def descent(
 
     def found() -> list[Step]:
         kept = {**widths.whole, **(start or {})}
-        return _way(_Descent(widths, eliminations, kept, round_to, fewest), wanted)
+        return _trajectory(_Descent(widths, eliminations, kept, round_to, fewest), wanted)
 
-    way = found()
+    trajectory = found()
     if not wanted.limited:
-        return way
+        return trajectory
     best: list[Step] = []
     for _ in range(CORRECTIONS):
-        real = widths.measured(way[-1].kept)
-        apart = widths.fraction(real - way[-1].price)
+        real = widths.measured(trajectory[-1].kept)
+        apart = widths.fraction(real - trajectory[-1].price)
         if wanted.met(widths.fraction(real)):
-            best = [*way[:-1], replace(way[-1], price=real)]
-        if max(abs(apart.macs), abs(apart.parameters)) <= FORESEEN:
+            best = [*trajectory[:-1], replace(trajectory[-1], price=real)]
+        if max(abs(apart.macs), abs(apart.parameters)) <= CLOSE:
             break
-        widths.believe(way[-1].kept, real)
-        way = found()
+        widths.correct(trajectory[-1].kept, real)
+        trajectory = found()
     if not best:
-        reached = widths.fraction(widths.measured(way[-1].kept))
+        reached = widths.fraction(widths.measured(trajectory[-1].kept))
         raise InputError(
             f"budget: the least that cutting can reach is {reached.parameters:.3g} of the "
             f"parameters and {reached.macs:.3g} of the multiply-accumulates"
@@ -110,16 +110,16 @@ def descent(
     return best
 
 
-def _way(walk: _Descent, wanted: _Wanted) -> list[Step]:
-    """The way as prices are foreseen; it ends outside the budgets where they cannot be met."""
-    way = [walk.here()]
+def _trajectory(walk: _Descent, wanted: _Wanted) -> list[Step]:
+    """The trajectory at predicted prices; it ends outside the budgets that cannot be met."""
+    trajectory = [walk.here()]
     while any(weights := wanted.weights(walk.part())):
-        if not walk.go_on(weights):
+        if not walk.take_step(weights):
             break
-        way.append(walk.here())
-    if len(way) > 1 and wanted.met(walk.part()):
-        way[-1] = walk.shorten_last_step(way[-2], wanted.met)
-    return way
+        trajectory.append(walk.here())
+    if len(trajectory) > 1 and wanted.met(walk.part()):
+        trajectory[-1] = walk.shorten_last_step(trajectory[-2], wanted.met)
+    return trajectory
 
 
 class _Descent:
@@ -151,7 +151,7 @@ class _Descent:
         """What is left of the whole, as fractions."""
         return self.widths.fraction(self.price)
 
-    def go_on(self, weights: tuple[bool, bool]) -> bool:
+    def take_step(self, weights: tuple[bool, bool]) -> bool:
         """Take the cheapest step; False when there is none."""
         if weights != self.weights:
             self.weights = weights

@@ -69,7 +69,7 @@ class Widths:
     Parameters and multiply-accumulates of layers and of attention follow from the lengths of their
     axes; what else the counter of multiply-accumulates sees is taken as fixed, since nothing that
     it reads can be cut. `measured` narrows the network, without values, and counts: the price that
-    the network really has.
+    the network actually has.
     """
 
     def __init__(
@@ -97,12 +97,12 @@ class Widths:
         self._terms = [term for term in terms if any(axis.share for axis in term.axes)]
         nothing = Price(0.0, 0.0)
         self._most = sum((term.price(self.whole) for term in self._terms), nothing)
-        self._faith = Price(1.0, 1.0)  # what is really saved for what is foreseen
+        self._correction = Price(1.0, 1.0)  # what is saved, relative to what is predicted
 
     def price(self, kept: Mapping[str, int]) -> Price:
         """Of the whole network."""
         now = sum((term.price(kept) for term in self._terms), Price(0.0, 0.0))
-        return self.total - self._really(self._most - now)
+        return self.total - self._corrected(self._most - now)
 
     def saved(self, kept: Mapping[str, int], name: str, keep: int) -> Price:
         """What going on to `keep` units of one group saves."""
@@ -110,7 +110,7 @@ class Widths:
         total = Price(0.0, 0.0)
         for term in self._touching[name]:
             total = total + (term.price(kept) - term.price(less))
-        return self._really(total)
+        return self._corrected(total)
 
     def fraction(self, price: Price) -> Price:
         """A price as fractions of that of the whole network."""
@@ -119,7 +119,7 @@ class Widths:
         )
 
     def measured(self, kept: Mapping[str, int]) -> Price:
-        """Of the network really narrowed to so many units."""
+        """Of the network narrowed to so many units."""
         stay = {name: torch.arange(keep) for name, keep in kept.items()}
         small = narrow(self._bare, self._groups, stay)
         return self.count(small)
@@ -128,17 +128,19 @@ class Widths:
         """The real price of a network that runs on the same samples."""
         return Price(float(macs(model, self._sample, run=self._run)), float(num_parameters(model)))
 
-    def believe(self, kept: Mapping[str, int], real: Price) -> None:
-        """Foresee prices from now on so that at `kept` it is the one that was measured."""
+    def correct(self, kept: Mapping[str, int], real: Price) -> None:
+        """Correct predictions from now on, so that at `kept` they are what was measured."""
         now = sum((term.price(kept) for term in self._terms), Price(0.0, 0.0))
-        foreseen, really = self._most - now, self.total - real
-        self._faith = Price(
-            really.macs / foreseen.macs if foreseen.macs > 0 else 1.0,
-            really.parameters / foreseen.parameters if foreseen.parameters > 0 else 1.0,
+        predicted, actual = self._most - now, self.total - real
+        self._correction = Price(
+            actual.macs / predicted.macs if predicted.macs > 0 else 1.0,
+            actual.parameters / predicted.parameters if predicted.parameters > 0 else 1.0,
         )
 
-    def _really(self, saved: Price) -> Price:
-        return Price(saved.macs * self._faith.macs, saved.parameters * self._faith.parameters)
+    def _corrected(self, saved: Price) -> Price:
+        return Price(
+            saved.macs * self._correction.macs, saved.parameters * self._correction.parameters
+        )
 
 
 def _products(bare: nn.Module, groups: Sequence[Group], sample: Batch, run: Run) -> list[_Term]:

@@ -36,7 +36,7 @@ def mergeable(model: nn.Module, groups: Sequence[Group], seen: Survey) -> dict[s
 
     A linear layer's units, read by one linear layer with elementwise modules between, once for an
     image: only there is it known what merging costs (see `with_merging`), and in a transformer,
-    whose layers read every place of an image, looking for groups takes hours.
+    whose layers read every place of a sample, looking for groups takes hours.
     """
     chained = set(prunable_layers(model))
     readers = {
@@ -110,7 +110,7 @@ def lowered(elimination: Elimination, losses: Mapping[int, float]) -> Eliminatio
 def _seen_outputs(seen: Survey, name: str, dtype: torch.dtype) -> Tensor | None:
     """What a linear layer gave when the network was looked at, where it is a reader itself.
 
-    Deviations in bfloat16, which an estimate can do with; saves a run of all images.
+    Deviations in bfloat16, which an estimate can do with; saves a run of all samples.
     """
     if name not in seen.targets or len(seen.targets[name]) != 1:
         return None
@@ -118,7 +118,7 @@ def _seen_outputs(seen: Survey, name: str, dtype: torch.dtype) -> Tensor | None:
 
 
 def _outputs(model: nn.Module, name: str, batches: Sequence[Batch], run: Run) -> Tensor:
-    """What a linear layer gives for every image, (samples, units)."""
+    """What a linear layer gives for every sample, (samples, units)."""
     found: list[Tensor] = []
 
     def visit(_: str, rows: Tensor, outputs: Tensor, images: int) -> None:
@@ -151,7 +151,7 @@ def _losses(
     assert isinstance(layer, nn.Linear)
     after: Callable[[Tensor], Tensor] = find_consumer(model, name).after
     target = seen.targets[reader].to(before).flatten(0, 1)
-    if len(target) != len(before):  # several positions an image: not a plain classifier
+    if len(target) != len(before):  # several positions a sample: not a plain classifier
         return {}
     weight = layer.weight.detach()
     losses: dict[int, float] = {}

@@ -36,10 +36,11 @@ PROBED_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Targets:
-    """Outputs of a layer, `values` (positions, images, outputs) bfloat16 about `center` (outputs,).
+    """Outputs of a layer: `values` (positions, samples, outputs), bfloat16, about a center.
 
-    The center is the mean of the first batch where that is large against the deviations, which
-    bfloat16's eight bits would lose, and 0 elsewhere: values near 0 are known best so.
+    The `center` (outputs,) is the mean of the first batch where that is large against the
+    deviations, which bfloat16's eight bits would lose, and 0 elsewhere: values near 0 are known
+    best so.
     """
 
     values: Tensor
@@ -49,7 +50,7 @@ class Targets:
         return len(self.values)
 
     def to(self, like: Tensor | torch.dtype) -> Tensor:
-        """The outputs (positions, images, outputs) in the type, and on the device, of `like`."""
+        """The outputs (positions, samples, outputs) in the type, and on the device, of `like`."""
         return self.values.to(like) + self.center.to(like)
 
 
@@ -58,7 +59,7 @@ class Survey:
     """What is known of the groups of a network before anything is cut.
 
     `eliminations` by group; `targets` what each reader gives, rows as `visit_rows` orders them for
-    each batch and batches side by side; `positions` how many of an image are looked at, `norms` the
+    each batch and batches side by side; `positions` how many of a sample are looked at, `norms` the
     batch norm right after a reader, by reader; `importance` (outputs,) by reader, see `importance`.
     """
 
@@ -261,7 +262,7 @@ def importance(
 ) -> dict[str, Tensor]:
     """How much the network's answers move with each output of the layers: (outputs,) by layer.
 
-    The mean over images of the squared derivative of a random combination (signs +1 and -1) of the
+    The mean over samples of the squared derivative of a random combination (signs +1 and -1) of the
     logits, summed over positions: times a mean squared error of the output it is, to first order
     and with errors that are independent, the mean squared change of the logits' sum. Needs no
     labels, and does not vanish where a network is sure of itself. Taken on every k-th image.
@@ -275,7 +276,7 @@ def importance(
         axis = 1 if isinstance(layer, nn.Conv2d) else -1
 
         def hook(_: nn.Module, __: object, output: Tensor) -> Tensor:
-            if not output.requires_grad:  # what does not depend on the image, as Swin V2's biases
+            if not output.requires_grad:  # what does not depend on the sample, as Swin V2's biases
                 output = output.detach().requires_grad_(True)
 
             def add(gradient: Tensor) -> None:

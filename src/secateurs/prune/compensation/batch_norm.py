@@ -1,7 +1,7 @@
 """Batch norm statistics of a pruned network: kept, scaled to what the refit gives, or measured.
 
 A refit by least squares matches what each layer gave before, on the statistics that the network
-had. Statistics measured again on a few hundred images then undo the match. Without a refit the
+had. Statistics measured again on a few hundred samples then undo the match. Without a refit the
 outputs shrink, and measured statistics repair that. Which of the two prevails depends on the
 network, so the outputs of the unpruned network decide.
 """
@@ -21,7 +21,7 @@ from secateurs.nets.batches import Batch, Run, forward, joined, num_samples
 from secateurs.nets.trace import eval_mode, tensors_of
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-LEAST_SPREAD = 1e-3  # of outputs over images, relative to their root mean square
+LEAST_SPREAD = 1e-3  # of outputs over samples, relative to their root mean square
 MOST_VALUES = 16384  # outputs of a sample that are compared
 TINY = torch.finfo(torch.float64).tiny
 Statistics = Literal["kept", "implied", "measured"]
@@ -31,8 +31,8 @@ Statistics = Literal["kept", "implied", "measured"]
 class Change:
     """How far a network's outputs are from those of the network that it was made from.
 
-    `squared` is the mean over images of the squared difference, summed over the outputs;
-    `relative` is that divided by the variance of the unpruned network's outputs over the images,
+    `squared` is the mean over samples of the squared difference, summed over the outputs;
+    `relative` is that divided by the variance of the unpruned network's outputs over the samples,
     summed likewise. Outputs that vary by less than a thousandth of their root mean square count as
     varying by that much: below, differences are of rounding.
     """
@@ -63,7 +63,7 @@ def norm_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def change_of(outputs: Tensor, whole: Tensor) -> Change:
-    """The change from `whole` to `outputs`, both (images, ...), in float64.
+    """The change from `whole` to `outputs`, both (samples, ...), in float64.
 
     >>> change_of(torch.tensor([[1.0], [3.0]]), torch.tensor([[1.0], [2.0]]))
     Change(squared=0.5, relative=2.0)
@@ -116,7 +116,7 @@ def _drawn(values: Tensor) -> Tensor:
 def measure_norms(model: nn.Module, batches: Sequence[Batch], *, run: Run = forward) -> None:
     """Measure the statistics of every batch norm again, in place.
 
-    Mean and variance are pooled over all images (Chan, Golub and LeVeque, 1983) in one pass, in
+    Mean and variance are pooled over all samples (Chan, Golub and LeVeque, 1983) in one pass, in
     which each batch is normalised by its own moments: batches should be shuffled, each with its
     share of every class. Dropout stays off. A last batch of one image joins the batch before it,
     and nothing happens in a network without batch norm, or where there is only one image.
@@ -162,7 +162,7 @@ class _Pool:
         self.mean = self.squares = torch.zeros(0)
 
     def add(self, values: Tensor) -> None:
-        """Take in (images, channels, ...)."""
+        """Take in (samples, channels, ...)."""
         rows = values.double().transpose(0, 1).flatten(1)  # (channels, values)
         variance, mean = torch.var_mean(rows, 1, correction=0)
         num = rows.shape[1]
@@ -226,7 +226,7 @@ def settle_norms(
     a factor (channels,) by path of a batch norm, which is the variance of a refitted layer's
     outputs relative to what it was ("implied"); and those measured again on the `calibration`
     batches ("measured"). `whole` are the unpruned network's outputs on the `held_out` batches, for
-    which images that no refit has seen are best. Statistics other than those kept are taken only
+    which samples that no refit has seen are best. Statistics other than those kept are taken only
     where the outputs are strictly nearer. Raises InputError when no outcome is finite.
     """
     norms = norm_layers(model)

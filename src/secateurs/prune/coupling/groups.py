@@ -26,7 +26,7 @@ CARRIERS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.Conv2d, BiasedAttention)  # row b
 
 @dataclass(frozen=True)
 class Groups:
-    """What can be cut in a network, what is left whole, and how it was found."""
+    """What can be cut in a network, what is not pruned, and how it was found."""
 
     found: tuple[Group, ...]
     not_pruned: tuple[NotPruned, ...]
@@ -119,7 +119,7 @@ def _check_shared(model: nn.Module) -> None:
 
 
 def _obstacle(group: Group, modules: dict[str, nn.Module]) -> str:
-    """Why a group is left whole, in words; empty when it can be cut."""
+    """Why a group is not pruned, in words; empty when it can be cut."""
     for member in group.members:
         module = modules.get(member.path)
         if module is None:

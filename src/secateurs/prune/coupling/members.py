@@ -39,7 +39,7 @@ class Group:
 
 @dataclass(frozen=True)
 class NotPruned:
-    """A group that is left whole, and why."""
+    """A group that is not pruned, and why."""
 
     name: str
     reason: str

@@ -41,7 +41,7 @@ Rule = Literal[
     "taylor",
 ]
 BY_SCORE = ("random", "l1", "l2", "variance", "geometric_median", "taylor")
-BY_NUMBER = ("cluster", *BY_SCORE)  # rules that must be told how many units to keep
+BY_NUMBER = ("cluster", *BY_SCORE)  # rules that need the number of units to keep
 BISECTIONS = 12  # of 90 degrees: to 0.02 degrees
 
 

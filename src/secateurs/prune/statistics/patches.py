@@ -21,10 +21,10 @@ class _Reached(Exception):
 
 
 def rows_of(layer: nn.Module, received: Tensor, output: Tensor, position: Tensor) -> Tensor:
-    """The rows (positions * images, inputs) that `layer` multiplied with its flattened weights.
+    """The rows (positions * samples, inputs) that `layer` multiplied with its flattened weights.
 
-    `position` (images, positions) are places in the flattened space of the output. Rows are ordered
-    position by position, all images at each, so that they are `positions` copies of the images.
+    `position` (samples, positions) are places in the flattened space of the output. Rows are
+    ordered position by position, all samples at each: `positions` copies of the samples.
     Inputs are channels by kernel height by kernel width, as in the weight flattened from its second
     axis. Grouped convolutions are not known here.
 
@@ -45,7 +45,7 @@ def rows_of(layer: nn.Module, received: Tensor, output: Tensor, position: Tensor
     down = torch.arange(layer.kernel_size[0], device=position.device) * layer.dilation[0]
     right = torch.arange(layer.kernel_size[1], device=position.device) * layer.dilation[1]
     within = (down[:, None] * width + right[None, :]).flatten()
-    place = (top * width + left)[:, :, None] + within  # (images, positions, kernel)
+    place = (top * width + left)[:, :, None] + within  # (samples, positions, kernel)
     images, positions, kernel = place.shape
     flat = padded.flatten(2)
     index = place.flatten(1)[:, None].expand(-1, flat.shape[1], -1)
@@ -87,7 +87,7 @@ def _check_rows(path: str, layer: nn.Module, rows: Tensor, outputs: Tensor) -> N
 
 
 def outputs_at(layer: nn.Module, output: Tensor, position: Tensor) -> Tensor:
-    """The outputs (positions * images, outputs) at the same places, rows in the same order."""
+    """The outputs (positions * samples, outputs) at the same places, rows in the same order."""
     if isinstance(layer, nn.Conv2d):
         flat = output.flatten(2).transpose(1, 2)
     else:
@@ -107,9 +107,9 @@ def visit_rows(
     drawn_as: Mapping[str, str] | None = None,
     advance: Callable[[int], None] = lambda samples: None,
 ) -> None:
-    """Run the batches and call `visit(path, rows, outputs, images)` for each layer and batch.
+    """Run the batches and call `visit(path, rows, outputs, samples)` for each layer and batch.
 
-    `layers` says at how many positions of an image each is looked at (all when it has fewer). The
+    `layers` says at how many positions of a sample each is looked at (all when it has fewer). The
     positions depend on the seed, the layer's path, the size of its output and the batch's number
     alone, so that another network of the same layers is looked at in the same places; `drawn_as`
     looks at a layer in the places of another. No batch runs further than the last of the layers.

@@ -155,7 +155,7 @@ def checked(
     """The groups that can be cut: of each some units are removed and compared with zeroing them.
 
     All groups at once first; where that fails, halves, until the groups that fail are known. They
-    are left whole, with the difference as the reason. Those without which the network does not run,
+    are not pruned, with the difference as the reason. Those without which the network does not run,
     as where it insists on a number of heads, are found on shapes alone first. The others are
     compared in the network given, and in a copy with other weights, where no group hides behind
     weights near zero. The samples of `batch` are real ones. Raises InputError as `difference`

@@ -29,7 +29,7 @@ def find_films(
     """The film of each image by `asked`, or by SFEW's names where they fit.
 
     What was asked for must work: raises InputError when it finds nothing in a name, or when films
-    cannot be dealt to three sides with every class on each.
+    cannot be assigned to three sides with every class on each.
 
     >>> names = [f"Sad/{film}_{k}.png" for film in "abc" for k in range(2)]
     >>> find_films(names, [0] * 6, ["Sad"], asked=None).groups

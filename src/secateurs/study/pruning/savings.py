@@ -1,4 +1,4 @@
-"""What pruning saved: parameters, multiply-accumulates, files, and time, measured in turns."""
+"""What pruning saved: parameters, multiply-accumulates, files, and time in alternating runs."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from secateurs.prune.selection.rules import BY_NUMBER, Rule
 from secateurs.study.records.fields import check_fields as check_types
 
 Dropout = Literal["on", "off", "first-epoch"]
-FITTED = ("depths", "batch_size", "layers")  # fields that may be fitted where nobody set them
+FITTED = ("depths", "batch_size", "layers")  # fields that may be fitted where they were not set
 
 
 def per_layer(keep: tuple[int, ...] | None, num_layers: int) -> list[int | None]:
@@ -44,7 +44,7 @@ class StudyConfig:
     layers, or one a layer in the order in which they run) or `keep_fraction` says how many
     survive. Without either, `max_loss` is what pruning may cost in points of validation accuracy,
     None to take the angle `low_deg` as it is. No `layers` means that none is pruned. Angles in
-    degrees. `fitted` names the fields that nobody asked for, so that they may be replaced where
+    degrees. `fitted` names the fields that were not asked for, so that they may be replaced where
     they do not fit the network or the images (see `fitting`); by default those of `FITTED` that
     have the value of the quick preset.
     """

@@ -1,4 +1,4 @@
-"""Which depths can be told apart, and the one to recommend, by rules that are written down.
+"""Which depths can be distinguished, and the one to recommend, by rules that are written down.
 
 1. The best depth has the highest mean validation accuracy over runs; of equals the deepest.
 2. A depth is indistinguishable from the best when its difference, paired by run, is not significant
@@ -23,7 +23,7 @@ from secateurs.fit.metrics import wilson_interval
 from secateurs.study.sweep.statistics import summarise
 
 ALPHA = 0.05
-MARGIN = 0.01  # of accuracy: what nobody would pay a deeper fine-tuning for
+MARGIN = 0.01  # of accuracy: a smaller gain is not worth a deeper fine-tuning
 
 
 @dataclass(frozen=True)
