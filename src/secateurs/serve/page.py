@@ -23,11 +23,11 @@ from secateurs.report.common.render import (
 
 OWN = Path(__file__).parent / "templates"
 COMPENSATIONS = {
-    "merge": "merge: weights averaged, next layer refitted",
-    "least_squares": "least squares: next layer refitted",
+    "merge": "merge: averaged, refitted",
+    "least_squares": "least squares: refitted",
     "affine": "affine: scale and offset",
-    "add": "add: outgoing weights added (Gedeon)",
-    "drop": "drop: none",
+    "add": "add: weights added",
+    "drop": "drop: no compensation",
 }
 
 

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 import pytest
 
 from secateurs.report.common.canvas import AFTER, BEFORE, DARK, INK, SCALE, SURFACE, safe
+from secateurs.report.common.heat_map import DARK_CELL
 from secateurs.report.study import figures, panels, reduction_figures
 from secateurs.report.study.evaluations import shown_evaluations
 from secateurs.report.study.schema import check_results
@@ -196,7 +197,7 @@ def test_contrast_of_marks_and_of_counts_in_the_matrix(dark: bool) -> None:
         assert contrast(table[colour], table[SURFACE]) >= 3
     scale = [table[colour] for colour in SCALE]
     for share in np.linspace(0, 1, 101):
-        text = table[SURFACE if share > reduction_figures.DARK_CELL else INK]
+        text = table[SURFACE if share > DARK_CELL else INK]
         assert contrast(text, mixed(float(share), scale)) >= 3
 
 

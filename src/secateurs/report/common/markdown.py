@@ -33,3 +33,9 @@ def _escaped(text: str) -> str:
     line = _MARKS.sub(r"\\\1", line)
     # Readers that make links of bare addresses make none of these.
     return line.replace("://", "&#58;//").replace("www.", "www&#46;")
+
+
+def card_table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a table in a model card, with an empty line after it."""
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(literal(text) for text in row) + " |" for row in lines] + [""]

@@ -10,17 +10,16 @@ import plotly.graph_objects as go
 from secateurs.report.common.canvas import (
     INK,
     MUTED,
-    SCALE,
     SURFACE,
     base,
+    categories_axis,
     counts_axis,
     fraction_range,
 )
 from secateurs.report.common.formatting import degrees, integer, percent, percent_interval
+from secateurs.report.common.heat_map import add_heat_map
 from secateurs.report.common.sweep_rows import Record
 
-# Above this share of the colour scale a cell's text is written in the light colour.
-DARK_CELL = 0.6
 # From the smallest angle to the largest: teal, blue, purple; each with its own symbol as well.
 RAMP = ((0x1B, 0x8A, 0x8A), (0x2F, 0x6D, 0xB5), (0x5B, 0x2A, 0x86))
 DARK_RAMP = ((0x7F, 0xE0, 0xD8), (0x7F, 0xB2, 0xF0), (0xD0, 0xA5, 0xF5))
@@ -78,43 +77,20 @@ def _heat_map(
         x_title="angle",
         y_title="norm threshold, deviations",
     )
-    span = max(highest - lowest, 1e-9)
-    figure.add_heatmap(
-        z=[[cell[key] for cell in row] for row in rows],
-        x=list(range(len(angles))),
-        y=list(range(len(stds))),
-        customdata=[[_detail(cell) for cell in row] for row in rows],
-        hovertemplate="%{customdata}<extra></extra>",
-        hoverongaps=False,
-        zmin=lowest,
-        zmax=lowest + span,
-        colorscale=[[at / 2, colour] for at, colour in enumerate(SCALE)],
-        showscale=False,
-        xgap=2,
-        ygap=2,
+    few = len(angles) <= SMALL_TEXT
+    cells = [
+        [text(cell) if cell["accuracy"] is not None else "all removed" for cell in row]
+        for row in rows
+    ]
+    add_heat_map(
+        figure,
+        [[cell[key] for cell in row] for row in rows],
+        cells if few else [],
+        detail=[[_detail(cell) for cell in row] for row in rows],
+        low=lowest,
+        high=highest,
     )
-    for colour, dark in ((INK, False), (SURFACE, True)) if len(angles) <= SMALL_TEXT else ():
-        cells = [
-            (column, row, text(cell) if cell["accuracy"] is not None else "all removed")
-            for row, values in enumerate(rows)
-            for column, cell in enumerate(values)
-            if _is_dark(cell[key], lowest, span) == dark
-        ]
-        figure.add_scatter(
-            mode="text",
-            x=[column for column, _, _ in cells],
-            y=[row for _, row, _ in cells],
-            text=[words for _, _, words in cells],
-            textfont={"color": colour, "size": 12.5},
-            hoverinfo="skip",
-        )
-    figure.update_xaxes(
-        tickvals=list(range(len(angles))),
-        ticktext=[degrees(angle) for angle in angles],
-        range=[-0.5, len(angles) - 0.5],
-        showgrid=False,
-        tickfont={"color": INK},
-    )
+    categories_axis(figure, [degrees(angle) for angle in angles])
     figure.update_yaxes(
         tickvals=list(range(len(stds))),
         ticktext=[f"{std:g}" for std in stds],
@@ -123,10 +99,6 @@ def _heat_map(
         tickfont={"color": INK},
     )
     return figure
-
-
-def _is_dark(value: float | None, lowest: float, span: float) -> bool:
-    return value is not None and (value - lowest) / span > DARK_CELL
 
 
 def _detail(cell: Record) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from secateurs.errors import InputError
 from secateurs.files import write_text
+from secateurs.report.common.direction import isolate_names
 from secateurs.report.common.evaluation import balanced, majority
 from secateurs.report.common.formatting import (
     integer,
@@ -16,7 +17,7 @@ from secateurs.report.common.formatting import (
     size,
 )
 from secateurs.report.common.latency import latency_name
-from secateurs.report.common.markdown import literal
+from secateurs.report.common.markdown import card_table, literal
 from secateurs.report.network.page import cautions
 
 Record = dict[str, Any]
@@ -45,6 +46,7 @@ def write_card(record: Record, directory: Path) -> Path:
 
 def render_card(record: Record) -> str:
     """The card as text."""
+    record = isolate_names(record)
     classes = ", ".join(literal(name) for name in record["classes"])
     lines = [
         f"# {literal(record['backbone'])} for {literal(record['data']['name'])}, pruned",
@@ -53,34 +55,29 @@ def render_card(record: Record) -> str:
         "",
         "## Accuracy",
         "",
-        *_table(["", "unpruned", "this model"], _accuracy(record)),
+        *card_table(["", "unpruned", "this model"], _accuracy(record)),
         "Validation images, with 95% Wilson intervals. The test images were not used.",
         "",
         "## Pruning",
         "",
-        *_table(["layer or group", "units", "kept"], _groups(record)),
+        *card_table(["layer or group", "units", "kept"], _groups(record)),
         "## Cost",
         "",
-        *_table(["", "unpruned", "this model"], _cost(record)),
+        *card_table(["", "unpruned", "this model"], _cost(record)),
         literal(record["cost"]["sentence"]),
         "",
-        "## Before you rely on it",
+        "## Limitations",
         "",
         *(f"- {literal(text)}" for text in cautions(record)),
-        "- An image of anything else gets one of these classes, too; the probabilities were not "
+        "- Images of other objects also get one of these classes. The probabilities are not "
         "calibrated.",
         "",
         *_use(record),
-        "## Made with",
+        "## Versions",
         "",
         literal(", ".join(f"{name} {value}" for name, value in record["versions"].items()) + "."),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(literal(text) for text in row) + " |" for row in lines] + [""]
 
 
 def _accuracy(record: Record) -> list[list[str]]:
@@ -88,7 +85,7 @@ def _accuracy(record: Record) -> list[list[str]]:
     return [
         ["accuracy", *(_interval(one) for one in (before, after))],
         ["balanced accuracy", *(percent(balanced(one)) for one in (before, after))],
-        ["always the largest class", *(percent(majority(one)) for one in (before, after))],
+        ["majority-class baseline", *(percent(majority(one)) for one in (before, after))],
         ["images", *(integer(one["num_images"]) for one in (before, after))],
     ]
 
@@ -122,7 +119,7 @@ def _cost(record: Record) -> list[list[str]]:
 def _use(record: Record) -> list[str]:
     ways = (
         ("model", "Secateurs: `secateurs predict` on this folder, or `secateurs.load` in Python"),
-        ("onnx", "ONNX Runtime: classes and preprocessing are JSON in the file's metadata"),
+        ("onnx", "ONNX Runtime: classes and preprocessing are JSON in the metadata of the file"),
     )
     files = record["files"]
     return ["## Use", "", *(f"- `{files[key]}`: {text}." for key, text in ways if key in files), ""]

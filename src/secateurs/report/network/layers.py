@@ -1,4 +1,4 @@
-"""The panel of named layers: what the search for the largest cut within the loss has seen."""
+"""The panel of named layers: the sizes tried in the search within the allowed loss."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from secateurs.report.common.canvas import AFTER, MUTED, SURFACE, VAL, Plot, base
+from secateurs.report.common.canvas import (
+    AFTER,
+    MUTED,
+    SURFACE,
+    VAL,
+    Plot,
+    base,
+    counts_axis,
+    fraction_range,
+)
 from secateurs.report.common.formatting import integer, percent
 from secateurs.report.common.panel import Panel, Table
 
@@ -15,18 +24,18 @@ _KEYS = {"low_deg": "angle in degrees", "keep_fraction": "fraction of the units"
 
 
 def search_panels(record: Record) -> list[Panel]:
-    """Validation accuracy by units kept, for each cut that was tried; nothing without a search."""
+    """Validation accuracy by units kept, for each size tried; nothing without a search."""
     tried = record["tried"]
     if not tried:
         return []
     key = next(name for name in _KEYS if name in tried[0])
     kept = sum(row["num_kept"] for row in record["groups"])
     caption = (
-        f"{len(tried)} cuts were tried on validation images. The largest one that costs at most "
-        f"{record['budget']['max_loss']:g} percentage points was taken: {integer(kept)} units."
+        f"{len(tried)} sizes were tried on validation images. The smallest one that costs at most "
+        f"{record['budget']['max_loss']:g} percentage points was chosen: {integer(kept)} units."
     )
     table = Table(
-        "Cuts that were tried",
+        "Sizes tried",
         (_KEYS[key], "units kept", "validation accuracy"),
         tuple(
             (f"{row[key]:.4g}", integer(row["num_kept"]), percent(row["val_accuracy"]))
@@ -50,7 +59,7 @@ def _figure(record: Record, kept: int) -> go.Figure:
         hovertemplate="%{x} units<br>%{y:.1%}<extra></extra>",
     )
     figure.add_scatter(
-        name="taken",
+        name="chosen",
         mode="markers",
         x=[kept],
         y=[record["cut"]["accuracy"]],
@@ -60,7 +69,7 @@ def _figure(record: Record, kept: int) -> go.Figure:
             "color": AFTER,
             "line": {"color": SURFACE, "width": 1},
         },
-        hovertemplate="taken: %{x} units<br>%{y:.1%}<extra></extra>",
+        hovertemplate="chosen: %{x} units<br>%{y:.1%}<extra></extra>",
     )
     ends = [min(kept, tried[0]["num_kept"]), max(kept, tried[-1]["num_kept"])]
     figure.add_scatter(
@@ -71,6 +80,9 @@ def _figure(record: Record, kept: int) -> go.Figure:
         line={"color": MUTED, "width": 1.6, "dash": "dash"},
         hovertemplate="unpruned %{y:.1%}<extra></extra>",
     )
-    figure.update_yaxes(tickformat=".0%")
+    values = [row["val_accuracy"] for row in tried]
+    values += [record["cut"]["accuracy"], record["before"]["accuracy"]]
+    figure.update_yaxes(range=fraction_range(values), tickformat=".2~%")
+    counts_axis(figure, "x", ends[1])
     figure.update_xaxes(showgrid=False)
     return figure

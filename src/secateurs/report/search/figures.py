@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -20,6 +21,7 @@ from secateurs.report.common.formatting import percent, percent_interval, plural
 from secateurs.report.common.sweep_rows import Record
 from secateurs.report.search.summary import NAMES, described
 
+Point = tuple[float | None, float | None, str]
 JITTER = 0.22  # of a rung's width: accuracies of few images coincide
 
 
@@ -30,6 +32,16 @@ def detail(row: Record, parameters: Record) -> str:
         return f"{lines[0]}<br>diverged"
     bounds = (row["val_accuracy_mean"], row["val_accuracy_low"], row["val_accuracy_high"])
     return f"{lines[0]}<br>accuracy {percent_interval(*bounds)}"
+
+
+def broken_lines(lines: Sequence[Sequence[Point]]) -> dict[str, Any]:
+    """Lines of points (x, y, hover text) as one trace, which breaks between them."""
+    points = [point for line in lines for point in (*line, (None, None, ""))]
+    return {
+        "x": [x for x, _, _ in points],
+        "y": [y for _, y, _ in points],
+        "customdata": [text for _, _, text in points],
+    }
 
 
 def rungs(search: Record) -> go.Figure:
@@ -49,26 +61,21 @@ def rungs(search: Record) -> go.Figure:
         ("trained to the end", last, BEFORE, 2.0, "circle"),
         ("best", {best}, AFTER, 3.0, "diamond"),
     ):
-        x: list[float | None] = []
-        y: list[float | None] = []
-        texts: list[str] = []
+        lines: list[list[Point]] = []
         for number in sorted(group):
-            for at in range(len(steps)):
-                row = rows.get((number, at))
-                if row is not None:
-                    # Multiples of the golden ratio spread any count of them evenly.
-                    x.append(at + JITTER * (number * 0.618034 % 1 - 0.5))
-                    y.append(row["val_accuracy_mean"])
-                    texts.append(detail(row, row["parameters"]))
-            x.append(None)
-            y.append(None)
-            texts.append("")
+            found = [(at, rows[(number, at)]) for at in range(len(steps)) if (number, at) in rows]
+            # Multiples of the golden ratio spread any count of them evenly.
+            aside = JITTER * (number * 0.618034 % 1 - 0.5)
+            lines.append(
+                [
+                    (at + aside, row["val_accuracy_mean"], detail(row, row["parameters"]))
+                    for at, row in found
+                ]
+            )
         figure.add_scatter(
+            **broken_lines(lines),
             name=name,
             mode="lines+markers",
-            x=x,
-            y=y,
-            customdata=texts,
             line={"color": colour, "width": width},
             marker={"color": colour, "symbol": symbol, "size": 8 if width < 3 else 12},
             hovertemplate="%{customdata}<extra></extra>",

@@ -7,15 +7,14 @@ import plotly.graph_objects as go
 from secateurs.report.common.canvas import (
     AFTER,
     INK,
-    SCALE,
-    SURFACE,
     base,
     epochs_axis,
     rows_axis,
 )
 from secateurs.report.common.formatting import percent
+from secateurs.report.common.heat_map import add_heat_map
 from secateurs.report.common.sweep_rows import Record
-from secateurs.report.grid.figures import DARK_CELL, LEAST_SPAN, SYMBOLS, angle_colours
+from secateurs.report.grid.figures import LEAST_SPAN, SYMBOLS, angle_colours
 from secateurs.report.search.figures import detail
 from secateurs.report.search.summary import typed
 
@@ -38,35 +37,14 @@ def cell_map(search: Record, key: str) -> go.Figure:
     highest = max(known)
     lowest = min(min(known), highest - LEAST_SPAN)
     figure = base(96 + max(38 * len(lrs), 76), x_title="epochs", y_title="learning rate")
-    figure.add_heatmap(
-        z=[[cell[key] for cell in row] for row in rows],
-        x=list(range(width)),
-        y=list(range(len(rows))),
-        customdata=[[detail(cell, {"lr": cell["lr"]}) for cell in row] for row in rows],
-        hovertemplate="%{customdata}<extra></extra>",
-        hoverongaps=False,
-        zmin=lowest,
-        zmax=highest,
-        colorscale=[[at / 2, colour] for at, colour in enumerate(SCALE)],
-        showscale=False,
-        xgap=2,
-        ygap=2,
+    add_heat_map(
+        figure,
+        [[cell[key] for cell in row] for row in rows],
+        [[_cell_text(cell[key], width) for cell in row] for row in rows],
+        detail=[[detail(cell, {"lr": cell["lr"]}) for cell in row] for row in rows],
+        low=lowest,
+        high=highest,
     )
-    for colour, dark in ((INK, False), (SURFACE, True)):
-        places = [
-            (column, row, cell[key])
-            for row, values in enumerate(rows)
-            for column, cell in enumerate(values)
-            if _is_dark(cell[key], lowest, highest) == dark
-        ]
-        figure.add_scatter(
-            mode="text",
-            x=[column for column, _, _ in places],
-            y=[row for _, row, _ in places],
-            text=[_cell_text(value, width) for _, _, value in places],
-            textfont={"color": colour, "size": 12.5},
-            hoverinfo="skip",
-        )
     best = search["best"]
     if best["epochs"] in epochs:
         at = (epochs.index(best["epochs"]), lrs.index(best["parameters"]["lr"]))
@@ -83,10 +61,6 @@ def cell_map(search: Record, key: str) -> go.Figure:
     )
     rows_axis(figure, [typed(lr) for lr in lrs])
     return figure
-
-
-def _is_dark(value: float | None, lowest: float, highest: float) -> bool:
-    return value is not None and (value - lowest) / (highest - lowest) > DARK_CELL
 
 
 def _cell_text(value: float | None, columns: int) -> str:

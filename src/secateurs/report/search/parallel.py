@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from secateurs.report.common.canvas import AFTER, BEFORE, FAINT, INK, MUTED, SURFACE, base
 from secateurs.report.common.formatting import percent
 from secateurs.report.common.sweep_rows import Record
-from secateurs.report.search.figures import detail
+from secateurs.report.search.figures import Point, broken_lines, detail
 from secateurs.report.search.summary import NAMES, typed
 
 UPPER = 0.25  # share of the lines that count as good
@@ -135,7 +135,7 @@ def _groups(
 
 def parallel(search: Record) -> go.Figure:
     """The lines as best, upper quartile and others, by colour, width and markers."""
-    axes, lines = axes_of(search), lines_of(search)
+    axes = axes_of(search)
     figure = base(440, legend=True)
     for at, axis in enumerate(axes):
         figure.add_shape(type="line", x0=at, x1=at, y0=0, y1=1, line={"color": FAINT, "width": 1.5})
@@ -144,7 +144,7 @@ def parallel(search: Record) -> go.Figure:
                 x=at, y=axis.place(value), text=text, showarrow=False, xshift=-5,
                 xanchor="right", font={"size": 11.5, "color": INK}, bgcolor=SURFACE, borderpad=1,
             )  # fmt: skip
-    groups = _groups(search, lines)
+    groups = _groups(search, lines_of(search))
     looks = {
         "diverged": (MUTED, 1.2, "dot", "x"),
         "others": (MUTED, 1.0, "solid", "circle-open"),
@@ -153,27 +153,22 @@ def parallel(search: Record) -> go.Figure:
     }
     for name, group in groups.items():
         colour, width, dash, symbol = looks[name]
-        x: list[float | None] = []
-        y: list[float | None] = []
-        texts: list[str] = []
+        lines: list[list[Point]] = []
         for row, parameters in group:
-            accuracy = row["val_accuracy_mean"]
-            for at, axis in enumerate(axes):
-                value = accuracy if axis.name == "val_accuracy" else parameters[axis.name]
-                if value is not None:
-                    x.append(at)
-                    y.append(axis.place(value))
-                    texts.append(detail(row, row.get("parameters") or {"lr": row["lr"]}))
-            x.append(None)
-            y.append(None)
-            texts.append("")
+            values = parameters | {"val_accuracy": row["val_accuracy_mean"]}
+            text = detail(row, row.get("parameters") or {"lr": row["lr"]})
+            lines.append(
+                [
+                    (at, axis.place(values[axis.name]), text)
+                    for at, axis in enumerate(axes)
+                    if values[axis.name] is not None
+                ]
+            )
         figure.add_scatter(
+            **broken_lines(lines),
             name=name,
             mode="lines+markers",
             cliponaxis=False,
-            x=x,
-            y=y,
-            customdata=texts,
             line={"color": colour, "width": width, "dash": dash},
             marker={"color": colour, "symbol": symbol, "size": 11 if name == "best" else 5},
             hovertemplate="%{customdata}<extra></extra>",

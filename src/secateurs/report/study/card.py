@@ -18,7 +18,7 @@ from secateurs.report.common.formatting import (
     size,
 )
 from secateurs.report.common.latency import latency_name
-from secateurs.report.common.markdown import literal
+from secateurs.report.common.markdown import card_table, literal
 from secateurs.report.common.sweep_rows import Record
 from secateurs.report.study.cautions import warnings
 
@@ -64,11 +64,6 @@ def render_card(results: Record) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(literal(text) for text in row) + " |" for row in lines] + [""]
-
-
 def _measured(results: Record) -> list[str]:
     rows: list[list[str]] = []
     for side, name in (("val", "validation"), ("test", "test")):
@@ -77,7 +72,7 @@ def _measured(results: Record) -> list[str]:
             cells = [_accuracy(before), _accuracy(after), percent(balanced(after))]
             rows.append([name, *cells, percent(majority(after)), integer(after["num_images"])])
     head = ["images", "before pruning", "this model", "balanced", "baseline", "number"]
-    lines = ["## Accuracy", "", *_table(head, rows)]
+    lines = ["## Accuracy", "", *card_table(head, rows)]
     measured = results["pruned"]["test"] or results["pruned"]["val"]
     if not measured:
         return lines
@@ -95,7 +90,7 @@ def _measured(results: Record) -> list[str]:
         "test images were used once, after the choice. Balanced: mean recall of the classes. "
         "Baseline: the accuracy of always predicting the largest class."
     )
-    return [*lines, words, "", *_table(head, scores)]
+    return [*lines, words, "", *card_table(head, scores)]
 
 
 def _accuracy(evaluation: Record) -> str:
@@ -118,7 +113,7 @@ def _cut(results: Record) -> list[str]:
         "",
         f"{literal(how)}.",
         "",
-        *_table(["layer", "units", "kept"], rows),
+        *card_table(["layer", "units", "kept"], rows),
     ]
 
 
@@ -141,7 +136,7 @@ def _cost(results: Record) -> list[str]:
             times = (milliseconds(row[key]["median"]) for key in ("before_ms", "after_ms"))
             rows.append([name, *times])
     said = [literal(cost["sentence"]), ""] if cost["sentence"] else []
-    return ["## Cost", "", *_table(["", "before pruning", "this model"], rows), *said]
+    return ["## Cost", "", *card_table(["", "before pruning", "this model"], rows), *said]
 
 
 def _data(results: Record) -> list[str]:
@@ -159,7 +154,7 @@ def _data(results: Record) -> list[str]:
         f"{literal(split['rule'])}{seed}"
         f"{groups}.",
         "",
-        *_table(["class", "training", "validation", "test"], rows),
+        *card_table(["class", "training", "validation", "test"], rows),
     ]
 
 

@@ -11,7 +11,6 @@ from secateurs.report.common.canvas import (
     BEFORE,
     FAINT,
     INK,
-    SCALE,
     SHADE,
     SURFACE,
     base,
@@ -21,12 +20,11 @@ from secateurs.report.common.canvas import (
     safe,
 )
 from secateurs.report.common.formatting import count, degrees, milliseconds, share, shorten, size
+from secateurs.report.common.heat_map import add_heat_map
 from secateurs.report.common.latency import latency_name
 from secateurs.report.common.sweep_rows import Record
 from secateurs.report.study.evaluations import Evaluations
 
-# Above this share of its row a cell is so dark that its count is written in the light colour.
-DARK_CELL = 0.6
 # With more classes than this the counts do not fit into the cells of two matrices side by side.
 MANY_CLASSES = 14
 MEASURES = ("precision", "recall", "specificity")
@@ -60,35 +58,18 @@ def confusion(evaluation: Record, classes: list[str]) -> go.Figure:
         ]
         for true, row, total in zip(classes, counts, totals, strict=True)
     ]
-    figure.add_heatmap(
-        z=shares,
-        x=list(range(len(classes))),
-        y=list(range(len(classes))),
-        customdata=detail,
-        hovertemplate="true %{customdata[0]}<br>predicted %{customdata[1]}"
-        "<br>%{customdata[2]} of %{customdata[3]} (%{z:.0%})<extra></extra>",
-        zmin=0,
-        zmax=1,
-        colorscale=[[at / 2, colour] for at, colour in enumerate(SCALE)],
-        showscale=False,
-        xgap=2,
-        ygap=2,
+    few = len(classes) <= MANY_CLASSES
+    add_heat_map(
+        figure,
+        shares,
+        [[str(value) if value else "" for value in row] for row in counts] if few else [],
+        detail=detail,
+        low=0,
+        high=1,
+        hover="true %{customdata[0]}<br>predicted %{customdata[1]}"
+        "<br>%{customdata[2]} of %{customdata[3]} (%{z:.0%})",
+        text_size=13,
     )
-    for colour, dark in ((INK, False), (SURFACE, True)) if len(classes) <= MANY_CLASSES else ():
-        cells = [
-            (column, row, str(value))
-            for row, values in enumerate(counts)
-            for column, value in enumerate(values)
-            if value and (shares[row][column] > DARK_CELL) == dark
-        ]
-        figure.add_scatter(
-            mode="text",
-            x=[column for column, _, _ in cells],
-            y=[row for _, row, _ in cells],
-            text=[text for _, _, text in cells],
-            textfont={"color": colour, "size": 13},
-            hoverinfo="skip",
-        )
     rows_axis(figure, classes, limit=12)
     tick = {"color": INK, "size": 13 if len(classes) <= MANY_CLASSES else 10}
     figure.update_yaxes(tickfont=tick)

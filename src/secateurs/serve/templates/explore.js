@@ -286,7 +286,7 @@
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { color: INK } },
       hoverlabel: { bgcolor: SURFACE, bordercolor: FAINT, font: { color: INK }, align: "left" },
       xaxis: { ...axis, type: "log", title: title("units kept"), range: [-0.05, Math.log10(facts.num_units) + 0.08], showgrid: false, dtick: 1, tickformat: ",d" },
-      yaxis: { ...axis, title: title("validation accuracy"), tickformat: ".0%", range: [Math.max(-0.02, low - room), Math.min(1.02, high + room)] },
+      yaxis: { ...axis, title: title("validation accuracy"), tickformat: ".2~%", range: [Math.max(-0.02, low - room), Math.min(1.02, high + room)] },
       dragmode: coarse.matches ? false : "zoom", uirevision: "same",
     };
     const [traces, look] = scheme.matches ? [recolour(data), recolour(layout)] : [data, layout];
