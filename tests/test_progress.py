@@ -114,7 +114,7 @@ def test_which_progress_the_words_ask_for(monkeypatch: pytest.MonkeyPatch):
         assert isinstance(progress_of(), kind)
     with pytest.raises(InputError, match="progress must be auto, rich, plain, json or none, got"):
         progress_of("xml")
-    with pytest.raises(InputError, match="--quiet says nothing, --progress json something"):
+    with pytest.raises(InputError, match="--quiet prints no progress, --progress json does"):
         progress_of("json", quiet=True)
 
 

@@ -1,4 +1,4 @@
-"""Directories that a command writes into: whose they are, what killed runs left, replacing."""
+"""Output directories: which command they belong to, leftovers of killed runs, overwriting."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def open_output(out: Path, *, marker: str, kind: str, early: Collection[str] = (
     """
     try:
         if out.is_symlink() and not out.exists():
-            raise InputError(f"{out}: a link that leads nowhere; remove it")
+            raise InputError(f"{out}: a broken link; remove it")
         if not out.exists():
             return
         if not out.is_dir():

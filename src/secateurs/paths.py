@@ -1,7 +1,7 @@
-"""Paths that a command is given, checked before any library is loaded; a check returns its value.
+"""Paths given to a command, checked before any library is loaded; a check returns its value.
 
-The command line calls these while it reads its words (`cli_options`), so that a wrong path is an
-answer within a moment.
+The command line calls these while it parses its arguments, so that a wrong path is an error within
+a moment.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FACES = "faces"
 
 
 def data_path(data: str) -> str:
-    """DATA: the word faces or a folder; InputError for anything else."""
+    """DATA: a folder, or the word faces; InputError for anything else."""
     if data != FACES and not Path(data).exists():
         raise InputError(f"{data}: no such folder")
     if data != FACES and not Path(data).is_dir():
@@ -46,11 +46,11 @@ def saved_model(path: Path, *, pruned: bool = True) -> Path:
     for name in ("model", "unpruned") if pruned else ("unpruned",):
         if (path / name / "model.json").exists():
             return path / name
-    raise InputError(f"{path}: this study has no network yet; run `secateurs study` to its end")
+    raise InputError(f"{path}: this study has no network yet; finish it with `secateurs study`")
 
 
 def existing_paths(paths: list[Path]) -> list[Path]:
-    """Files and folders; InputError for the first that is not there."""
+    """Files and folders; InputError for the first that does not exist."""
     for path in paths:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
@@ -58,12 +58,12 @@ def existing_paths(paths: list[Path]) -> list[Path]:
 
 
 def existing_path(path: Path) -> Path:
-    """A file or a folder; InputError when it is not there."""
+    """A file or a folder; InputError when it does not exist."""
     return existing_paths([path])[0]
 
 
 def existing_directory(path: Path) -> Path:
-    """A directory to read; InputError when it is not there, or a file."""
+    """A directory to read; InputError when it does not exist, or is a file."""
     if not path.exists():
         raise InputError(f"{path}: no such directory")
     if not path.is_dir():
@@ -72,21 +72,21 @@ def existing_directory(path: Path) -> Path:
 
 
 def group_by_path(group_by: str | None) -> str | None:
-    """Groups by a regular expression, or by a CSV file, which must be there."""
+    """Groups by a regular expression, or by a CSV file, which must exist."""
     if group_by is not None and group_by.lower().endswith(".csv") and not Path(group_by).exists():
         raise InputError(f"{group_by}: no such file")
     return group_by
 
 
 def weights_path(weights: str | None) -> str | None:
-    """Pretrained weights by a word, or from a file, which must be there."""
+    """Pretrained weights: auto, none, or a file, which must exist."""
     if weights not in (None, "auto", "none") and not Path(str(weights)).is_file():
         raise InputError(f"{weights}: no such weights file (or auto, or none)")
     return weights
 
 
 def output_directory(out: Path | None) -> Path | None:
-    """A directory to write, there already or not; InputError for a place that cannot be written."""
+    """A directory to write, which may exist; InputError when it cannot be written."""
     if out is None:
         return out
     with _usable(out):
@@ -100,7 +100,7 @@ def output_directory(out: Path | None) -> Path | None:
 
 
 def output_file(out: Path | None) -> Path | None:
-    """A file to write, there already or not; InputError for a directory, or as the above."""
+    """A file to write, which may exist; InputError for a directory, or when it cannot be written."""
     if out is None:
         return out
     with _usable(out):
@@ -123,7 +123,7 @@ def _usable(out: Path) -> Generator[None]:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is anything; OSError for names that are too long and links in a circle."""
+    """Whether the path exists; OSError for names that are too long and circular links."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -131,7 +131,7 @@ def _is_there(path: Path) -> bool:
     try:
         path.stat()
     except FileNotFoundError:
-        raise InputError(f"{path}: a link that leads nowhere; remove it") from None
+        raise InputError(f"{path}: a broken link; remove it") from None
     return True
 
 

@@ -22,7 +22,7 @@ WIDE = 66  # columns that a bar with both of its times needs
 
 
 def duration(seconds: float) -> str:
-    """A time to wait, in words.
+    """A duration, rounded.
 
     >>> duration(42), duration(400), duration(9000)
     ('42 s', '7 min', '2.5 h')
@@ -277,15 +277,15 @@ def epoch_task(progress: Progress, name: str, total: int) -> Generator[EpochTask
 
 
 def progress_of(mode: str = "auto", *, quiet: bool = False) -> Progress:
-    """The progress that the words `--progress` and `--quiet` ask for.
+    """The progress for the options `--progress` and `--quiet`.
 
-    `auto` is bars on a terminal and plain lines elsewhere. Raises InputError for another word, and
-    for quiet with a mode that speaks.
+    `auto` is bars on a terminal and plain lines elsewhere. Raises InputError for another mode, and
+    for quiet with a mode that prints.
     """
     if mode not in MODES:
         raise InputError(f"progress must be {', '.join(MODES[:-1])} or none, got {mode!r}")
     if quiet and mode not in ("auto", "none"):
-        raise InputError(f"--quiet says nothing, --progress {mode} something; give one of them")
+        raise InputError(f"--quiet prints no progress, --progress {mode} does; give one of them")
     if quiet or mode == "none":
         return SILENT
     if mode == "json":

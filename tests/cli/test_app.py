@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -142,8 +143,19 @@ def test_one_step_at_a_time(flags: Path, tmp_path: Path, cache: str, capsys, mon
     text = call(*[word for word in train if word != "--json"])[1]
     assert "caution: only" in text and "--group-by" not in text
     assert len(trained["curve"]) == 2
+    kept = tomllib.loads((tmp_path / "model" / "config.toml").read_text())
+    assert (kept["command"], kept["out"], kept["depth"], kept["epochs"]) == ("train", ".", 53, 2)
     code, out, _ = call(*train)  # all is done: it only answers
     assert json.loads(out)["timing"] == trained["timing"]
+    again = ("train", "--config", str(tmp_path / "model" / "config.toml"), *group[2:])
+    code, out, _ = call(*again)
+    assert json.loads(out)["timing"] == trained["timing"]
+    code, _, err = call(*again, "--epochs", "3")
+    assert code == 2 and "epochs (2 there, 3 now)" in err
+    code, out, _ = call(*again, "--epochs", "1", "--overwrite")
+    assert len(json.loads(out)["curve"]) == 1
+    assert len(list((tmp_path / "model" / "trials").glob("*.json"))) == 1
+    code, out, _ = call(*train, "--overwrite")
 
     common = ["--cache", cache, "--quiet", "--json"]
     code, out, _ = call("evaluate", model, str(flags), "--side", "val", *common)
@@ -233,7 +245,7 @@ def test_a_full_disk_is_one_line_and_exit_code_2(tmp_path: Path, capsys, monkeyp
     words = ["sweep", "faces", "--out", str(tmp_path / "out"), "--quiet"]
     code, out, err = run(capsys, monkeypatch, *words)
     assert (code, out) == (2, "")
-    assert err.startswith("error: the disk is full (trials/x.json); what was finished is kept")
+    assert err.startswith("error: the disk is full (trials/x.json); finished parts are kept")
     assert err.count("\n") == 1
 
 

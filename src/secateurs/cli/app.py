@@ -87,15 +87,15 @@ def _one_line(text: str) -> str:
 TYPERS_INTERRUPT = 130  # what typer makes of every KeyboardInterrupt, whichever signal it was
 
 
-def _disk_words(error: OSError) -> str | None:
-    """What is wrong with a disk or a place on it; None where that is not what an error is about."""
-    again = "what was finished is kept: make room and run the same command again"
+def _disk_problem(error: OSError) -> str | None:
+    """What is wrong with a disk or a path; None for an error of another kind."""
+    again = "finished parts are kept: make room and run the same command again"
     where = f" ({error.filename})" if error.filename else ""
     if error.errno == errno.EFBIG:
         return f"a file is larger than the disk or a limit allows{where}; {again}"
     if error.errno in FULL:
         return f"the disk is full{where}; {again}"
-    # One that has no file's name is of something else, such as a socket.
+    # Without a file name it is an error of something else, such as a socket.
     if error.errno in {*UNUSABLE, errno.ENOENT} and error.filename:
         return f"{error.filename}: cannot be used ({error.strerror})"
     return None
@@ -124,20 +124,20 @@ def main() -> None:
     except (InputError, typer.TyperException) as error:
         text = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
         end("error", text)
-    except BrokenPipeError:  # whoever reads the answers has enough of them
+    except BrokenPipeError:  # the reader of stdout has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        reason = _disk_words(error)
+        reason = _disk_problem(error)
         if reason is None:
             give_stderr_back()
             raise
         end("error", reason)
     except StopRequested:
-        end("stopped", "stopped; run the same command again to go on")
+        end("stopped", "stopped; run the same command again to resume")
     except (KeyboardInterrupt, typer.Abort):
         end("stopped", "interrupted")
     except Exception:
-        give_stderr_back()  # a mistake of ours, to be seen
+        give_stderr_back()  # a bug, whose traceback has to be seen
         raise
     sys.exit(code if isinstance(code, int) else 0)

@@ -13,9 +13,10 @@ from secateurs.cli.options.network import OwnDevice
 from secateurs.cli.options.output import AsJson, Config, ProgressMode, Quiet
 from secateurs.cli.options.panels import OUTPUT, within
 from secateurs.cli.options.pruning import OwnLayer
+from secateurs.cli.parsing.places import check_outside
 from secateurs.cli.session import session_of
 from secateurs.limits import LIMITS
-from secateurs.paths import existing_directory, output_directory
+from secateurs.paths import FACES, existing_directory, output_directory
 
 
 def explore(
@@ -85,6 +86,8 @@ def explore(
     from secateurs.study.saved.location import find_location
 
     place = find_location(directory, data)
+    images = [] if place.data == FACES else [Path(place.data)]
+    check_outside(out or directory / "cuts", images)
     listener = listen(port)
     session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
     explorer = open_explorer(

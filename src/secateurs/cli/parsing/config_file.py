@@ -25,7 +25,7 @@ NAME = "config.toml"
 COMMAND = "command"  # the key that names the command
 MAX_BYTES = 1 << 20
 _MARK = "# Written by secateurs"
-# What is printed, and what may be deleted, is asked for anew each time.
+# What is printed, and what may be deleted, is not kept.
 LEFT_OUT = frozenset({"config", "overwrite", "json", "quiet", "progress", "open", "cache", "help"})
 _WORDS = {"weights": ("auto", "none"), "data": (FACES,)}  # no paths
 _LIST = re.compile(r"[0-9N],|A,B|\.\.\.")  # in the placeholder of an option that takes a list
