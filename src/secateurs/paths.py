@@ -100,7 +100,7 @@ def output_directory(out: Path | None) -> Path | None:
 
 
 def output_file(out: Path | None) -> Path | None:
-    """A file to write, which may exist; InputError for a directory, or when it cannot be written."""
+    """A file to write, which may exist; InputError for a directory or an unwritable place."""
     if out is None:
         return out
     with _usable(out):
