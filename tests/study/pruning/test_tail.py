@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -109,3 +113,35 @@ def test_a_seed_makes_a_network_and_leaves_the_global_generator_alone():
     assert torch.equal(torch.rand(3), expected)
     assert torch.equal(a.features[0].weight, b.features[0].weight)
     assert not torch.equal(a.features[0].weight, c.features[0].weight)
+
+
+class Steps:
+    """Progress that keeps the steps of each task."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, tuple[int, list[int]]] = {}
+
+    @contextmanager
+    def task(self, name: str, total: int, *, done: int = 0) -> Generator[Callable[[int], None]]:
+        steps: list[int] = []
+        self.tasks[name] = total, steps
+        yield steps.append
+
+    def note(self, text: str) -> None:
+        raise AssertionError(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "total"),
+    [({"rule": "pairwise"}, 32), ({"rule": "l2"}, 13), ({"keep": (9,)}, 1), ({"rule": "dead"}, 1)],
+)
+def test_every_cut_that_is_tried_is_a_step_of_the_progress(changes: dict[str, Any], total: int):
+    model = seeded_model("mobilenet_v3_small", 3, 0)
+    config = StudyConfig(backbone="mobilenet_v3_small", layers=("classifier.0",), **changes)
+    progress = Steps()
+    cut = prune_network(
+        model, data(9, 0), data(6, 1), config, device=torch.device("cpu"), progress=progress
+    )
+    expected, steps = progress.tasks["pruning"]
+    assert expected == total == sum(steps)
+    assert len([step for step in steps if step]) <= len(cut.tried) + 2

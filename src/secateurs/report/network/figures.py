@@ -29,7 +29,7 @@ MOST_ROWS = 60
 def groups(record: Record) -> go.Figure:
     """Share of the units kept in each group, in the order of the layers."""
     rows = record["groups"][:MOST_ROWS]
-    figure = base(70 + 22 * len(rows), x_title="share of the units kept")
+    figure = base(max(130, 70 + 22 * len(rows)), x_title="share of the units kept")
     parts = [row["num_kept"] / row["num_units"] for row in rows]
     figure.add_bar(
         orientation="h",
