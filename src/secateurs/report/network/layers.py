@@ -16,7 +16,7 @@ from secateurs.report.common.canvas import (
     counts_axis,
     fraction_range,
 )
-from secateurs.report.common.formatting import integer, percent
+from secateurs.report.common.formatting import integer, percent, plural
 from secateurs.report.common.panel import Panel, Table
 
 Record = dict[str, Any]
@@ -31,8 +31,9 @@ def search_panels(record: Record) -> list[Panel]:
     key = next(name for name in _KEYS if name in tried[0])
     kept = sum(row["num_kept"] for row in record["groups"])
     caption = (
-        f"{len(tried)} sizes were tried on validation images. The smallest one that costs at most "
-        f"{record['budget']['max_loss']:g} percentage points was chosen: {integer(kept)} units."
+        f"{plural(len(tried), 'size')} {'was' if len(tried) == 1 else 'were'} tried on validation "
+        f"images. The smallest one that costs at most {record['budget']['max_loss']:g} percentage "
+        f"points was chosen: {integer(kept)} units."
     )
     table = Table(
         "Sizes tried",
