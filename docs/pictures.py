@@ -46,6 +46,7 @@ ROOMS = {
         *("surgery", "compensation", "allocation"),
     ),
     "ship": (),
+    "api": (),
     "study": (
         *("records", "setup", "trials", "sweep", "tracking"),
         *("saved", "pruning", "search", "paper"),
@@ -60,6 +61,7 @@ PURPOSE = {
     "fit": "training",
     "prune": "modules, batches",
     "ship": "export, cost",
+    "api": "any model",
     "study": "experiments",
     "report": "pages",
     "serve": "local server",
