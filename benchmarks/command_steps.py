@@ -24,7 +24,10 @@ LIBRARIES = """\
 torch torch.onnx torch._dynamo torch.export torchvision onnx onnxscript onnxruntime scipy.stats
 scipy.cluster.hierarchy pyarrow.parquet PIL.Image jinja2 plotly.graph_objects safetensors.torch
 """
-MODULES = "cli study.single study.shrink report.shrink_page ship.export ship.program ship.cost"
+MODULES = """\
+cli study.pruning.saved_layers study.pruning.saved_network report.network.page report.network.card
+ship.export ship.program ship.cost
+"""
 POLL_S = 0.2
 
 

@@ -101,7 +101,7 @@ def shorten() -> None:
     from secateurs.nets import backbones
     from secateurs.ship import export, spec
     from secateurs.study.paper import protocol
-    from secateurs.study.pruning import network, saved_network, savings
+    from secateurs.study.pruning import network, savings
 
     assert secateurs.cli
     models.get_model = narrow_alexnet
@@ -109,7 +109,6 @@ def shorten() -> None:
     spec.bare.cache_clear()
     for module, name in (
         (savings, "BUDGET_S"),
-        (saved_network, "LATENCY_S"),
         (network, "LATENCY_S"),
     ):
         assert hasattr(module, name)
