@@ -1,0 +1,61 @@
+"""What a session writes and prints beside the work of its command."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from secateurs.cli.parsing.config_file import NAME, Parameter, RunConfig
+from secateurs.cli.session import Session, session_of
+from secateurs.errors import InputError
+from secateurs.progress import SILENT, Said
+from secateurs.stopping import StopRequested
+
+CONFIG = RunConfig("train", (Parameter("epochs", "epochs", int, "N", False),), {"epochs": 3})
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    return Session(SILENT, tmp_path / "cache", as_json=False, config=CONFIG)
+
+
+def test_the_configuration_is_kept_once_the_work_is_done(session: Session, tmp_path: Path):
+    with session.running(tmp_path):
+        assert not (tmp_path / NAME).exists()
+    assert "epochs = 3" in (tmp_path / NAME).read_text()
+
+
+def test_the_configuration_of_interrupted_work_is_kept(session: Session, tmp_path: Path):
+    with pytest.raises(StopRequested), session.running(tmp_path):
+        raise StopRequested
+    assert (tmp_path / NAME).exists()
+    with pytest.raises(StopRequested), session.running(tmp_path / "nothing"):
+        raise StopRequested
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_bad_input_writes_no_configuration(session: Session, tmp_path: Path):
+    with pytest.raises(InputError), session.running(tmp_path):
+        raise InputError("other options")
+    assert not (tmp_path / NAME).exists()
+
+
+def test_an_answer_repeats_notes_only_where_they_are_not_seen(
+    session: Session, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    said = Said(SILENT)
+    said.note("the folder is new")
+    own = replace(session, progress=said)
+    for same in (True, False):
+        monkeypatch.setattr("secateurs.cli.session.same_stream", lambda *_, same=same: same)
+        own.answer({"a": 1}, "result\nnote: the folder is new")
+        assert ("the folder is new" in capsys.readouterr().out) != same
+    replace(own, as_json=True).answer({"a": "the folder is new"}, "")
+    assert capsys.readouterr().out == '{"a": "the folder is new"}\n'
+
+
+def test_only_visible_progress_remembers_its_notes():
+    assert isinstance(session_of(None, progress="plain").progress, Said)
+    assert not isinstance(session_of(None, progress="auto", quiet=True).progress, Said)
