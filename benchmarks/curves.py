@@ -29,7 +29,7 @@ from secateurs.nets.backbones import find_layer
 from secateurs.nets.depth import split_at
 from secateurs.progress import Console, Progress
 from secateurs.prune.compensation.merging import Incoming, merge
-from secateurs.prune.compensation.modes import Outgoing, add, affine, drop, least_squares
+from secateurs.prune.compensation.outgoing_weights import Outgoing, add, affine, drop, least_squares
 from secateurs.prune.layer import PruneOptions, prune_layers
 from secateurs.prune.selection.pairwise import Selection
 from secateurs.prune.selection.rules import SelectOptions, select

@@ -28,7 +28,7 @@ _HOMES = {
     "evaluate": "fit.metrics",
     "inspect": "api.inspecting",
     "PrunedModel": "api.pruning",
-    "load_weights": "api.files",
+    "load_weights": "api.saving",
     "export": "api.exporting",
     "similar_pairs": "prune.similarity.angles",
     "pairwise": "prune.selection.pairwise",

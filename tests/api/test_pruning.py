@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import secateurs
 from networks import Text, TwoInputs, UNet, tabular
-from secateurs.api.files import same_weights
+from secateurs.api.saving import same_weights
 from secateurs.errors import InputError
 from secateurs.nets.batches import forward
 from secateurs.nets.counting import macs, num_parameters

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from secateurs.errors import InputError
-from secateurs.prune.compensation.modes import least_squares
+from secateurs.prune.compensation.outgoing_weights import least_squares
 from secateurs.prune.compensation.ridge import dual_ridge
 from secateurs.prune.compensation.shared_ridge import share
 from secateurs.prune.layer import PruneOptions, compensate, prune_layer

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from secateurs.api.files import save_weights
 from secateurs.api.models import half_type, on_device, own_copy, run_with, unwrapped
+from secateurs.api.saving import save_weights
 from secateurs.errors import InputError
 from secateurs.nets.batches import Batch, num_samples, samples
 from secateurs.progress import SILENT, Progress

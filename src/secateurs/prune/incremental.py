@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.prune.compensation.merging import group_means, group_sums, groups
-from secateurs.prune.compensation.modes import Outgoing, refit
+from secateurs.prune.compensation.outgoing_weights import Outgoing, refit
 from secateurs.prune.compensation.ridge import dual_ridge
 from secateurs.prune.layer import Compensation, compensate
 from secateurs.prune.layer_grid import LayerView

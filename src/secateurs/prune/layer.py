@@ -13,7 +13,7 @@ from secateurs.errors import InputError
 from secateurs.nets.trace import eval_mode
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.compensation.merging import Incoming, merge
-from secateurs.prune.compensation.modes import Outgoing, add, affine, drop, least_squares
+from secateurs.prune.compensation.outgoing_weights import Outgoing, add, affine, drop, least_squares
 from secateurs.prune.ledger import Ledger, ledger
 from secateurs.prune.selection.pairwise import Selection
 from secateurs.prune.selection.rules import SelectOptions, exactly, select

@@ -18,7 +18,7 @@ from secateurs.prune.allocation.survey import Survey, reader_paths
 from secateurs.prune.compensation.batch_norm import NORMS
 from secateurs.prune.compensation.cholesky import factorise
 from secateurs.prune.compensation.merging import Incoming, merge
-from secateurs.prune.compensation.modes import Outgoing, refit
+from secateurs.prune.compensation.outgoing_weights import Outgoing, refit
 from secateurs.prune.coupling.groups import Group
 from secateurs.prune.layer import parameters
 from secateurs.prune.refit_state import PrefixOutputs, RefitState

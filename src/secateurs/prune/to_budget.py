@@ -21,9 +21,9 @@ from secateurs.limits import check_fields
 from secateurs.nets.attention import open_attention
 from secateurs.nets.batches import Batch, Run, forward, samples
 from secateurs.progress import SILENT, Progress
+from secateurs.prune.allocation.bisection import first_within, last_within, thinned
 from secateurs.prune.allocation.budget import Kept, Price, Step, Widths, descent
 from secateurs.prune.allocation.merge_costs import Steps, with_merging
-from secateurs.prune.allocation.search import first_within, last_within, thinned
 from secateurs.prune.allocation.survey import Survey, survey
 from secateurs.prune.compensation.batch_norm import outputs_of, settle_norms
 from secateurs.prune.coupling.groups import Groups, NotPruned, find_groups

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secateurs.errors import InputError
-from secateurs.prune.compensation.modes import least_squares
+from secateurs.prune.compensation.outgoing_weights import least_squares
 from secateurs.prune.selection.subspace import subspace
 
 

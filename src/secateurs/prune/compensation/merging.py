@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from secateurs.errors import InputError
-from secateurs.prune.compensation.modes import RIDGES, Outgoing, refit
+from secateurs.prune.compensation.outgoing_weights import RIDGES, Outgoing, refit
 from secateurs.prune.selection.pairwise import Selection
 
 COLUMNS = 1024  # of the incoming weights converted to float64 at a time

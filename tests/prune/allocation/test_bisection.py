@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from secateurs.prune.allocation.bisection import first_within, last_within, thinned
 from secateurs.prune.allocation.budget import Price, Step
-from secateurs.prune.allocation.search import first_within, last_within, thinned
 
 
 def trajectory(num: int, each: float = 0.9) -> list[Step]:

@@ -8,7 +8,7 @@ from torch import nn
 
 import secateurs
 from networks import UNet, tabular
-from secateurs.api.files import same_weights, save_weights
+from secateurs.api.saving import same_weights, save_weights
 from secateurs.errors import InputError
 
 

@@ -8,7 +8,13 @@ import torch
 from sklearn.linear_model import LinearRegression, Ridge
 
 from secateurs.errors import InputError
-from secateurs.prune.compensation.modes import add, affine, drop, fit_ridge, least_squares
+from secateurs.prune.compensation.outgoing_weights import (
+    add,
+    affine,
+    drop,
+    fit_ridge,
+    least_squares,
+)
 from secateurs.prune.selection.pairwise import pairwise
 
 
