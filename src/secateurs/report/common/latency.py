@@ -77,8 +77,11 @@ def measured(row: Record) -> str:
     '90.0% of the time before (85% to 102%)'
     """
     low, high = row.get("ratio_p25"), row.get("ratio_p75")
-    bounds = "" if low is None or high is None else f" ({100 * low:.0f}% to {100 * high:.0f}%)"
-    return f"{share(ratio_of(row))} of the time before{bounds}"
+    if low is None or high is None:
+        return f"{share(ratio_of(row))} of the time before"
+    # Within rounds, as the bounds are: the ratio of the medians can lie outside of them.
+    middle = row.get("ratio_p50") or ratio_of(row)
+    return f"{share(middle)} of the time before ({100 * low:.0f}% to {100 * high:.0f}%)"
 
 
 def speed_warnings(rows: Sequence[Record]) -> list[str]:
