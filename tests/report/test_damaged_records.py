@@ -121,14 +121,22 @@ def test_plans_of_searches(tmp_path: Path):
         "identity": {"data": "x", "weights": {"loaded": []}},
     }
     assert_lines(
-        tmp_path / search.PLAN, value, lambda: search._check_directory(tmp_path, settings), 200
+        tmp_path / search.PLAN,
+        value,
+        lambda: search._check_directory(tmp_path, settings, overwrite=False),
+        200,
     )
 
 
 def test_plans_of_the_paper(tmp_path: Path):
     plan = PaperPlan()
     value = {"schema": 1, "plan": plan.to_json(), "identity": {"data": "x"}}
-    assert_lines(tmp_path / paper.PLAN, value, lambda: paper._check_directory(tmp_path, plan), 200)
+    assert_lines(
+        tmp_path / paper.PLAN,
+        value,
+        lambda: paper._check_directory(tmp_path, plan, overwrite=False),
+        200,
+    )
 
 
 def test_grids(tmp_path: Path):

@@ -62,5 +62,5 @@ def test_an_unknown_time_has_no_verdict(after: float | None) -> None:
 
 def test_the_ratio_lies_between_its_bounds() -> None:
     found = row(1644.0, 2282.0, p25=1.0, p75=1.23) | {"ratio_p50": 1.12}
-    assert latency.measured(found) == "112.0% of the time before (100% to 123%)"
+    assert latency.measured(found) == "112% of the time before (100% to 123%)"
     assert latency.measured(row(10.0, 9.0, p25=None, p75=None)) == "90.0% of the time before"

@@ -204,7 +204,7 @@ def test_the_command_as_typed(
     written(study_dir / "trials", "a.json", results["trials"][0])
     code, out, err = run(capsys, monkeypatch, str(study_dir))
     assert code == 0
-    assert "not finished; these are the trials done so far" in err
+    assert "not finished; these are the trials so far" in err
 
 
 @pytest.mark.parametrize(
