@@ -28,6 +28,14 @@ def short_latency() -> Generator[None]:
         yield
 
 
+@pytest.fixture
+def without_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pruned networks get no ONNX file, where a test is about other things: it takes seconds."""
+    monkeypatch.setattr(
+        "secateurs.study.pruning.saved_output.onnx_obstacle", lambda model: "left out here"
+    )
+
+
 @pytest.fixture(scope="session")
 def flags(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 48 pictures in three classes, told apart by their stripes; 12 senders."""

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from torch import nn
@@ -111,6 +112,7 @@ def test_classifiers_start_at_the_lowest_version(project: dict[str, Any]):
 
 
 SMALL = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+IMAGE = torch.empty(1, 3, 8, 8)
 PARQUET = Path("table.parquet")
 
 
@@ -121,7 +123,11 @@ PARQUET = Path("table.parquet")
         ("parquet", lambda: write_table([{"a": 1}], "parquet", PARQUET), "parquet needs pyarrow"),
         ("faces", lambda: write_faces(Path("faces")), "embedded faces needs python_avatars, resvg"),
         ("faces", lambda: embedded_faces(Path("cache")), "embedded faces needs python_avatars"),
-        ("graph", lambda: find_groups(SMALL, size=8, by="graph"), "needs torch_pruning"),
+        (
+            "graph",
+            lambda: find_groups(SMALL, IMAGE, by="graph"),
+            "needs torch_pruning",
+        ),
         ("tensorboard", lambda: check_log("tensorboard"), "--log tensorboard needs tensorboard"),
         ("search", lambda: extras.require("search", "method tpe"), "method tpe needs optuna"),
     ],

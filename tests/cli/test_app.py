@@ -129,6 +129,7 @@ def test_strict_makes_findings_an_error(flags: Path, tmp_path: Path, cache, caps
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.usefixtures("without_onnx")
 def test_one_step_at_a_time(flags: Path, tmp_path: Path, cache: str, capsys, monkeypatch):
     def call(*words: str) -> tuple[int, str, str]:
         return run(capsys, monkeypatch, *words)

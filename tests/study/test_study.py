@@ -366,7 +366,9 @@ def test_other_images_in_the_same_directory_are_refused(
     copy = tmp_path / "flags"
     shutil.copytree(flags, copy)
     (next((copy / "plain").iterdir())).unlink()
-    with pytest.raises(InputError, match="holds a study of other data and split; choose a new"):
+    with pytest.raises(
+        InputError, match="holds a study of other data and split; choose another directory"
+    ):
         run_study(str(copy), CONFIG, finished[0], cache=cache)
 
 

@@ -193,12 +193,14 @@ def test_another_plan_other_images_and_old_schemas_are_told_in_one_line(
     finished: tuple[Path, dict[str, Any]], flags: Path, cache: Path, tmp_path: Path
 ):
     out, _ = finished
-    with pytest.raises(InputError, match=r"another plan: epochs \(2 there, 3 now\); choose a new"):
+    with pytest.raises(
+        InputError, match=r"another plan: epochs \(2 there, 3 now\); choose another directory"
+    ):
         run_paper(str(flags), replace(PLAN, epochs=3), out, cache=cache)
     other = tmp_path / "others"
     shutil.copytree(flags, other)
     (other / "down" / "00_10.png").unlink()
-    with pytest.raises(InputError, match="a run on other data and split; choose a new"):
+    with pytest.raises(InputError, match="a run on other data and split; choose another"):
         run_paper(str(other), PLAN, out, cache=cache)
     old = tmp_path / "old"
     shutil.copytree(out, old)

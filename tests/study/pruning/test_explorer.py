@@ -34,6 +34,7 @@ from secateurs.study.saved.location import find_location
 from secateurs.study.saved.prediction import predict_saved
 
 LAYER = "classifier.0"
+pytestmark = pytest.mark.usefixtures("without_onnx")
 
 SETTINGS = [
     SliderRequest(low_deg=6.0),

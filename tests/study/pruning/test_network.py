@@ -261,6 +261,7 @@ def saved(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("without_onnx")
 def test_a_saved_network_is_shrunk_and_loads_again(flags: Path, saved: Path, tmp_path: Path):
     budget, recovery = Budget(macs=0.5), RecoveryOptions(epochs=1, views=1)
     words = {"recovery": recovery, "cache": tmp_path / "cache"}
@@ -288,6 +289,7 @@ def test_a_saved_network_is_shrunk_and_loads_again(flags: Path, saved: Path, tmp
         shrink_saved(tmp_path / "out", str(flags), tmp_path / "b", budget, **words)
 
 
+@pytest.mark.usefixtures("without_onnx")
 def test_a_stop_during_recovery_goes_on_to_the_same_network(
     flags: Path, saved: Path, tmp_path: Path
 ):

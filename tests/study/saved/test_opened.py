@@ -300,6 +300,7 @@ def test_an_older_model_gets_a_split_drawn_again_and_says_so(
     assert run(of=old, side="all")["num_images"] == 48
 
 
+@pytest.mark.usefixtures("without_onnx")
 def test_pruning_uses_the_images_of_training_and_the_result_knows_them(
     model: Path, copy: Path, cache: Path, trained_on: Dataset, tmp_path: Path, run: Any
 ):

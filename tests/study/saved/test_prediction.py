@@ -201,7 +201,7 @@ def test_progress_is_one_json_object_per_line(net: Path, mixed: Path, flags: Pat
 def test_formats_that_contradict_are_refused(net: Path, mixed: Path, run: Run):
     code, out, err = run("predict", str(net), str(mixed), "--json", "--format", "csv")
     assert (code, out) == (2, "")
-    assert "--json and --format csv ask for two formats" in err
+    assert "--json and --format csv are two formats" in err
     code, _, err = run("predict", str(net), str(mixed), "--format", "xml")
     assert "--format must be one of text, csv, jsonl, json, got 'xml'" in err
     assert format_of(None, Path("x.JSONL")) == "jsonl"

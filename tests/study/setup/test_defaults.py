@@ -103,7 +103,7 @@ def test_a_network_without_hidden_layers_is_shipped_unpruned(study):
 def test_its_page_says_so(study):
     results, out, _ = study
     page = write_report(check_results(results), out).read_text()
-    assert f"This study pruned nothing: {BACKBONE} has no hidden linear layer" in page
+    assert f"Nothing was pruned: {BACKBONE} has no hidden linear layer" in page
     assert "nothing was pruned" in page
 
 
