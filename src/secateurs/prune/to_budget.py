@@ -340,7 +340,7 @@ class _Choice:
             return reached >= floor - 1e-12
 
         steps = thinned(trajectory)
-        with self.progress.task("how far the loss allows", len(steps).bit_length()) as advance:
+        with self.progress.task("searching within the loss", len(steps).bit_length()) as advance:
             return last_within(steps, is_good, lambda: advance(1))
 
     def _is_fast(self, step: Step) -> bool:

@@ -84,10 +84,12 @@ def test_the_deepest_within_a_point_is_recommended():
     assert (answer.best, answer.depth) == (2, 4)
     text = " ".join(answer.sentences)
     assert "Freeze 4 layers: 70.3% mean validation accuracy (95% " in text
-    assert "Depth 2 has the best mean, 70.6%; the 0.3 points between them cannot" in text
+    assert (
+        "Depth 2 has the best mean, 70.6%; the difference of 0.3 points is not significant" in text
+    )
     assert answer.cost == "A training at depth 4 takes 30 s; 40 s at 2, 20 s at 6."
-    assert "Worse than the best beyond chance: depth 6." in text
-    assert "runs a depth would tell depths 2 and 4 apart" in text
+    assert "Significantly worse than the best: depth 6." in text
+    assert "between depths 2 and 4 significant" in text
 
 
 def test_runs_that_diverged_are_left_out_of_the_pairs():

@@ -74,7 +74,7 @@ def with_merging(
     """
     able = {n: r for n, r in mergeable(model, groups, seen).items() if n in seen.eliminations}
     found: dict[str, Elimination] = {}
-    with progress.task("what merged units say", len(able)) as advance:
+    with progress.task("scoring merged units", len(able)) as advance:
         for name, reader in able.items():
             before = _seen_outputs(seen, name, next(model.parameters()).dtype)
             if before is None:

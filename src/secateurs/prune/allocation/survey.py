@@ -101,11 +101,11 @@ def survey(
         shaped = (outputs - center).view(-1, images, outputs.shape[-1])
         targets[path].append(shaped.to(torch.bfloat16))
 
-    with progress.task("looking at the network", num_images) as advance:
+    with progress.task("collecting activations", num_images) as advance:
         visit_rows(model, positions, batches, visit, run=run, seed=seed, advance=advance)
     weights = importance(model, readers, batches, run=run, seed=seed)
     found: dict[str, Elimination] = {}
-    with progress.task("what each unit says", len(groups)) as advance:
+    with progress.task("scoring units", len(groups)) as advance:
         for group in groups:
             found[group.name] = eliminate(
                 [_reader(model, member, group, sums, weights, norms) for member in group.side("in")]

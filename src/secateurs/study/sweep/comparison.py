@@ -135,9 +135,9 @@ def recommend(
     good = [row for row in rows if row.indistinguishable and row.mean >= floor]
     chosen = max([*good, best], key=lambda row: row.depth)
     sentences = _sentences(rows, best, chosen, accuracies, num_images)
-    told = random_frozen_words(random_frozen or {})
-    if told:
-        sentences = (*sentences[:-1], told, sentences[-1])
+    caution = random_frozen_words(random_frozen or {})
+    if caution:
+        sentences = (*sentences[:-1], caution, sentences[-1])
     return Recommendation(chosen.depth, best.depth, rows, sentences, _cost(seconds, chosen.depth))
 
 
@@ -212,18 +212,18 @@ def _sentences(
     ]
     if chosen.depth != best.depth:
         lines.append(
-            f"Depth {best.depth} has the best mean, {best.mean:.1%}; the "
-            f"{_points(chosen.difference)} between them cannot be told from chance, and the deeper "
-            "one trains less."
+            f"Depth {best.depth} has the best mean, {best.mean:.1%}; the difference of "
+            f"{_points(chosen.difference)} is not significant, and freezing more layers trains less."
         )
     others = [row.depth for row in rows if row.indistinguishable and row.depth != chosen.depth]
     worse = [row.depth for row in rows if not row.indistinguishable]
     if others:
         lines.append(
-            f"Not to be told apart from the best: depth {_list(sorted({*others, chosen.depth}))}."
+            "Not significantly different from the best: depth "
+            f"{_list(sorted({*others, chosen.depth}))}."
         )
     if worse:
-        lines.append(f"Worse than the best beyond chance: depth {_list(worse)}.")
+        lines.append(f"Significantly worse than the best: depth {_list(worse)}.")
     lines.append(_what_would_change(rows, best, chosen))
     return tuple(lines)
 
@@ -265,7 +265,7 @@ def _what_would_change(rows: Sequence[Comparison], best: Comparison, chosen: Com
     if len(rows) == 1:
         return "Only one depth was tried: other depths may be better."
     if all(row.low is None for row in rows):
-        return "One run a depth says nothing of its spread: more runs may change this."
+        return "One run per depth shows no spread: more runs may change this."
     close = [row for row in rows if row.indistinguishable and row.depth != best.depth]
     if not close:
         return "More runs are unlikely to change this; other images or another split may."
@@ -277,7 +277,7 @@ def _what_would_change(rows: Sequence[Comparison], best: Comparison, chosen: Com
     half = (rival.high - rival.low) / 2
     needed = math.ceil(rival.num_runs * (half / gap) ** 2)
     return (
-        f"About {max(needed, rival.num_runs + 1)} runs a depth would tell depths {best.depth} and "
-        f"{rival.depth} apart, if they differ by the {_points(gap)} seen; another split may also "
-        "change this."
+        f"About {max(needed, rival.num_runs + 1)} runs per depth would make a difference of "
+        f"{_points(gap)} between depths {best.depth} and {rival.depth} significant; another split "
+        "may also change this."
     )

@@ -218,7 +218,7 @@ def choose(
     record = max(runs, key=_score)
     reason = (
         f"{advice.sentences[0]} Run {record['run'] + 1} is its best on validation "
-        f"({record['val_accuracy']:.1%}). The test images had no part in the choice."
+        f"({record['val_accuracy']:.1%}). The test images were not used for the choice."
     )
     return Choice(record, reason, advice)
 
