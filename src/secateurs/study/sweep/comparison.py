@@ -213,7 +213,7 @@ def _sentences(
     if chosen.depth != best.depth:
         lines.append(
             f"Depth {best.depth} has the best mean, {best.mean:.1%}; the difference of "
-            f"{_points(chosen.difference)} is not significant, and freezing more layers trains less."
+            f"{_points(chosen.difference)} is not significant, and more frozen layers train less."
         )
     others = [row.depth for row in rows if row.indistinguishable and row.depth != chosen.depth]
     worse = [row.depth for row in rows if not row.indistinguishable]
