@@ -168,6 +168,8 @@ def test_units_of_a_chain_are_counted_as_the_network_has_them():
         ({"loader": [torch.full((8, 9), float("nan"))]}, "not finite"),
         ({"loader": [torch.randn(8, 7)]}, "does not run on a sample of"),
         ({"loader": ["words"]}, "expected a tensor or a structure of tensors"),
+        ({"loader": [torch.empty(8, 9, device="meta")]}, "shapes and no values"),
+        ({"model": nn.ReLU()}, "has no parameters"),
         ({"forward": lambda m, b: 3.0}, "gives no tensor"),
         ({"outputs": lambda out: out.argmax(1)}, "gives no tensor"),
         ({"budget": {"params": 0.0001}}, "the least that cutting can reach"),

@@ -10,7 +10,7 @@ from torch import nn
 
 from secateurs.errors import InputError
 from secateurs.nets.batches import Batch, Run, forward, map_tensors
-from secateurs.nets.trace import copied
+from secateurs.nets.trace import copied, tensors_of
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -52,8 +52,13 @@ def half_type(model: nn.Module) -> torch.dtype | None:
 
 
 def on_device(batch: Batch, model: nn.Module) -> Batch:
-    """A batch on the device of a model, its half-precision numbers as float32."""
-    device = next(model.parameters()).device
+    """A batch on the device of a model, its half-precision numbers as float32.
+
+    Raises InputError for tensors that have shapes and no values.
+    """
+    if any(tensor.is_meta for tensor in tensors_of(batch)):
+        raise InputError("batch: its tensors have shapes and no values (device meta)")
+    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     return map_tensors(
         batch,
         lambda tensor: tensor.to(device, torch.float32 if tensor.dtype in HALF else tensor.dtype),
