@@ -91,7 +91,7 @@ def write_onnx(model: Any, spec: Any, path: Path, *, size: int) -> None:
     onnx.save(made, path)
 
 
-def _page(*_: Any) -> str:
+def _page(*_: Any, **__: Any) -> str:
     return "<!doctype html>"
 
 
