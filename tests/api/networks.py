@@ -72,3 +72,11 @@ def tabular() -> nn.Sequential:
         *(nn.Linear(9, 40), nn.BatchNorm1d(40), nn.ReLU()),
         *(nn.Linear(40, 24), nn.ReLU(), nn.Linear(24, 1)),
     )
+
+
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two models have the same parameters and buffers, bit for bit."""
+    first, second = one.state_dict(), other.state_dict()
+    return first.keys() == second.keys() and all(
+        torch.equal(value, second[name]) for name, value in first.items()
+    )

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import secateurs
-from networks import Text, TwoInputs, UNet, tabular
-from secateurs.api.saving import same_weights
+from networks import Text, TwoInputs, UNet, same_weights, tabular
 from secateurs.errors import InputError
 from secateurs.nets.batches import forward
 from secateurs.nets.counting import macs, num_parameters

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import secateurs
-from networks import UNet, tabular
-from secateurs.api.saving import same_weights, save_weights
+from networks import UNet, same_weights, tabular
+from secateurs.api.saving import save_weights
 from secateurs.errors import InputError
 
 

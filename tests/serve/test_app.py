@@ -30,7 +30,7 @@ from secateurs.study.pruning.explorer import Explorer, read_picture
 
 PORT = 5123
 HOST = f"127.0.0.1:{PORT}"
-WISH = json.dumps({"low_deg": 8})
+SETTINGS = json.dumps({"low_deg": 8})
 JSON = {"content-type": "application/json"}
 BYTES = {"content-type": "application/octet-stream"}
 
@@ -84,7 +84,7 @@ def test_the_page_stands_by_itself(client: TestClient):
 )
 def test_foreign_hosts_are_refused(client: TestClient, host: str):
     assert "host: expected" in refusal(client.get("/", headers={"host": host}), 403)
-    answer = client.post("/cut", content=WISH, headers=JSON | {"host": host})
+    answer = client.post("/cut", content=SETTINGS, headers=JSON | {"host": host})
     assert "host: expected" in refusal(answer, 403)
 
 
@@ -100,7 +100,7 @@ def test_foreign_hosts_are_refused(client: TestClient, host: str):
     ],
 )
 def test_foreign_origins_are_refused(client: TestClient, desk: Desk, headers: dict[str, str]):
-    query = {"settings": WISH, "name": "mine"}
+    query = {"settings": SETTINGS, "name": "mine"}
     for path, kind in (("/cut", JSON), ("/picture", BYTES), ("/save", JSON)):
         refused = client.post(path, params=query, content=b"", headers=kind | headers)
         assert "only the page of this server is allowed" in refusal(refused, 403)
@@ -112,7 +112,7 @@ def test_the_own_page_may_ask(client: TestClient):
     for host in ("127.0.0.1", "localhost"):
         own = {"host": f"{host}:{PORT}", "origin": f"http://{host}:{PORT}"}
         found = client.post(
-            "/cut", content=WISH, headers=JSON | own | {"sec-fetch-site": "same-origin"}
+            "/cut", content=SETTINGS, headers=JSON | own | {"sec-fetch-site": "same-origin"}
         )
         assert found.status_code == 200
         assert found.json()["settings"]["low_deg"] == 8
@@ -139,17 +139,17 @@ def test_bad_positions_are_told_in_one_line(client: TestClient):
     assert "more than the limit of 4096 bytes" in refusal(
         client.post("/cut", content=b" " * 5000, headers=JSON), 413
     )
-    assert "expected application/json" in refusal(client.post("/cut", content=WISH), 415)
+    assert "expected application/json" in refusal(client.post("/cut", content=SETTINGS), 415)
     for index in ("", "-1", "x", "1" * 30):
-        asked = client.get("/unit", params={"settings": WISH, "index": index})
+        asked = client.get("/unit", params={"settings": SETTINGS, "index": index})
         assert "unit: expected a number" in refusal(asked, 400)
-    assert client.get("/unit", params={"settings": WISH, "index": "3"}).json()["index"] == 3
+    assert client.get("/unit", params={"settings": SETTINGS, "index": "3"}).json()["index"] == 3
 
 
 def test_pictures_are_limited_and_asked_of_both(client: TestClient):
     def post(data: bytes | Generator[bytes], **headers: str) -> Any:
         return client.post(
-            "/picture", params={"settings": WISH}, content=data, headers=BYTES | headers
+            "/picture", params={"settings": SETTINGS}, content=data, headers=BYTES | headers
         )
 
     found = post(picture()).json()
@@ -167,8 +167,8 @@ def test_pictures_are_limited_and_asked_of_both(client: TestClient):
     assert "picture: zero-byte" in refusal(post(b""), 400)
     assert "picture: truncated" in refusal(post(picture()[:3000]), 400)
     assert "picture: unreadable" in refusal(post(b"<svg></svg>"), 400)
-    told = client.post("/picture", params={"settings": WISH}, content=picture(), headers=JSON)
-    assert "expected application/octet-stream" in refusal(told, 415)
+    answer = client.post("/picture", params={"settings": SETTINGS}, content=picture(), headers=JSON)
+    assert "expected application/octet-stream" in refusal(answer, 415)
 
 
 def test_a_picture_that_is_decoded_holds_no_cut_up(
@@ -182,7 +182,9 @@ def test_a_picture_that_is_decoded_holds_no_cut_up(
         return read_picture(*given, **options)
 
     def post() -> Any:
-        return client.post("/picture", params={"settings": WISH}, content=picture(), headers=BYTES)
+        return client.post(
+            "/picture", params={"settings": SETTINGS}, content=picture(), headers=BYTES
+        )
 
     monkeypatch.setattr("secateurs.serve.app.read_picture", slow)
     monkeypatch.setattr("secateurs.serve.app.MAX_PICTURES", 1)
@@ -190,7 +192,7 @@ def test_a_picture_that_is_decoded_holds_no_cut_up(
         waiting = pool.submit(post)
         try:
             assert decoding.wait(60)
-            assert client.post("/cut", content=WISH, headers=JSON).status_code == 200
+            assert client.post("/cut", content=SETTINGS, headers=JSON).status_code == 200
             assert "too many images are being read" in refusal(post(), 429)
         finally:
             go_on.set()
@@ -244,11 +246,11 @@ def test_bodies_that_are_slow_cut_off_or_mistold_are_refused(
 
 def test_a_cut_is_saved_once_under_a_plain_name(client: TestClient, desk: Desk):
     def save(name: str) -> Any:
-        return client.post("/save", params={"settings": WISH, "name": name}, headers=JSON)
+        return client.post("/save", params={"settings": SETTINGS, "name": name}, headers=JSON)
 
     done = save("small").json()
     loaded = load(desk.saved_in / "small")
-    shown = client.post("/cut", content=WISH, headers=JSON).json()
+    shown = client.post("/cut", content=SETTINGS, headers=JSON).json()
     assert done["num_kept"] == shown["num_kept"] == len(loaded.spec.kept["classifier.0"])
     assert done["accuracy"] == shown["accuracy"]
     assert done["num_parameters"] == shown["num_parameters"]

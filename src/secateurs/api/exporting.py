@@ -95,7 +95,7 @@ def _program(network: nn.Module, inputs: Any) -> torch.export.ExportedProgram:
     batch = torch.export.Dim.AUTO
 
     def axes(value: Any) -> Any:
-        return map_tensors_to(value, lambda t: {0: batch} if t.ndim and len(t) == length else None)
+        return _structure_of(value, lambda t: {0: batch} if t.ndim and len(t) == length else None)
 
     shapes = {**keywords} if keywords else positional
     with warnings.catch_warnings():
@@ -108,14 +108,14 @@ def _program(network: nn.Module, inputs: Any) -> torch.export.ExportedProgram:
             return torch.export.export(network, positional, keywords or None)
 
 
-def map_tensors_to(value: Any, change: Any) -> Any:
+def _structure_of(value: Any, change: Any) -> Any:
     """Nested tuples, lists and mappings with something else in the place of each tensor."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, Mapping):
-        return {key: map_tensors_to(part, change) for key, part in value.items()}
+        return {key: _structure_of(part, change) for key, part in value.items()}
     if isinstance(value, tuple | list):
-        return type(value)(map_tensors_to(part, change) for part in value)
+        return type(value)(_structure_of(part, change) for part in value)
     return None
 
 

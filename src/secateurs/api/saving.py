@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from secateurs.api.models import unwrapped
@@ -113,11 +112,3 @@ def _take(
             shared[id(old)] = nn.Parameter(new, requires_grad=grad) if is_parameter else new
         setattr(module, name, shared[id(old)])
     return changed
-
-
-def same_weights(one: nn.Module, other: nn.Module) -> bool:
-    """Whether two models have the same parameters and buffers, bit for bit."""
-    first, second = one.state_dict(), other.state_dict()
-    return first.keys() == second.keys() and all(
-        torch.equal(value, second[name]) for name, value in first.items()
-    )
