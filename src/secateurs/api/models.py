@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from inspect import Parameter, signature
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from secateurs.errors import InputError
-from secateurs.nets.batches import Batch, Run, forward, map_tensors
+from secateurs.nets.batches import Batch, Run, map_tensors, zipped
 from secateurs.nets.trace import copied, tensors_of
 
 HALF = (torch.float16, torch.bfloat16)
@@ -51,11 +53,32 @@ def half_type(model: nn.Module) -> torch.dtype | None:
     return most if counts[most] > sum(p.numel() for p in model.parameters()) / 2 else None
 
 
+def with_tensors(batch: Any, floats: torch.dtype | None = None) -> Batch:
+    """The same structure with tensors in the place of NumPy arrays, of the same type.
+
+    Where `floats` is given, arrays of float64, NumPy's default, become of that type.
+
+    >>> with_tensors({"x": np.zeros(2)}, torch.float32), with_tensors([np.zeros(1, np.int16)])
+    ({'x': tensor([0., 0.])}, [tensor([0], dtype=torch.int16)])
+    """
+
+    def change(value: Any) -> Any:
+        if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufc":
+            tensor = torch.from_numpy(np.array(value))  # a copy: it may be read-only
+            return tensor.to(floats) if floats and tensor.dtype == torch.float64 else tensor
+        return value
+
+    return zipped(change, batch, leaves=(np.ndarray, np.generic))
+
+
 def on_device(batch: Batch, model: nn.Module) -> Batch:
     """A batch on the device of a model, its half-precision numbers as float32.
 
-    Raises InputError for tensors that have shapes and no values.
+    NumPy arrays become tensors; those of float64 of the type of the model's parameters. Raises
+    InputError for tensors that have shapes and no values.
     """
+    floats = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    batch = with_tensors(batch, None if torch.float64 in floats else next(iter(floats), None))
     if any(tensor.is_meta for tensor in tensors_of(batch)):
         raise InputError("batch: its tensors have shapes and no values (device meta)")
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
@@ -66,24 +89,57 @@ def on_device(batch: Batch, model: nn.Module) -> Batch:
 
 
 def call_with(example_inputs: Any) -> Any:
-    """Example inputs as a batch for `call`: a tuple holds all arguments, a mapping all keywords."""
-    if isinstance(example_inputs, tuple | Mapping):
-        return example_inputs
-    return (example_inputs,)
+    """Example inputs as a batch for `call`: a tuple holds all arguments, a mapping all keywords.
+
+    Raises InputError where there is no tensor among them.
+    """
+    inputs = with_tensors(example_inputs)
+    if not tensors_of(inputs):
+        raise InputError(
+            "example_inputs: expected a tensor, a tuple of arguments or a mapping of keywords, "
+            f"got {type(example_inputs).__name__} without a tensor"
+        )
+    return inputs if isinstance(inputs, tuple | Mapping) else (inputs,)
 
 
 def call(model: nn.Module, inputs: Any) -> object:
-    """Call a model with example inputs, as `torch.export` does."""
+    """Call a model with example inputs: a mapping as keywords, a tuple as all arguments."""
     if isinstance(inputs, Mapping):
-        return model(**inputs)
+        return model(**taken(model, inputs))
     return model(*inputs)
+
+
+def run_batch(model: nn.Module, batch: Batch) -> object:
+    """Run a model on a batch as most loaders give it.
+
+    A mapping is given as keywords, those left out that the model does not take (labels); of a tuple
+    or list the first element is given, anything else as it is.
+
+    >>> run_batch(nn.Identity(), ({"input": torch.ones(2), "label": torch.zeros(2)}, "name"))
+    tensor([1., 1.])
+    """
+    if isinstance(batch, Mapping):
+        return model(**taken(model, batch))
+    if isinstance(batch, tuple | list):
+        return run_batch(model, batch[0])
+    return model(batch)
+
+
+def taken(model: nn.Module, keywords: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The keywords that a model's `forward` takes: all of them where it has `**kwargs`."""
+    parameters = signature(model.forward).parameters.values()
+    if any(one.kind is Parameter.VAR_KEYWORD for one in parameters):
+        return keywords
+    names = {one.name for one in parameters if one.kind is not Parameter.POSITIONAL_ONLY}
+    known = {name: value for name, value in keywords.items() if name in names}
+    return known or keywords  # none: the model's own error says what it takes
 
 
 def run_with(
     run: Callable[[nn.Module, Batch], object] | None, outputs: Callable[[Any], object] | None
 ) -> Run:
     """How a model is run on a batch, and which part of what it returns has to be kept."""
-    plain = run or forward
+    plain = run or run_batch
     if outputs is None:
         return plain
     return lambda model, batch: outputs(plain(model, batch))

@@ -11,17 +11,16 @@ from typing import Any
 
 from torch import nn
 
-from secateurs.api.models import half_type, on_device, own_copy, run_with, unwrapped
+from secateurs.api.loading import read_batches
+from secateurs.api.models import half_type, own_copy, run_with, unwrapped
 from secateurs.api.saving import save_weights
 from secateurs.errors import InputError
-from secateurs.nets.batches import Batch, num_samples, samples
+from secateurs.nets.batches import Batch
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.coupling.groups import NotPruned
 from secateurs.prune.network import Pruned
 from secateurs.prune.to_budget import Budget, Hooks, PrunedToBudget, prune_to_budget
 from secateurs.stopping import StopFlag
-
-HELD_OUT = 5  # of so many samples one decides, and calibrates nothing
 
 Ignored = Sequence[str | type[nn.Module] | nn.Module]
 
@@ -71,22 +70,28 @@ def prune(
 ) -> PrunedModel:
     """Prune any model to a budget, with its weights refitted on unlabelled batches.
 
-    The `loader`, any iterable of batches, is read once, up to `num_samples` samples, which are kept
-    in memory; one of five decides between variants and calibrates nothing. `forward(model, batch)`
-    runs the model; by default a mapping is given as keywords, of a tuple the first element.
-    `outputs` takes from what it returns what has to be kept; by default that is every
-    floating-point tensor. `ignore` are paths (with `*` as in file names), modules or types of
-    modules whose outputs stay whole; `ratios` the shares (0..1) of the units to remove of groups
-    with such names, whatever the budget. `evaluate(model)`, where higher is better, is needed for
-    `max_loss`; `latency(model, pruned)`, the share of the time, for a latency budget.
-    `train(pruned, model)` trains the pruned model, in place or not, and may return it.
+    The `loader`, any iterable of batches, is read once, up to `num_samples` samples; one of five
+    decides between variants and calibrates nothing. Batches may have different numbers of samples,
+    and samples of different sizes; NumPy arrays are taken as tensors. `forward(model, batch)` runs
+    the model; by default a mapping is given as keywords, without those that the model's `forward`
+    does not take (labels), and of a tuple or list the first element is given. `outputs` takes from
+    what it returns what has to be kept; by default that is every floating-point tensor. `ignore`
+    are paths (with `*` as in file names), modules or types of modules whose outputs stay whole;
+    `ratios` the shares (0..1) of the units to remove of groups with such names, whatever the
+    budget. `evaluate(model)`, where higher is better, is needed for `max_loss`;
+    `latency(model, pruned)`, the share of the time, for a latency budget. `train(pruned, model)`
+    trains the pruned model, in place or not, and may return it.
+
+    Memory: the samples themselves; of what each layer that reads prunable units receives the Gram
+    matrix, and at some positions of each sample its outputs in bfloat16; and at most 1 GiB of
+    activations. `num_samples` bounds all of it.
 
     The model given is not changed; the result is on its device, in its type and its mode. Raises
     InputError for bad input, when nothing can be pruned, and when the budget cannot be met.
     """
     network = own_copy(model)
     run = run_with(forward, outputs)
-    calibration, held_out = _batches(loader, network, num_samples)
+    calibration, held_out = read_batches(loader, network, num_samples)
     hooks = Hooks(
         run=run,
         evaluate=evaluate,
@@ -112,36 +117,6 @@ def prune(
         pruned = pruned.to(half)
     pruned.train(model.training)
     return PrunedModel(pruned, done.channels, _report(done), done.groups.not_pruned)
-
-
-def _batches(
-    loader: Iterable[Batch], model: nn.Module, most: int
-) -> tuple[list[Batch], list[Batch]]:
-    """Batches for calibration and held-out ones, `most` samples together."""
-    if most < 2:
-        raise InputError(f"num_samples: expected at least 2, got {most}")
-    calibration: list[Batch] = []
-    held_out: list[Batch] = []
-    left = most
-    for batch in loader:
-        num = min(num_samples(batch), left)
-        if not num:
-            continue
-        given = on_device(samples(batch, slice(0, num)), model)
-        part = num // HELD_OUT
-        if part:
-            held_out.append(samples(given, slice(0, part)))
-        calibration.append(samples(given, slice(part, num)))
-        left -= num
-        if not left:
-            break
-    if not calibration:
-        raise InputError("loader: it gave no batch with a sample")
-    if not held_out:  # batches of a few samples: every fifth of them
-        held_out = calibration[HELD_OUT - 1 :: HELD_OUT] or calibration[-1:]
-        calibration = [batch for batch in calibration if not any(batch is h for h in held_out)]
-        calibration = calibration or held_out
-    return calibration, held_out
 
 
 def _train_with(

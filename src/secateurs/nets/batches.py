@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map, tree_map_only
 
 from secateurs.errors import InputError
-from secateurs.nets.trace import tensors_of
+from secateurs.nets.trace import record_fields, tensors_of
 
 Batch = Any  # a tensor, or a nested structure of tensors and of anything else
 Run = Callable[[nn.Module, Batch], object]
@@ -70,7 +71,50 @@ def samples(batch: Batch, which: slice | Tensor) -> Batch:
 
 def map_tensors(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
     """The same structure with each tensor changed."""
-    return tree_map_only(Tensor, change, batch)
+    return zipped(change, batch)
+
+
+def zipped(
+    change: Callable[..., object], *structures: Any, leaves: tuple[type, ...] = (Tensor,)
+) -> Any:
+    """Structures of one kind as one, each tensor what `change` makes of those in its place.
+
+    Goes into tuples, lists, mappings, dataclasses and namespaces, which keep their types; anything
+    else that is not of the types `leaves` is the first structure's.
+
+    >>> zipped(torch.add, {"a": (torch.ones(1), 2)}, {"a": (torch.ones(1), 3)})
+    {'a': (tensor([2.]), 2)}
+    """
+    first = structures[0]
+    again = partial(zipped, change, leaves=leaves)
+    if isinstance(first, leaves):
+        return change(*structures)
+    if isinstance(first, Mapping):
+        return _with_items(first, {key: again(*(one[key] for one in structures)) for key in first})
+    if isinstance(first, tuple | list):
+        parts = [again(*places) for places in zip(*structures, strict=True)]
+        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
+    names = record_fields(first)
+    if not names:
+        return first
+    record = copy.copy(first)
+    for name in names:
+        value = again(*(getattr(one, name, None) for one in structures))
+        object.__setattr__(record, name, value)  # also where it is frozen
+    return record
+
+
+def _with_items(mapping: Mapping[Any, Any], items: dict[Any, Any]) -> Mapping[Any, Any]:
+    """A mapping of the same type with other values, a plain one where it takes none."""
+    if type(mapping) is dict:
+        return items
+    try:
+        found: Any = copy.copy(mapping)
+        for key, value in items.items():
+            found[key] = value
+    except TypeError:
+        return items
+    return found
 
 
 def without_values(batch: Batch) -> Batch:
@@ -93,9 +137,12 @@ def joined(batches: Sequence[Batch]) -> Batch:
     >>> joined([(torch.zeros(2, 3),), (torch.zeros(1, 3),)])[0].shape
     torch.Size([3, 3])
     """
-    return tree_map(
-        lambda *parts: torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0], *batches
-    )
+    length = num_samples(batches[0])
+
+    def join(*parts: Tensor) -> Tensor:
+        return torch.cat(parts) if parts[0].ndim and len(parts[0]) == length else parts[0]
+
+    return zipped(join, *batches)
 
 
 def all_finite(batch: Batch) -> bool:

@@ -173,12 +173,21 @@ def _tensors_of(result: object, seen: set[int]) -> list[Tensor]:
         parts = list(result.values())
     elif isinstance(result, list | tuple | set | frozenset):
         parts = list(result)
-    elif is_dataclass(result):
-        parts = [getattr(result, one.name, None) for one in fields(result)]
-    elif isinstance(result, SimpleNamespace):
-        parts = list(vars(result).values())
+    else:
+        parts = [getattr(result, name, None) for name in record_fields(result)]
     seen = seen | {id(result)}
     return [tensor for part in parts for tensor in _tensors_of(part, seen)]
+
+
+def record_fields(value: object) -> list[str]:
+    """The names of what a dataclass or a namespace holds; of anything else none.
+
+    >>> record_fields(SimpleNamespace(image=1, size=2)), record_fields("words")
+    (['image', 'size'], [])
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return [one.name for one in fields(value)]
+    return list(vars(value)) if isinstance(value, SimpleNamespace) else []
 
 
 def first_line(error: BaseException) -> str:

@@ -133,3 +133,18 @@ def test_outputs_that_do_not_vary_are_not_changed_by_rounding():
     assert change_of(whole + 1e-5, whole).relative < 1e-3
     assert change_of(whole + 0.7, whole).relative > 1e3
     assert change_of(torch.ones(4, 2), torch.zeros(4, 2)).relative > 1e3
+
+
+def test_statistics_and_outputs_over_samples_of_several_sizes():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    batches = [torch.randn(3, 3, 4, 4), torch.randn(1, 3, 2, 6), torch.randn(1, 3, 4, 4)]
+    measure_norms(model, batches)
+    with torch.no_grad():
+        seen = torch.cat([model[0](batch).transpose(0, 1).flatten(1) for batch in batches], 1)
+    torch.testing.assert_close(model[1].running_mean, seen.mean(1))
+    torch.testing.assert_close(model[1].running_var, seen.var(1))
+    found = outputs_of(nn.Flatten(), batches)
+    assert found.shape == (5, 36)  # as many values as the smallest has, their squares' sum as large
+    scaled = found[0] * (36 / 48) ** 0.5
+    nearest = (scaled[:, None] - batches[0][0].flatten()).abs().min(1).values
+    assert float(nearest.max()) < 1e-6

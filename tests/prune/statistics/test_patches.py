@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
-from secateurs.prune.statistics.patches import outputs_at, rows_of, visit_rows
+from secateurs.prune.statistics.patches import fewest_positions, outputs_at, rows_of, visit_rows
 
 
 @pytest.mark.parametrize(
@@ -129,3 +129,10 @@ def test_patches_with_borders_of_any_kind(mode: str, words: dict[str, Any]):
     rows = rows_of(layer, x, output, every)
     expected = rows @ layer.weight.flatten(1).T + layer.bias
     torch.testing.assert_close(expected, outputs_at(layer, output, every), rtol=1e-4, atol=1e-5)
+
+
+def test_the_fewest_positions_over_samples_of_several_sizes():
+    model = Watched()
+    batches = [torch.randn(2, 3, 4, 4), torch.randn(1, 3, 2, 7), torch.randn(3, 3, 5, 5)]
+    assert fewest_positions(model, ["first", "third"], batches) == {"first": 14, "third": 14}
+    assert fewest_positions(model, ["first"], batches[:1] * 2) == {}

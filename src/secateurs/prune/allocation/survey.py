@@ -24,7 +24,7 @@ from secateurs.progress import SILENT, Progress
 from secateurs.prune.allocation.elimination import Elimination, Reader, eliminate
 from secateurs.prune.coupling.groups import Group, Member
 from secateurs.prune.statistics.forced_gradients import KeptHistory
-from secateurs.prune.statistics.patches import check_batches, visit_rows
+from secateurs.prune.statistics.patches import check_batches, fewest_positions, visit_rows
 
 ROWS_PER_INPUT = 4  # samples for each input of a reader, where its positions give so many
 FEWEST_ROWS = 2048
@@ -84,12 +84,16 @@ def survey(
 
     The batches are `copies` views of the same samples, view by view: a mirror image is no new one.
     The samples run through the network once; of the inputs of each reader only the Gram matrix is
-    kept or, where there are fewer samples than inputs, the samples.
+    kept or, where there are fewer samples than inputs, the samples. Samples may differ in size
+    between batches; a layer is then looked at in as many places as the smallest has.
     """
     check_batches(model, batches)
     num_images = _total(batches)
     readers = reader_paths(model, groups)
     positions = {path: _num_positions(model.get_submodule(path), num_images) for path in readers}
+    # Rows of all batches stand side by side: a layer is looked at in as many places in each.
+    fewest = fewest_positions(model, readers, batches, run=run)
+    positions = {path: min(num, fewest.get(path, num)) for path, num in positions.items()}
     norms = norms_after(model, samples(batches[0], slice(0, 1)), run=run)
     sums = {path: _Sums(path, model.get_submodule(path), copies) for path in readers}
     targets: dict[str, list[Tensor]] = {path: [] for path in readers}

@@ -17,7 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
-from secateurs.nets.batches import Batch, Run, forward, joined, num_samples
+from secateurs.nets.batches import (
+    Batch,
+    Run,
+    forward,
+    joined,
+    num_samples,
+    samples,
+    shape_words,
+)
 from secateurs.nets.trace import eval_mode, tensors_of
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -84,7 +92,8 @@ def outputs_of(model: nn.Module, batches: Sequence[Batch], *, run: Run = forward
     """The outputs (samples, values) of a network in eval mode for all batches, on the CPU.
 
     Floating-point tensors of the outputs side by side. Of more than `MOST_VALUES` a sample some are
-    drawn, the same for every network with as many, and scaled so that squares sum to as much.
+    drawn, the same for every network with as many, and scaled so that squares sum to as much; where
+    samples of some batches have fewer values, so many are drawn of all.
     Raises InputError where the network gives no floating-point tensor with a place for each sample.
     """
     parts: list[Tensor] = []
@@ -98,18 +107,19 @@ def outputs_of(model: nn.Module, batches: Sequence[Batch], *, run: Run = forward
             ]
             if not rows:
                 raise InputError("the network gives no tensor of numbers with a row per sample")
-            parts.append(_drawn(torch.cat([row.float() for row in rows], 1).cpu()))
-    return torch.cat(parts)
+            parts.append(_drawn(torch.cat([row.float() for row in rows], 1).cpu(), MOST_VALUES))
+    fewest = min(part.shape[1] for part in parts)
+    return torch.cat([_drawn(part, fewest) for part in parts])
 
 
-def _drawn(values: Tensor) -> Tensor:
-    """At most `MOST_VALUES` columns of (samples, values), scaled to the same sum of squares."""
+def _drawn(values: Tensor, most: int) -> Tensor:
+    """At most `most` columns of (samples, values), scaled to the same sum of squares."""
     num = values.shape[1]
-    if num <= MOST_VALUES:
+    if num <= most:
         return values
     generator = torch.Generator().manual_seed(num)
-    columns = torch.randperm(num, generator=generator)[:MOST_VALUES].sort().values
-    return values[:, columns] * math.sqrt(num / MOST_VALUES)
+    columns = torch.randperm(num, generator=generator)[:most].sort().values
+    return values[:, columns] * math.sqrt(num / most)
 
 
 @torch.no_grad()
@@ -118,8 +128,9 @@ def measure_norms(model: nn.Module, batches: Sequence[Batch], *, run: Run = forw
 
     Mean and variance are pooled over all samples (Chan, Golub and LeVeque, 1983) in one pass, in
     which each batch is normalised by its own moments: batches should be shuffled, each with its
-    share of every class. Dropout stays off. A last batch of one image joins the batch before it,
-    and nothing happens in a network without batch norm, or where there is only one image.
+    share of every class. Dropout stays off. A batch of one sample joins another whose samples have
+    the same size, and is left out where there is none and a norm needs two. Nothing happens in a
+    network without batch norm, or where there is only one sample.
     """
     norms = norm_layers(model)
     if not norms or sum(num_samples(batch) for batch in batches) < 2:
@@ -140,7 +151,11 @@ def measure_norms(model: nn.Module, batches: Sequence[Batch], *, run: Run = forw
             for norm in norms.values():
                 norm.train()
             for batch in _without_single(batches):
-                run(model, batch)
+                try:
+                    run(model, batch)
+                except ValueError:  # a norm without positions needs two samples
+                    if num_samples(batch) > 1:
+                        raise
     finally:
         for handle in handles:
             handle.remove()
@@ -181,14 +196,16 @@ class _Pool:
 
 
 def _without_single(batches: Sequence[Batch]) -> list[Batch]:
-    """The batches, where none is of one sample: that has no variance of its own."""
-    several = [batch for batch in batches if num_samples(batch) > 1]
-    single = [batch for batch in batches if num_samples(batch) == 1]
-    if not single:
-        return several
-    if not several:
-        return [joined(single)]
-    return [*several[:-1], joined([several[-1], *single])]
+    """The batches, each of one sample joined to another whose samples are of its size."""
+    found: list[list[Batch]] = []
+    last: dict[str, list[Batch]] = {}  # by the shapes of a sample
+    for batch in sorted(batches, key=lambda batch: num_samples(batch) == 1):
+        shapes = shape_words(samples(batch, slice(0, 1)))
+        if num_samples(batch) > 1 or shapes not in last:
+            last[shapes] = []
+            found.append(last[shapes])
+        last[shapes].append(batch)
+    return [joined(parts) if len(parts) > 1 else parts[0] for parts in found]
 
 
 def _statistics(norm: nn.Module) -> tuple[Tensor, Tensor]:

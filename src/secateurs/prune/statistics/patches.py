@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
-from secateurs.nets.batches import Batch, Run, all_finite, forward, num_samples
+from secateurs.nets.batches import Batch, Run, all_finite, forward, num_samples, samples
 from secateurs.nets.trace import check_device, eval_mode, tensors_of
 
 Visit = Callable[[str, Tensor, Tensor, int], None]
@@ -159,16 +160,39 @@ def visit_rows(
 
 
 def check_batches(model: nn.Module, batches: Sequence[Batch]) -> None:
-    """Raise InputError unless there are samples, all finite, of one size, on the model's device."""
+    """Raise InputError unless there are samples, all finite, on the model's device."""
     if not any(num_samples(batch) for batch in batches):
         raise InputError("batches: no samples to measure anything on")
     check_device(model, batches[0])
-    expected = _sizes(batches[0])
     for batch in batches:
-        if (sizes := _sizes(batch)) != expected:
-            raise InputError(f"batches: expected samples of one size, got {expected} and {sizes}")
         if not all_finite(batch):
             raise InputError("batches: values that are not finite (NaN or infinite)")
+
+
+def fewest_positions(
+    model: nn.Module, paths: Sequence[str], batches: Sequence[Batch], *, run: Run = forward
+) -> dict[str, int]:
+    """The least number of positions that each layer has in a sample of any batch.
+
+    Looked up in one sample of each size that occurs. Empty where all samples are of one size.
+    Raises InputError where a layer does not run on one of the sizes.
+    """
+    sizes = {_sizes(batch): batch for batch in reversed(batches) if num_samples(batch)}
+    if len(sizes) < 2:
+        return {}
+    found: dict[str, int] = {}
+    for batch in sizes.values():
+        sample = samples(batch, slice(0, 1))
+        seen: dict[str, int] = {}
+
+        def visit(
+            path: str, _: Tensor, outputs: Tensor, images: int, seen: dict[str, int] = seen
+        ) -> None:
+            seen[path] = len(outputs) // images
+
+        visit_rows(model, dict.fromkeys(paths, sys.maxsize), [sample], visit, run=run)
+        found = {path: min(num, found.get(path, num)) for path, num in seen.items()}
+    return found
 
 
 def _sizes(batch: Batch) -> tuple[tuple[int, ...], ...]:
