@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.nets.batches import Batch, Run, copied_batch, forward, samples
+from secateurs.nets.layers import BATCH_NORMS, LAYERS, matrix, write_matrix
 from secateurs.nets.trace import eval_mode
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.allocation.elimination import shrinkage
 from secateurs.prune.allocation.merge_costs import Steps, mergeable
 from secateurs.prune.allocation.survey import Survey, reader_paths
-from secateurs.prune.compensation.batch_norm import NORMS
 from secateurs.prune.compensation.cholesky import factorise
 from secateurs.prune.compensation.merging import Incoming, merge
 from secateurs.prune.compensation.outgoing_weights import Outgoing, refit
@@ -187,11 +187,11 @@ def _refit(state: RefitState, path: str, gone: Tensor | None, seen: Survey) -> N
     `gone` are the outputs that it has lost.
     """
     layer = state.model.get_submodule(path)
-    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    assert isinstance(layer, LAYERS)
     rows, copies = state.rows(path, seen.positions[path], drawn_as=path, outputs=False)
     target = _target(seen, path, rows, gone)
     bias = 0 if layer.bias is None else layer.bias.detach()
-    anchor = layer.weight.detach().flatten(1)
+    anchor = matrix(layer).detach()
     if len(rows) < TALL * rows.shape[1]:
         new = refit(rows, anchor, target - bias, RIDGES, copies=copies)
     else:
@@ -199,17 +199,14 @@ def _refit(state: RefitState, path: str, gone: Tensor | None, seen: Survey) -> N
     norm = seen.norms.get(path)
     if norm is not None:
         state.implied[norm] = _spread(rows @ new.weight.to(rows).T, target)
+    write_matrix(layer, new.weight)
     with torch.no_grad():
         if layer.bias is not None:
-            layer.weight.copy_(new.weight.view_as(layer.weight))
             layer.bias.add_(new.bias.to(layer.bias))
         elif norm is not None:
             statistics = state.model.get_submodule(norm)
-            assert isinstance(statistics, NORMS) and statistics.running_mean is not None
-            layer.weight.copy_(new.weight.view_as(layer.weight))
+            assert isinstance(statistics, BATCH_NORMS) and statistics.running_mean is not None
             statistics.running_mean.sub_(new.bias.to(statistics.running_mean))
-        else:
-            layer.weight.copy_(new.weight.view_as(layer.weight))
 
 
 def _target(seen: Survey, path: str, like: Tensor, gone: Tensor | None) -> Tensor:

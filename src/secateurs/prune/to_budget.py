@@ -20,6 +20,7 @@ from secateurs.errors import InputError
 from secateurs.limits import check_fields
 from secateurs.nets.attention import open_attention
 from secateurs.nets.batches import Batch, Run, forward, samples
+from secateurs.nets.layers import LAYERS, width_of
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.allocation.bisection import first_within, last_within, thinned
 from secateurs.prune.allocation.budget import Kept, Price, Step, Widths, descent
@@ -377,8 +378,8 @@ def _channels(
     found: dict[str, list[int]] = {}
     for path, gone in gone_channels(groups.found, survivors, reads=False).items():
         layer = model.get_submodule(path)
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            stays = torch.ones(len(layer.weight), dtype=torch.bool)
+        if isinstance(layer, LAYERS):
+            stays = torch.ones(width_of(layer), dtype=torch.bool)
             stays[gone] = False
             found[path] = stays.nonzero().flatten().tolist()
     return found

@@ -299,11 +299,11 @@ def test_a_price_that_was_foreseen_wrongly_is_put_right(net: nn.Module, groups: 
 
 def test_what_cannot_be_reached_is_told_with_what_can():
     torch.manual_seed(0)
-    model = COSTLY["transposed"]().eval()
+    model = COSTLY["recurrent"]().eval()
     groups = find_groups(model, torch.empty(1, 3, 16, 16))
     widths = Widths(model, groups.found, torch.empty(1, 3, 16, 16))
     least = widths.measured({group.name: 1 for group in groups.found})
-    assert least.macs > 0.6 * widths.total.macs
+    assert least.macs > 0.2 * widths.total.macs
     told = f"can reach is .* and {least.macs / widths.total.macs:.3g} of the multiply"
     with pytest.raises(InputError, match=told):
-        descent(widths, curves(groups), macs=0.6)
+        descent(widths, curves(groups), macs=0.2)

@@ -11,6 +11,7 @@ from torchvision import models
 from secateurs.errors import InputError
 from secateurs.prune.coupling import dependency_graph
 from secateurs.prune.coupling.groups import Group, Groups, find_groups
+from secateurs.prune.surgery.narrow import checked
 
 
 def named(found: Groups) -> dict[str, Group]:
@@ -174,16 +175,17 @@ def test_norms_over_all_units_and_attention_leave_their_groups_whole():
     assert "works over all units at once" in reasons(found)["stem"]
 
 
-def test_reflected_borders_leave_their_groups_whole():
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_borders_of_any_kind_can_be_cut(mode: str):
     model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(3, 8, 3, padding="same", padding_mode=mode),
         nn.ReLU(),
-        nn.Conv2d(8, 4, 3),
+        nn.Conv2d(8, 4, 3, padding=1, padding_mode=mode),
         nn.Flatten(),
     )
     found = find_groups(model, torch.empty(1, 3, 8, 8))
-    assert not found.found
-    assert reasons(found)["0"] == "convolution 0 pads by reflect"
+    assert [(group.name, group.num_units) for group in found.found] == [("0", 8)]
+    assert checked(model, found, torch.randn(2, 3, 8, 8)).found == found.found
 
 
 def test_layers_used_twice_are_told():

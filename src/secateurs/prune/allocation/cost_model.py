@@ -12,6 +12,7 @@ from torch import nn
 
 from secateurs.nets.batches import Batch, Run, forward, samples, without_values
 from secateurs.nets.counting import macs, num_parameters
+from secateurs.nets.layers import LAYERS, cut_axes, groups_of, width_of
 from secateurs.nets.trace import skeleton
 from secateurs.prune.coupling.flow import Followed, follow
 from secateurs.prune.coupling.groups import Group
@@ -203,15 +204,22 @@ def _parameters(bare: nn.Module, groups: Sequence[Group]) -> list[_Term]:
         module = bare.get_submodule(path)
         makes, reads = [*sides.get("out", []), *sides.get("both", [])], sides.get("in", [])
         for parameter in module.parameters(recurse=False):
-            axes = [_axis(parameter.shape[0], makes)]
-            each = parameter.numel() / parameter.shape[0]
-            if parameter.ndim > 1 and isinstance(module, nn.Conv2d | nn.Linear) and reads:
-                axes.append(_axis(parameter.shape[1], reads))
-                each /= parameter.shape[1]
+            each, axes = float(parameter.numel()), list[_Axis]()
+            for axis, members in zip(cut_axes(module, parameter), (makes, reads), strict=True):
+                if axis is not None and members:
+                    length = parameter.shape[axis]
+                    # Of a grouped transposed convolution the weight has the inputs of its outputs.
+                    grouped = isinstance(module, LAYERS) and groups_of(module) > 1
+                    axes.append(_axis(length, members, width_of(module) if grouped else length))
+                    each /= length
             terms.append(_Term(Price(0.0, each), tuple(axes)))
     return terms
 
 
-def _axis(length: int, members: Sequence[tuple[Group, Member]]) -> _Axis:
-    share = tuple((group.name, len(member.index) / group.num_units) for group, member in members)
-    return _Axis(float(length - sum(len(member.index) for _, member in members)), share)
+def _axis(length: int, members: Sequence[tuple[Group, Member]], width: int) -> _Axis:
+    """An axis of so many places for `width` channels, some of which belong to members of groups."""
+    each = length / width
+    share = tuple(
+        (group.name, each * len(member.index) / group.num_units) for group, member in members
+    )
+    return _Axis(length - each * sum(len(member.index) for _, member in members), share)

@@ -19,6 +19,15 @@ from secateurs.nets.batches import (
     samples,
     without_values,
 )
+from secateurs.nets.layers import (
+    BATCH_NORMS,
+    LAYERS,
+    channel_axis,
+    kernel_of,
+    matrix,
+    row_length,
+    width_of,
+)
 from secateurs.nets.trace import eval_mode, first_line, skeleton, tensors_of
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.allocation.elimination import Elimination, Reader, eliminate
@@ -132,8 +141,7 @@ def reader_paths(model: nn.Module, groups: Sequence[Group]) -> list[str]:
 
 
 def _num_positions(layer: nn.Module, num_images: int) -> int:
-    assert isinstance(layer, nn.Conv2d | nn.Linear)
-    inputs = layer.weight[0].numel()
+    inputs = row_length(layer)
     wanted = FEWEST_ROWS if inputs > WIDE else max(ROWS_PER_INPUT * inputs, FEWEST_ROWS)
     return math.ceil(wanted / num_images)
 
@@ -147,8 +155,7 @@ class _Sums:
     """
 
     def __init__(self, path: str, layer: nn.Module, copies: int) -> None:
-        assert isinstance(layer, nn.Conv2d | nn.Linear)
-        self.path, self.inputs, self.copies = path, layer.weight[0].numel(), copies
+        self.path, self.inputs, self.copies = path, row_length(layer), copies
         self.rows: list[Tensor] = []
         self.num_rows = 0
         self.shift: Tensor | None = None  # (inputs,)
@@ -216,13 +223,13 @@ def _reader(
 ) -> Reader:
     path = member.path
     layer = model.get_submodule(path)
-    assert isinstance(layer, nn.Conv2d | nn.Linear)
-    kernel = layer.weight[0, 0].numel()
+    assert isinstance(layer, LAYERS)
+    kernel = math.prod(kernel_of(layer))
     # Columns of a unit: every kernel place of every channel of it.
     order = member.unit.argsort(stable=True)
     channels = member.index[order].view(group.num_units, -1)
     columns = (channels[:, :, None] * kernel + torch.arange(kernel)).flatten(1)
-    weight = layer.weight.detach().flatten(1).T * weights[path].sqrt()
+    weight = matrix(layer).detach().T * weights[path].sqrt()
     centred = layer.bias is not None or path in norms
     return sums[path].reader(weight, columns, centred=centred)
 
@@ -243,9 +250,9 @@ def norms_after(model: nn.Module, sample: Batch, *, run: Run = forward) -> dict[
             if id(received[0]) in made:
                 found[made[id(received[0])]] = path
 
-        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+        if isinstance(module, BATCH_NORMS):
             module.register_forward_pre_hook(before)
-        elif isinstance(module, nn.Conv2d | nn.Linear):
+        elif isinstance(module, LAYERS):
             module.register_forward_hook(after)
 
     for path, module in bare.named_modules():
@@ -277,7 +284,7 @@ def importance(
     sums: dict[str, Tensor] = {}
 
     def watch(path: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
-        axis = 1 if isinstance(layer, nn.Conv2d) else -1
+        axis = channel_axis(layer)
 
         def hook(_: nn.Module, __: object, output: Tensor) -> Tensor:
             if not output.requires_grad:  # what does not depend on the sample, as Swin V2's biases
@@ -341,8 +348,8 @@ def _followed(tensor: Tensor) -> Tensor:
 
 
 def _no_part(layer: nn.Module) -> Tensor:
-    assert isinstance(layer, nn.Conv2d | nn.Linear)
-    return torch.zeros(len(layer.weight), device=layer.weight.device)
+    assert isinstance(layer, LAYERS)
+    return torch.zeros(width_of(layer), device=layer.weight.device)
 
 
 def _total(batches: Sequence[Batch]) -> int:

@@ -26,9 +26,9 @@ from secateurs.nets.batches import (
     samples,
     shape_words,
 )
+from secateurs.nets.layers import BATCH_NORMS
 from secateurs.nets.trace import eval_mode, tensors_of
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 LEAST_SPREAD = 1e-3  # of outputs over samples, relative to their root mean square
 MOST_VALUES = 16384  # outputs of a sample that are compared
 TINY = torch.finfo(torch.float64).tiny
@@ -66,7 +66,7 @@ def norm_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {
         path: module
         for path, module in model.named_modules()
-        if isinstance(module, NORMS) and module.running_mean is not None
+        if isinstance(module, BATCH_NORMS) and module.running_mean is not None
     }
 
 

@@ -19,12 +19,17 @@ from torch.utils._pytree import tree_leaves
 
 from secateurs.nets.attention import BiasedAttention
 from secateurs.nets.batches import Batch, Run, map_tensors
+from secateurs.nets.layers import BATCH_NORMS, LAYERS, TRANSPOSED
 from secateurs.nets.trace import tensors_of
 from secateurs.prune.coupling.members import Side
 from secateurs.prune.coupling.operations import Operations, Product
 from secateurs.prune.coupling.union_find import UnionFind
 
 OUTPUT = "output"
+WEIGHTED = {
+    *("linear", "convolution", "conv1d", "conv2d", "conv3d"),
+    *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+}
 LARGER = (1, 2, 4)  # times the size of the sample, on which a network is tried in training
 
 
@@ -69,7 +74,7 @@ def follow(bare: nn.Module, sample: Batch, run: Run) -> Followed:
     idle = [
         path
         for path, module in bare.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear) and path not in ran
+        if isinstance(module, LAYERS) and path not in ran
     ]
     if idle:
         _train(flow, bare, sample, run, found.events, set(idle))
@@ -136,13 +141,13 @@ class _Flow(Operations, TorchDispatchMode):
         self.layers = _Layers()
         tied: set[int] = set()  # one weight in several layers
         for path, module in bare.named_modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, LAYERS):
                 # A weight that is computed from others is no parameter, and new in every run.
                 weight = dict(module.named_parameters(recurse=False)).get("weight")
                 if weight is not None:
                     tied |= {id(weight)} & self.layers.weights.keys()
                     self.layers.weights[id(weight)] = (path, module)
-            elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            elif isinstance(module, BATCH_NORMS):
                 for tensor in (module.weight, module.running_mean):
                     if tensor is not None:
                         self.layers.norms[id(tensor)] = path
@@ -176,7 +181,7 @@ class _Flow(Operations, TorchDispatchMode):
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if name.startswith(("new_", "empty", "zeros_like", "ones_like", "full_like", "rand")):
             return self._keep(func(*args, **kwargs))  # a tensor of its own
-        layer = name in ("linear", "conv2d", "batch_norm")
+        layer = name in WEIGHTED or name == "batch_norm"
         if not layer and not any(id(tensor) in self.numbers for tensor in given):
             return self._keep(func(*args, **kwargs))
         rule = self._rule(name)
@@ -203,27 +208,48 @@ class _Flow(Operations, TorchDispatchMode):
         return out
 
     def _do_linear(self, _: str, __: Any, args: list[Any], kw: Any, out: Tensor) -> None:
-        self._layer(args[0], args[1], out, axis=-1, groups=1)
+        self._layer(args[0], args[1], out, groups=1)
 
-    def _do_conv2d(self, _: str, __: Any, args: list[Any], kw: Any, out: Tensor) -> None:
-        groups = args[6] if len(args) > 6 else kw.get("groups", 1)
-        self._layer(args[0], args[1], out, axis=-3, groups=groups)
+    def _do_conv2d(self, _: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        """Any convolution, by the names that its operation gives its arguments."""
+        named = {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()}
+        named |= dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kw
+        transposed = named.get("transposed", "transpose" in func._schema.name)
+        self._layer(
+            named["input"],
+            named["weight"],
+            out,
+            groups=named["groups"],
+            transposed=transposed,
+        )
 
-    def _layer(self, x: Tensor, weight: Tensor, out: Tensor, *, axis: int, groups: int) -> None:
+    _do_conv1d = _do_conv3d = _do_convolution = _do_conv2d
+    _do_conv_transpose1d = _do_conv_transpose2d = _do_conv_transpose3d = _do_conv2d
+
+    def _layer(
+        self, x: Tensor, weight: Tensor, out: Tensor, *, groups: int, transposed: bool = False
+    ) -> None:
         known = self.layers.weights.get(id(weight))
         numbers = self.numbers_of(x)
-        if known is None:
+        if known is None or isinstance(known[1], TRANSPOSED) != transposed:
             why = f"{self._where()} reads it with weights that are no layer's"
             for tensor in (x, weight):
                 if (some := self.numbers_of(tensor)) is not None:
                     self.ties.fix(some, why)
             return
-        path, width = known[0], len(weight)
-        read = self._channels(numbers, weight.shape[1] * groups, axis)
-        places, kernel = out.numel() // width, weight[0, 0].numel()
+        path, axis = known[0], 1 - weight.ndim
+        outputs, inputs = weight.shape[:2]
+        if transposed:
+            outputs, inputs = inputs * groups, outputs
+        else:
+            inputs *= groups
+        read = self._channels(numbers, inputs, axis)
+        # A transposed convolution multiplies at each place of its input, others of their output.
+        places = x.numel() // inputs if transposed else out.numel() // outputs
+        kernel = weight[0, 0].numel()
         if groups == 1:
-            made = self.ties.fresh(width)
-            self.multiplied(places * kernel, weight.shape[:2], [(made, (0,)), (read, (1,))])
+            made = self.ties.fresh(outputs)
+            self.multiplied(places * kernel, (outputs, inputs), [(made, (0,)), (read, (1,))])
             if bool(read.any()):
                 self.events.append(Event(path, "in", read))
             self.events.append(Event(path, "out", made))
@@ -233,11 +259,11 @@ class _Flow(Operations, TorchDispatchMode):
             rows = read.reshape(groups, -1)
             self.ties.tie(rows, unit[:, None])
             self.ties.fix(unit[(rows == 0).any(1)], f"{self._where()} also reads what has to stay")
-            made = unit.repeat_interleave(width // groups)
-            self.multiplied(places * weight[0].numel(), (width,), [(made, (0,))])
+            made = unit.repeat_interleave(outputs // groups)
+            self.multiplied(places * kernel * (inputs // groups), (outputs,), [(made, (0,))])
             self.events.append(Event(path, "both", made))
         shape = [1] * out.ndim
-        shape[axis] = width
+        shape[axis] = outputs
         self._set(out, made.reshape(shape))
 
     def _do_batch_norm(self, _: str, __: Any, args: list[Any], kw: Any, out: Tensor) -> None:

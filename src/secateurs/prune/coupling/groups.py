@@ -11,6 +11,7 @@ from torch import nn
 from secateurs.errors import InputError
 from secateurs.nets.attention import BiasedAttention
 from secateurs.nets.batches import Batch, Run, forward, samples, shape_words, without_values
+from secateurs.nets.layers import BATCH_NORMS, CONVOLUTIONS, LAYERS, TRANSPOSED, groups_of
 from secateurs.nets.trace import skeleton
 from secateurs.prune.coupling.assembly import groups_by_flow
 from secateurs.prune.coupling.dependency_graph import groups_by_graph
@@ -21,7 +22,7 @@ from secateurs.prune.coupling.members import NotPruned as NotPruned
 By = Literal["flow", "graph"]
 TRACE_SECONDS = 30.0
 TRACE_MIB = 1536
-CARRIERS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.Conv2d, BiasedAttention)  # row by row
+CARRIERS = (*BATCH_NORMS, *CONVOLUTIONS, *TRANSPOSED, BiasedAttention)  # channel by channel
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def _last_layer(bare: nn.Module, sample: Batch, run: Run) -> str:
     hooks = [
         module.register_forward_hook(lambda *_, path=path: ran.append(path))
         for path, module in bare.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
+        if isinstance(module, LAYERS)
     ]
     try:
         with torch.no_grad():
@@ -128,9 +129,7 @@ def _obstacle(group: Group, modules: dict[str, nn.Module]) -> str:
             return f"attention {member.path} reads it"
         if member.side == "both" and not isinstance(module, CARRIERS):
             return f"{type(module).__name__} {member.path} works over all units at once"
-        if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
-            return f"convolution {member.path} pads by {module.padding_mode}"
-        if isinstance(module, nn.Conv2d) and member.side != "both" and module.groups > 1:
+        if isinstance(module, LAYERS) and member.side != "both" and groups_of(module) > 1:
             return f"the grouped convolution {member.path} shares its groups among units"
     if not group.side("in"):
         return "no layer reads it"

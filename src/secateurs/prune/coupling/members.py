@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 Side = Literal["out", "in", "both"]
 
@@ -43,11 +43,3 @@ class NotPruned:
 
     name: str
     reason: str
-
-
-def width_of(module: nn.Module) -> int:
-    """The outputs of a convolution or linear layer."""
-    if isinstance(module, nn.Conv2d):
-        return module.out_channels
-    assert isinstance(module, nn.Linear)
-    return module.out_features

@@ -12,6 +12,16 @@ from torch import Tensor, nn
 
 from secateurs.errors import InputError
 from secateurs.nets.batches import Batch, Run, all_finite, forward, num_samples, samples
+from secateurs.nets.layers import (
+    LAYERS,
+    TRANSPOSED,
+    Convolution,
+    Transposed,
+    batched,
+    channel_axis,
+    groups_of,
+    matrix,
+)
 from secateurs.nets.trace import check_device, eval_mode, tensors_of
 
 Visit = Callable[[str, Tensor, Tensor, int], None]
@@ -22,45 +32,88 @@ class _Reached(Exception):
 
 
 def rows_of(layer: nn.Module, received: Tensor, output: Tensor, position: Tensor) -> Tensor:
-    """The rows (positions * samples, inputs) that `layer` multiplied with its flattened weights.
+    """The rows (positions * samples, inputs) that `layer` multiplied with its weights.
 
     `position` (samples, positions) are places in the flattened space of the output. Rows are
     ordered position by position, all samples at each: `positions` copies of the samples.
-    Inputs are channels by kernel height by kernel width, as in the weight flattened from its second
-    axis. Grouped convolutions are not known here.
+    Inputs are channels by kernel places, as the columns of `matrix`; a place outside the input, or
+    between the strides of a transposed convolution, is zero. Grouped convolutions are not known
+    here.
 
     >>> conv, x = nn.Conv2d(2, 3, 3, padding=1), torch.rand(4, 2, 5, 5)
     >>> rows = rows_of(conv, x, conv(x), torch.tensor([[0, 24]] * 4))
-    >>> torch.allclose(rows[4] @ conv.weight[1].flatten() + conv.bias[1], conv(x)[0, 1, 4, 4])
+    >>> torch.allclose(rows[4] @ matrix(conv)[1] + conv.bias[1], conv(x)[0, 1, 4, 4])
     True
     """
+    assert isinstance(layer, LAYERS) and groups_of(layer) == 1
+    received, output = batched(layer, received), batched(layer, output)
     if isinstance(layer, nn.Linear):
         flat = received.reshape(len(received), -1, received.shape[-1])
         index = position[:, :, None].expand(-1, -1, flat.shape[-1])
         return flat.gather(1, index).transpose(0, 1).flatten(0, 1)
-    assert isinstance(layer, nn.Conv2d) and layer.groups == 1
-    padded = _padded(layer, received, output)
-    width, across = padded.shape[-1], output.shape[-1]
-    top = (position // across) * layer.stride[0]
-    left = (position % across) * layer.stride[1]
-    down = torch.arange(layer.kernel_size[0], device=position.device) * layer.dilation[0]
-    right = torch.arange(layer.kernel_size[1], device=position.device) * layer.dilation[1]
-    within = (down[:, None] * width + right[None, :]).flatten()
-    place = (top * width + left)[:, :, None] + within  # (samples, positions, kernel)
+    inside = None
+    if isinstance(layer, TRANSPOSED):
+        place, inside = _touching(layer, received, output, position)
+    else:
+        received = _padded(layer, received, output)
+        place = _under(layer, received, output, position)
     images, positions, kernel = place.shape
-    flat = padded.flatten(2)
+    flat = received.flatten(2)
     index = place.flatten(1)[:, None].expand(-1, flat.shape[1], -1)
     found = flat.gather(2, index).view(images, -1, positions, kernel)
+    if inside is not None:
+        found = found.where(inside[:, None], 0.0)
     return found.permute(2, 0, 1, 3).reshape(positions * images, -1)
 
 
-def _padded(layer: nn.Conv2d, received: Tensor, output: Tensor) -> Tensor:
+def _under(layer: Convolution, padded: Tensor, output: Tensor, position: Tensor) -> Tensor:
+    """Places (samples, positions, kernel) of the flattened padded input under the kernel."""
+    place = torch.zeros_like(position)[..., None]
+    for axis, start in enumerate(_coordinates(position, output.shape[2:])):
+        reach = torch.arange(layer.kernel_size[axis], device=start.device) * layer.dilation[axis]
+        along = (start * layer.stride[axis])[..., None] + reach
+        place = (place[..., None] * padded.shape[2 + axis] + along[..., None, :]).flatten(2)
+    return place
+
+
+def _touching(
+    layer: Transposed, received: Tensor, output: Tensor, position: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Places (samples, positions, kernel) of the flattened input, and which of them there are.
+
+    A place of the input touches with kernel place k the output at stride * place + dilation * k -
+    padding. Output padding adds places at the end, which follow the same rule.
+    """
+    place = torch.zeros_like(position)[..., None]
+    inside = torch.ones_like(place, dtype=torch.bool)
+    for axis, reached in enumerate(_coordinates(position, output.shape[2:])):
+        size, stride = received.shape[2 + axis], layer.stride[axis]
+        kernel = torch.arange(layer.kernel_size[axis], device=reached.device)
+        start = reached[..., None] + _number(layer.padding, axis) - kernel * layer.dilation[axis]
+        along = start.div(stride, rounding_mode="floor")
+        within = (start % stride == 0) & (along >= 0) & (along < size)
+        along = along.clamp(0, size - 1)
+        place = (place[..., None] * size + along[..., None, :]).flatten(2)
+        inside = (inside[..., None] & within[..., None, :]).flatten(2)
+    return place, inside
+
+
+def _coordinates(position: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """Places in a flattened space as coordinates along each of its axes."""
+    found: list[Tensor] = []
+    for size in reversed(sizes):
+        found.append(position % size)
+        position = position.div(size, rounding_mode="floor")
+    return found[::-1]
+
+
+def _padded(layer: Convolution, received: Tensor, output: Tensor) -> Tensor:
     """What the kernel of a convolution runs over: the input with its borders, of any kind."""
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    around: list[int] = []  # left, right, top, bottom
-    for axis in (1, 0):
+    around: list[int] = []  # from the last axis to the first, before and after
+    for axis in reversed(range(len(layer.kernel_size))):
         reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
-        if type(layer).forward is not nn.Conv2d.forward:
+        if not _is_stock(layer):
             # A class that pads by itself, as TensorFlow does: what its output needs, on both sides.
             needed = (output.shape[2 + axis] - 1) * layer.stride[axis] + reach + 1
             missing = max(0, needed - received.shape[2 + axis])
@@ -72,13 +125,23 @@ def _padded(layer: nn.Conv2d, received: Tensor, output: Tensor) -> Tensor:
     return F.pad(received, around, mode)
 
 
+def _number(padding: str | tuple[int, ...], axis: int) -> int:
+    assert not isinstance(padding, str)  # a transposed convolution has none in words
+    return padding[axis]
+
+
+def _is_stock(layer: nn.Module) -> bool:
+    """Whether a layer works as PyTorch's class does."""
+    return any(type(layer).forward is stock.forward for stock in LAYERS)
+
+
 def _check_rows(path: str, layer: nn.Module, rows: Tensor, outputs: Tensor) -> None:
     """Raise InputError where a layer of its own class does not multiply the rows by its weights."""
-    if type(layer).forward in (nn.Conv2d.forward, nn.Linear.forward):
+    if _is_stock(layer):
         return
-    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    assert isinstance(layer, LAYERS)
     bias = 0 if layer.bias is None else layer.bias
-    expected = rows @ layer.weight.flatten(1).T + bias
+    expected = rows @ matrix(layer).T + bias
     scale = max(float(expected.abs().max()), float(outputs.abs().max())) if len(rows) else 0.0
     if not torch.allclose(expected, outputs, rtol=0, atol=1e-2 * scale):
         raise InputError(
@@ -89,12 +152,15 @@ def _check_rows(path: str, layer: nn.Module, rows: Tensor, outputs: Tensor) -> N
 
 def outputs_at(layer: nn.Module, output: Tensor, position: Tensor) -> Tensor:
     """The outputs (positions * samples, outputs) at the same places, rows in the same order."""
-    if isinstance(layer, nn.Conv2d):
-        flat = output.flatten(2).transpose(1, 2)
-    else:
-        flat = output.reshape(len(output), -1, output.shape[-1])
+    flat = _by_place(layer, output)
     index = position[:, :, None].expand(-1, -1, flat.shape[-1])
     return flat.gather(1, index).transpose(0, 1).flatten(0, 1)
+
+
+def _by_place(layer: nn.Module, output: Tensor) -> Tensor:
+    """A layer's output as (samples, places, outputs)."""
+    output = batched(layer, output).movedim(channel_axis(layer), -1)
+    return output.flatten(1, -2) if output.ndim > 2 else output[:, None]
 
 
 def visit_rows(
@@ -126,8 +192,6 @@ def visit_rows(
             _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor
         ) -> None:
             received = args[0] if args else kwargs["input"]
-            if isinstance(layer, nn.Conv2d) and received.ndim != 4:
-                raise InputError(f"layer {path} receives an image without an axis for images")
             if path in seen:
                 raise InputError(f"layer {path} runs more than once: shared layers are not pruned")
             seen[path] = number
@@ -136,7 +200,7 @@ def visit_rows(
             rows = rows_of(layer, received, output, position)
             outputs = outputs_at(layer, output, position)
             _check_rows(path, layer, rows, outputs)
-            visit(path, rows, outputs, len(output))
+            visit(path, rows, outputs, len(position))
             if len(seen) == len(layers):
                 raise _Reached
 
@@ -203,11 +267,7 @@ def _sizes(batch: Batch) -> tuple[tuple[int, ...], ...]:
 def _positions(
     layer: nn.Module, output: Tensor, wanted: int, seed: int, path: str, number: int
 ) -> Tensor:
-    images = len(output)
-    if isinstance(layer, nn.Conv2d):
-        total = output.shape[-1] * output.shape[-2]
-    else:
-        total = output[0].numel() // output.shape[-1]
+    images, total = _by_place(layer, output).shape[:2]
     if total <= wanted:
         every = torch.arange(total).expand(images, -1)
         return every.to(output.device)

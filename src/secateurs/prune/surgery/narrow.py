@@ -12,6 +12,13 @@ from torch import Tensor, nn
 
 from secateurs.nets.attention import BiasedAttention
 from secateurs.nets.batches import Batch, Run, forward, without_values
+from secateurs.nets.layers import (
+    BATCH_NORMS,
+    LAYERS,
+    channel_axis,
+    gone_places,
+    set_layer_widths,
+)
 from secateurs.nets.trace import attribute_memo, check_device, skeleton, tensors_of
 from secateurs.prune.coupling.groups import Group, Groups, NotPruned
 from secateurs.prune.surgery.parity import PARITY_LIMIT as PARITY_LIMIT
@@ -42,9 +49,10 @@ def narrow(model: nn.Module, groups: Sequence[Group], survivors: Survivors) -> n
         module = model.get_submodule(path)
         for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
             cut = tensor.detach()
-            for dim, channels in enumerate((gone["out"].get(path), gone["in"].get(path))):
-                if channels is not None and cut.ndim > dim:
-                    cut = cut.index_select(dim, _rest(cut.shape[dim], channels, cut.device))
+            for axis, places in gone_places(
+                module, tensor, gone["out"].get(path), gone["in"].get(path)
+            ):
+                cut = cut.index_select(axis, _rest(cut.shape[axis], places, cut.device))
             if cut is not tensor:
                 cut = cut.clone() if cut.data_ptr() == tensor.data_ptr() else cut
             memo[id(tensor)] = (
@@ -80,15 +88,10 @@ def _rest(width: int, gone: Tensor, device: torch.device) -> Tensor:
 
 def set_widths(layer: nn.Module) -> None:
     """Tell a layer the widths that its tensors have."""
-    if isinstance(layer, nn.Linear):
-        layer.out_features, layer.in_features = layer.weight.shape
-    elif isinstance(layer, nn.Conv2d):
-        if layer.groups > 1:  # whole groups go, so that each keeps its number of outputs
-            layer.groups = len(layer.weight) * layer.groups // layer.out_channels
-        layer.out_channels = len(layer.weight)
-        layer.in_channels = layer.weight.shape[1] * layer.groups
+    if isinstance(layer, LAYERS):
+        set_layer_widths(layer)
     elif not isinstance(layer, BiasedAttention):  # which reads its heads off its parameters
-        assert isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
+        assert isinstance(layer, BATCH_NORMS)
         width = layer.weight if layer.affine else layer.running_mean
         assert width is not None
         layer.num_features = len(width)
@@ -102,7 +105,7 @@ def zeroing(
     handles: list[torch.utils.hooks.RemovableHandle] = []
 
     def mute(layer: nn.Module, gone: Tensor) -> None:
-        axis = 1 if isinstance(layer, nn.Conv2d) else -1
+        axis = channel_axis(layer)
 
         def hook(
             _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]

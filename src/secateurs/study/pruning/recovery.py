@@ -21,8 +21,8 @@ from secateurs.fit.tensors import checksum
 from secateurs.fit.train import Fit, FitConfig, fit
 from secateurs.limits import check_fields
 from secateurs.nets.depth import freeze, split_at, train_mode
+from secateurs.nets.layers import BATCH_NORMS
 from secateurs.progress import SILENT, Progress, epoch_task
-from secateurs.prune.compensation.batch_norm import NORMS
 from secateurs.stopping import StopFlag
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import Dataset
@@ -56,7 +56,7 @@ def standard_rate(model: nn.Module) -> float:
     >>> standard_rate(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))), standard_rate(nn.ReLU())
     (0.001, 0.0003)
     """
-    return 1e-3 if any(isinstance(module, NORMS) for module in model.modules()) else 3e-4
+    return 1e-3 if any(isinstance(module, BATCH_NORMS) for module in model.modules()) else 3e-4
 
 
 @dataclass(frozen=True)
