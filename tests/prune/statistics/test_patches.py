@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
+from secateurs.nets.layers import TRANSPOSED, kernel_of, matrix
 from secateurs.prune.statistics.patches import fewest_positions, outputs_at, rows_of, visit_rows
 
 
@@ -34,6 +37,99 @@ def test_rows_times_weights_are_the_outputs(conv: nn.Conv2d):
     across = output.shape[-1]
     row, column = divmod(int(position[2, 5]), across)
     torch.testing.assert_close(made[5 * 4 + 2], output[2, :, row, column])
+
+
+FORMS: list[nn.Module] = [
+    nn.Conv1d(3, 5, 4, stride=2, padding=1),
+    nn.Conv1d(3, 5, 3, padding="same", dilation=2, bias=False),
+    nn.Conv1d(3, 5, 3, padding=2, padding_mode="circular"),
+    nn.Conv3d(3, 5, (2, 3, 1), stride=(1, 2, 3), padding=(1, 0, 2), dilation=(2, 1, 1)),
+    nn.Conv3d(3, 5, 3, padding="same", padding_mode="replicate"),
+    nn.ConvTranspose1d(3, 5, 3),
+    nn.ConvTranspose1d(3, 5, 4, stride=3, padding=2, output_padding=2, dilation=2),
+    nn.ConvTranspose2d(3, 5, 2, stride=2),
+    nn.ConvTranspose2d(3, 5, (3, 2), stride=(2, 3), padding=(1, 0), output_padding=(1, 2)),
+    nn.ConvTranspose2d(3, 5, 3, stride=(1, 2), dilation=(2, 3), padding=2, bias=False),
+    nn.ConvTranspose3d(
+        3, 5, (1, 2, 3), stride=(3, 1, 2), padding=(0, 1, 1), output_padding=(2, 0, 1)
+    ),
+]
+
+
+def received_by(layer: nn.Module, num: int) -> Tensor:
+    return torch.randn(num, 3, *[7, 5, 6][: len(kernel_of(layer))], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("layer", FORMS, ids=str)
+def test_rows_of_every_form_times_its_matrix_are_the_outputs(layer: nn.Module):
+    layer = copy.deepcopy(layer).double()
+    x = received_by(layer, 4)
+    output = layer(x).detach()
+    total = output[0, 0].numel()
+    position = torch.stack([torch.randperm(total)[:3] for _ in range(4)])
+    rows = rows_of(layer, x, output, position)
+    made = rows @ matrix(layer).detach().T
+    bias = dict(layer.named_parameters()).get("bias")
+    if bias is not None:
+        made += bias.detach()
+    torch.testing.assert_close(made, outputs_at(layer, output, position))
+    torch.testing.assert_close(made[2 * 4 + 1], output[1].flatten(1)[:, position[1, 2]])
+
+
+def test_rows_of_a_convolution_are_what_unfold_gives():
+    layer = nn.Conv2d(3, 5, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2))
+    x = torch.randn(4, 3, 9, 8)
+    words = {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2)}
+    unfolded = F.unfold(x, (3, 2), **words)  # (samples, inputs * kernel, places)
+    output = layer(x).detach()
+    every = torch.arange(output[0, 0].numel()).expand(4, -1)
+    assert torch.equal(rows_of(layer, x, output, every), unfolded.permute(2, 0, 1).flatten(0, 1))
+
+
+@pytest.mark.parametrize("layer", [form for form in FORMS if isinstance(form, TRANSPOSED)], ids=str)
+def test_rows_of_a_transposed_convolution_are_those_over_its_zero_filled_input(layer: Any):
+    """Each value of the input at stride times its place, zeros between and around."""
+    x, kernel = received_by(layer, 2), layer.kernel_size
+    axes = range(len(kernel))
+    filled = torch.zeros(2, 3, *((x.shape[2 + a] - 1) * layer.stride[a] + 1 for a in axes)).double()
+    filled[(..., *(slice(None, None, layer.stride[a]) for a in axes))] = x
+    reach = [layer.dilation[a] * (kernel[a] - 1) - layer.padding[a] for a in axes]
+    around = [n for a in reversed(axes) for n in (reach[a], reach[a] + layer.output_padding[a])]
+    equal: Any = getattr(nn, f"Conv{len(kernel)}d")(3, 5, kernel, dilation=layer.dilation).double()
+    padded = F.pad(filled, around)
+    output = equal(padded).detach()
+    every = torch.arange(output[0, 0].numel()).expand(2, -1)
+    flipped = rows_of(equal, padded, output, every).unflatten(1, (3, -1)).flip(2).flatten(1)
+    given = copy.deepcopy(layer).double()
+    assert torch.equal(rows_of(given, x, given(x).detach(), every), flipped)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Linear(3, 5),
+        nn.Conv1d(3, 5, 3),
+        nn.Conv2d(3, 5, 2),
+        nn.ConvTranspose3d(3, 5, 2, stride=2),
+    ],
+    ids=str,
+)
+def test_a_signal_without_an_axis_for_samples_is_one_sample(layer: nn.Module):
+    x = torch.randn(3, *[4, 5, 6][: len(kernel_of(layer))])
+
+    class Alone(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x[0])
+
+    ((_, rows, outputs, num),) = collected(Alone(), {"layer": 1000}, [x[None]])
+    ((_, other, same, _),) = collected(layer, {"": 1000}, [x[None]])
+    assert num == 1
+    torch.testing.assert_close(rows, other)
+    torch.testing.assert_close(outputs, same)
 
 
 @pytest.mark.parametrize("shape", [(6,), (7, 6), (2, 3, 6)])

@@ -12,6 +12,7 @@ from torch import nn
 from secateurs.extras import require
 from secateurs.limited_process import bounded, can_fork
 from secateurs.nets.batches import Batch, Run
+from secateurs.nets.layers import LAYERS, groups_of, inputs_of, width_of
 from secateurs.prune.coupling.members import Group, Member, Side
 
 
@@ -65,7 +66,7 @@ def _plain_groups(bare: nn.Module, sample: Batch, run: Run) -> list[Any]:
         graph: Any = torch_pruning.DependencyGraph().build_dependency(
             bare, sample, forward_fn=cast(Any, run), verbose=False
         )
-        every = graph.get_all_groups(root_module_types=[nn.Conv2d, nn.Linear])
+        every = graph.get_all_groups(root_module_types=[*LAYERS])
         return [_members(items, graph, paths) for items in every]
 
 
@@ -80,8 +81,9 @@ def _members(items: Any, graph: Any, paths: dict[int, str]) -> tuple[int, list[A
             continue
         order = sorted(range(len(place)), key=place.__getitem__)
         side: Side = "both"
-        depthwise = isinstance(target, nn.Conv2d) and target.groups == target.in_channels > 1
-        if isinstance(target, nn.Conv2d | nn.Linear) and not depthwise:
+        layer = isinstance(target, LAYERS)
+        depthwise = layer and groups_of(target) == inputs_of(target) > 1
+        if layer and not depthwise:
             side = "in" if graph.is_in_channel_pruning_fn(dependency.handler) else "out"
         index, unit = [place[k] for k in order], [item.root_idxs[k] for k in order]
         found.setdefault((path, side), (path, side, index, unit))
@@ -92,27 +94,28 @@ def _members(items: Any, graph: Any, paths: dict[int, str]) -> tuple[int, list[A
 def _joined(drafts: list[Group], modules: dict[str, nn.Module]) -> list[Group]:
     """Groups on both sides of a grouped convolution as one, whose unit is one of its groups."""
     for path, module in modules.items():
-        if not isinstance(module, nn.Conv2d) or module.groups in (1, module.in_channels):
+        if not isinstance(module, LAYERS) or groups_of(module) in (1, inputs_of(module)):
             continue
+        groups, outputs = groups_of(module), width_of(module)
         reads = [g for g in drafts if any(m.path == path and m.side == "in" for m in g.members)]
         makes = [g for g in drafts if any(m.path == path and m.side == "out" for m in g.members)]
         if len(reads) != 1 or len(makes) != 1 or reads[0] is makes[0]:
             continue
         parts = [
-            _coarser(reads[0], path, module.in_channels // module.groups),
-            _coarser(makes[0], path, module.out_channels // module.groups),
+            _coarser(reads[0], path, inputs_of(module) // groups),
+            _coarser(makes[0], path, outputs // groups),
         ]
         if parts[0] is None or parts[1] is None:
             continue
         own = Member(
             path,
             "both",
-            torch.arange(module.out_channels),
-            torch.arange(module.out_channels) // (module.out_channels // module.groups),
+            torch.arange(outputs),
+            torch.arange(outputs) // (outputs // groups),
         )
         members = [*parts[0].members, own, *parts[1].members]
         drafts = [g for g in drafts if g is not reads[0] and g is not makes[0]]
-        drafts.append(Group(reads[0].name, module.groups, tuple(members)))
+        drafts.append(Group(reads[0].name, groups, tuple(members)))
     return drafts
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
+from secateurs.nets.layers import CONVOLUTIONS, LAYERS, TRANSPOSED
 from secateurs.nets.trace import eval_mode
 
 Positions = Literal["all", "mean", "sample"]
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @contextmanager
@@ -120,12 +120,12 @@ def _unit_axis(
             + ("; say what to do with positions: all, mean or sample" if output.ndim > 2 else "")
         )
     if axis is None:
-        if output.ndim > 2 and not isinstance(module, (*CONVOLUTIONS, nn.Linear)):
+        if output.ndim > 2 and not isinstance(module, LAYERS):
             raise InputError(
                 f"collect: a {type(module).__name__} gave shape {shape}; say by unit_axis where "
                 "its units are"
             )
-        axis = 1 if isinstance(module, CONVOLUTIONS) else -1
+        axis = 1 if isinstance(module, (*CONVOLUTIONS, *TRANSPOSED)) else -1
     if not -output.ndim < axis < output.ndim or axis == 0:
         raise InputError(
             f"collect: unit_axis: expected an axis of {shape} after the first, got {axis}"
