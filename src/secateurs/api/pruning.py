@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from secateurs.api.loading import read_batches
@@ -115,8 +116,19 @@ def prune(
     half = half_type(model)
     if half is not None:
         pruned = pruned.to(half)
+    _pack(pruned)
     pruned.train(model.training)
     return PrunedModel(pruned, done.channels, _report(done), done.groups.not_pruned)
+
+
+def _pack(model: nn.Module) -> None:
+    """Store every parameter without gaps, as after loading: kernels round alike on equal layouts."""
+    for parameter in model.parameters():
+        data = parameter.data
+        if not data.is_contiguous() and not (
+            data.ndim == 4 and data.is_contiguous(memory_format=torch.channels_last)
+        ):
+            parameter.data = data.contiguous()
 
 
 def _train_with(
