@@ -38,6 +38,7 @@ from command_steps import Limits, last_json, load_libraries, run_function
 from real_network_catalog import CLASSES, Case, cases
 
 BUDGET = 0.5
+COMPARED_S = 60.0  # for torch-pruning, which takes a second or hangs
 MODULES = {"transformers": "transformers", "timm": "timm"}
 MODULES |= {"segmentation-models-pytorch": "segmentation_models_pytorch"}
 Row = dict[str, Any]
@@ -175,7 +176,8 @@ def run(name: str, case: Case, what: Callable[[Case], None], given: Any, logs: P
             raise SystemExit(1) from None
 
     folder = logs / re.sub(r"\W+", "_", name)
-    limits = Limits(time.perf_counter() + given.time_limit, given.memory_gib)
+    seconds = min(given.time_limit, COMPARED_S) if what is compare else given.time_limit
+    limits = Limits(time.perf_counter() + seconds, given.memory_gib)
     step = run_function(what.__name__, work, limits, folder)
     answer = last_json((folder / f"{what.__name__}.out").read_text(errors="replace"))
     if not step.passed:
@@ -262,7 +264,9 @@ def said(row: Row) -> str:
     """A line on a row for whoever waits."""
     if "error" in row:
         return f"{row.get('step', '')}: {row['error']}"
-    parts = [f"{key} {row[key]:.3g}" for key in ("macs", "params", "change", "difference") if key in row]
+    parts = [
+        f"{key} {row[key]:.3g}" for key in ("macs", "params", "change", "difference") if key in row
+    ]
     return ", ".join([*parts, f"{row['seconds']:.0f} s"])
 
 

@@ -219,3 +219,30 @@ def test_units_are_merged_before_a_layer_that_has_lost_outputs():
     with torch.no_grad():
         for whole, cut in zip(model(batch), small.model(batch), strict=True):
             assert float((whole - cut).square().mean()) < 0.2 * float(whole.var())
+
+
+def test_a_loss_of_one_s_own_decides_between_groups():
+    class TwoBranches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = (
+                nn.Sequential(nn.Linear(6, 24), nn.Tanh(), nn.Linear(24, 2)) for _ in range(2)
+            )
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"one": self.one(x), "two": self.two(x)}
+
+    torch.manual_seed(0)
+    model, batch = TwoBranches(), (torch.randn(100, 6), torch.randn(100, 2))
+    budget = secateurs.Budget(params=0.6, round_to=1, fewest=1)
+    kept = [
+        secateurs.prune(model, [batch], budget, loss=loss).kept
+        for loss in (
+            None,
+            lambda out, given: (out["one"] - given[1]).square().mean(),
+            lambda out, given: (out["two"] - given[1]).square().mean(),
+        )
+    ]
+    sizes = [[len(one.get(f"{name}.0", range(24))) for name in ("one", "two")] for one in kept]
+    assert sizes[1][0] > 2 * sizes[1][1] and sizes[2][1] > 2 * sizes[2][0]
+    assert sizes[2][0] < sizes[0][0] < sizes[1][0]

@@ -143,3 +143,11 @@ def run_with(
     if outputs is None:
         return plain
     return lambda model, batch: outputs(plain(model, batch))
+
+
+def loss_with(
+    run: Callable[[nn.Module, Batch], object] | None, loss: Callable[[Any, Batch], object]
+) -> Callable[[nn.Module, Batch], object]:
+    """A loss of a model's output and the batch as one of the model and the batch."""
+    plain = run or run_batch
+    return lambda model, batch: loss(plain(model, batch), batch)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from secateurs.api.loading import read_batches
-from secateurs.api.models import half_type, own_copy, run_with, unwrapped
+from secateurs.api.models import half_type, loss_with, own_copy, run_with, unwrapped
 from secateurs.api.saving import save_weights
 from secateurs.errors import InputError
 from secateurs.nets.batches import Batch
@@ -59,6 +59,7 @@ def prune(
     *,
     forward: Callable[[nn.Module, Batch], object] | None = None,
     outputs: Callable[[Any], object] | None = None,
+    loss: Callable[[Any, Batch], object] | None = None,
     ignore: Ignored = (),
     ratios: Mapping[str, float] | None = None,
     evaluate: Callable[[nn.Module], float] | None = None,
@@ -76,7 +77,9 @@ def prune(
     and samples of different sizes; NumPy arrays are taken as tensors. `forward(model, batch)` runs
     the model; by default a mapping is given as keywords, without those that the model's `forward`
     does not take (labels), and of a tuple or list the first element is given. `outputs` takes from
-    what it returns what has to be kept; by default that is every floating-point tensor. `ignore`
+    what it returns what has to be kept; by default that is every floating-point tensor. With
+    `loss(output, batch)`, a scalar, that loss decides between groups, and without it the change of
+    the outputs; it gets what `forward` returns, one sample at a time. `ignore`
     are paths (with `*` as in file names), modules or types of modules whose outputs stay whole;
     `ratios` the shares (0..1) of the units to remove of groups with such names, whatever the
     budget. `evaluate(model)`, where higher is better, is needed for `max_loss`;
@@ -95,6 +98,7 @@ def prune(
     calibration, held_out = read_batches(loader, network, num_samples)
     hooks = Hooks(
         run=run,
+        loss=None if loss is None else loss_with(forward, loss),
         evaluate=evaluate,
         latency=latency,
         keep_whole=_ignored(ignore, unwrapped(model)),
@@ -122,7 +126,7 @@ def prune(
 
 
 def _pack(model: nn.Module) -> None:
-    """Store every parameter without gaps, as after loading: kernels round alike on equal layouts."""
+    """Store every parameter without gaps, as after loading: kernels round by layout."""
     for parameter in model.parameters():
         data = parameter.data
         if not data.is_contiguous() and not (

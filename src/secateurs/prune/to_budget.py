@@ -24,6 +24,7 @@ from secateurs.nets.layers import LAYERS, width_of
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.allocation.bisection import first_within, last_within, thinned
 from secateurs.prune.allocation.budget import Kept, Price, Step, Widths, descent
+from secateurs.prune.allocation.importance import Loss
 from secateurs.prune.allocation.merge_costs import Steps, with_merging
 from secateurs.prune.allocation.survey import Survey, survey
 from secateurs.prune.compensation.batch_norm import outputs_of, settle_norms
@@ -77,7 +78,8 @@ class Hooks:
 
     `run` runs a network on a batch; `steps` opens one into (path, module) that run one after the
     other, where that is known. `evaluate` scores a network, higher is better: `max_loss` needs it.
-    `score` orders the starts of merging by a network's outputs on the held-out batches.
+    `loss(network, batch)`, of one sample, decides between groups in the place of the change of the
+    outputs. `score` orders the starts of merging by a network's outputs on the held-out batches.
     `latency(unpruned, pruned)` measures the pruned network's share of the time. `train(pruned,
     unpruned)` returns the pruned network, of which it also gets the survivors, trained on.
     `keep_whole(path)` says that the outputs of a layer stay; `ratios` are shares (0..1) of the
@@ -87,6 +89,7 @@ class Hooks:
     run: Run = forward
     steps: Steps = lambda model: []
     evaluate: Callable[[nn.Module], float] | None = None
+    loss: Loss | None = None
     score: Score | None = None
     latency: Callable[[nn.Module, nn.Module], float] | None = None
     train: Callable[[Pruned, nn.Module], nn.Module] | None = None
@@ -173,6 +176,7 @@ def prune_to_budget(
         run=hooks.run,
         copies=copies,
         seed=seed,
+        loss=hooks.loss,
         progress=progress,
     )
     stop.check()
@@ -223,7 +227,7 @@ def prune_to_budget(
         unpruned,
         held_out,
         calibration,
-        predicted=chosen.loss,
+        predicted=chosen.loss if hooks.loss is None else None,
         run=hooks.run,
     )
     cost = _check_reached(result.model, widths, budget)

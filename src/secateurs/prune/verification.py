@@ -21,13 +21,14 @@ Weights = Literal["refitted", "refitted, not merged", "as they were"]
 class Outcome:
     """How far a cut moved the outputs of a network, on samples that no refit has seen.
 
-    `predicted` is the change (mean squared, summed over the outputs) that the cut was planned with,
+    `predicted` is the change (mean squared, summed over the outputs) that the cut was planned with
+    (None where it was planned with a loss of another kind, which raises no alarm),
     `change` the measured one, `norms` which batch norm statistics were taken. `alarm` says that the
     change is noticeable and more than `ALARM` times what was predicted; then other ways to set the
     weights were tried, `tried` has them all and `weights` is the one with the least change.
     """
 
-    predicted: float
+    predicted: float | None
     change: Change
     norms: NormChoice
     weights: Weights
@@ -48,13 +49,13 @@ class Outcome:
         }
 
 
-def alarming(change: Change, predicted: float) -> bool:
+def alarming(change: Change, predicted: float | None) -> bool:
     """Whether a change is noticeable and far above the predicted one.
 
     >>> alarming(Change(squared=3.4, relative=0.5), 0.38)
     True
     """
-    return change.relative > NOTICEABLE and change.squared > ALARM * predicted
+    return change.relative > NOTICEABLE and change.squared > ALARM * (predicted or 0.0)
 
 
 def cut_and_check(
@@ -63,7 +64,7 @@ def cut_and_check(
     held_out: Sequence[Batch],
     calibration: Sequence[Batch],
     *,
-    predicted: float,
+    predicted: float | None,
     run: Run = forward,
 ) -> tuple[Pruned, Outcome]:
     """Cut, settle the batch norm statistics, and compare the change with the predicted one.
@@ -71,7 +72,7 @@ def cut_and_check(
     `cut_with(merging, refitting)` cuts; `whole` are the unpruned network's outputs on the
     `held_out` batches, `calibration` the batches that statistics may be measured on. On an alarm
     the cut is made again without merging and without any refit, and the one that moves the outputs
-    least is returned.
+    least is returned. Where nothing was predicted that is done for every noticeable change.
     """
 
     def attempt(merging: bool, refitting: bool) -> tuple[Pruned, NormChoice]:
@@ -97,5 +98,5 @@ def cut_and_check(
             tried[name] = change(settled).squared
             if change(settled).squared < change(norms).squared:
                 pruned, norms, weights = other, settled, name
-    alarm = alarming(change(norms), predicted)
+    alarm = predicted is not None and alarming(change(norms), predicted)
     return pruned, Outcome(predicted, change(norms), norms, weights, alarm, tried)

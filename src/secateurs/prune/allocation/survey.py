@@ -14,7 +14,6 @@ from secateurs.nets.batches import (
     Batch,
     Run,
     forward,
-    map_tensors,
     num_samples,
     samples,
     without_values,
@@ -22,25 +21,21 @@ from secateurs.nets.batches import (
 from secateurs.nets.layers import (
     BATCH_NORMS,
     LAYERS,
-    channel_axis,
     kernel_of,
     matrix,
     row_length,
-    width_of,
 )
-from secateurs.nets.trace import eval_mode, first_line, skeleton, tensors_of
+from secateurs.nets.trace import skeleton
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.allocation.elimination import Elimination, Reader, eliminate
+from secateurs.prune.allocation.importance import Loss, importance
 from secateurs.prune.coupling.groups import Group, Member
-from secateurs.prune.statistics.forced_gradients import KeptHistory
 from secateurs.prune.statistics.patches import check_batches, fewest_positions, visit_rows
 
 ROWS_PER_INPUT = 4  # samples for each input of a reader, where its positions give so many
 FEWEST_ROWS = 2048
 OFFSET = 4.0  # deviations from which on a mean is taken out before rounding
 WIDE = 8192  # inputs beyond which `FEWEST_ROWS` samples do: a Gram matrix would take minutes
-PROBED = 48  # samples whose gradients are taken
-PROBED_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -87,6 +82,7 @@ def survey(
     run: Run = forward,
     copies: int = 1,
     seed: int = 0,
+    loss: Loss | None = None,
     progress: Progress = SILENT,
 ) -> Survey:
     """Measure the groups of a network on calibration batches.
@@ -94,7 +90,8 @@ def survey(
     The batches are `copies` views of the same samples, view by view: a mirror image is no new one.
     The samples run through the network once; of the inputs of each reader only the Gram matrix is
     kept or, where there are fewer samples than inputs, the samples. Samples may differ in size
-    between batches; a layer is then looked at in as many places as the smallest has.
+    between batches; a layer is then looked at in as many places as the smallest has. A `loss`
+    decides between groups instead of the outputs' change (see `importance`).
     """
     check_batches(model, batches)
     num_images = _total(batches)
@@ -116,7 +113,7 @@ def survey(
 
     with progress.task("collecting activations", num_images) as advance:
         visit_rows(model, positions, batches, visit, run=run, seed=seed, advance=advance)
-    weights = importance(model, readers, batches, run=run, seed=seed)
+    weights = importance(model, readers, batches, run=run, seed=seed, loss=loss)
     found: dict[str, Elimination] = {}
     with progress.task("scoring units", len(groups)) as advance:
         for group in groups:
@@ -260,96 +257,6 @@ def norms_after(model: nn.Module, sample: Batch, *, run: Run = forward) -> dict[
     with torch.no_grad():
         run(bare, without_values(sample))
     return found
-
-
-def importance(
-    model: nn.Module,
-    paths: Sequence[str],
-    batches: Sequence[Batch],
-    *,
-    run: Run = forward,
-    seed: int = 0,
-    num_images: int = PROBED,
-) -> dict[str, Tensor]:
-    """How much the network's answers move with each output of the layers: (outputs,) by layer.
-
-    The mean over samples of the squared derivative of a random combination (signs +1 and -1) of the
-    logits, summed over positions: times a mean squared error of the output it is, to first order
-    and with errors that are independent, the mean squared change of the logits' sum. Needs no
-    labels, and does not vanish where a network is sure of itself. Taken on every k-th image.
-    """
-    every = max(1, _total(batches) // num_images)
-    parts = _parts(batches, every)
-    generator = torch.Generator().manual_seed(seed)
-    sums: dict[str, Tensor] = {}
-
-    def watch(path: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
-        axis = channel_axis(layer)
-
-        def hook(_: nn.Module, __: object, output: Tensor) -> Tensor:
-            if not output.requires_grad:  # what does not depend on the sample, as Swin V2's biases
-                output = output.detach().requires_grad_(True)
-
-            def add(gradient: Tensor) -> None:
-                found = gradient.float().movedim(axis, -1).flatten(0, -2).square().sum(0)
-                sums[path] = sums[path] + found if path in sums else found
-
-            output.register_hook(add)
-            return output
-
-        return layer.register_forward_hook(hook)
-
-    trained = {p: p.requires_grad for p in model.parameters()}
-    handles = [watch(path, model.get_submodule(path)) for path in paths]
-    try:
-        for parameter in trained:
-            parameter.requires_grad_(False)
-        with eval_mode(model), torch.enable_grad():
-            for part in parts:
-                with KeptHistory():
-                    answers = tensors_of(run(model, map_tensors(part, _followed)))
-                total = torch.zeros(())
-                for logits in answers:
-                    if logits.requires_grad:
-                        signs = torch.randint(0, 2, logits.shape, generator=generator) * 2 - 1
-                        total = total.to(logits) + (logits * signs.to(logits)).sum()
-                if not total.requires_grad:
-                    raise InputError(
-                        "the network's answers do not depend on its layers by gradients"
-                    )
-                try:
-                    total.backward()
-                except RuntimeError as error:
-                    raise InputError(
-                        f"the network's answers cannot be differentiated ({first_line(error)})"
-                    ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
-        for parameter, wanted in trained.items():
-            parameter.requires_grad_(wanted)
-    # A layer without a gradient has no part in the answers, as what only keeps a feature map.
-    nothing = {path: _no_part(model.get_submodule(path)) for path in paths}
-    return {path: sums.get(path, none) / _total(parts) for path, none in nothing.items()}
-
-
-def _parts(batches: Sequence[Batch], every: int) -> list[Batch]:
-    """Every k-th sample of each batch, in parts of at most `PROBED_AT_ONCE`."""
-    found: list[Batch] = []
-    for batch in batches:
-        places = torch.arange(0, num_samples(batch), every)
-        found += [samples(batch, part) for part in places.split(PROBED_AT_ONCE)]
-    return found
-
-
-def _followed(tensor: Tensor) -> Tensor:
-    """The same values, followed by gradients where they are numbers that have any."""
-    return tensor.detach().requires_grad_(tensor.is_floating_point())
-
-
-def _no_part(layer: nn.Module) -> Tensor:
-    assert isinstance(layer, LAYERS)
-    return torch.zeros(width_of(layer), device=layer.weight.device)
 
 
 def _total(batches: Sequence[Batch]) -> int:

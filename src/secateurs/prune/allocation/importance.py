@@ -1,0 +1,151 @@
+"""How much a network's outputs, or a loss of the user's own, move with what each layer gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.errors import InputError
+from secateurs.nets.batches import Batch, Run, forward, map_tensors, num_samples, samples
+from secateurs.nets.layers import LAYERS, channel_axis, width_of
+from secateurs.nets.trace import eval_mode, first_line, tensors_of
+from secateurs.prune.statistics.forced_gradients import KeptHistory
+
+PROBED = 48  # samples whose gradients are taken
+PROBED_AT_ONCE = 16
+NO_GRADIENT = "loss: it does not depend on the network's layers by gradients"
+
+Loss = Callable[[nn.Module, Batch], object]
+
+
+def importance(
+    model: nn.Module,
+    paths: Sequence[str],
+    batches: Sequence[Batch],
+    *,
+    run: Run = forward,
+    seed: int = 0,
+    num_images: int = PROBED,
+    loss: Loss | None = None,
+) -> dict[str, Tensor]:
+    """How much the network's answers move with each output of the layers: (outputs,) by layer.
+
+    The mean over samples of the squared derivative of a random combination (signs +1 and -1) of the
+    logits, summed over positions: times a mean squared error of the output it is, to first order
+    and with errors that are independent, the mean squared change of the logits' sum. Needs no
+    labels, and does not vanish where a network is sure of itself. Taken on every k-th sample.
+
+    With a `loss(model, batch)`, a scalar, it is the mean squared derivative of that, which is the
+    diagonal of the empirical Fisher information of the outputs. The loss is called with one sample
+    at a time, so that a mean over a batch and a sum are the same. Raises InputError where it is no
+    finite scalar with gradients.
+    """
+    every = max(1, _total(batches) // num_images)
+    parts = _parts(batches, every, PROBED_AT_ONCE if loss is None else 1)
+    generator = torch.Generator().manual_seed(seed)
+    sums: dict[str, Tensor] = {}
+
+    def watch(path: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        axis = channel_axis(layer)
+
+        def hook(_: nn.Module, __: object, output: Tensor) -> Tensor:
+            if not output.requires_grad:  # what does not depend on the sample, as Swin V2's biases
+                output = output.detach().requires_grad_(True)
+
+            def add(gradient: Tensor) -> None:
+                found = gradient.float().movedim(axis, -1).flatten(0, -2).square().sum(0)
+                sums[path] = sums[path] + found if path in sums else found
+
+            output.register_hook(add)
+            return output
+
+        return layer.register_forward_hook(hook)
+
+    trained = {p: p.requires_grad for p in model.parameters()}
+    handles = [watch(path, model.get_submodule(path)) for path in paths]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        with eval_mode(model), torch.enable_grad():
+            for part in parts:
+                followed = map_tensors(part, _followed)
+                with KeptHistory():
+                    total = (
+                        _combination(tensors_of(run(model, followed)), generator)
+                        if loss is None
+                        else _scalar(loss, model, followed)
+                    )
+                if loss is not None and not bool(total.detach().isfinite()):
+                    value = total.detach().item()
+                    raise InputError(f"loss: {value:g} for a sample, expected a finite number")
+                try:
+                    total.backward()
+                except RuntimeError as error:
+                    raise InputError(
+                        f"the network's answers cannot be differentiated ({first_line(error)})"
+                    ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter, wanted in trained.items():
+            parameter.requires_grad_(wanted)
+    if loss is not None and not sums:
+        raise InputError(NO_GRADIENT)
+    # A layer without a gradient has no part in the answers, as what only keeps a feature map.
+    nothing = {path: _no_part(model.get_submodule(path)) for path in paths}
+    return {path: sums.get(path, none) / _total(parts) for path, none in nothing.items()}
+
+
+def _combination(answers: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+    """The sum of all numbers with random signs."""
+    total = torch.zeros(())
+    for logits in answers:
+        if logits.requires_grad:
+            signs = torch.randint(0, 2, logits.shape, generator=generator) * 2 - 1
+            total = total.to(logits) + (logits * signs.to(logits)).sum()
+    if not total.requires_grad:
+        raise InputError("the network's answers do not depend on its layers by gradients")
+    return total
+
+
+def _scalar(loss: Loss, model: nn.Module, sample: Batch) -> Tensor:
+    """The loss of one sample."""
+    try:
+        found = loss(model, sample)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a function of the user's raises
+        raise InputError(
+            f"loss: it failed on a sample ({type(error).__name__}: {first_line(error)})"
+        ) from error
+    if not isinstance(found, Tensor) or found.numel() != 1:
+        given = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise InputError(f"loss: expected a scalar tensor, got {given}")
+    if not found.requires_grad:
+        raise InputError(NO_GRADIENT)
+    return found.sum()
+
+
+def _parts(batches: Sequence[Batch], every: int, most: int) -> list[Batch]:
+    """Every k-th sample of each batch, in parts of at most `most`."""
+    found: list[Batch] = []
+    for batch in batches:
+        places = torch.arange(0, num_samples(batch), every)
+        found += [samples(batch, part) for part in places.split(most)]
+    return found
+
+
+def _followed(tensor: Tensor) -> Tensor:
+    """The same values, followed by gradients where they are numbers that have any."""
+    return tensor.detach().requires_grad_(tensor.is_floating_point())
+
+
+def _no_part(layer: nn.Module) -> Tensor:
+    assert isinstance(layer, LAYERS)
+    return torch.zeros(width_of(layer), device=layer.weight.device)
+
+
+def _total(batches: Sequence[Batch]) -> int:
+    return sum(num_samples(batch) for batch in batches)
