@@ -5,6 +5,7 @@ An operation that has no rule, or a form that its rule does not know, makes what
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,8 +39,13 @@ REDUCING = _names(
     "amax amin mean sum var std norm linalg_vector_norm logsumexp prod var_mean nansum"
 )
 POOLING = _names(
-    "avg_pool2d max_pool2d max_pool2d_with_indices adaptive_avg_pool2d adaptive_max_pool2d"
-    " upsample_bilinear2d upsample_nearest2d upsample_bicubic2d lp_pool2d"
+    "avg_pool1d max_pool1d max_pool1d_with_indices adaptive_avg_pool1d adaptive_max_pool1d"
+    " avg_pool2d max_pool2d max_pool2d_with_indices adaptive_avg_pool2d adaptive_max_pool2d"
+    " avg_pool3d max_pool3d max_pool3d_with_indices adaptive_avg_pool3d adaptive_max_pool3d"
+    " _adaptive_avg_pool2d _adaptive_avg_pool3d lp_pool2d upsample_linear1d upsample_nearest1d"
+    " _upsample_nearest_exact1d upsample_bilinear2d upsample_nearest2d upsample_bicubic2d"
+    " _upsample_nearest_exact2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa"
+    " upsample_trilinear3d upsample_nearest3d _upsample_nearest_exact3d"
 )
 ALONG = _names("softmax _softmax log_softmax _log_softmax cumsum cumprod logcumsumexp")
 
@@ -270,10 +276,12 @@ class Operations:
 
     _do_native_group_norm = _do_instance_norm = _do_group_norm
 
-    def _pooling(self, _: str, __: Any, args: list[Any], kw: Any, out: Any) -> None:
+    def _pooling(self, name: str, _: Any, args: list[Any], kw: Any, out: Any) -> None:
         numbers = self.numbers_of(args[0])
         assert numbers is not None
-        axes = (numbers.ndim - 2, numbers.ndim - 1)
+        dimensions = re.search(r"(\d)d", name)
+        assert dimensions is not None
+        axes = range(numbers.ndim - int(dimensions[1]), numbers.ndim)
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
                 self._set(tensor, self.ties.merge(numbers, axes, self._over()))
