@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,4 +51,55 @@ def test_what_differs_or_cannot_be_written_is_not_there(tmp_path: Path):
         secateurs.export(tabular(), tmp_path / "m.bin", torch.ones(2, 9))
     with pytest.raises(RuntimeError, match="differ from PyTorch's"):
         secateurs.export(tabular(), tmp_path / "m.pt2", torch.randn(2, 9), tolerance=-1.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Masked(nn.Module):
+    """Attention under a mask, keywords in another order than they are used, one not used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(8, 24), nn.Linear(8, 3)
+
+    def forward(self, mask: torch.Tensor, x: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(x).view(len(x), -1, 3, 2, 4).permute(2, 0, 3, 1, 4)
+        found = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
+        return self.out(found.transpose(1, 2).contiguous().flatten(2))
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".pt2"])
+def test_keywords_are_known_by_their_names(ending: str, tmp_path: Path):
+    if ending == ".onnx":
+        pytest.importorskip("onnxruntime")
+    inputs = {
+        "x": torch.randn(2, 5, 8),
+        "rest": torch.randn(2),
+        "mask": torch.ones(2, 5, dtype=torch.bool),
+        "labels": torch.zeros(2),
+    }
+    found = secateurs.export(Masked(), tmp_path / f"model{ending}", inputs)
+    assert found.difference <= 1e-4
+
+
+def test_a_network_for_one_batch_size_is_written_for_that(tmp_path: Path):
+    pytest.importorskip("onnxruntime")
+
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(x.reshape(3, 4))
+
+    found = secateurs.export(Fixed(), tmp_path / "m.onnx", torch.randn(3, 4))
+    assert found.difference <= 1e-4
+
+
+def test_no_tensor_among_the_inputs_and_too_large_a_file(tmp_path: Path, monkeypatch: Any):
+    with pytest.raises(InputError, match="got str without a tensor"):
+        secateurs.export(tabular(), tmp_path / "m.pt2", "image.png")
+    monkeypatch.setattr("secateurs.api.exporting.onnx_obstacle", lambda model: "too large")
+    with pytest.raises(InputError, match="too large"):
+        secateurs.export(tabular(), tmp_path / "m.onnx", torch.randn(2, 9))
     assert list(tmp_path.iterdir()) == []

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import copy
 import io
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from secateurs.api.models import call, call_with, unwrapped
+from secateurs.api.models import call, call_with, taken, unwrapped
 from secateurs.errors import InputError
 from secateurs.extras import require
 from secateurs.files import atomic_path
 from secateurs.nets.batches import map_tensors
 from secateurs.nets.trace import first_line, tensors_of
-from secateurs.ship.export import OPSET, quiet_exporter
+from secateurs.ship.export import OPSET, onnx_obstacle, quiet_exporter
 from secateurs.ship.latency import onnx_session
 
 TOLERANCE = 1e-4  # of the largest output
@@ -54,8 +57,11 @@ def export(
         raise InputError(f"{path}: the file to write must end in .onnx or .pt2")
     if path.suffix == ".onnx":
         require("onnx", "an ONNX file")
+        if obstacle := onnx_obstacle(model):
+            raise InputError(f"{path}: {obstacle}")
     network = copy.deepcopy(unwrapped(model)).cpu().eval()
     inputs = map_tensors(call_with(example_inputs), lambda tensor: tensor.detach().cpu())
+    inputs = taken(network, inputs) if isinstance(inputs, Mapping) else inputs
     expected = _outputs(network, inputs)
     if not expected:
         raise InputError("the model gives no tensor: there is nothing to check an export by")
@@ -71,7 +77,7 @@ def export(
         except Exception as error:  # the exporters raise whatever meets them
             raise InputError(
                 f"{path}: the model cannot be exported ({type(error).__name__}: "
-                f"{first_line(error)})"
+                f"{plain_line(error)})"
             ) from error
         difference = _difference(found, expected)
         if not difference <= tolerance:
@@ -87,6 +93,32 @@ def _outputs(network: nn.Module, inputs: Any) -> list[Tensor]:
     return tensors_of(call(network, inputs))
 
 
+def plain_line(error: BaseException) -> str:
+    """The first line of what an exporter says, without colours; of what caused it, if known.
+
+    >>> plain_line(ValueError("\\x1b[96mstep\\x1b[0m 2"))
+    'step 2'
+    """
+    known = error.__cause__ if error.__cause__ is not None else error
+    return re.sub(r"\x1b\[[0-9;]*m", "", first_line(known))
+
+
+@contextmanager
+def _exporting() -> Generator[None]:
+    """Attention as products of matrices: a fused kernel lays its result out in another order, which
+    the file's operations do not. Warnings of the exporters are not the user's to act on."""
+    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _fixed_program(network: nn.Module, inputs: Any) -> torch.export.ExportedProgram:
+    """The model as a program for the batch size of the inputs."""
+    if isinstance(inputs, Mapping):
+        return torch.export.export(network, (), dict(inputs))
+    return torch.export.export(network, tuple(inputs))
+
+
 def _program(network: nn.Module, inputs: Any) -> torch.export.ExportedProgram:
     """The model as a program, with a free batch size where it allows one."""
     positional = () if isinstance(inputs, Mapping) else tuple(inputs)
@@ -97,15 +129,12 @@ def _program(network: nn.Module, inputs: Any) -> torch.export.ExportedProgram:
     def axes(value: Any) -> Any:
         return _structure_of(value, lambda t: {0: batch} if t.ndim and len(t) == length else None)
 
-    shapes = {**keywords} if keywords else positional
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return torch.export.export(
-                network, positional, keywords or None, dynamic_shapes=axes(shapes)
-            )
-        except Exception:  # it insists on the size that it was given
-            return torch.export.export(network, positional, keywords or None)
+    try:
+        return torch.export.export(
+            network, positional, keywords or None, dynamic_shapes=axes(keywords or positional)
+        )
+    except Exception:  # it insists on the size that it was given
+        return _fixed_program(network, inputs)
 
 
 def _structure_of(value: Any, change: Any) -> Any:
@@ -122,17 +151,16 @@ def _structure_of(value: Any, change: Any) -> Any:
 def _write_program(network: nn.Module, inputs: Any, path: Path) -> nn.Module:
     # By way of memory: where a disk is full, the writer of the archive ends the process.
     packed = io.BytesIO()
-    torch.export.save(_program(network, inputs), packed)
+    with _exporting():
+        torch.export.save(_program(network, inputs), packed)
     path.write_bytes(packed.getvalue())
     packed.seek(0)
     return torch.export.load(packed).module()
 
 
 def _write_onnx(network: nn.Module, inputs: Any, path: Path) -> None:
-    with quiet_exporter():
-        program: Any = torch.onnx.export(
-            _program(network, inputs), dynamo=True, opset_version=OPSET, verbose=False
-        )
+    with quiet_exporter(), _exporting():
+        program = _onnx_program(network, inputs)
     program.model.producer_name = "secateurs"
     for node in program.model.graph.all_nodes():  # source files and lines at every node
         node.metadata_props.clear()
@@ -140,13 +168,26 @@ def _write_onnx(network: nn.Module, inputs: Any, path: Path) -> None:
     path.write_bytes(program.model_proto.SerializeToString())
 
 
+def _onnx_program(network: nn.Module, inputs: Any) -> Any:
+    def converted(program: torch.export.ExportedProgram) -> Any:
+        return torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False)
+
+    try:
+        return converted(_program(network, inputs))
+    except Exception:  # not for every size of the batch
+        return converted(_fixed_program(network, inputs))
+
+
 def _run_onnx(path: Path, inputs: Any) -> list[Tensor]:
     session = onnx_session(path)
     names = [entry.name for entry in session.get_inputs()]
-    given = [tensor.numpy() for tensor in tensors_of(inputs)]
-    if len(names) != len(given):
+    given = tensors_of(inputs)
+    known = dict(zip(names, given, strict=False))
+    if isinstance(inputs, Mapping):  # by name: what the model does not read is no input
+        known |= {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+    elif len(names) != len(given):
         raise InputError(f"the model reads {len(names)} of its {len(given)} inputs")
-    found = session.run(None, dict(zip(names, given, strict=True)))
+    found = session.run(None, {name: known[name].numpy() for name in names})
     return [torch.as_tensor(value) for value in found]
 
 
