@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 import secateurs
 from networks import Text, TwoInputs, UNet, same_weights, tabular
-from secateurs.errors import InputError
 from secateurs.nets.batches import forward
 from secateurs.nets.counting import macs, num_parameters
 
@@ -158,39 +157,6 @@ def test_units_of_a_chain_are_counted_as_the_network_has_them():
     assert small.report["macs"] == macs(small.model, sample) / macs(model, sample)
     assert all(row["num_kept"] % 4 == 0 for row in small.report["groups"])
     assert "multiply-accumulates" in str(small)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ({"loader": []}, "gave no batch with a sample"),
-        ({"loader": [torch.full((8, 9), float("nan"))]}, "not finite"),
-        ({"loader": [torch.randn(8, 7)]}, "does not run on a sample of"),
-        ({"loader": ["words"]}, "expected a tensor or a structure of tensors"),
-        ({"loader": [torch.empty(8, 9, device="meta")]}, "shapes and no values"),
-        ({"model": nn.ReLU()}, "has no parameters"),
-        ({"forward": lambda m, b: 3.0}, "gives no tensor"),
-        ({"outputs": lambda out: out.argmax(1)}, "gives no tensor"),
-        ({"budget": {"params": 0.0001}}, "the least that cutting can reach"),
-        ({"budget": {"max_loss": 1.0}}, "max_loss needs an evaluation"),
-        ({"budget": {"latency": 0.5}}, "latency needs a measurement"),
-        ({"ignore": ["nowhere"]}, "the model has no module 'nowhere'"),
-        ({"ratios": {"nowhere": 0.5}}, "no group is named 'nowhere'; there are 0, 3"),
-        ({"ratios": {"0": 1.5}}, "ratios: '0': expected 0..1"),
-        ({"num_samples": 1}, "expected at least 2"),
-        ({"model": "resnet"}, "expected a torch.nn.Module, got str"),
-    ],
-)
-def test_bad_input_is_one_clear_line(words: dict[str, Any], message: str):
-    model = words.pop("model", tabular())
-    before = {k: v.clone() for k, v in model.state_dict().items()} if model != "resnet" else {}
-    loader = words.pop("loader", [torch.randn(32, 9)])
-    limits = words.pop("budget", {"params": 0.5})
-    budget = secateurs.Budget(**limits, round_to=1, fewest=1)
-    with pytest.raises(InputError, match=message) as caught:
-        secateurs.prune(model, loader, budget, **words)
-    assert "\n" not in str(caught.value)
-    assert all(torch.equal(v, before[k]) for k, v in (model.state_dict() if before else {}).items())
 
 
 def test_the_package_can_be_called_and_still_is_one():

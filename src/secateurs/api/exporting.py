@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import re
 import warnings
@@ -16,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from secateurs.api.models import call, call_with, taken, unwrapped
+from secateurs.api.models import call, call_with, check_runs, taken, unwrapped
 from secateurs.errors import InputError
 from secateurs.extras import require
 from secateurs.files import atomic_path
 from secateurs.nets.batches import map_tensors
-from secateurs.nets.trace import first_line, tensors_of
+from secateurs.nets.trace import copied, first_line, tensors_of
 from secateurs.ship.export import OPSET, onnx_obstacle, quiet_exporter
 from secateurs.ship.latency import onnx_session
 
@@ -59,12 +58,11 @@ def export(
         require("onnx", "an ONNX file")
         if obstacle := onnx_obstacle(model):
             raise InputError(f"{path}: {obstacle}")
-    network = copy.deepcopy(unwrapped(model)).cpu().eval()
+    network = copied(unwrapped(model)).cpu().eval()
     inputs = map_tensors(call_with(example_inputs), lambda tensor: tensor.detach().cpu())
     inputs = taken(network, inputs) if isinstance(inputs, Mapping) else inputs
+    check_runs(network, inputs, call)
     expected = _outputs(network, inputs)
-    if not expected:
-        raise InputError("the model gives no tensor: there is nothing to check an export by")
     with atomic_path(path) as temporary:
         try:
             if path.suffix == ".onnx":

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from secateurs.api.models import call, call_with, on_device, own_copy
+from secateurs.api.models import call, call_with, check_runs, on_device, own_copy
 from secateurs.nets.attention import open_attention
 from secateurs.prune.allocation.cost_model import Price, Widths
 from secateurs.prune.coupling.groups import Group, NotPruned, find_groups
@@ -76,6 +76,7 @@ def inspect(model: nn.Module, example_inputs: Any) -> Inspection:
     """
     network = open_attention(own_copy(model))
     inputs = on_device(call_with(example_inputs), network)
+    check_runs(network, inputs, call)
     groups = find_groups(network, inputs, run=call)
     groups = checked(network, groups, inputs, run=call)
     widths = Widths(network, groups.found, inputs, run=call)

@@ -23,6 +23,8 @@ def read_batches(
 
     Raises InputError for what is no loader, for one that raises, and where there is no sample.
     """
+    if isinstance(most, bool) or not isinstance(most, int):  # pyright: ignore
+        raise InputError(f"num_samples: expected a whole number, got {type(most).__name__}")
     if most < 2:
         raise InputError(f"num_samples: expected at least 2, got {most}")
     calibration: list[Batch] = []
@@ -42,6 +44,8 @@ def read_batches(
             break
     if not calibration:
         raise InputError("loader: it gave no batch with a sample")
+    if most - left < 2:
+        raise InputError("loader: it gave one sample, at least 2 are needed")
     if not held_out:  # batches of a few samples: every fifth of them
         held_out = calibration[HELD_OUT - 1 :: HELD_OUT] or calibration[-1:]
         calibration = [batch for batch in calibration if not any(batch is h for h in held_out)]

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from secateurs.errors import InputError
-from secateurs.nets.batches import Batch, Run, map_tensors, zipped
-from secateurs.nets.trace import copied, tensors_of
+from secateurs.nets.batches import Batch, Run, copied_batch, map_tensors, shape_words, zipped
+from secateurs.nets.trace import copied, eval_mode, first_line, tensors_of
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -35,9 +36,24 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def own_copy(model: nn.Module) -> nn.Module:
-    """A copy in eval mode whose half-precision parameters and buffers are float32."""
+    """A copy in eval mode whose half-precision parameters and buffers are float32.
+
+    Raises InputError for a model that cannot be copied, has no parameters, none with values, or one
+    that is not finite.
+    """
+    model = unwrapped(model)
+    parameters = dict(model.named_parameters())
+    if not parameters:
+        raise InputError("model: it has no parameters, so that there is nothing to prune")
+    for name, parameter in parameters.items():
+        if isinstance(parameter, UninitializedParameter):
+            continue
+        if parameter.is_meta:
+            raise InputError(f"model: {name} has a shape and no values (device meta)")
+        if parameter.is_floating_point() and not bool(parameter.isfinite().all()):
+            raise InputError(f"model: {name} has values that are not finite (NaN or infinite)")
     return copied(
-        unwrapped(model),
+        model,
         lambda tensor: (
             tensor.to(torch.float32, copy=True) if tensor.dtype in HALF else tensor.clone()
         ),
@@ -86,6 +102,51 @@ def on_device(batch: Batch, model: nn.Module) -> Batch:
         batch,
         lambda tensor: tensor.to(device, torch.float32 if tensor.dtype in HALF else tensor.dtype),
     )
+
+
+@torch.no_grad()
+def check_runs(
+    model: nn.Module,
+    batch: Batch,
+    run: Callable[[nn.Module, Batch], object] | None = None,
+    outputs: Callable[[Any], object] | None = None,
+) -> None:
+    """Raise InputError unless a model runs on a batch and gives floating-point tensors.
+
+    The line says which of the two functions failed, on what, and how.
+    """
+    with eval_mode(model):
+        try:
+            found = (run or run_batch)(model, copied_batch(batch))
+        except Exception as error:  # whatever a model or a function of the user's raises
+            raise InputError(
+                f"forward: the model does not run on a batch of {shape_words(batch)}"
+                f"{_types(model, batch)} ({type(error).__name__}: {first_line(error)})"
+            ) from error
+    words = "forward: the model"
+    if outputs is not None:
+        words = "outputs: it"
+        try:
+            found = outputs(found)
+        except Exception as error:
+            raise InputError(
+                f"outputs: it fails on what the model returns, {type(found).__name__} "
+                f"({type(error).__name__}: {first_line(error)})"
+            ) from error
+    if not any(tensor.is_floating_point() for tensor in tensors_of(found)):
+        raise InputError(
+            f"{words} gives no tensor of floating-point numbers, but {type(found).__name__}"
+        )
+
+
+def _types(model: nn.Module, batch: Batch) -> str:
+    """The types of a batch's tensors where none of them is the type of the parameters."""
+    own = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    given = {tensor.dtype for tensor in tensors_of(batch)}
+    if not own or own & given:
+        return ""
+    names = [", ".join(sorted(str(one)[len("torch.") :] for one in some)) for some in (given, own)]
+    return f" of {names[0]}, its parameters are {names[1]}"
 
 
 def call_with(example_inputs: Any) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,25 @@ import torch
 from torch import nn
 
 from secateurs.api.loading import read_batches
-from secateurs.api.models import half_type, loss_with, own_copy, run_with, unwrapped
-from secateurs.api.saving import save_weights
+from secateurs.api.models import (
+    check_runs,
+    half_type,
+    loss_with,
+    own_copy,
+    run_with,
+    unwrapped,
+)
+from secateurs.api.saving import save_weights, shapes_of
 from secateurs.errors import InputError
-from secateurs.nets.batches import Batch
+from secateurs.nets.attention import open_attention
+from secateurs.nets.batches import Batch, samples
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.coupling.groups import NotPruned
 from secateurs.prune.network import Pruned
 from secateurs.prune.to_budget import Budget, Hooks, PrunedToBudget, prune_to_budget
 from secateurs.stopping import StopFlag
+
+CHECKED = 4  # samples on which a model is run before anything else
 
 Ignored = Sequence[str | type[nn.Module] | nn.Module]
 
@@ -31,17 +43,19 @@ class PrunedModel:
     """A pruned model: `model` itself, the channels that are `kept`, and the `report`.
 
     `kept` has by path the output channels that each layer still has; `not_pruned` the groups that
-    were left as they are, and why.
+    were left as they are, and why. `unpruned` are the shapes of the unpruned model's parameters and
+    buffers, by name.
     """
 
     model: nn.Module
     kept: dict[str, list[int]]
     report: dict[str, Any]
     not_pruned: tuple[NotPruned, ...]
+    unpruned: dict[str, list[int]] = field(repr=False)
 
     def save(self, path: str | Path) -> None:
         """Write the weights as one safetensors file, to be read by `load_weights`."""
-        save_weights(self.model, Path(path))
+        save_weights(self.model, Path(path), unpruned=self.unpruned)
 
     def __str__(self) -> str:
         report = self.report
@@ -93,16 +107,21 @@ def prune(
     The model given is not changed; the result is on its device, in its type and its mode. Raises
     InputError for bad input, when nothing can be pruned, and when the budget cannot be met.
     """
-    network = own_copy(model)
-    run = run_with(forward, outputs)
+    if not isinstance(budget, Budget):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f"budget: expected a Budget, as Budget(macs=0.5), got {type(budget).__name__}"
+        )
+    network = open_attention(own_copy(model))
+    keep_whole = _ignored(ignore, unwrapped(model))
     calibration, held_out = read_batches(loader, network, num_samples)
+    check_runs(network, samples(calibration[0], slice(0, CHECKED)), forward, outputs)
     hooks = Hooks(
-        run=run,
+        run=run_with(forward, outputs),
         loss=None if loss is None else loss_with(forward, loss),
-        evaluate=evaluate,
+        evaluate=None if evaluate is None else partial(_number, evaluate),
         latency=latency,
-        keep_whole=_ignored(ignore, unwrapped(model)),
-        ratios=dict(ratios or {}),
+        keep_whole=keep_whole,
+        ratios=_checked_ratios(ratios),
         train=None if train is None else partial(_train_with, train),
     )
     done = prune_to_budget(
@@ -122,7 +141,33 @@ def prune(
         pruned = pruned.to(half)
     _pack(pruned)
     pruned.train(model.training)
-    return PrunedModel(pruned, done.channels, _report(done), done.groups.not_pruned)
+    return PrunedModel(
+        pruned, done.channels, _report(done), done.groups.not_pruned, shapes_of(network)
+    )
+
+
+def _checked_ratios(ratios: Mapping[str, float] | None) -> dict[str, float]:
+    given: Any = {} if ratios is None else ratios
+    if not isinstance(given, Mapping):
+        raise InputError(f"ratios: expected shares by name, got {type(given).__name__}")
+    for name, share in given.items():
+        if not isinstance(name, str) or isinstance(share, bool) or not isinstance(share, Real):
+            raise InputError(
+                f"ratios: expected names and shares 0..1, got {name!r:.40}: {share!r:.40}"
+            )
+    return {name: float(share) for name, share in given.items()}
+
+
+def _number(evaluate: Callable[[nn.Module], float], model: nn.Module) -> float:
+    """What an evaluation of the user's gives, which has to be one number."""
+    found: Any = evaluate(model)
+    try:
+        value = float(found)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"evaluate: expected a number, got {type(found).__name__}") from None
+    if math.isnan(value):
+        raise InputError("evaluate: expected a number, got NaN")
+    return value
 
 
 def _pack(model: nn.Module) -> None:
@@ -138,11 +183,17 @@ def _pack(model: nn.Module) -> None:
 def _train_with(
     train: Callable[[nn.Module, nn.Module], nn.Module | None], found: Pruned, whole: nn.Module
 ) -> nn.Module:
-    return unwrapped(train(found.model, whole) or found.model)
+    trained: Any = train(found.model, whole)
+    if trained is not None and not isinstance(trained, nn.Module):
+        given = type(trained).__name__
+        raise InputError(f"train: expected the pruned model or None to be returned, got {given}")
+    return unwrapped(found.model if trained is None else trained)
 
 
 def _ignored(ignore: Ignored, model: nn.Module) -> Callable[[str], bool]:
     """Whether a layer is one of those that stay whole, or within one of them."""
+    if isinstance(ignore, str | type | nn.Module):
+        raise InputError("ignore: expected a list of paths, modules or types of modules")
     modules = dict(model.named_modules())
     paths: set[str] = set()
     for entry in ignore:

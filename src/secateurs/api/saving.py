@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -17,13 +17,17 @@ from secateurs.nets.attention import OPEN, open_attention
 from secateurs.prune.surgery.narrow import set_widths
 
 OPENED = "opened_attention"
+UNPRUNED = "unpruned_shapes"
+
+Shapes = Mapping[str, Sequence[int]]  # of parameters and buffers, by name
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
+def save_weights(model: nn.Module, path: Path, *, unpruned: Shapes | None = None) -> None:
     """Write every parameter and buffer of a model, whole or not at all; no pickle.
 
     Tensors that the model shares between places are written once for each. The file carries a
-    checksum and, for attention that was opened for pruning, where it is.
+    checksum, the shapes of the `unpruned` model, by which `load_weights` knows another one, and
+    where there is attention that was opened for pruning.
     """
     model = unwrapped(model)
     tensors = {
@@ -33,7 +37,18 @@ def save_weights(model: nn.Module, path: Path) -> None:
     }
     opened = [p for p, module in model.named_modules() if isinstance(module, OPEN)]
     with atomic_path(path) as temporary:
-        write_checked(tensors, temporary, {OPENED: json.dumps(opened)})
+        words = {OPENED: json.dumps(opened), UNPRUNED: json.dumps(unpruned or {})}
+        write_checked(tensors, temporary, words)
+
+
+def shapes_of(model: nn.Module) -> dict[str, list[int]]:
+    """The shapes of a model's parameters and buffers, by name.
+
+    >>> shapes_of(nn.Linear(3, 2))
+    {'weight': [2, 3], 'bias': [2]}
+    """
+    found = model.state_dict(keep_vars=True).items()
+    return {name: list(value.shape) for name, value in found if isinstance(value, Tensor)}
 
 
 def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
@@ -47,6 +62,7 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     try:
         tensors, words = read_checked(path)
         opened = json.loads(words.get(OPENED, "[]"))
+        unpruned: dict[str, list[int]] = json.loads(words.get(UNPRUNED, "{}"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (DamagedError, OSError, ValueError) as error:
@@ -58,6 +74,12 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
         if known != opened:
             raise InputError(f"{path}: weights of another model: its attention is elsewhere")
     _check_names(model, tensors, path)
+    for name, shape in shapes_of(model).items():
+        if unpruned.get(name, shape) != shape:
+            raise InputError(
+                f"{path}: weights of another model: {name} has {tuple(shape)}, and "
+                f"{tuple(unpruned[name])} in the model that was pruned"
+            )
     shared: dict[int, Tensor] = {}
     for prefix, module in model.named_modules(remove_duplicate=False):
         changed = _take(module, prefix, tensors, shared, path)
