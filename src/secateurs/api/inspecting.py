@@ -9,9 +9,11 @@ from torch import nn
 
 from secateurs.api.models import call, call_with, check_runs, on_device, own_copy
 from secateurs.nets.attention import open_attention
+from secateurs.nets.batches import samples
 from secateurs.prune.allocation.cost_model import Price, Widths
 from secateurs.prune.coupling.groups import Group, NotPruned, find_groups
 from secateurs.prune.surgery.narrow import checked
+from secateurs.prune.to_budget import CHECKED_SAMPLES
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,9 @@ def inspect(model: nn.Module, example_inputs: Any) -> Inspection:
     """List the groups of units that can be removed from a model, and what cannot be and why.
 
     `example_inputs` is what the model is called with: a tensor, a tuple of all arguments, or a
-    mapping of keywords. Each group is checked on it: units removed must give what units zeroed
-    give. The model is not changed. Raises InputError where the model does not run on the inputs.
+    mapping of keywords. Each group is checked on its first samples: units removed must give what
+    units zeroed give. The model is not changed. Raises InputError where the model does not run on
+    the inputs.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
@@ -75,7 +78,7 @@ def inspect(model: nn.Module, example_inputs: Any) -> Inspection:
     [('0', 16)]
     """
     network = open_attention(own_copy(model))
-    inputs = on_device(call_with(example_inputs), network)
+    inputs = samples(on_device(call_with(example_inputs), network), slice(0, CHECKED_SAMPLES))
     check_runs(network, inputs, call)
     groups = find_groups(network, inputs, run=call)
     groups = checked(network, groups, inputs, run=call)
