@@ -1,0 +1,1 @@
+"""Small modules, one shape of network each, with what can be cut of each."""
