@@ -184,7 +184,7 @@ CONVOLUTIONS = {
                 pooled(
                     F.grid_sample(
                         n.a(x).relu(),
-                        F.affine_grid(n.where(pooled(x)).view(-1, 2, 3), [len(x), 1, 5, 5]),
+                        F.affine_grid(n.where(pooled(x)).view(-1, 2, 3), [len(x), 1, 5, 5], False),
                         align_corners=False,
                     )
                 )

@@ -58,6 +58,7 @@ def queried(net: Net, x: Tensor) -> Tensor:
 
 
 def low_rank(net: Net, x: Tensor) -> Tensor:
+    x = net.before(x).relu()
     return net.head(F.linear(net.a(x).relu(), net.b.weight + net.up @ net.down, net.b.bias).relu())
 
 
@@ -160,8 +161,14 @@ PARAMETERS = {
     ),
     # The low-rank change of a weight has the layer's inputs and outputs.
     "low_rank_change": Entry(
-        net_of(low_rank, up=lambda: matrix(10, 2), down=lambda: matrix(2, 12)),
+        net_of(
+            low_rank,
+            before=lambda: nn.Linear(6, 6),
+            up=lambda: matrix(10, 2),
+            down=lambda: matrix(2, 12),
+        ),
         floats(6),
+        {"before": 6},
     ),
     "linear_function": own_layers("linear", 6),
     "convolution_function": own_layers("convolution", 6, 6, 6),
