@@ -20,7 +20,7 @@ def two(first: nn.Module, then: nn.Module, between: Any = F.relu) -> Net:
     )
 
 
-def padded(mode: str, padding: Any = 1) -> Entry:
+def padded(mode: Any, padding: Any = 1) -> Entry:
     return Entry(
         lambda: two(
             nn.Conv2d(3, 12, 3, padding=padding, padding_mode=mode),

@@ -55,6 +55,9 @@ class Net(nn.Module):
             else:
                 self.register_buffer(name, part)
 
+    def __getattr__(self, name: str) -> Any:  # a part, of whatever type
+        return super().__getattr__(name)
+
     def forward(self, *args: Any, **words: Any) -> Any:
         return self.run(self, *args, **words)
 

@@ -58,13 +58,14 @@ def spectrogram(net: Net, x: Tensor) -> Tensor:
 
 def gated_waves(net: Net, x: Tensor) -> Tensor:
     """Two gated dilated convolutions with skip connections."""
-    x, skips = net.start(x), []
+    x = net.start(x)
+    skips: list[Tensor] = []
     for gate, value, back in zip(net.gates, net.values, net.backs, strict=True):
         padded = F.pad(x, (2, 0))
         mixed = value(padded).tanh() * gate(padded).sigmoid()
         skips.append(mixed)
         x = x + back(mixed)
-    return net.head(pooled(sum(skips)))
+    return net.head(pooled(torch.stack(skips).sum(0)))
 
 
 def causal(net: Net, x: Tensor) -> Tensor:

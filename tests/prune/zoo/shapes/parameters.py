@@ -68,6 +68,7 @@ class Layers(nn.Module):
     def __init__(self, how: str) -> None:
         super().__init__()
         self.how, self.head = how, nn.Linear(10, 3)
+        self.dims: Any = ([1], [1])
         places = (3, 3) if how == "convolution" else ()
         self.first = nn.Parameter(torch.randn(12, 6, *places) * 0.3)
         self.first_bias = nn.Parameter(torch.randn(12))
@@ -87,8 +88,8 @@ class Layers(nn.Module):
         if self.how == "einsum":
             x = (torch.einsum("bi,oi->bo", x, self.first) + self.first_bias).relu()
             return self.head((torch.einsum("bi,oi->bo", x, self.then) + self.then_bias).relu())
-        x = (torch.tensordot(x, self.first, dims=([1], [1])) + self.first_bias).relu()
-        return self.head((torch.tensordot(x, self.then, dims=([1], [1])) + self.then_bias).relu())
+        x = (torch.tensordot(x, self.first, dims=self.dims) + self.first_bias).relu()
+        return self.head((torch.tensordot(x, self.then, dims=self.dims) + self.then_bias).relu())
 
 
 def own_layers(how: str, *shape: int) -> Entry:

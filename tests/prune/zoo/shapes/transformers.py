@@ -100,8 +100,8 @@ def separate_dims(net: Net, x: Tensor) -> Tensor:
 
 
 def by_kernel(net: Net, x: Tensor) -> Tensor:
-    parts = (heads_of(layer(x)) for layer in (net.query, net.key, net.value))
-    mixed = F.scaled_dot_product_attention(*parts, is_causal=True)
+    query, key, value = (heads_of(layer(x)) for layer in (net.query, net.key, net.value))
+    mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
     return x + net.proj(mixed.transpose(1, 2).flatten(2))
 
 
