@@ -23,6 +23,7 @@ from secateurs.nets.layers import (
     matrix,
 )
 from secateurs.nets.trace import check_device, eval_mode, tensors_of
+from secateurs.prune.statistics.products import is_plain, product
 
 Visit = Callable[[str, Tensor, Tensor, int], None]
 
@@ -55,7 +56,7 @@ def rows_of(layer: nn.Module, received: Tensor, output: Tensor, position: Tensor
     if isinstance(layer, TRANSPOSED):
         place, inside = _touching(layer, received, output, position)
     else:
-        received = _padded(layer, received, output)
+        received = _padded(layer, received)
         place = _under(layer, received, output, position)
     images, positions, kernel = place.shape
     flat = received.flatten(2)
@@ -107,17 +108,13 @@ def _coordinates(position: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     return found[::-1]
 
 
-def _padded(layer: Convolution, received: Tensor, output: Tensor) -> Tensor:
+def _padded(layer: Convolution, received: Tensor) -> Tensor:
     """What the kernel of a convolution runs over: the input with its borders, of any kind."""
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     around: list[int] = []  # from the last axis to the first, before and after
     for axis in reversed(range(len(layer.kernel_size))):
         reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
-        if not _is_stock(layer):
-            # A class that pads by itself, as TensorFlow does: what its output needs, on both sides.
-            needed = (output.shape[2 + axis] - 1) * layer.stride[axis] + reach + 1
-            missing = max(0, needed - received.shape[2 + axis])
-        elif isinstance(layer.padding, str):
+        if isinstance(layer.padding, str):
             missing = reach if layer.padding == "same" else 0
         else:
             missing = 2 * layer.padding[axis]
@@ -130,14 +127,9 @@ def _number(padding: str | tuple[int, ...], axis: int) -> int:
     return padding[axis]
 
 
-def _is_stock(layer: nn.Module) -> bool:
-    """Whether a layer works as PyTorch's class does."""
-    return any(type(layer).forward is stock.forward for stock in LAYERS)
-
-
 def _check_rows(path: str, layer: nn.Module, rows: Tensor, outputs: Tensor) -> None:
     """Raise InputError where a layer of its own class does not multiply the rows by its weights."""
-    if _is_stock(layer):
+    if is_plain(layer):
         return
     assert isinstance(layer, LAYERS)
     bias = 0 if layer.bias is None else layer.bias
@@ -191,14 +183,14 @@ def visit_rows(
         def hook(
             _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor
         ) -> None:
-            received = args[0] if args else kwargs["input"]
             if path in seen:
                 raise InputError(f"layer {path} runs more than once: shared layers are not pruned")
             seen[path] = number
             place = (drawn_as or {}).get(path, path)
-            position = _positions(layer, output, layers[path], seed, place, number)
-            rows = rows_of(layer, received, output, position)
-            outputs = outputs_at(layer, output, position)
+            made = product(layer, args, kwargs, output, path=path)
+            position = _positions(made.layer, made.output, layers[path], seed, place, number)
+            rows = rows_of(made.layer, made.received, made.output, position)
+            outputs = outputs_at(made.layer, made.output, position)
             _check_rows(path, layer, rows, outputs)
             visit(path, rows, outputs, len(position))
             if len(seen) == len(layers):
