@@ -323,17 +323,14 @@ CUT: dict[str, tuple[int, Made]] = {
     "attention weights": (0, lambda: Attention("weights")),
     "attention by position": (1, lambda: Attention("positions")),
     "norm twice": (1, lambda: Net(lambda n, x: n.first[1](n.inner(x)), inner=nn.Conv2d(8, 8, 1))),
+    "shared layer": (2, lambda: Net(twice, again=nn.Conv2d(8, 8, 1))),
+    "cross attention": (1, lambda: Attention("cross")),
     "zero batch part": (2, lambda: Net(lambda n, x: torch.cat([x[:0], x]))),
 }
 # What is told in one line.
 TOLD: dict[str, tuple[str, Made]] = {
-    "shared layer": (
-        r"layer again runs more than once",
-        lambda: Net(twice, again=nn.Conv2d(8, 8, 1)),
-    ),
     "encoder, causal": (r"Tensor.item\(\) cannot be called", lambda: Transformer("causal")),
     "overwritten": (r"answers cannot be differentiated", lambda: Net(overwritten)),
-    "cross attention": (r"layer mix.qkv runs more than once", lambda: Attention("cross")),
     "lazy": (r"0\.weight: not initialised yet", lazy),
     "scripted": (r"inner: compiled by TorchScript", scripted),
     "no parameters": (

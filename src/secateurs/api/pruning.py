@@ -30,6 +30,7 @@ from secateurs.nets.batches import Batch, samples
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.coupling.groups import NotPruned
 from secateurs.prune.network import Pruned
+from secateurs.prune.surgery.attributes import changed_attributes
 from secateurs.prune.to_budget import Budget, Hooks, PrunedToBudget, prune_to_budget
 from secateurs.stopping import StopFlag
 
@@ -44,7 +45,8 @@ class PrunedModel:
 
     `kept` has by path the output channels that each layer still has; `not_pruned` the groups that
     were left as they are, and why. `unpruned` are the shapes of the unpruned model's parameters and
-    buffers, by name.
+    buffers, by name; `attributes`, by path and name, the numbers that modules keep of their own
+    widths where these have changed.
     """
 
     model: nn.Module
@@ -52,10 +54,11 @@ class PrunedModel:
     report: dict[str, Any]
     not_pruned: tuple[NotPruned, ...]
     unpruned: dict[str, list[int]] = field(repr=False)
+    attributes: dict[str, dict[str, Any]] = field(repr=False)
 
     def save(self, path: str | Path) -> None:
         """Write the weights as one safetensors file, to be read by `load_weights`."""
-        save_weights(self.model, Path(path), unpruned=self.unpruned)
+        save_weights(self.model, Path(path), unpruned=self.unpruned, attributes=self.attributes)
 
     def __str__(self) -> str:
         report = self.report
@@ -79,6 +82,7 @@ def prune(
     evaluate: Callable[[nn.Module], float] | None = None,
     latency: Callable[[nn.Module, nn.Module], float] | None = None,
     train: Callable[[nn.Module, nn.Module], nn.Module | None] | None = None,
+    norm_widths: bool = True,
     num_samples: int = 256,
     seed: int = 0,
     stop: StopFlag | None = None,
@@ -98,7 +102,8 @@ def prune(
     `ratios` the shares (0..1) of the units to remove of groups with such names, whatever the
     budget. `evaluate(model)`, where higher is better, is needed for `max_loss`;
     `latency(model, pruned)`, the share of the time, for a latency budget. `train(pruned, model)`
-    trains the pruned model, in place or not, and may return it.
+    trains the pruned model, in place or not, and may return it. Without `norm_widths` units stay
+    over which a layer, RMS or group norm computes its statistics, as the width of a transformer.
 
     Memory: the samples themselves; of what each layer that reads prunable units receives the Gram
     matrix, and at some positions of each sample its outputs in bfloat16; and at most 1 GiB of
@@ -123,6 +128,7 @@ def prune(
         keep_whole=keep_whole,
         ratios=_checked_ratios(ratios),
         train=None if train is None else partial(_train_with, train),
+        norm_widths=norm_widths,
     )
     done = prune_to_budget(
         network,
@@ -142,7 +148,12 @@ def prune(
     _pack(pruned)
     pruned.train(model.training)
     return PrunedModel(
-        pruned, done.channels, _report(done), done.groups.not_pruned, shapes_of(network)
+        pruned,
+        done.channels,
+        _report(done),
+        done.groups.not_pruned,
+        shapes_of(network),
+        changed_attributes(network, done.model),
     )
 
 

@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,20 +15,29 @@ from secateurs.errors import InputError
 from secateurs.files import atomic_path
 from secateurs.fit.tensors import DamagedError, read_checked, write_checked
 from secateurs.nets.attention import OPEN, open_attention
-from secateurs.prune.surgery.narrow import set_widths
+from secateurs.prune.surgery.attributes import set_attributes
+from secateurs.prune.surgery.widths import set_widths
 
 OPENED = "opened_attention"
 UNPRUNED = "unpruned_shapes"
+ATTRIBUTES = "attributes"
 
 Shapes = Mapping[str, Sequence[int]]  # of parameters and buffers, by name
 
 
-def save_weights(model: nn.Module, path: Path, *, unpruned: Shapes | None = None) -> None:
+def save_weights(
+    model: nn.Module,
+    path: Path,
+    *,
+    unpruned: Shapes | None = None,
+    attributes: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
     """Write every parameter and buffer of a model, whole or not at all; no pickle.
 
     Tensors that the model shares between places are written once for each. The file carries a
-    checksum, the shapes of the `unpruned` model, by which `load_weights` knows another one, and
-    where there is attention that was opened for pruning.
+    checksum, the shapes of the `unpruned` model, by which `load_weights` knows another one, the
+    `attributes` of modules that have changed (see `changed_attributes`), and where there is
+    attention that was opened for pruning.
     """
     model = unwrapped(model)
     tensors = {
@@ -36,8 +46,12 @@ def save_weights(model: nn.Module, path: Path, *, unpruned: Shapes | None = None
         if isinstance(tensor, Tensor)
     }
     opened = [p for p, module in model.named_modules() if isinstance(module, OPEN)]
+    words = {
+        OPENED: json.dumps(opened),
+        UNPRUNED: json.dumps(unpruned or {}),
+        ATTRIBUTES: json.dumps(attributes or {}),
+    }
     with atomic_path(path) as temporary:
-        words = {OPENED: json.dumps(opened), UNPRUNED: json.dumps(unpruned or {})}
         write_checked(tensors, temporary, words)
 
 
@@ -63,6 +77,7 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
         tensors, words = read_checked(path)
         opened = json.loads(words.get(OPENED, "[]"))
         unpruned: dict[str, list[int]] = json.loads(words.get(UNPRUNED, "{}"))
+        attributes: dict[str, dict[str, Any]] = json.loads(words.get(ATTRIBUTES, "{}"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (DamagedError, OSError, ValueError) as error:
@@ -84,13 +99,11 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     for prefix, module in model.named_modules(remove_duplicate=False):
         changed = _take(module, prefix, tensors, shared, path)
         if changed:
-            try:
-                set_widths(module)
-            except AssertionError:
-                kind = type(module).__name__
-                raise InputError(
-                    f"{path}: weights of another model: {prefix} ({kind}) has another size"
-                ) from None
+            set_widths(module)
+    try:
+        set_attributes(model, attributes)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     return model
 
 

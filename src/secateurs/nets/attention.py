@@ -44,7 +44,6 @@ class HeadAttention(nn.Module):
     def __init__(self, given: nn.MultiheadAttention) -> None:
         super().__init__()
         self.head_dim, self.dropout = given.head_dim, given.dropout
-        self.embed_dim = given.embed_dim
         weight, bias = given.in_proj_weight, given.in_proj_bias
         self.qkv = _linear(weight, bias)
         self.proj = _linear(given.out_proj.weight, given.out_proj.bias)
@@ -54,6 +53,11 @@ class HeadAttention(nn.Module):
     def num_heads(self) -> int:
         """How many heads there are now."""
         return self.qkv.out_features // (3 * self.head_dim)
+
+    @property
+    def embed_dim(self) -> int:
+        """The channels of what it reads."""
+        return self.qkv.in_features
 
     @property
     def in_proj_weight(self) -> Tensor:

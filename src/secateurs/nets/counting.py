@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from secateurs.nets.batches import Batch, Run, forward, samples, without_values
+from secateurs.nets.runnable import runnable
 from secateurs.nets.trace import skeleton
 
 Shape = Sequence[int]
@@ -32,20 +33,26 @@ def macs(model: nn.Module, batch: Batch, *, run: Run = forward) -> int:
     Linear layers, convolutions of any kind, attention, einsum, recurrent and bilinear layers, also
     where a network calls them as functions. The sample is the first of the batch. Counted by
     PyTorch's own counter of floating point operations, two of which are one multiply-accumulate;
-    nothing is computed and the model is left as it is.
+    nothing is computed, unless the network's way depends on values, and the model is left as it is.
 
     >>> macs(nn.Conv2d(3, 4, 3), torch.empty(1, 3, 10, 10))
     6912
     """
-    bare = skeleton(model).requires_grad_(False)  # the counter follows gradients
-    sample = without_values(samples(batch, slice(0, 1)))
+    try:
+        return _counted(skeleton(model), without_values(samples(batch, slice(0, 1))), run)
+    except Exception:  # it needs values to run, or does not run at all
+        return _counted(*runnable(model, batch, run), run)
+
+
+def _counted(model: nn.Module, sample: Batch, run: Run) -> int:
+    model.requires_grad_(False)  # the counter follows gradients
     # A fused attention kernel would hide its products from the counter.
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         counter = FlopCounterMode(display=False, custom_mapping=_others())
         with counter, torch.no_grad():
-            run(bare, sample)
+            run(model, sample)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
     return counter.get_total_flops() // 2

@@ -20,6 +20,7 @@ from secateurs.prune.compensation.cholesky import factorise
 from secateurs.prune.compensation.merging import Incoming, merge
 from secateurs.prune.compensation.outgoing_weights import Outgoing, refit
 from secateurs.prune.coupling.groups import Group
+from secateurs.prune.eligible import tied_layers
 from secateurs.prune.layer import parameters
 from secateurs.prune.refit_state import PrefixOutputs, RefitState
 from secateurs.prune.selection.rules import SelectOptions, exactly, select
@@ -94,17 +95,20 @@ def prune_groups(
     touched = [group for group in groups if kept.get(group.name, group.num_units) < group.num_units]
     chosen = {g.name: seen.eliminations[g.name].survivors(kept[g.name]) for g in touched}
     chosen |= {name: units for name, units in (survivors or {}).items() if name in chosen}
+    tied = tied_layers(model, groups)
     merged = mergeable(model, touched, seen) if merging and refitting else {}
+    merged = {name: reader for name, reader in merged.items() if not {name, reader} & tied}
     plain = [group for group in touched if group.name not in merged]
     work = narrow(model, plain, {group.name: chosen[group.name] for group in plain})
     if not refitting or not touched:
         return Pruned(work, chosen, ())
     gone = gone_channels(plain, {g.name: chosen[g.name] for g in plain}, reads=False)
     merging_at = {reader: name for name, reader in merged.items()}
-    paths = _running_order(work, reader_paths(work, touched), batches, run)
+    readers = [path for path in reader_paths(work, touched) if path not in tied]
+    paths = _running_order(work, readers, batches, run, seen.repeats) if readers else []
     fork = next((k for k, path in enumerate(paths) if path in merging_at), len(paths))
     starts = validation.starts if validation is not None else 1
-    state = RefitState(work, batches, run, steps, copies, seed)
+    state = RefitState(work, batches, run, steps, copies, seed, seen.repeats)
     with progress.task("refitting", fork + starts * (len(paths) - fork)) as advance:
 
         def refit_layers(
@@ -167,9 +171,13 @@ def _outputs(state: RefitState, held: PrefixOutputs) -> list[object]:
 
 
 def _running_order(
-    model: nn.Module, paths: Sequence[str], batches: Sequence[Batch], run: Run
+    model: nn.Module,
+    paths: Sequence[str],
+    batches: Sequence[Batch],
+    run: Run,
+    repeats: Mapping[str, int],
 ) -> list[str]:
-    """The layers in the order in which they run."""
+    """The layers in the order in which they run, for the last time."""
     order: list[str] = []
     visit_rows(
         model,
@@ -177,6 +185,7 @@ def _running_order(
         [samples(batches[0], slice(0, 1))],
         lambda path, *_: order.append(path),
         run=run,
+        repeats=repeats,
     )
     return order
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -54,9 +54,11 @@ class RefitState:
         steps: Steps,
         copies: int,
         seed: int,
+        repeats: Mapping[str, int] | None = None,
     ) -> None:
         self.model, self.run, self.steps = model, run, steps
         self.copies, self.seed = copies, seed
+        self.repeats = repeats or {}
         self.held = PrefixOutputs(batches)
         self.replay = Replay(batches, run, memory=MEMORY)
         self.implied: dict[str, Tensor] = {}
@@ -108,6 +110,7 @@ class RefitState:
                 run=self.replay.run,
                 seed=self.seed,
                 drawn_as={path: drawn_as},
+                repeats=self.repeats,
             )
         else:
             held, steps = self.reach(path, self.held), self.steps(self.model)

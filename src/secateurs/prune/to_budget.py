@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
@@ -28,7 +28,8 @@ from secateurs.prune.allocation.importance import Loss
 from secateurs.prune.allocation.merge_costs import Steps, with_merging
 from secateurs.prune.allocation.survey import Survey, survey
 from secateurs.prune.compensation.batch_norm import outputs_of, settle_norms
-from secateurs.prune.coupling.groups import Groups, NotPruned, find_groups
+from secateurs.prune.coupling.groups import Groups, find_groups
+from secateurs.prune.eligible import ignored, norm_width, unsteady, without
 from secateurs.prune.network import Pruned, Score, StartValidation, prune_groups
 from secateurs.prune.surgery.narrow import PARITY_LIMIT, checked, difference, gone_channels, narrow
 from secateurs.prune.verification import Outcome, cut_and_check
@@ -84,6 +85,8 @@ class Hooks:
     unpruned)` returns the pruned network, of which it also gets the survivors, trained on.
     `keep_whole(path)` says that the outputs of a layer stay; `ratios` are shares (0..1) of the
     units to remove of groups by name (with `*` as in file names), whatever the budget.
+    `norm_widths` says whether units may go over which a layer, RMS or group norm computes its
+    statistics, which changes these.
     """
 
     run: Run = forward
@@ -95,6 +98,7 @@ class Hooks:
     train: Callable[[Pruned, nn.Module], nn.Module] | None = None
     keep_whole: Callable[[str], bool] = lambda path: False
     ratios: Mapping[str, float] = field(default_factory=dict[str, float])
+    norm_widths: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,12 @@ def prune_to_budget(
         advance(1)
         unpruned = outputs_of(model, held_out, run=hooks.run)
         advance(1)
-        groups = checked(model, _without_ignored(groups, hooks), few, run=hooks.run)
+        groups = without(groups, ignored(hooks.keep_whole))
+        if not hooks.norm_widths:
+            groups = without(groups, norm_width)
+        if groups.on_values:
+            groups = without(groups, unsteady(model, groups, [*calibration, *held_out], hooks.run))
+        groups = checked(model, groups, few, run=hooks.run)
         advance(1)
     if not groups.found:
         raise InputError(
@@ -250,18 +259,6 @@ def prune_to_budget(
         channels=_channels(model, groups, result.survivors),
         seconds=seconds,
     )
-
-
-def _without_ignored(groups: Groups, hooks: Hooks) -> Groups:
-    """The groups but those that make the outputs of a layer that stays whole."""
-    ignored = [
-        group
-        for group in groups.found
-        if any(hooks.keep_whole(m.path) for m in group.members if m.side != "in")
-    ]
-    found = tuple(group for group in groups.found if group not in ignored)
-    reasons = tuple(NotPruned(group.name, "ignored, as asked for") for group in ignored)
-    return replace(groups, found=found, not_pruned=groups.not_pruned + reasons)
 
 
 def _fixed(groups: Groups, ratios: Mapping[str, float]) -> Kept:

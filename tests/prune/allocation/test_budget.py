@@ -14,7 +14,7 @@ from secateurs.nets.attention import open_attention
 from secateurs.prune.allocation.budget import Price, Widths, descent
 from secateurs.prune.allocation.elimination import Elimination
 from secateurs.prune.coupling.groups import Groups, find_groups
-from secateurs.prune.surgery.narrow import narrow
+from secateurs.prune.surgery.narrow import checked, narrow
 from secateurs.ship.cost import macs, num_parameters
 
 SIZE = 64
@@ -266,6 +266,7 @@ def test_a_budget_is_met_as_the_reported_cost_counts(name: str):
     torch.manual_seed(0)
     model, size = COSTLY[name]().eval(), 32 if name in ("swin", "shared axis") else 16
     groups = find_groups(model, torch.empty(1, 3, size, size))
+    groups = checked(model, groups, torch.randn(2, 3, size, size))
     widths = Widths(model, groups.found, torch.empty(1, 3, size, size))
     whole = macs(model, torch.empty(1, 3, size, size)), num_parameters(model)
     assert (widths.total.macs, widths.total.parameters) == whole

@@ -62,6 +62,7 @@ HALVES = [[k, k + 4] for k in range(4)]
         (shuffled, 8, HALVES),
         (lambda x: torch.stack(x.unflatten(1, (2, -1)).unbind(1)).sum(0), 4, HALVES),
         (lambda x: F.pixel_unshuffle(x, 2), 32, SINGLE),
+        (lambda x: F.pixel_shuffle(x, 2), 2, [[0, 1, 2, 3], [4, 5, 6, 7]]),
         (lambda x: F.softmax(x.unflatten(1, (2, -1)), 1).flatten(1, 2), 8, HALVES),
         (
             lambda x: F.normalize(x.unflatten(1, (-1, 2)), dim=2).flatten(1, 2),
@@ -84,7 +85,6 @@ def test_channels_that_go_together(do, reads: int, expected: list[list[int]]):
 @pytest.mark.parametrize(
     ("do", "reads", "reason"),
     [
-        (lambda x: F.pixel_shuffle(x, 2), 2, "Conv2d read works across it"),
         (lambda x: x[:, :4], 4, "Between takes some of its channels by number"),
         (lambda x: x.split([2, 6], 1)[1], 6, "Between splits it into unequal parts"),
         (lambda x: x.sort(1).values, 8, "Between does sort with it, which is not known"),

@@ -161,18 +161,23 @@ def test_outputs_of_the_network_are_no_group():
     assert not any(m.path == "3" and m.side == "out" for g in found.found for m in g.members)
 
 
-def test_norms_over_all_units_and_attention_leave_their_groups_whole():
+def test_attention_leaves_the_width_that_it_reads_whole():
     model = models.VisionTransformer(32, 8, 2, 4, 32, 64, num_classes=3)
     found = find_groups(model, torch.empty(1, 3, 32, 32))
     assert list(named(found)) == [f"encoder.layers.encoder_layer_{k}.mlp.0" for k in (0, 1)]
     assert all(len(group.members) == 2 for group in found.found)
-    assert "mixes it with what cannot be cut" in reasons(found)["conv_proj"]
+    assert "self_attention reads it" in reasons(found)["conv_proj"]
 
-    found = find_groups(
-        Residual(norm=lambda width: nn.GroupNorm(2, width)), torch.empty(1, 3, 8, 8)
-    )
-    assert list(named(found)) == ["first"]
-    assert "works over all units at once" in reasons(found)["stem"]
+
+def test_channels_that_are_normed_together_are_one_unit():
+    model = Residual(norm=lambda width: nn.GroupNorm(2, width))
+    found = find_groups(model, torch.empty(1, 3, 8, 8))
+    assert {name: group.num_units for name, group in named(found).items()} == {
+        "stem": 2,
+        "first": 5,
+    }
+    assert not any(group.is_norm_width for group in found.found)
+    assert checked(model, found, torch.randn(2, 3, 8, 8)).found == found.found
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
@@ -188,13 +193,24 @@ def test_borders_of_any_kind_can_be_cut(mode: str):
     assert checked(model, found, torch.randn(2, 3, 8, 8)).found == found.found
 
 
-def test_layers_used_twice_are_told():
-    with pytest.raises(InputError, match="layer again runs more than once"):
-        find_groups(Twice(), torch.empty(1, 3, 8, 8))
+def test_a_layer_that_runs_twice_has_the_same_units_in_both_places():
+    model = Twice()
+    found = find_groups(model, torch.empty(1, 3, 8, 8))
+    assert checked(model, found, torch.randn(2, 3, 8, 8)).found == found.found
+    units = {name: group.num_units for name, group in named(found).items()}
+    assert units == {"stem": 8}
+
     layer = nn.Linear(8, 8)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), layer, nn.ReLU(), layer)
-    with pytest.raises(InputError, match="layer 2 is used again as 4"):
-        find_groups(model, torch.empty(1, 3, 8, 8))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), layer, nn.ReLU(), layer, nn.Linear(8, 3))
+    found = find_groups(model, torch.empty(1, 3, 8, 8))
+    (group,) = found.found
+    assert [(m.path, m.side) for m in group.members] == [
+        ("1", "out"),
+        ("2", "in"),
+        ("2", "out"),
+        ("5", "in"),
+    ]
+    assert checked(model, found, torch.randn(2, 3, 8, 8)).found == found.found
 
 
 def test_branches_between_channel_shuffles_are_found():
@@ -247,26 +263,33 @@ def test_the_graph_is_held_to_time_and_memory(
 
 def test_swin_whose_graph_has_no_end_needs_none():
     model = models.SwinTransformer([4, 4], 24, [2, 2], [3, 6], [4, 4], num_classes=3)
-    found = named(find_groups(model, torch.empty(1, 3, 32, 32)))
-    assert len(found) == 4 and all("mlp" in name for name in found)
-    assert (
-        "works over all units"
-        in reasons(find_groups(model, torch.empty(1, 3, 32, 32)))["features.0.0"]
-    )
+    found = checked(model, find_groups(model, torch.empty(1, 3, 32, 32)), torch.randn(2, 3, 32, 32))
+    assert len(found.found) == 4 and all("mlp" in name for name in named(found))
+    assert "not the same as zeroing" in reasons(found)["features.0.0"]
+
+
+class Looks(nn.Sequential):
+    """Its way depends on what it sees."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) if input.sum() > 0 else input
+
+
+def test_a_network_whose_way_depends_on_values_is_followed_on_values():
+    model = Looks(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3))
+    found = find_groups(model, torch.ones(1, 3, 8, 8))
+    assert list(named(found)) == ["0"] and found.on_values
+    found = find_groups(model, -torch.ones(1, 3, 8, 8))  # where no layer runs
+    assert not found.found
 
 
 def test_a_network_that_cannot_be_followed_is_told():
-    class Looks(nn.Sequential):
-        """Its way depends on what it sees."""
-
-        def forward(self, input: Tensor) -> Tensor:
-            return super().forward(input) if input.sum() > 0 else input
-
     model = Looks(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3))
+    blank = torch.empty(1, 3, 8, 8, device="meta")
     with pytest.raises(
         InputError, match=r"does not run on a sample of \(1, 3, 8, 8\) without values"
     ):
-        find_groups(model, torch.empty(1, 3, 8, 8))
+        find_groups(model, blank)
     with pytest.raises(InputError, match=r"3, 4, 4\) .* Kernel size can't be greater"):
         find_groups(nn.Sequential(nn.Conv2d(3, 8, 7)), torch.empty(1, 3, 4, 4))
 

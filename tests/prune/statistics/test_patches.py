@@ -10,7 +10,13 @@ from torch import Tensor, nn
 
 from secateurs.errors import InputError
 from secateurs.nets.layers import TRANSPOSED, kernel_of, matrix
-from secateurs.prune.statistics.patches import fewest_positions, outputs_at, rows_of, visit_rows
+from secateurs.prune.statistics.patches import (
+    count_runs,
+    fewest_positions,
+    outputs_at,
+    rows_of,
+    visit_rows,
+)
 
 
 @pytest.mark.parametrize(
@@ -199,10 +205,28 @@ def test_a_layer_that_does_not_run_or_runs_twice_is_told():
         def forward(self, x: Tensor) -> Tensor:
             return self.used(self.used(x))
 
-    with pytest.raises(InputError, match="layer used runs more than once"):
+    with pytest.raises(InputError, match="layer used runs more often for some samples"):
         collected(Odd(), {"used": 1, "idle": 1}, [torch.randn(2, 4)])
     with pytest.raises(InputError, match="layer idle does not run"):
         collected(Odd(), {"idle": 1}, [torch.randn(2, 4)])
+    assert count_runs(Odd(), ["used", "idle"], [torch.randn(2, 4)]) == {"used": [2], "idle": [0]}
+
+
+def test_rows_of_a_layer_that_runs_twice_come_together():
+    torch.manual_seed(0)
+    layer, x = nn.Linear(4, 4), torch.randn(3, 5, 4)
+    model = nn.Sequential(layer, nn.Tanh(), layer)
+    found: list[tuple[Tensor, Tensor, int]] = []
+    visit_rows(model, {"0": 9}, [x], lambda _, *seen: found.append(seen), repeats={"0": 2})
+    ((rows, outputs, images),) = found
+    with torch.no_grad():
+        second = layer(x).tanh()
+        expected = torch.cat([part.transpose(0, 1).flatten(0, 1) for part in (x, second)])
+        torch.testing.assert_close(rows, expected)
+        torch.testing.assert_close(outputs, layer(expected))
+    assert images == 3
+    with pytest.raises(InputError, match="layer 0 runs more often for some samples"):
+        visit_rows(model, {"0": 9}, [x], lambda *_: None, repeats={"0": 3})
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")

@@ -105,12 +105,12 @@ def test_removed_equals_zeroed(name: str):
     torch.manual_seed(0)
     fewest, size, make = FAMILIES[name]
     model = awake(open_attention(make()))
-    groups = find_groups(model, torch.empty(1, 3, size, size))
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(2))
+    groups = checked(model, find_groups(model, images), images)
     assert len(groups.found) >= fewest
     heads = [group for group in groups.found if group.name.endswith(".qkv")]
     assert len(heads) == HEADS.get(name, 0)
     assert all(len(group.side("out")[0].index) % (3 * group.num_units) == 0 for group in heads)
-    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(2))
     stay = survivors(groups)
     assert difference(model, groups.found, stay, images) <= PARITY_LIMIT
     cut = narrow(model, groups.found, stay)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from secateurs.nets.batches import Batch, Run, forward, samples, without_values
+from secateurs.nets.batches import Batch, Run, forward
 from secateurs.nets.counting import macs, num_parameters
 from secateurs.nets.layers import LAYERS, cut_axes, groups_of, width_of
-from secateurs.nets.trace import skeleton
+from secateurs.nets.runnable import runnable
 from secateurs.prune.coupling.flow import Followed, follow
 from secateurs.prune.coupling.groups import Group
 from secateurs.prune.coupling.members import Member
-from secateurs.prune.coupling.operations import Product
+from secateurs.prune.coupling.numbering import Product
 from secateurs.prune.coupling.union_find import compact, varying
 from secateurs.prune.surgery.narrow import narrow
 
@@ -76,8 +77,8 @@ class Widths:
     def __init__(
         self, model: nn.Module, groups: Sequence[Group], example: Batch, *, run: Run = forward
     ) -> None:
-        self._bare, self._groups, self._run = skeleton(model), tuple(groups), run
-        self._sample = without_values(samples(example, slice(0, 1)))
+        self._groups, self._run = tuple(groups), run
+        self._bare, self._sample = runnable(model, example, run)
         self.whole: Kept = {group.name: group.num_units for group in groups}
         self.total = self.count(self._bare)
         # Channels of a unit where it has most: many for an attention head or a grouped convolution.
@@ -158,12 +159,15 @@ def _products(bare: nn.Module, groups: Sequence[Group], sample: Batch, run: Run)
 def _owners(seen: Followed, unit: NDArray[np.int64], groups: Sequence[Group]) -> NDArray[np.int64]:
     """For each unit that was followed the place of its group, -1 for none."""
     owner = np.full(int(unit.max()) + 1, -1, dtype=np.int64)
-    events: dict[tuple[str, str], list[NDArray[np.int64]]] = {}
-    for event in seen.events:
-        events.setdefault((event.path, event.side), []).append(unit[event.numbers.numpy()])
+    events = {
+        (event.path, event.side, event.tensor, event.axis): unit[event.numbers.numpy()]
+        for event in seen.events
+        if event.axis >= 0
+    }
     for place, group in enumerate(groups):
         for member in group.members:
-            for units in events.get((member.path, member.side), []):
+            units = events.get((member.path, member.side, member.tensor, member.axis))
+            if units is not None:
                 owner[units[member.index.numpy()]] = place
     owner[0] = -1
     return owner
@@ -195,25 +199,41 @@ def _axes(
 
 def _parameters(bare: nn.Module, groups: Sequence[Group]) -> list[_Term]:
     """The parameters that depend on groups."""
-    found: dict[str, dict[str, list[tuple[Group, Member]]]] = {}
+    found: dict[int, dict[int, dict[tuple[str, int], tuple[Group, Member]]]] = {}
+    sizes: dict[int, torch.Size] = {}
+    widths: dict[tuple[int, int], int] = {}
     for group in groups:
         for member in group.members:
-            found.setdefault(member.path, {}).setdefault(member.side, []).append((group, member))
+            module = bare.get_submodule(member.path)
+            for parameter, axis in _cut_by(module, member):
+                sizes[id(parameter)] = parameter.shape
+                # Of a grouped transposed convolution the weight has the inputs of its outputs.
+                grouped = isinstance(module, LAYERS) and groups_of(module) > 1
+                widths[id(parameter), axis] = (
+                    width_of(module) if grouped and member.is_layer else parameter.shape[axis]
+                )
+                axes = found.setdefault(id(parameter), {})
+                # A parameter that is cut by several layers at once is cut once.
+                key = group.name, hash(tuple(member.index.tolist()))
+                axes.setdefault(axis, {}).setdefault(key, (group, member))
     terms: list[_Term] = []
-    for path, sides in found.items():
-        module = bare.get_submodule(path)
-        makes, reads = [*sides.get("out", []), *sides.get("both", [])], sides.get("in", [])
-        for parameter in module.parameters(recurse=False):
-            each, axes = float(parameter.numel()), list[_Axis]()
-            for axis, members in zip(cut_axes(module, parameter), (makes, reads), strict=True):
-                if axis is not None and members:
-                    length = parameter.shape[axis]
-                    # Of a grouped transposed convolution the weight has the inputs of its outputs.
-                    grouped = isinstance(module, LAYERS) and groups_of(module) > 1
-                    axes.append(_axis(length, members, width_of(module) if grouped else length))
-                    each /= length
-            terms.append(_Term(Price(0.0, each), tuple(axes)))
+    for identity, axes in found.items():
+        each, lengths = math.prod(sizes[identity]), []
+        for axis, members in axes.items():
+            length = sizes[identity][axis]
+            lengths.append(_axis(length, list(members.values()), widths[identity, axis]))
+            each //= length
+        terms.append(_Term(Price(0.0, float(each)), tuple(lengths)))
     return terms
+
+
+def _cut_by(module: nn.Module, member: Member) -> list[tuple[Tensor, int]]:
+    """The parameters of a module that lose a member's channels, and along which axis."""
+    if not member.is_layer:
+        tensor = getattr(module, member.tensor)
+        return [(tensor, member.axis)] if isinstance(tensor, nn.Parameter) else []
+    own = [(p, cut_axes(module, p)[member.side == "in"]) for p in module.parameters(recurse=False)]
+    return [(parameter, axis) for parameter, axis in own if axis is not None]
 
 
 def _axis(length: int, members: Sequence[tuple[Group, Member]], width: int) -> _Axis:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,6 @@ from secateurs.nets.batches import (
     forward,
     num_samples,
     samples,
-    without_values,
 )
 from secateurs.nets.layers import (
     BATCH_NORMS,
@@ -25,12 +24,17 @@ from secateurs.nets.layers import (
     matrix,
     row_length,
 )
-from secateurs.nets.trace import skeleton
+from secateurs.nets.runnable import runnable
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.allocation.elimination import Elimination, Reader, eliminate
 from secateurs.prune.allocation.importance import Loss, importance
 from secateurs.prune.coupling.groups import Group, Member
-from secateurs.prune.statistics.patches import check_batches, fewest_positions, visit_rows
+from secateurs.prune.statistics.patches import (
+    check_batches,
+    count_runs,
+    fewest_positions,
+    visit_rows,
+)
 
 ROWS_PER_INPUT = 4  # samples for each input of a reader, where its positions give so many
 FEWEST_ROWS = 2048
@@ -64,7 +68,8 @@ class Survey:
 
     `eliminations` by group; `targets` what each reader gives, rows as `visit_rows` orders them for
     each batch and batches side by side; `positions` how many of a sample are looked at, `norms` the
-    batch norm right after a reader, by reader; `importance` (outputs,) by reader, see `importance`.
+    batch norm right after a reader, by reader; `importance` (outputs,) by reader, see `importance`;
+    `repeats` how often readers run that run more than once.
     """
 
     eliminations: dict[str, Elimination]
@@ -72,6 +77,7 @@ class Survey:
     positions: dict[str, int]
     norms: dict[str, str]
     importance: dict[str, Tensor]
+    repeats: dict[str, int] = field(default_factory=dict[str, int])
 
 
 def survey(
@@ -100,7 +106,10 @@ def survey(
     # Rows of all batches stand side by side: a layer is looked at in as many places in each.
     fewest = fewest_positions(model, readers, batches, run=run)
     positions = {path: min(num, fewest.get(path, num)) for path, num in positions.items()}
-    norms = norms_after(model, samples(batches[0], slice(0, 1)), run=run)
+    first = samples(batches[0], slice(0, 1))
+    runs = count_runs(model, readers, [first], run=run)
+    repeats = {path: counts[0] for path, counts in runs.items() if counts[0] > 1}
+    norms = norms_after(model, first, run=run)
     sums = {path: _Sums(path, model.get_submodule(path), copies) for path in readers}
     targets: dict[str, list[Tensor]] = {path: [] for path in readers}
     centers: dict[str, Tensor] = {}
@@ -112,7 +121,9 @@ def survey(
         targets[path].append(shaped.to(torch.bfloat16))
 
     with progress.task("collecting activations", num_images) as advance:
-        visit_rows(model, positions, batches, visit, run=run, seed=seed, advance=advance)
+        visit_rows(
+            model, positions, batches, visit, run=run, seed=seed, repeats=repeats, advance=advance
+        )
     weights = importance(model, readers, batches, run=run, seed=seed, loss=loss)
     found: dict[str, Elimination] = {}
     with progress.task("scoring units", len(groups)) as advance:
@@ -122,7 +133,7 @@ def survey(
             )
             advance(1)
     held = {path: Targets(torch.cat(parts, 1), centers[path]) for path, parts in targets.items()}
-    return Survey(found, held, positions, norms, weights)
+    return Survey(found, held, positions, norms, weights, repeats)
 
 
 def _center(outputs: Tensor) -> Tensor:
@@ -233,7 +244,7 @@ def _reader(
 
 def norms_after(model: nn.Module, sample: Batch, *, run: Run = forward) -> dict[str, str]:
     """The batch norm that receives a layer's output as it is, by the layer's path."""
-    bare = skeleton(model)
+    bare, sample = runnable(model, sample, run)
     made: dict[int, str] = {}
     kept: list[Tensor] = []  # so that no other tensor gets the same identity
     found: dict[str, str] = {}
@@ -255,7 +266,7 @@ def norms_after(model: nn.Module, sample: Batch, *, run: Run = forward) -> dict[
     for path, module in bare.named_modules():
         note(path, module)
     with torch.no_grad():
-        run(bare, without_values(sample))
+        run(bare, sample)
     return found
 
 

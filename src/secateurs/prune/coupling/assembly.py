@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from secateurs.nets.batches import Batch, Run
-from secateurs.prune.coupling.flow import OUTPUT, Event, follow
+from secateurs.prune.coupling.flow import OUTPUT, follow
 from secateurs.prune.coupling.members import Group, Member, NotPruned
+from secateurs.prune.coupling.numbering import Event
+from secateurs.prune.coupling.union_find import compact, varying
 
 
 @dataclass
@@ -30,15 +32,14 @@ def groups_by_flow(bare: nn.Module, sample: Batch, run: Run) -> tuple[list[Group
     units; where that makes several, later ones are numbered: "layer (2)".
     """
     seen = follow(bare, sample, run)
-    events = seen.events
     of_number, stays, whys = seen.ties.units()
-    channels = [of_number[event.numbers.numpy()] for event in events]
+    events, channels = _channels(seen.events, of_number)
     taken: dict[str, int] = {}
     found: list[Group] = []
     not_pruned: list[NotPruned] = []
     for kind in _kinds(channels, stays):
         group = _group(kind, events, channels)
-        makers = [member.path for member in group.members if member.side == "out"]
+        makers = [_maker_name(member) for member in group.makers]
         if kind.stays == OUTPUT or not makers:
             continue
         count = taken[makers[0]] = taken.get(makers[0], 0) + 1
@@ -50,6 +51,33 @@ def groups_by_flow(bare: nn.Module, sample: Batch, run: Run) -> tuple[list[Group
         else:
             found.append(Group(name, group.num_units, group.members))
     return found, not_pruned
+
+
+def _channels(
+    given: list[Event], of_number: NDArray[np.int64]
+) -> tuple[list[Event], list[NDArray[np.int64]]]:
+    """What layers did, and the units of the channels of each, along one axis of a tensor."""
+    events: list[Event] = []
+    channels: list[NDArray[np.int64]] = []
+    for event in given:
+        units = of_number[event.numbers.numpy()]
+        if event.axis < 0:
+            placed = compact(torch.from_numpy(units))
+            along = varying(placed)
+            if not along:  # a value for all units
+                continue
+            assert len(along) == 1, "units were tied along all axes but one"
+            event, units = replace(event, axis=along[0]), placed.flatten().numpy()
+        events.append(event)
+        channels.append(units)
+    return events, channels
+
+
+def _maker_name(member: Member) -> str:
+    """The layer's path, or that of a parameter which is used as one."""
+    if member.is_layer or member.tensor.startswith("weight"):
+        return member.path
+    return f"{member.path}.{member.tensor}".lstrip(".")
 
 
 def _kinds(channels: list[NDArray[np.int64]], stays: dict[int, str]) -> list[_Kind]:
@@ -81,6 +109,14 @@ def _group(kind: _Kind, events: list[Event], channels: list[NDArray[np.int64]]) 
         unit = sorting[np.searchsorted(ascending, of[index])]
         event = events[place]
         members.append(
-            Member(event.path, event.side, torch.from_numpy(index), torch.from_numpy(unit))
+            Member(
+                event.path,
+                event.side,
+                torch.from_numpy(index),
+                torch.from_numpy(unit),
+                event.tensor,
+                event.axis,
+                event.norm,
+            )
         )
     return Group("", len(order), tuple(members))

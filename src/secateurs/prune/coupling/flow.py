@@ -9,7 +9,7 @@ makes what goes in stay.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,27 +19,17 @@ from torch.utils._pytree import tree_leaves
 
 from secateurs.nets.attention import BiasedAttention
 from secateurs.nets.batches import Batch, Run, map_tensors
-from secateurs.nets.layers import BATCH_NORMS, LAYERS, TRANSPOSED
+from secateurs.nets.layers import LAYERS
 from secateurs.nets.trace import tensors_of
-from secateurs.prune.coupling.members import Side
-from secateurs.prune.coupling.operations import Operations, Product
-from secateurs.prune.coupling.union_find import UnionFind
+from secateurs.prune.coupling.layers import MAKING, LayerRules
+from secateurs.prune.coupling.numbering import Event, Product
+from secateurs.prune.coupling.union_find import UnionFind, compact
 
 OUTPUT = "output"
-WEIGHTED = {
-    *("linear", "convolution", "conv1d", "conv2d", "conv3d"),
-    *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
-}
+VIEWS = frozenset(
+    ["slice", "select", "narrow", "view", "transpose", "permute", "t", "unsqueeze", "squeeze"]
+)
 LARGER = (1, 2, 4)  # times the size of the sample, on which a network is tried in training
-
-
-@dataclass
-class Event:
-    """What a layer did: numbers (channels,) of the units it makes, reads or passes on."""
-
-    path: str
-    side: Side
-    numbers: Tensor
 
 
 @dataclass(frozen=True)
@@ -49,14 +39,6 @@ class Followed:
     ties: UnionFind
     events: list[Event]
     products: list[Product]
-
-
-@dataclass
-class _Layers:
-    """Layers by the identity of the tensors that they compute with."""
-
-    weights: dict[int, tuple[str, nn.Module]] = field(default_factory=dict)
-    norms: dict[int, str] = field(default_factory=dict)
 
 
 def follow(bare: nn.Module, sample: Batch, run: Run) -> Followed:
@@ -77,16 +59,15 @@ def follow(bare: nn.Module, sample: Batch, run: Run) -> Followed:
         if isinstance(module, LAYERS) and path not in ran
     ]
     if idle:
-        _train(flow, bare, sample, run, found.events, set(idle))
+        _train(flow, bare, sample, run)
     return found
 
 
-def _train(
-    flow: _Flow, bare: nn.Module, sample: Batch, run: Run, first: list[Event], idle: set[str]
-) -> None:
+def _train(flow: _Flow, bare: nn.Module, sample: Batch, run: Run) -> None:
     """Fix what layers read that did not run in evaluation, where they run in training."""
+    known, flow.products = len(flow.events), []
     for times in LARGER:  # an auxiliary head may need a larger sample than the network does
-        flow.events, flow.products, flow.stack = [], [], []
+        flow.stack = []
         larger = map_tensors(sample, lambda tensor, times=times: _pair(tensor, times))
         try:
             _run(flow, bare.train(), larger, run)
@@ -95,13 +76,9 @@ def _train(
             continue
         finally:
             bare.eval()
-    known = {(event.path, event.side): event.numbers for event in first}
-    for event in flow.events:
-        same = known.get((event.path, event.side))
-        if same is not None and same.shape == event.numbers.shape:
-            flow.ties.tie(same, event.numbers)
-        elif event.path in idle:
-            flow.ties.fix(event.numbers, f"{event.path} reads it, which runs in training only")
+    for event in flow.events[known:]:
+        flow.ties.fix(event.numbers, f"{event.path} uses it, which runs in training only")
+    del flow.events[known:]
 
 
 def _pair(tensor: Tensor, times: int) -> Tensor:
@@ -111,7 +88,7 @@ def _pair(tensor: Tensor, times: int) -> Tensor:
     places = tensor.shape[1:]
     if tensor.ndim > 3:
         places = (*places[:-2], *(times * side for side in places[-2:]))
-    return torch.empty((2 * len(tensor), *places), dtype=tensor.dtype, device=tensor.device)
+    return torch.zeros((2 * len(tensor), *places), dtype=tensor.dtype, device=tensor.device)
 
 
 def _run(flow: _Flow, bare: nn.Module, sample: Batch, run: Run) -> None:
@@ -130,43 +107,29 @@ def _run(flow: _Flow, bare: nn.Module, sample: Batch, run: Run) -> None:
             flow.ties.fix(numbers, OUTPUT)
 
 
-class _Flow(Operations, TorchDispatchMode):
+class _Flow(LayerRules, TorchDispatchMode):
     """Sees every operation; `kept` holds on to all tensors, so that an identity stays one's own."""
 
     def __init__(self, bare: nn.Module) -> None:
-        Operations.__init__(self)
+        LayerRules.__init__(self, bare)
         TorchDispatchMode.__init__(self)
-        self.events: list[Event] = []
         self.kept: list[Tensor] = []
-        self.layers = _Layers()
-        tied: set[int] = set()  # one weight in several layers
+        self.views: dict[int, _View] = {}
         for path, module in bare.named_modules():
-            if isinstance(module, LAYERS):
-                # A weight that is computed from others is no parameter, and new in every run.
-                weight = dict(module.named_parameters(recurse=False)).get("weight")
-                if weight is not None:
-                    tied |= {id(weight)} & self.layers.weights.keys()
-                    self.layers.weights[id(weight)] = (path, module)
-            elif isinstance(module, BATCH_NORMS):
-                for tensor in (module.weight, module.running_mean):
-                    if tensor is not None:
-                        self.layers.norms[id(tensor)] = path
-            elif isinstance(module, BiasedAttention):
+            if isinstance(module, BiasedAttention):
                 self._heads(path, module)
-        for weight in tied:
-            del self.layers.weights[weight]
 
     def _heads(self, path: str, module: BiasedAttention) -> None:
         """Numbers for the rows of its parameters, of which each head has one."""
         own = list(module.parameters(recurse=False))
         made = self.ties.fresh(len(own[0]))
-        self.events.append(Event(path, "both", made))
+        self.note(Event(path, "both", made))
         for parameter in own:
             self.numbers[id(parameter)] = made.reshape(-1, *[1] * (parameter.ndim - 1))
 
     def enter(self, path: str) -> Callable[..., None]:
         """A hook that notes the module whose operations follow."""
-        return lambda module, _: self.stack.append(f"{type(module).__name__} {path}".strip())
+        return lambda *_: self.stack.append(path)
 
     def leave(self, *_: object) -> None:
         """A hook that notes its end."""
@@ -181,9 +144,11 @@ class _Flow(Operations, TorchDispatchMode):
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if name.startswith(("new_", "empty", "zeros_like", "ones_like", "full_like", "rand")):
             return self._keep(func(*args, **kwargs))  # a tensor of its own
-        layer = name in WEIGHTED or name == "batch_norm"
-        if not layer and not any(id(tensor) in self.numbers for tensor in given):
-            return self._keep(func(*args, **kwargs))
+        if name not in MAKING and not any(id(tensor) in self.numbers for tensor in given):
+            out = self._keep(func(*args, **kwargs))
+            if any(id(tensor) in self.origins for tensor in given):
+                self.move_origins(name, func, list(args), kwargs, out)
+            return out
         rule = self._rule(name)
         if rule is None:
             with self:
@@ -199,7 +164,23 @@ class _Flow(Operations, TorchDispatchMode):
             self._unknown(name, given)
             for leaf in tree_leaves(out):
                 self.numbers.pop(id(leaf), None)
+        self._follow_views(name, func, args, kwargs, out)
         return out
+
+    def _follow_views(
+        self, name: str, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any
+    ) -> None:
+        """What is written into a part of a tensor is in the whole tensor as well."""
+        if name in VIEWS and isinstance(out, Tensor):
+            self.views[id(out)] = _View(args[0], lambda t: func(t, *args[1:], **kwargs))
+        if not func._schema.is_mutable or not args or not isinstance(args[0], Tensor):
+            return
+        part = args[0]
+        while (view := self.views.get(id(part))) is not None:
+            full = self._full(view.of).clone()
+            view.take(full).copy_(self._full(part))
+            self._set(view.of, compact(full))
+            part = view.of
 
     def _keep(self, out: Any) -> Any:
         for leaf in tree_leaves(out):
@@ -207,78 +188,10 @@ class _Flow(Operations, TorchDispatchMode):
                 self.kept.append(leaf)
         return out
 
-    def _do_linear(self, _: str, __: Any, args: list[Any], kw: Any, out: Tensor) -> None:
-        self._layer(args[0], args[1], out, groups=1)
 
-    def _do_conv2d(self, _: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
-        """Any convolution, by the names that its operation gives its arguments."""
-        named = {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()}
-        named |= dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kw
-        transposed = named.get("transposed", "transpose" in func._schema.name)
-        self._layer(
-            named["input"],
-            named["weight"],
-            out,
-            groups=named["groups"],
-            transposed=transposed,
-        )
+@dataclass(frozen=True)
+class _View:
+    """The tensor that another one is a part of, and what takes this part."""
 
-    _do_conv1d = _do_conv3d = _do_convolution = _do_conv2d
-    _do_conv_transpose1d = _do_conv_transpose2d = _do_conv_transpose3d = _do_conv2d
-
-    def _layer(
-        self, x: Tensor, weight: Tensor, out: Tensor, *, groups: int, transposed: bool = False
-    ) -> None:
-        known = self.layers.weights.get(id(weight))
-        numbers = self.numbers_of(x)
-        if known is None or isinstance(known[1], TRANSPOSED) != transposed:
-            why = f"{self._where()} reads it with weights that are no layer's"
-            for tensor in (x, weight):
-                if (some := self.numbers_of(tensor)) is not None:
-                    self.ties.fix(some, why)
-            return
-        path, axis = known[0], 1 - weight.ndim
-        outputs, inputs = weight.shape[:2]
-        if transposed:
-            outputs, inputs = inputs * groups, outputs
-        else:
-            inputs *= groups
-        read = self._channels(numbers, inputs, axis)
-        # A transposed convolution multiplies at each place of its input, others of their output.
-        places = x.numel() // inputs if transposed else out.numel() // outputs
-        kernel = weight[0, 0].numel()
-        if groups == 1:
-            made = self.ties.fresh(outputs)
-            self.multiplied(places * kernel, (outputs, inputs), [(made, (0,)), (read, (1,))])
-            if bool(read.any()):
-                self.events.append(Event(path, "in", read))
-            self.events.append(Event(path, "out", made))
-        else:
-            # A unit is one of the convolution's groups: what it reads and makes goes together.
-            unit = self.ties.fresh(groups)
-            rows = read.reshape(groups, -1)
-            self.ties.tie(rows, unit[:, None])
-            self.ties.fix(unit[(rows == 0).any(1)], f"{self._where()} also reads what has to stay")
-            made = unit.repeat_interleave(outputs // groups)
-            self.multiplied(places * kernel * (inputs // groups), (outputs,), [(made, (0,))])
-            self.events.append(Event(path, "both", made))
-        shape = [1] * out.ndim
-        shape[axis] = outputs
-        self._set(out, made.reshape(shape))
-
-    def _do_batch_norm(self, _: str, __: Any, args: list[Any], kw: Any, out: Tensor) -> None:
-        x = args[0]
-        path = next((p for t in (args[1], args[3]) if (p := self.layers.norms.get(id(t)))), None)
-        numbers = self.numbers_of(x)
-        if numbers is None:
-            return
-        if path is None:
-            self.ties.fix(numbers, f"{self._where()} norms it with what is no layer's")
-            return
-        passed = self._channels(numbers, x.shape[1], 1)
-        for event in self.events:
-            if event.path == path:  # its channels would go with the units of both places
-                self.ties.fix(event.numbers, f"{self._where()} runs more than once")
-                self.ties.fix(passed, f"{self._where()} runs more than once")
-        self.events.append(Event(path, "both", passed))
-        self._set(out, passed.reshape([1, -1, *[1] * (x.ndim - 2)]))
+    of: Tensor
+    take: Callable[[Tensor], Tensor]

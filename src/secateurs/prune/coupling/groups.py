@@ -8,11 +8,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-from secateurs.errors import InputError
 from secateurs.nets.attention import BiasedAttention
-from secateurs.nets.batches import Batch, Run, forward, samples, shape_words, without_values
-from secateurs.nets.layers import BATCH_NORMS, CONVOLUTIONS, LAYERS, TRANSPOSED, groups_of
-from secateurs.nets.trace import skeleton
+from secateurs.nets.batches import Batch, Run, forward
+from secateurs.nets.layers import CONVOLUTIONS, LAYERS, TRANSPOSED, groups_of
+from secateurs.nets.runnable import runnable
 from secateurs.prune.coupling.assembly import groups_by_flow
 from secateurs.prune.coupling.dependency_graph import groups_by_graph
 from secateurs.prune.coupling.members import Group as Group
@@ -20,9 +19,19 @@ from secateurs.prune.coupling.members import Member as Member
 from secateurs.prune.coupling.members import NotPruned as NotPruned
 
 By = Literal["flow", "graph"]
+UNREAD = "no layer reads it"
 TRACE_SECONDS = 30.0
 TRACE_MIB = 1536
-CARRIERS = (*BATCH_NORMS, *CONVOLUTIONS, *TRANSPOSED, BiasedAttention)  # channel by channel
+CARRIERS = (  # channel by channel
+    nn.modules.batchnorm._NormBase,  # pyright: ignore[reportPrivateUsage]
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.RMSNorm,
+    nn.PReLU,
+    *CONVOLUTIONS,
+    *TRANSPOSED,
+    BiasedAttention,
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,7 @@ class Groups:
     found: tuple[Group, ...]
     not_pruned: tuple[NotPruned, ...]
     note: str = ""  # why torch-pruning found none, where it was asked
+    on_values: bool = False  # the network's way depends on values
 
 
 def find_groups(
@@ -44,20 +54,17 @@ def find_groups(
 ) -> Groups:
     """The groups of a network in the order of its layers; it runs on the first sample of `example`.
 
-    Units are followed through a run on shapes alone (see `flow`), so that nothing is computed and
-    the model is not touched. By "graph" the groups are torch-pruning's (Fang et al., DepGraph,
-    2023), built in a process that may take `seconds` and 1.5 GiB; where it fails nothing is found
-    and the note says why. The outputs of the network are no group. Raises InputError when a layer
-    is used in two places, and when the network does not run on the sample.
+    Units are followed through a run on shapes alone (see `flow`), or on values where the network
+    asks for them (see `runnable`); the model is not touched. By "graph" the groups are
+    torch-pruning's (Fang et al., DepGraph, 2023), built in a process that may take `seconds` and
+    1.5 GiB; where it fails nothing is found and the note says why. The outputs of the network are
+    no group. Raises InputError when the network does not run on the sample.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten())
     >>> [(group.name, group.num_units) for group in find_groups(net, torch.empty(1, 3, 8, 8)).found]
     [('0', 8)]
     """
-    bare = skeleton(model)
-    _check_shared(bare)
-    sample = without_values(samples(example, slice(0, 1)))
-    last = _last_layer(bare, sample, run)
+    bare, sample = runnable(model, example, run)
     note = ""
     drafts: list[Group] = []
     not_pruned: list[NotPruned] = []
@@ -65,7 +72,9 @@ def find_groups(
         drafts, not_pruned = groups_by_flow(bare, sample, run)
     else:
         try:
-            drafts = groups_by_graph(bare, sample, run, last, seconds=seconds, mib=TRACE_MIB)
+            drafts = groups_by_graph(
+                bare, sample, run, _last_layer(bare, sample, run), seconds=seconds, mib=TRACE_MIB
+            )
         except (TimeoutError, MemoryError) as error:
             note = f"torch-pruning took {error}"
         except RuntimeError as error:
@@ -79,12 +88,13 @@ def find_groups(
             not_pruned.append(NotPruned(draft.name, reason))
         else:
             found.append(draft)
-    found.sort(key=lambda group: order[group.side("out")[0].path])
-    return Groups(tuple(found), tuple(not_pruned), note)
+    found.sort(key=lambda group: order[group.makers[0].path])
+    on_values = not any(parameter.is_meta for parameter in bare.parameters())
+    return Groups(tuple(found), tuple(not_pruned), note, on_values)
 
 
 def _last_layer(bare: nn.Module, sample: Batch, run: Run) -> str:
-    """The layer that gives the network's output; InputError where a layer runs more than once."""
+    """The layer that runs last, which gives the network's output."""
     ran: list[str] = []
     hooks = [
         module.register_forward_hook(lambda *_, path=path: ran.append(path))
@@ -94,29 +104,10 @@ def _last_layer(bare: nn.Module, sample: Batch, run: Run) -> str:
     try:
         with torch.no_grad():
             run(bare, sample)
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        reason = (str(error).strip().splitlines() or [""])[0]
-        raise InputError(
-            f"the network does not run on a sample of {shape_words(sample)} without values, so "
-            f"that its layers cannot be followed ({type(error).__name__}: {reason})"
-        ) from error
     finally:
         for hook in hooks:
             hook.remove()
-    repeated = next((path for path in ran if ran.count(path) > 1), None)
-    if repeated is not None:
-        raise InputError(f"layer {repeated} runs more than once: shared layers are not pruned")
     return ran[-1] if ran else ""
-
-
-def _check_shared(model: nn.Module) -> None:
-    seen: dict[int, str] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        if next(module.parameters(recurse=False), None) is None:
-            continue
-        first = seen.setdefault(id(module), path)
-        if first != path:
-            raise InputError(f"layer {first} is used again as {path}: shared layers are not pruned")
 
 
 def _obstacle(group: Group, modules: dict[str, nn.Module]) -> str:
@@ -127,12 +118,18 @@ def _obstacle(group: Group, modules: dict[str, nn.Module]) -> str:
             return f"the parameter {member.path} goes with it"
         if isinstance(module, nn.MultiheadAttention):
             return f"attention {member.path} reads it"
+        if not member.is_layer:
+            # Of a buffer that is saved with no weights the constructor would make a wide one again.
+            if member.tensor in module._non_persistent_buffers_set:
+                return f"{member.path}.{member.tensor} goes with it, which is not saved"
+            continue
         if member.side == "both" and not isinstance(module, CARRIERS):
             return f"{type(module).__name__} {member.path} works over all units at once"
         if isinstance(module, LAYERS) and member.side != "both" and groups_of(module) > 1:
             return f"the grouped convolution {member.path} shares its groups among units"
     if not group.side("in"):
-        return "no layer reads it"
+        readers = [m for m in group.members if m.side == "in"]
+        return f"only {readers[0].path} reads it, which is not refitted" if readers else UNREAD
     if group.num_units < 2:
         return "it has one unit only"
     return ""

@@ -22,19 +22,50 @@ class Member:
     side: Side
     index: Tensor  # (channels,) int64, ascending
     unit: Tensor  # (channels,) int64
+    tensor: str = ""
+    axis: int = 0
+    norm: bool = False
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether it is all of a layer, and no single parameter."""
+        return not self.tensor
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """An integer attribute of the module `path`, `each` for every unit of a group."""
+
+    path: str
+    name: str
+    each: int
 
 
 @dataclass(frozen=True)
 class Group:
-    """Units that are removed together wherever they appear, named after the first layer's path."""
+    """Units that are removed together wherever they appear, named after the first layer's path.
+
+    `attributes` are numbers that modules keep of themselves and that change with the units left.
+    """
 
     name: str
     num_units: int
     members: tuple[Member, ...]
+    attributes: tuple[Attribute, ...] = ()
 
     def side(self, side: Side) -> tuple[Member, ...]:
-        """The members of one side."""
-        return tuple(member for member in self.members if member.side == side)
+        """The layers of one side."""
+        return tuple(m for m in self.members if m.side == side and m.is_layer)
+
+    @property
+    def makers(self) -> tuple[Member, ...]:
+        """The layers, and parameters used as such, that make the units."""
+        return tuple(member for member in self.members if member.side == "out")
+
+    @property
+    def is_norm_width(self) -> bool:
+        """Whether a norm works over all of its units, so that its statistics change with them."""
+        return any(member.norm for member in self.members)
 
 
 @dataclass(frozen=True)

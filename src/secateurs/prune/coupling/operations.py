@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from secateurs.prune.coupling.union_find import Labelled, UnionFind, compact, varying
+from secateurs.prune.coupling.numbering import Numbering
+from secateurs.prune.coupling.origins import Origin
+from secateurs.prune.coupling.union_find import Labelled, compact, varying
 
 
 def _names(text: str) -> frozenset[str]:
@@ -29,8 +30,8 @@ ELEMENTWISE = _names(
     " type_as where alpha_dropout gt lt ge le eq ne logical_not logical_and logical_or"
 )
 MOVING = _names(
-    "cat concat expand flatten flip movedim moveaxis permute pixel_shuffle pixel_unshuffle repeat"
-    " reshape roll squeeze stack swapaxes t tile transpose unflatten unsqueeze view _unsafe_view"
+    "expand flatten flip movedim moveaxis permute pixel_shuffle pixel_unshuffle repeat"
+    " reshape roll squeeze swapaxes t tile transpose unflatten unsqueeze view _unsafe_view"
     " numpy_T adjoint mT"
 )
 RESHAPING = _names("reshape view _unsafe_view unflatten pixel_unshuffle")
@@ -50,47 +51,8 @@ POOLING = _names(
 ALONG = _names("softmax _softmax log_softmax _log_softmax cumsum cumprod logcumsumexp")
 
 
-@dataclass
-class Product:
-    """Multiplications whose number is the product of the lengths of some axes.
-
-    `times` of them for each place of the axes of `sizes`. `labels` are numbers (compact) of tensors
-    that take part, and which axis of `sizes` each of their axes is.
-    """
-
-    times: int
-    sizes: tuple[int, ...]
-    labels: list[tuple[Tensor, tuple[int, ...]]]
-
-
-class Operations:
-    """Numbers of the units in tensors, by the tensors' identities, and the rules that move them.
-
-    `stack` names the modules whose operations run.
-    """
-
-    def __init__(self) -> None:
-        self.ties = UnionFind()
-        self.numbers: dict[int, Tensor] = {}
-        self.products: list[Product] = []
-        self.stack: list[str] = []
-
-    def numbers_of(self, tensor: Tensor) -> Tensor | None:
-        """The numbers of a tensor, if it has any."""
-        return self.numbers.get(id(tensor))
-
-    def multiplied(
-        self,
-        times: int,
-        sizes: Sequence[int],
-        labels: Sequence[tuple[Tensor | None, tuple[int, ...]]],
-    ) -> None:
-        """Take note of multiplications, see `Product`."""
-        known = [(numbers, axes) for numbers, axes in labels if numbers is not None]
-        self.products.append(Product(times, tuple(sizes), known))
-
-    def _where(self) -> str:
-        return self.stack[-1] if self.stack else "the network"
+class Operations(Numbering):
+    """Rules that move the numbers of units from the tensors that go in to those that come out."""
 
     def _rule(self, name: str) -> Callable[..., None] | None:
         own = getattr(self, f"_do_{name}", None)
@@ -107,6 +69,46 @@ class Operations:
             if name in names:
                 return rule
         return None
+
+    def move_origins(self, name: str, func: Any, args: list[Any], kw: Any, out: Any) -> None:
+        """What is a part or a function of parameters, element by element, comes from them."""
+        if name in ELEMENTWISE:
+            self._join_origins([t for t in tree_leaves((args, kw)) if isinstance(t, Tensor)], out)
+            return
+        if not args or not isinstance(args[0], Tensor) or id(args[0]) not in self.origins:
+            return
+        if name in MOVING or name in ("select", "slice", "narrow", "view_as", "expand_as"):
+            parts = [(None, out)]
+        elif name in PARTING:
+            parts = list(enumerate(out))
+        else:
+            return
+        for place, tensor in parts:
+
+            def move(places: Tensor, place: int | None = place, tensor: Tensor = tensor) -> Tensor:
+                if name in ("view", "_unsafe_view", "view_as"):  # may need a copy
+                    return places.reshape(tensor.shape)
+                if name == "expand_as":
+                    return places.expand(tensor.shape)
+                moved = func(places, *args[1:], **kw)
+                return moved if place is None else moved[place]
+
+            self.origins[id(tensor)] = tuple(
+                origin.moved(args[0].shape, move) for origin in self.origins[id(args[0])]
+            )
+
+    def _join_origins(self, given: list[Tensor], out: Tensor) -> None:
+        """A tensor computed element by element comes from all that it is computed from."""
+        found: list[Origin] = []
+        others: set[int] = set()  # axes along which it also comes from elsewhere
+        for tensor in given:
+            if (origins := self.origins.get(id(tensor))) is not None:
+                found += [origin.aligned(out.ndim) for origin in origins]
+            else:
+                lead = out.ndim - tensor.ndim
+                others |= {lead + axis for axis, size in enumerate(tensor.shape) if size > 1}
+        if not any(origin.axes_along(sorted(others)) for origin in found):
+            self.origins[id(out)] = tuple(found)
 
     def _set(self, tensor: Any, numbers: Tensor | None) -> None:
         assert isinstance(tensor, Tensor)
@@ -127,7 +129,7 @@ class Operations:
     def _unknown(self, name: str, given: Sequence[Tensor]) -> None:
         for tensor in given:
             if (numbers := self.numbers_of(tensor)) is not None:
-                self.ties.fix(numbers, f"{self._where()} does {name} with it, which is not known")
+                self.ties.fix(numbers, f"{self.where()} does {name} with it, which is not known")
 
     def _channels(self, numbers: Tensor | None, size: int, axis: int) -> Tensor:
         """Numbers (size,) of a layer's channels; what differs along other axes has to stay."""
@@ -135,16 +137,16 @@ class Operations:
             return torch.zeros(size, dtype=torch.int32)
         others = [a for a in varying(numbers) if a != axis % numbers.ndim]
         if others:
-            why = f"{self._where()} works across it"
-            self.ties.fix(numbers, why)
+            why = f"{self.where()} works across it"
+            if len(others) == len(varying(numbers)):
+                self.ties.fix(numbers, why)
             numbers = self.ties.merge(numbers, others, why)
         return numbers.flatten().expand(size)
 
     def _elementwise(self, _: str, __: Any, args: list[Any], kw: Any, out: Any) -> None:
-        parts = [self._labelled(t) for t in tree_leaves((args, kw)) if isinstance(t, Tensor)]
-        self._set(
-            out, self.ties.combine(parts, f"{self._where()} mixes it with what cannot be cut")
-        )
+        given = [t for t in tree_leaves((args, kw)) if isinstance(t, Tensor)]
+        why = f"{self.where()} mixes it with what cannot be cut"
+        self._set(out, self.ties.combine(self.labels(given), why))
 
     def _moving(self, name: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
         def full(value: Any) -> Any:
@@ -160,6 +162,38 @@ class Operations:
         if name in RESHAPING:
             self.ties.split(numbers)
         self._set(out, numbers)
+
+    def _do_cat(self, name: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        tensors: list[Tensor] = list(args[0])
+        axis = kw.get("dim", args[1] if len(args) > 1 else 0) % out.ndim
+        fulls = [self._full(tensor) for tensor in tensors]
+        known = [n for tensor in tensors if (n := self.numbers_of(tensor)) is not None]
+        along = {a for numbers in known for a in varying(numbers)} if name != "stack" else set()
+        if along and axis not in along:
+            # Beside each other along another axis: the same channel of each is the same unit.
+            met = known[0]
+            for numbers in known[1:]:
+                self.ties.tie(met, numbers)
+                self._beside(met, numbers)
+                met = torch.maximum(*torch.broadcast_tensors(met, numbers))
+            for place, tensor in enumerate(tensors):
+                if self.numbers_of(tensor) is None and id(tensor) in self.origins:
+                    self.adopt(tensor, met)
+                    fulls[place] = met.expand(tensor.shape)
+            if all(full.any() for full in fulls):
+                self._set(out, met)
+                return
+        self._set(out, compact(func(fulls, *args[1:], **kw)))
+
+    _do_concat = _do_stack = _do_cat
+
+    def _beside(self, one: Tensor, other: Tensor) -> None:
+        """Fix what has numbers beside what has none."""
+        one, other = torch.broadcast_tensors(one, other)
+        lost = (one > 0) != (other > 0)
+        if bool(lost.any()):
+            why = f"{self.where()} puts it beside what cannot be cut"
+            self.ties.fix(torch.maximum(one, other)[lost], why)
 
     def _do_view_as(self, _: str, __: Any, args: list[Any], kw: Any, out: Tensor) -> None:
         numbers = compact(self._full(args[0]).reshape(out.shape))
@@ -184,7 +218,7 @@ class Operations:
             first = parts[0]
             unequal = len({tensor.shape for tensor in out}) > 1
             if unequal:
-                self.ties.fix(numbers, f"{self._where()} splits it into unequal parts")
+                self.ties.fix(numbers, f"{self.where()} splits it into unequal parts")
             for part in () if unequal else parts[1:]:
                 self.ties.tie(first, part)
                 for some in (first, part):
@@ -203,7 +237,7 @@ class Operations:
         assert numbers is not None
         axis = (args[1] if len(args) > 1 else 0) % numbers.ndim
         if numbers.shape[axis] > 1 and out.shape != args[0].shape:
-            self.ties.fix(numbers, f"{self._where()} takes some of its channels by number")
+            self.ties.fix(numbers, f"{self.where()} takes some of its channels by number")
         self._set(out, compact(func(self._full(args[0]), *args[1:], **kw)))
 
     def _do_index(self, _: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
@@ -215,7 +249,7 @@ class Operations:
         if any(isinstance(p, Tensor) and p.dtype in (torch.bool, torch.uint8) for p in places):
             self._unknown("index", [args[0]])
             return
-        numbers = self.ties.merge(numbers, axes, f"{self._where()} picks from it by number")
+        numbers = self.ties.merge(numbers, axes, f"{self.where()} picks from it by number")
         zeros = [None if p is None else torch.zeros(p.shape, dtype=torch.int64) for p in places]
         self._set(out, compact(func(numbers.expand(args[0].shape), zeros)))
 
@@ -243,38 +277,17 @@ class Operations:
             axes = list(range(x.ndim))
         axes = [axes] if isinstance(axes, int) else list(axes)
         axes = [axis % x.ndim for axis in axes]
-        numbers = self.ties.merge(numbers, axes, self._over())
+        numbers = self.ties.merge(numbers, axes, self.over())
         for tensor in tree_leaves(out):
             kept = tensor.ndim == x.ndim
             shape = [n for axis, n in enumerate(numbers.shape) if kept or axis not in axes]
             self._set(tensor, numbers.reshape(shape))
 
-    def _over(self) -> str:
-        return f"{self._where()} works over all units at once"
-
     def _along(self, _: str, __: Any, args: list[Any], kw: Any, out: Tensor) -> None:
         numbers = self.numbers_of(args[0])
         assert numbers is not None
         axis = kw.get("dim", args[1] if len(args) > 1 else -1)
-        self._set(out, self.ties.merge(numbers, [axis % numbers.ndim], self._over()))
-
-    def _do_layer_norm(self, _: str, __: Any, args: list[Any], kw: Any, out: Any) -> None:
-        numbers = self.numbers_of(args[0])
-        assert numbers is not None
-        axes = range(numbers.ndim - len(args[1]), numbers.ndim)
-        for tensor in tree_leaves(out)[:1]:
-            self._set(tensor, self.ties.merge(numbers, axes, self._over()))
-
-    _do_native_layer_norm = _do_rms_norm = _do_layer_norm
-
-    def _do_group_norm(self, _: str, __: Any, args: list[Any], kw: Any, out: Any) -> None:
-        numbers = self.numbers_of(args[0])
-        assert numbers is not None
-        axes = range(1, numbers.ndim)
-        for tensor in tree_leaves(out)[:1]:
-            self._set(tensor, self.ties.merge(numbers, axes, self._over()))
-
-    _do_native_group_norm = _do_instance_norm = _do_group_norm
+        self._set(out, self.ties.merge(numbers, [axis % numbers.ndim], self.over()))
 
     def _pooling(self, name: str, _: Any, args: list[Any], kw: Any, out: Any) -> None:
         numbers = self.numbers_of(args[0])
@@ -284,17 +297,17 @@ class Operations:
         axes = range(numbers.ndim - int(dimensions[1]), numbers.ndim)
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
-                self._set(tensor, self.ties.merge(numbers, axes, self._over()))
+                self._set(tensor, self.ties.merge(numbers, axes, self.over()))
 
     def _product(self, a: Tensor, b: Tensor, *more: Tensor) -> Tensor | None:
         """Numbers of a matrix product (..., n, k) by (..., k, m), plus others that broadcast."""
         (first, of_a), (second, of_b) = self._labelled(a), self._labelled(b)
-        why = f"{self._where()} multiplies it with what cannot be cut"
+        why = f"{self.where()} multiplies it with what cannot be cut"
         self._matrices(a.shape, of_a, b.shape, of_b)
         if of_a is not None:
-            of_a = self.ties.merge(of_a, [of_a.ndim - 1], self._over())
+            of_a = self.ties.merge(of_a, [of_a.ndim - 1], self.over())
         if of_b is not None:
-            of_b = self.ties.merge(of_b, [of_b.ndim - 2], self._over())
+            of_b = self.ties.merge(of_b, [of_b.ndim - 2], self.over())
         parts = [((*first[:-1], 1), of_a), ((*second[:-2], 1, second[-1]), of_b)]
         return self.ties.combine([*parts, *map(self._labelled, more)], why)
 
@@ -330,7 +343,7 @@ class Operations:
     ) -> None:
         query, key, value = args[:3]
         mask = kw.get("attn_mask", args[3] if len(args) > 3 else None)
-        over = self._over()
+        over = self.over()
         of_query, of_key, of_value = map(self.numbers_of, (query, key, value))
         turned_shape = (*key.shape[:-2], key.shape[-1], key.shape[-2])
         self._matrices(query.shape, of_query, turned_shape, None if of_key is None else of_key.mT)
@@ -349,7 +362,7 @@ class Operations:
             ((*key.shape[:-2], 1, key.shape[-2]), None if turned is None else turned.mT),
         ]
         parts += [] if mask is None else [self._labelled(mask)]
-        why = f"{self._where()} attends to what cannot be cut"
+        why = f"{self.where()} attends to what cannot be cut"
         scores = self.ties.combine(parts, why)
         if scores is not None:
             scores = self.ties.merge(scores, [scores.ndim - 1], over)

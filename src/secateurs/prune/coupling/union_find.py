@@ -23,9 +23,12 @@ def compact(numbers: Tensor) -> Tensor:
     [[1], [2]]
     """
     for axis in range(numbers.ndim):
+        if numbers.shape[axis] > 1 and numbers.stride(axis) == 0:
+            numbers = numbers.narrow(axis, 0, 1)
+    for axis in range(numbers.ndim):
         if numbers.shape[axis] > 1:
             first = numbers.narrow(axis, 0, 1)
-            if numbers.stride(axis) == 0 or bool((numbers == first).all()):
+            if bool((numbers == first).all()):
                 numbers = first
     return numbers
 

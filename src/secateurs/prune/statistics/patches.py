@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,7 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
-from secateurs.nets.batches import Batch, Run, all_finite, forward, num_samples, samples
+from secateurs.nets.batches import (
+    Batch,
+    Run,
+    all_finite,
+    copied_batch,
+    forward,
+    num_samples,
+    samples,
+)
 from secateurs.nets.layers import (
     LAYERS,
     TRANSPOSED,
@@ -164,6 +171,7 @@ def visit_rows(
     run: Run = forward,
     seed: int = 0,
     drawn_as: Mapping[str, str] | None = None,
+    repeats: Mapping[str, int] | None = None,
     advance: Callable[[int], None] = lambda samples: None,
 ) -> None:
     """Run the batches and call `visit(path, rows, outputs, samples)` for each layer and batch.
@@ -171,11 +179,14 @@ def visit_rows(
     `layers` says at how many positions of a sample each is looked at (all when it has fewer). The
     positions depend on the seed, the layer's path, the size of its output and the batch's number
     alone, so that another network of the same layers is looked at in the same places; `drawn_as`
-    looks at a layer in the places of another. No batch runs further than the last of the layers.
-    Raises InputError when one of them does not run exactly once, and for batches as `check_batches`
-    does.
+    looks at a layer in the places of another. `repeats` says how often layers run that run more
+    than once: their rows of all runs come together, one run's positions after the other's. No batch
+    runs further than the last of the layers. Raises InputError when one of them does not run as
+    often, and for batches as `check_batches` does.
     """
     seen: dict[str, int] = {}
+    parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    often = {path: (repeats or {}).get(path, 1) for path in layers}
     number = 0
     check_batches(model, batches)
 
@@ -183,17 +194,22 @@ def visit_rows(
         def hook(
             _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor
         ) -> None:
-            if path in seen:
-                raise InputError(f"layer {path} runs more than once: shared layers are not pruned")
-            seen[path] = number
+            seen[path] = seen.get(path, 0) + 1
+            if seen[path] > often[path]:
+                raise InputError(f"layer {path} runs more often for some samples than for others")
             place = (drawn_as or {}).get(path, path)
             made = product(layer, args, kwargs, output, path=path)
             position = _positions(made.layer, made.output, layers[path], seed, place, number)
             rows = rows_of(made.layer, made.received, made.output, position)
             outputs = outputs_at(made.layer, made.output, position)
             _check_rows(path, layer, rows, outputs)
+            if often[path] > 1:
+                parts.setdefault(path, []).append((rows, outputs))
+                if len(parts[path]) < often[path]:
+                    return
+                rows, outputs = map(torch.cat, zip(*parts[path], strict=True))
             visit(path, rows, outputs, len(position))
-            if len(seen) == len(layers):
+            if seen == often:
                 raise _Reached
 
         return layer.register_forward_hook(hook, with_kwargs=True)
@@ -203,16 +219,51 @@ def visit_rows(
         with torch.no_grad(), eval_mode(model):
             for number, batch in enumerate(batches):  # noqa: B007 (read by the hooks)
                 seen.clear()
+                parts.clear()
                 try:
                     run(model, batch)
                 except _Reached:
                     advance(num_samples(batch))
                     continue
-                missing = next(path for path in layers if path not in seen)
-                raise InputError(f"layer {missing} does not run")
+                missing = next(path for path in layers if seen.get(path) != often[path])
+                raise InputError(
+                    f"layer {missing} runs more often for some samples than for others"
+                    if missing in seen
+                    else f"layer {missing} does not run"
+                )
     finally:
         for handle in handles:
             handle.remove()
+
+
+def count_runs(
+    model: nn.Module, paths: Sequence[str], batches: Sequence[Batch], *, run: Run = forward
+) -> dict[str, list[int]]:
+    """How often each layer runs in each of the batches, by path.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2))
+    >>> count_runs(net, ["0"], [torch.zeros(1, 2)])
+    {'0': [1]}
+    """
+    counts: dict[str, list[int]] = {path: [] for path in paths}
+
+    def count(path: str) -> Callable[..., None]:
+        def hook(*_: object) -> None:
+            counts[path][-1] += 1
+
+        return hook
+
+    handles = [model.get_submodule(p).register_forward_hook(count(p)) for p in paths]
+    try:
+        with torch.no_grad(), eval_mode(model):
+            for batch in batches:
+                for path in paths:
+                    counts[path].append(0)
+                run(model, copied_batch(batch))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return counts
 
 
 def check_batches(model: nn.Module, batches: Sequence[Batch]) -> None:
@@ -231,23 +282,27 @@ def fewest_positions(
     """The least number of positions that each layer has in a sample of any batch.
 
     Looked up in one sample of each size that occurs. Empty where all samples are of one size.
-    Raises InputError where a layer does not run on one of the sizes.
     """
     sizes = {_sizes(batch): batch for batch in reversed(batches) if num_samples(batch)}
     if len(sizes) < 2:
         return {}
     found: dict[str, int] = {}
-    for batch in sizes.values():
-        sample = samples(batch, slice(0, 1))
-        seen: dict[str, int] = {}
 
-        def visit(
-            path: str, _: Tensor, outputs: Tensor, images: int, seen: dict[str, int] = seen
-        ) -> None:
-            seen[path] = len(outputs) // images
+    def watch(path: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def hook(_: nn.Module, __: object, output: Tensor) -> None:
+            num = _by_place(layer, output).shape[1]
+            found[path] = min(num, found.get(path, num))
 
-        visit_rows(model, dict.fromkeys(paths, sys.maxsize), [sample], visit, run=run)
-        found = {path: min(num, found.get(path, num)) for path, num in seen.items()}
+        return layer.register_forward_hook(hook)
+
+    handles = [watch(path, model.get_submodule(path)) for path in paths]
+    try:
+        with torch.no_grad(), eval_mode(model):
+            for batch in sizes.values():
+                run(model, samples(batch, slice(0, 1)))
+    finally:
+        for handle in handles:
+            handle.remove()
     return found
 
 

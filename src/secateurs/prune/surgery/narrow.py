@@ -6,24 +6,21 @@ import copy
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from secateurs.nets.attention import BiasedAttention
 from secateurs.nets.batches import Batch, Run, forward, without_values
-from secateurs.nets.layers import (
-    BATCH_NORMS,
-    LAYERS,
-    channel_axis,
-    gone_places,
-    set_layer_widths,
-)
+from secateurs.nets.layers import channel_axis, gone_places
 from secateurs.nets.trace import attribute_memo, check_device, skeleton, tensors_of
-from secateurs.prune.coupling.groups import Group, Groups, NotPruned
+from secateurs.prune.coupling.groups import Group, Groups, Member, NotPruned
+from secateurs.prune.surgery.attributes import with_attributes
 from secateurs.prune.surgery.parity import PARITY_LIMIT as PARITY_LIMIT
 from secateurs.prune.surgery.parity import Comparison, compared
 from secateurs.prune.surgery.removal import check_survivors
+from secateurs.prune.surgery.survivor_norms import over_survivors
+from secateurs.prune.surgery.widths import channels_of, set_widths
 
 Survivors = Mapping[str, Tensor]  # unit indices by the name of their group
 Channels = dict[str, Tensor]  # channel indices by the path of their layer
@@ -42,41 +39,99 @@ def narrow(model: nn.Module, groups: Sequence[Group], survivors: Survivors) -> n
     >>> narrow(net, found, {"0": torch.tensor([1, 5])})[2].in_channels
     2
     """
-    gone = {side: gone_channels(groups, survivors, reads=side == "in") for side in ("out", "in")}
-    touched = gone["out"].keys() | gone["in"].keys()
     memo = attribute_memo(model)
-    for path in touched:
-        module = model.get_submodule(path)
-        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-            cut = tensor.detach()
-            for axis, places in gone_places(
-                module, tensor, gone["out"].get(path), gone["in"].get(path)
-            ):
-                cut = cut.index_select(axis, _rest(cut.shape[axis], places, cut.device))
-            if cut is not tensor:
-                cut = cut.clone() if cut.data_ptr() == tensor.data_ptr() else cut
-            memo[id(tensor)] = (
-                nn.Parameter(cut, requires_grad=tensor.requires_grad)
-                if isinstance(tensor, nn.Parameter)
-                else cut
-            )
+    cuts = _cuts(model, groups, survivors)
+    for cut in cuts.tensors.values():
+        memo[id(cut.tensor)] = cut.narrowed()
     result = copy.deepcopy(model, memo)
-    for path in touched:
-        set_widths(result.get_submodule(path))
+    for path, width in cuts.widths.items():
+        set_widths(result.get_submodule(path), width)
+    for group in groups:
+        for attribute in group.attributes if group.name in survivors else ():
+            module = result.get_submodule(attribute.path)
+            setattr(module, attribute.name, attribute.each * len(survivors[group.name]))
     return result
 
 
-def gone_channels(groups: Sequence[Group], survivors: Survivors, *, reads: bool) -> Channels:
-    """Channels that go, ascending: those that layers read, or those that they make or pass on."""
-    parts: dict[str, list[Tensor]] = {}
+@dataclass
+class _Cut:
+    """A parameter or buffer, and what goes of it along each axis."""
+
+    tensor: Tensor
+    gone: dict[int, list[Tensor]] = field(default_factory=dict[int, list[Tensor]])
+
+    def narrowed(self) -> Tensor:
+        """A copy of what stays."""
+        cut = self.tensor.detach()
+        for axis, parts in self.gone.items():
+            rest = _rest(cut.shape[axis], torch.cat(parts), cut.device)
+            cut = cut.index_select(axis, rest)
+        cut = cut.clone() if cut.data_ptr() == self.tensor.data_ptr() else cut
+        if isinstance(self.tensor, nn.Parameter):
+            return nn.Parameter(cut, requires_grad=self.tensor.requires_grad)
+        return cut
+
+
+@dataclass
+class _Cuts:
+    """Tensors that are cut, by identity, and the modules that own them with their new widths.
+
+    The width of a module whose own channels are not cut is None.
+    """
+
+    tensors: dict[int, _Cut] = field(default_factory=dict[int, _Cut])
+    widths: dict[str, int | None] = field(default_factory=dict[str, "int | None"])
+
+    def add(self, tensor: Tensor, axis: int, gone: Tensor) -> None:
+        """What goes along an axis; a tensor that several modules share is one tensor."""
+        cut = self.tensors.setdefault(id(tensor), _Cut(tensor))
+        cut.gone.setdefault(axis, []).append(gone)
+
+
+def _cuts(model: nn.Module, groups: Sequence[Group], survivors: Survivors) -> _Cuts:
+    cuts = _Cuts()
+    passed: dict[str, list[Tensor]] = {}
+    for member, gone in _gone(groups, survivors):
+        module = model.get_submodule(member.path)
+        cuts.widths.setdefault(member.path, None)
+        if not member.is_layer:
+            cuts.add(getattr(module, member.tensor), member.axis, gone)
+            continue
+        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if member.side == "both" and not own:
+            passed.setdefault(member.path, []).append(gone)
+        reads = member.side == "in"
+        for tensor in own:
+            sides = (None, gone) if reads else (gone, None)
+            for axis, places in gone_places(module, tensor, *sides):
+                cuts.add(tensor, axis, places)
+    for path, parts in passed.items():
+        module = model.get_submodule(path)
+        width = channels_of(module)
+        if width is not None:
+            cuts.widths[path] = width - len(torch.cat(parts).unique())
+    return cuts
+
+
+def _gone(
+    groups: Sequence[Group], survivors: Survivors
+) -> Generator[tuple[Member, Tensor], None, None]:
+    """Each member of groups that are cut, and its channels that go."""
     for group in groups:
         if group.name not in survivors:
             continue
         stays = torch.zeros(group.num_units, dtype=torch.bool)
         stays[check_survivors(survivors[group.name].cpu(), group.num_units)] = True
         for member in group.members:
-            if (member.side == "in") == reads:
-                parts.setdefault(member.path, []).append(member.index[~stays[member.unit]])
+            yield member, member.index[~stays[member.unit]]
+
+
+def gone_channels(groups: Sequence[Group], survivors: Survivors, *, reads: bool) -> Channels:
+    """Channels that go, ascending: those that layers read, or those that they make or pass on."""
+    parts: dict[str, list[Tensor]] = {}
+    for member, gone in _gone(groups, survivors):
+        if (member.side == "in") == reads and member.is_layer:
+            parts.setdefault(member.path, []).append(gone)
     return {path: torch.cat(found).unique() for path, found in parts.items()}
 
 
@@ -84,17 +139,6 @@ def _rest(width: int, gone: Tensor, device: torch.device) -> Tensor:
     stays = torch.ones(width, dtype=torch.bool)
     stays[gone] = False
     return stays.nonzero().flatten().to(device)
-
-
-def set_widths(layer: nn.Module) -> None:
-    """Tell a layer the widths that its tensors have."""
-    if isinstance(layer, LAYERS):
-        set_layer_widths(layer)
-    elif not isinstance(layer, BiasedAttention):  # which reads its heads off its parameters
-        assert isinstance(layer, BATCH_NORMS)
-        width = layer.weight if layer.affine else layer.running_mean
-        assert width is not None
-        layer.num_features = len(width)
 
 
 @contextmanager
@@ -116,13 +160,32 @@ def zeroing(
 
         handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
 
+    held: list[tuple[Tensor, Tensor]] = []  # parameters that read, and what they were
+    normed: dict[str, list[Tensor]] = {}
     try:
         for path, gone in gone_channels(groups, survivors, reads=True).items():
             mute(model.get_submodule(path), gone)
+        for member, gone in _gone(groups, survivors):
+            if member.norm:
+                normed.setdefault(member.path, []).append(gone)
+            if member.is_layer or member.side != "in":
+                continue
+            tensor = getattr(model.get_submodule(member.path), member.tensor)
+            held.append((tensor, tensor.detach().clone()))
+            with torch.no_grad():
+                tensor.index_fill_(member.axis, gone.to(tensor.device), 0.0)
+        for path, parts in normed.items():
+            module = model.get_submodule(path)
+            over_survivors(module, torch.cat(parts).unique())
         yield model
     finally:
         for handle in handles:
             handle.remove()
+        with torch.no_grad():
+            for tensor, value in reversed(held):
+                tensor.copy_(value)
+        for path in normed:
+            del model.get_submodule(path).forward
 
 
 def difference(
@@ -158,8 +221,9 @@ def checked(
     """The groups that can be cut: of each some units are removed and compared with zeroing them.
 
     All groups at once first; where that fails, halves, until the groups that fail are known. They
-    are not pruned, with the difference as the reason. Those without which the network does not run,
-    as where it insists on a number of heads, are found on shapes alone first. The others are
+    are not pruned, with the difference as the reason. Those without which the network does not run
+    are found on shapes alone first; where it runs with other numbers in its modules' attributes, as
+    a number of heads, the group takes these along. The others are
     compared in the network given, and in a copy with other weights, where no group hides behind
     weights near zero. The samples of `batch` are real ones. Raises InputError as `difference`
     does.
@@ -174,7 +238,15 @@ def checked(
         ]
         for group in groups.found
     }
-    failed = _wrong(groups.found, _shapes(model, survivors, batch, run))
+    on_shapes = _shapes(model, survivors, batch, run)
+    failed = _wrong(groups.found, on_shapes)
+    told = {
+        group.name: other
+        for group in groups.found
+        if group.name in failed and (other := with_attributes(model, group, on_shapes)) is not None
+    }
+    failed = {name: error for name, error in failed.items() if name not in told}
+    groups = replace(groups, found=tuple(told.get(g.name, g) for g in groups.found))
     rest = [group for group in groups.found if group.name not in failed]
     comparison = Comparison(model, batch, run)
 
@@ -194,7 +266,7 @@ def checked(
         if (name := group.name) in failed
     )
     found = tuple(group for group in groups.found if group.name not in failed)
-    return Groups(found, groups.not_pruned + reasons, groups.note)
+    return replace(groups, found=found, not_pruned=groups.not_pruned + reasons)
 
 
 def _reason(error: float) -> str:

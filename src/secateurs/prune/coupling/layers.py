@@ -1,0 +1,354 @@
+"""What layers do with numbers: those that make units from others, and those that norm them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from secateurs.nets.layers import LAYERS, TRANSPOSED
+from secateurs.prune.coupling.numbering import Event
+from secateurs.prune.coupling.operations import Operations
+from secateurs.prune.coupling.origins import Origin
+
+LAYER_NORMS = (nn.LayerNorm, nn.RMSNorm)
+INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
+# Operations that make units of their own, also from what has none.
+MAKING = RECURRENT | {
+    *("linear", "convolution", "bilinear", "embedding", "embedding_bag", "_embedding_bag"),
+    *("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+    *("matmul", "bmm", "mm", "addmm"),
+}
+GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+
+
+class LayerRules(Operations):
+    """Rules of weighted layers, embeddings, recurrent layers and norms."""
+
+    def __init__(self, bare: nn.Module) -> None:
+        super().__init__(bare)
+        self.layers: dict[int, str] = {}  # paths of layers by the identity of their weights
+        for path, module in bare.named_modules():
+            if isinstance(module, LAYERS):
+                # A weight that is computed from others is no parameter, and new in every run.
+                weight = dict(module.named_parameters(recurse=False)).get("weight")
+                if weight is not None:
+                    self.layers.setdefault(id(weight), path)
+
+    def _do_linear(self, _: str, __: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        bias = args[2] if len(args) > 2 else kw.get("bias")
+        self._layer(args[0], args[1], bias, out, axis=-1, groups=1)
+
+    def _do_convolution(self, _: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        """Any convolution, by the names that its operation gives its arguments."""
+        named = {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()}
+        named |= dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kw
+        self._layer(
+            named["input"],
+            named["weight"],
+            named.get("bias"),
+            out,
+            axis=1 - named["weight"].ndim,
+            groups=named["groups"],
+            transposed=named.get("transposed", "transpose" in func._schema.name),
+        )
+
+    _do_conv1d = _do_conv2d = _do_conv3d = _do_convolution
+    _do_conv_transpose1d = _do_conv_transpose2d = _do_conv_transpose3d = _do_convolution
+
+    def _layer(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        out: Tensor,
+        *,
+        axis: int,
+        groups: int,
+        transposed: bool = False,
+    ) -> None:
+        sides = (1, 0) if transposed else (0, 1)
+        path = self.layers.get(id(weight))
+        if path is None or isinstance(self.modules[path], TRANSPOSED) != transposed:
+            self._weights(x, weight, bias, out, sides=sides, axis=axis, groups=groups)
+            return
+        if self.stack and getattr(self.here(), "weight", None) is weight:
+            path = self.stack[-1]  # one of several layers with the same weights
+        outputs, inputs = (weight.shape[side] for side in sides)
+        if transposed:
+            outputs *= groups
+        else:
+            inputs *= groups
+        read = self._channels(self.numbers_of(x), inputs, axis)
+        # A transposed convolution multiplies at each place of its input, others of their output.
+        places = x.numel() // inputs if transposed else out.numel() // outputs
+        kernel = weight[0, 0].numel()
+        if groups == 1:
+            made = self._made(weight, sides[0], outputs)
+            self.multiplied(places * kernel, (outputs, inputs), [(made, (0,)), (read, (1,))])
+            read = self.along(weight, sides[1], read)
+            if bool(read.any()):
+                self.note(Event(path, "in", read))
+            self.note(Event(path, "out", made))
+        else:
+            # A unit is one of the convolution's groups: what it reads and makes goes together.
+            made = self._made(weight, 0, outputs, of=groups)
+            unit = made.reshape(groups, -1)[:, 0]
+            rows = read.reshape(groups, -1)
+            self.ties.tie(rows, unit[:, None])
+            self.ties.fix(unit[(rows == 0).any(1)], f"{self.where()} also reads what has to stay")
+            self.multiplied(places * kernel * (inputs // groups), (outputs,), [(made, (0,))])
+            self.note(Event(path, "both", made))
+        if bias is not None and getattr(self.modules[path], "bias", None) is not bias:
+            self._carried(bias, made)
+        shape = [1] * out.ndim
+        shape[axis] = outputs
+        self._set(out, made.reshape(shape))
+
+    def _made(self, weight: Tensor, axis: int, width: int, of: int | None = None) -> Tensor:
+        """Numbers (width,) of what a weight makes along an axis: the same in every use of it."""
+        known = self.known_along(weight, axis)
+        if known is not None:
+            if not bool((known == 0).any()):
+                return known
+            self.ties.fix(known, f"{self.where()} makes more with the weights of another layer")
+        fresh = self.ties.fresh(of or width).repeat_interleave(width // (of or width))
+        return self.along(weight, axis, fresh)
+
+    def _carried(self, parameter: Tensor, numbers: Tensor) -> None:
+        """Numbers along a parameter that goes with them channel by channel."""
+        if id(parameter) in self.origins and parameter.ndim == 1:
+            self.adopt(parameter, numbers)
+        else:
+            self.ties.fix(numbers, f"{self.where()} adds what cannot be cut")
+
+    def _weights(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        out: Tensor,
+        *,
+        sides: tuple[int, int],
+        axis: int,
+        groups: int = 1,
+    ) -> None:
+        """A product with weights that are no layer's own, such as another layer's transposed.
+
+        `sides` are the axes of the weight that make and that read, `axis` that of the channels.
+        """
+        numbers = self.numbers_of(x)
+        origins = self.origins.get(id(weight), ())
+        makes, reads = sides
+        makers = [(o, k) for o in origins if (k := o.axis_at(makes)) is not None]
+        readers = [(o, k) for o in origins if (k := o.axis_at(reads)) is not None]
+        if not makers or groups > 1 or (numbers is not None and not readers):
+            why = f"{self.where()} reads it with weights that are no layer's"
+            for tensor in (x, weight):
+                if (some := self.numbers_of(tensor)) is not None:
+                    self.ties.fix(some, why)
+            return
+        size = weight.shape[reads]
+        read = self._channels(numbers, size, axis)
+        for origin, k in readers:
+            if bool(read.any()) or self.known_along(origin.source, k) is not None:
+                self._part(origin, k, read, "in")
+        first, k = makers[0]
+        made = self._made(first.source, k, first.source.shape[k])[first.places[k].flatten()]
+        for origin, k in makers:
+            self._part(origin, k, made, "out" if origin is first else "both")
+        width = weight.shape[makes]
+        each = out.numel() // width * weight.numel() // (width * size)
+        self.multiplied(each, (width, size), [(made, (0,)), (read, (1,))])
+        if bias is not None:
+            self._carried(bias, made)
+        shape = [1] * out.ndim
+        shape[axis] = width
+        self._set(out, made.reshape(shape))
+
+    def _part(self, origin: Origin, axis: int, numbers: Tensor, side: Any) -> None:
+        """Numbers along an axis of a parameter, of which a tensor has a part."""
+        places = origin.places[axis].flatten()
+        full = torch.zeros(origin.source.shape[axis], dtype=torch.int32)
+        known = torch.zeros(len(full), dtype=torch.bool)
+        full[places], known[places] = numbers, True
+        whole = self.along(origin.source, axis, full, known)
+        self.note(Event(origin.path, side, whole, origin.name, axis))
+
+    def _do_matmul(self, name: str, __: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        a, b = args[:2]
+        if min(a.ndim, b.ndim) >= 2:
+            if self.numbers_of(b) is None and id(b) in self.origins:
+                sides = (b.ndim - 1, b.ndim - 2)
+                self._weights(a, b, None, out, sides=sides, axis=-1)
+                return
+            if self.numbers_of(a) is None and id(a) in self.origins:
+                sides = (a.ndim - 2, a.ndim - 1)
+                self._weights(b, a, None, out, sides=sides, axis=-2)
+                return
+        if any(self.numbers_of(tensor) is not None for tensor in (a, b)):
+            super()._do_matmul(name, __, args, kw, out)
+
+    _do_bmm = _do_mm = _do_matmul
+
+    def _do_addmm(self, name: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        bias, a, b = args[:3]
+        if self.numbers_of(b) is None and id(b) in self.origins:
+            self._weights(a, b, bias, out, sides=(1, 0), axis=-1)
+        elif any(self.numbers_of(tensor) is not None for tensor in args[:3]):
+            super()._do_addmm(name, func, args, kw, out)
+
+    def _do_bilinear(self, _: str, __: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        weight = args[2]
+        bias = args[3] if len(args) > 3 else None
+        (origin,) = self.origins[id(weight)]
+        for x, axis in ((args[0], 1), (args[1], 2)):
+            read = self._channels(self.numbers_of(x), weight.shape[axis], -1)
+            if bool(read.any()) or self.known_along(origin.source, axis) is not None:
+                self._part(origin, axis, read, "in")
+        made = self._made(weight, 0, len(weight))
+        self._part(origin, 0, made, "out")
+        if bias is not None:
+            self._carried(bias, made)
+        self._set(out, made.reshape([1] * (out.ndim - 1) + [-1]))
+
+    def _do_embedding(self, _: str, __: Any, args: list[Any], kw: Any, out: Any) -> None:
+        weight = args[0]
+        (origin,) = self.origins[id(weight)]
+        made = self._made(weight, 1, weight.shape[1])
+        self._part(origin, 1, made, "out")
+        for tensor in tree_leaves(out)[:1]:
+            self._set(tensor, made.reshape([1] * (tensor.ndim - 1) + [-1]))
+
+    _do_embedding_bag = _do__embedding_bag = _do_embedding
+
+    def _do_lstm(self, name: str, _: Any, args: list[Any], kw: Any, out: Any) -> None:
+        """All layers and directions of a recurrent module have the same units: it has one width."""
+        packed = isinstance(args[1], Tensor) and not isinstance(args[2], list | tuple)
+        x, given, weights = (args[0], args[2], args[3]) if packed else (args[0], args[1], args[2])
+        rest = args[4:] if packed else args[3:]
+        has_biases, num_layers, _dropout, _train, bidirectional = rest[:5]
+        module = self.here()
+        if not isinstance(module, nn.RNNBase) or module.proj_size:
+            raise NotImplementedError(name)
+        for tensor in given if isinstance(given, list | tuple) else [given]:
+            if self.numbers_of(tensor) is not None:
+                raise NotImplementedError("a state of its own")
+        gates, directions = GATES[name], 2 if bidirectional else 1
+        units = self._made(weights[1], 1, module.hidden_size)
+        read = self._channels(self.numbers_of(x), weights[0].shape[1], -1)
+        each = 4 if has_biases else 2
+        for layer in range(num_layers):
+            for direction in range(directions):
+                own = weights[(layer * directions + direction) * each :][:each]
+                for place, tensor in enumerate(own):
+                    (origin,) = self.origins[id(tensor)]
+                    self._part(origin, 0, units.repeat(gates), "out")
+                    if place == 1:
+                        self._part(origin, 1, units, "in")
+                    elif place == 0 and bool(read.any()):
+                        self._part(origin, 1, read, "in")
+            read = units.repeat(directions)
+        steps = x.numel() // x.shape[-1]
+        for tensor in weights:
+            if tensor.ndim == 2:
+                labels = [(units.repeat(gates), (0,))]
+                self.multiplied(steps, tensor.shape, labels)
+        outputs, *states = tree_leaves(out)
+        self._set(outputs, read.reshape([1] * (outputs.ndim - 1) + [-1]))
+        for state in states:
+            self._set(state, units.reshape([1] * (state.ndim - 1) + [-1]))
+
+    _do_gru = _do_rnn_tanh = _do_rnn_relu = _do_lstm
+
+    def _do_batch_norm(self, _: str, __: Any, args: list[Any], kw: Any, out: Any) -> None:
+        x = args[0]
+        numbers = self.numbers_of(x)
+        assert numbers is not None
+        passed = self._channels(numbers, x.shape[1], 1)
+        self._normed(passed, args[1:5])
+        self._set(tree_leaves(out)[0], passed.reshape([1, -1, *[1] * (x.ndim - 2)]))
+
+    def _normed(self, passed: Tensor, tensors: list[Any], *, over_all: bool = False) -> None:
+        """Numbers (channels,) that the module, or the parameters given, norm channel by channel."""
+        module = self.here()
+        own = [t for t in tensors if isinstance(t, Tensor)]
+        if module is not None and _owns(module, own):
+            numbers = self.along(module, 0, passed)
+            self.note(Event(self.stack[-1], "both", numbers, norm=over_all))
+            return
+        for tensor in own:
+            if id(tensor) not in self.origins:
+                self.ties.fix(passed, f"{self.where()} norms it with what is no layer's")
+            else:
+                self.adopt(tensor, passed)
+
+    def _do_instance_norm(self, _: str, __: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        x = args[0]
+        numbers = self.numbers_of(x)
+        assert numbers is not None
+        passed = self._channels(numbers, x.shape[1], 1)
+        self._normed(passed, args[1:5])
+        self._set(out, passed.reshape([1, -1, *[1] * (x.ndim - 2)]))
+
+    def _do_layer_norm(self, _: str, __: Any, args: list[Any], kw: Any, out: Any) -> None:
+        x = args[0]
+        numbers = self.numbers_of(x)
+        assert numbers is not None
+        axes = range(numbers.ndim - len(args[1]), numbers.ndim)
+        result = tree_leaves(out)[0]
+        if len(args[1]) > 1 or not isinstance(self.here(), LAYER_NORMS):
+            self._set(result, self.ties.merge(numbers, axes, self.over()))
+            return
+        passed = self._channels(numbers, x.shape[-1], -1)
+        self._normed(passed, args[2:4], over_all=True)
+        self._set(result, passed.reshape([1] * (x.ndim - 1) + [-1]))
+
+    _do_native_layer_norm = _do_rms_norm = _do__fused_rms_norm = _do_layer_norm
+
+    def _do_group_norm(self, name: str, _: Any, args: list[Any], kw: Any, out: Any) -> None:
+        x = args[0]
+        numbers = self.numbers_of(x)
+        assert numbers is not None
+        result = tree_leaves(out)[0]
+        module = self.here()
+        if not isinstance(module, nn.GroupNorm):
+            self._set(result, self.ties.merge(numbers, range(1, numbers.ndim), self.over()))
+            return
+        passed = self._channels(numbers, x.shape[1], 1)
+        groups = module.num_groups
+        if groups > 1:  # all channels that are normed together
+            apart = self.ties.merge(passed.reshape(groups, -1), [1], self.over())
+            passed = apart.expand(groups, len(passed) // groups).flatten()
+        self._normed(passed, [module.weight, module.bias], over_all=groups == 1)
+        self._set(result, passed.reshape([1, -1, *[1] * (x.ndim - 2)]))
+
+    _do_native_group_norm = _do_group_norm
+
+    def _do_prelu(self, name: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        x, slopes = args[:2]
+        numbers = self.numbers_of(x)
+        assert numbers is not None
+        if slopes.numel() > 1:
+            axis = 1 if x.ndim > 1 else 0
+            numbers = self._channels(numbers, x.shape[axis], axis)
+            self._normed(numbers, [slopes])
+            numbers = numbers.reshape([-1 if a == axis else 1 for a in range(x.ndim)])
+        self._set(out, numbers)
+
+
+def _owns(module: nn.Module, tensors: list[Tensor]) -> bool:
+    """Whether tensors are a norm's own, or it has none and the operation used none."""
+    known = isinstance(
+        module,
+        nn.modules.batchnorm._NormBase  # pyright: ignore[reportPrivateUsage]
+        | nn.LayerNorm
+        | nn.RMSNorm
+        | nn.GroupNorm
+        | nn.PReLU,
+    )
+    own = {id(t) for t in (*module.parameters(recurse=False), *module.buffers(recurse=False))}
+    return known and all(id(tensor) in own for tensor in tensors)

@@ -1,0 +1,218 @@
+"""Numbers on tensors and on the parameters of a network, and what each layer did with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.prune.coupling.members import Side
+from secateurs.prune.coupling.origins import Origin, origins_of
+from secateurs.prune.coupling.union_find import Labelled, UnionFind, varying
+
+
+@dataclass
+class Event:
+    """What a layer did: numbers of the units that it makes, reads or passes on.
+
+    `numbers` (channels,) are those of a layer's channels; with a `tensor`, those along the `axis`
+    of this one parameter or buffer of the module. An axis of -1 stands for numbers on several axes
+    of it, of which one is left when the units are known. With `norm` the layer computes statistics
+    over all of its channels.
+    """
+
+    path: str
+    side: Side
+    numbers: Tensor
+    tensor: str = ""
+    axis: int = 0
+    norm: bool = False
+
+
+@dataclass
+class Product:
+    """Multiplications whose number is the product of the lengths of some axes.
+
+    `times` of them for each place of the axes of `sizes`. `labels` are numbers (compact) of tensors
+    that take part, and which axis of `sizes` each of their axes is.
+    """
+
+    times: int
+    sizes: tuple[int, ...]
+    labels: list[tuple[Tensor, tuple[int, ...]]]
+
+
+@dataclass
+class _Along:
+    """Numbers along an axis of a parameter, and which of them are known."""
+
+    numbers: Tensor
+    known: Tensor
+
+
+class Numbering:
+    """Numbers of the units in tensors, by the tensors' identities, and of the network's parameters.
+
+    `stack` has the paths of the modules whose operations run. `origins` says of tensors without
+    numbers which parameters they come from.
+    """
+
+    def __init__(self, bare: nn.Module) -> None:
+        self.ties = UnionFind()
+        self.numbers: dict[int, Tensor] = {}
+        self.products: list[Product] = []
+        self.events: list[Event] = []
+        self.modules = dict(bare.named_modules())
+        self.stack: list[str] = []
+        self.origins = origins_of(bare)
+        self._axes: dict[tuple[int, int], _Along] = {}
+        self._noted: dict[tuple[str, Side, str, int], Event] = {}
+
+    def numbers_of(self, tensor: Tensor) -> Tensor | None:
+        """The numbers of a tensor, if it has any."""
+        return self.numbers.get(id(tensor))
+
+    def multiplied(
+        self,
+        times: int,
+        sizes: Sequence[int],
+        labels: Sequence[tuple[Tensor | None, tuple[int, ...]]],
+    ) -> None:
+        """Take note of multiplications, see `Product`."""
+        known = [(numbers, axes) for numbers, axes in labels if numbers is not None]
+        self.products.append(Product(times, tuple(sizes), known))
+
+    def here(self) -> nn.Module | None:
+        """The module whose operations run."""
+        return self.modules.get(self.stack[-1]) if self.stack else None
+
+    def where(self) -> str:
+        """The same, for messages."""
+        path = self.stack[-1] if self.stack else ""
+        module = self.modules.get(path)
+        if module is None:
+            return "the network"
+        return f"{type(module).__name__} {path}".strip()
+
+    def over(self) -> str:
+        """What is said of an operation over all units."""
+        return f"{self.where()} works over all units at once"
+
+    def note(self, event: Event) -> None:
+        """Take note of what a layer did, once for each layer, side, tensor and axis."""
+        key = event.path, event.side, event.tensor, event.axis
+        if key not in self._noted:
+            self._noted[key] = event
+            self.events.append(event)
+        elif event.axis < 0:  # numbers on several axes are told apart by no key
+            self.events.append(event)
+        else:
+            event = self._noted[key]
+
+    def along(
+        self, owner: Tensor | nn.Module, axis: int, numbers: Tensor, known: Tensor | None = None
+    ) -> Tensor:
+        """Numbers along an axis of a parameter (or of all of a module's), tied to earlier ones.
+
+        Where a parameter is used again the same places have the same units. `known` (bool) are the
+        places that this use is about. Returns the numbers of all places that were used.
+        """
+        known = torch.ones(len(numbers), dtype=torch.bool) if known is None else known
+        key = id(owner), axis
+        before = self._axes.get(key)
+        if before is None:
+            self._axes[key] = _Along(numbers.clone(), known.clone())
+            return self._axes[key].numbers
+        both = before.known & known
+        old, new = before.numbers[both], numbers[both]
+        self.ties.tie(old, new)
+        lost = (old > 0) != (new > 0)
+        if bool(lost.any()):
+            why = f"{self.where()} also uses the same weights on what has to stay"
+            self.ties.fix(torch.maximum(old, new)[lost], why)
+        fresh = known & ~before.known
+        # In place: events hold on to these numbers.
+        before.numbers[fresh] = numbers[fresh]
+        before.known |= known
+        return before.numbers
+
+    def known_along(self, owner: Tensor, axis: int) -> Tensor | None:
+        """The numbers along an axis of a parameter, where all are known."""
+        before = self._axes.get((id(owner), axis))
+        return before.numbers if before is not None and bool(before.known.all()) else None
+
+    def adopt(self, tensor: Tensor, numbers: Tensor) -> None:
+        """Take the parameters that a tensor comes from as carriers of units, channel by channel.
+
+        `numbers` (compact, with the axes of the tensor) are those of the units that it meets.
+        """
+        for origin in self.origins[id(tensor)]:
+            axes = origin.axes_along(varying(numbers))
+            if not axes:
+                continue
+            index = torch.zeros((), dtype=torch.int64)
+            for axis in axes:
+                index = index * origin.source.shape[axis] + origin.places[axis]
+            index, given = torch.broadcast_tensors(index, numbers)
+            size = 1
+            for axis in axes:
+                size *= origin.source.shape[axis]
+            grid = torch.zeros(size, dtype=torch.int32)
+            known = torch.zeros(size, dtype=torch.bool)
+            grid[index.flatten()] = given.flatten()
+            known[index.flatten()] = True
+            self.ties.tie(grid[index], given)
+            lost = (grid[index] > 0) != (given > 0)
+            if bool(lost.any()):
+                why = f"{self.where()} also uses {origin.name} on what has to stay"
+                self.ties.fix(torch.maximum(grid[index], given)[lost], why)
+            self._carry(origin, axes, grid, known)
+
+    def _carry(self, origin: Origin, axes: list[int], grid: Tensor, known: Tensor) -> None:
+        if len(axes) == 1:
+            numbers = self.along(origin.source, axes[0], grid, known)
+            self.note(Event(origin.path, "both", numbers, origin.name, axes[0]))
+            return
+        shape = [n if k in axes else 1 for k, n in enumerate(origin.source.shape)]
+        numbers = grid.reshape(shape)
+        if not bool(known.all()):
+            self.ties.fix(grid, f"{self.where()} uses a part of {origin.name}")
+            return
+        self.ties.split(numbers)
+        self.note(Event(origin.path, "both", numbers, origin.name, -1))
+
+    def labels(self, tensors: Sequence[Tensor]) -> list[Labelled]:
+        """Shapes and numbers of tensors that broadcast; parameters take those of what they meet."""
+        own: list[Labelled] = [(tuple(t.shape), self.numbers_of(t)) for t in tensors]
+        if all(numbers is None for _, numbers in own):
+            return own
+        depth = max(len(shape) for shape, _ in own)
+        met: Tensor | None = None
+        for _, numbers in own:
+            if numbers is not None:
+                numbers = numbers.reshape((1,) * (depth - numbers.ndim) + tuple(numbers.shape))
+                met = (
+                    numbers
+                    if met is None
+                    else torch.maximum(*torch.broadcast_tensors(met, numbers))
+                )
+        assert met is not None
+        return [
+            (shape, self._taken(tensor, met)) if numbers is None else (shape, numbers)
+            for tensor, (shape, numbers) in zip(tensors, own, strict=True)
+        ]
+
+    def _taken(self, tensor: Tensor, met: Tensor) -> Tensor | None:
+        """Numbers that a parameter, or what comes from one, takes from what it meets."""
+        if id(tensor) not in self.origins:
+            return None
+        shape = (1,) * (met.ndim - tensor.ndim) + tuple(tensor.shape)
+        along = varying(met)
+        shared = [axis for axis in along if shape[axis] > 1]
+        if not shared or len(shared) < len(along):
+            return None
+        numbers = met.reshape(met.shape[met.ndim - tensor.ndim :])
+        self.adopt(tensor, numbers)
+        return numbers

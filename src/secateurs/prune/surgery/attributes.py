@@ -1,0 +1,114 @@
+"""Numbers that modules keep of their own widths, such as `num_heads` and `hidden_dim`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from secateurs.errors import InputError
+from secateurs.prune.coupling.groups import Group
+from secateurs.prune.coupling.members import Attribute
+
+NAMES = re.compile(
+    r"dim|channel|feature|width|hidden|head|embed|d_model|planes|units|d_inner|_size"
+)
+NEVER = re.compile(r"image|patch|kernel|window|batch|vocab|grid|num_classes")
+HEADS = re.compile(r"heads?$|nhead|n_head")
+
+
+def with_attributes(
+    model: nn.Module, group: Group, error: Callable[[Sequence[Group]], float]
+) -> Group | None:
+    """The group with the attributes that have to change with it, so that the network runs again.
+
+    `error` of groups is 0 where the network runs without some of their units. Attributes are
+    integers of the modules around the group's layers that are as many as its units or its channels
+    and have a name as widths have. None where the network does not run with any of them.
+    """
+    found = _candidates(model, group)
+    heads = [attribute for attribute in found if HEADS.search(attribute.name)]
+    for attributes in (found, heads):
+        if attributes:
+            changed = replace(group, attributes=tuple(attributes))
+            if error([changed]) == 0:
+                return _fewest(changed, error)
+    return None
+
+
+def _fewest(group: Group, error: Callable[[Sequence[Group]], float]) -> Group:
+    """The group without the attributes that the network runs without as well."""
+    for attribute in group.attributes:
+        others = tuple(other for other in group.attributes if other != attribute)
+        if others and error([replace(group, attributes=others)]) == 0:
+            group = replace(group, attributes=others)
+    return group
+
+
+def _candidates(model: nn.Module, group: Group) -> list[Attribute]:
+    counts = {group.num_units}
+    around: dict[str, None] = {}
+    for member in group.members:
+        counts.add(len(member.index))
+        path = member.path
+        while path:
+            path = path.rpartition(".")[0]
+            around[path] = None
+    found: list[Attribute] = []
+    for path in around:
+        for name, value in vars(model.get_submodule(path)).items():
+            if type(value) is not int or value not in counts or value % group.num_units:
+                continue
+            if NAMES.search(name) and not NEVER.search(name):
+                found.append(Attribute(path, name, value // group.num_units))
+    return found
+
+
+def changed_attributes(before: nn.Module, after: nn.Module) -> dict[str, dict[str, Any]]:
+    """Whole numbers, and tuples of them, that modules of a pruned network keep of their widths.
+
+    By path and name, where they differ from those of the network before: plain data, from which
+    `set_attributes` makes the same of a fresh one.
+
+    >>> changed_attributes(nn.Linear(4, 3), nn.Linear(2, 3))
+    {'': {'in_features': 2}}
+    """
+    others = dict(after.named_modules())
+    found: dict[str, dict[str, Any]] = {}
+    for path, module in before.named_modules():
+        other = others.get(path)
+        if other is None or type(other) is not type(module):
+            continue
+        for name, value in vars(module).items():
+            now = vars(other).get(name)
+            if name != "training" and _is_plain(value) and _is_plain(now) and now != value:
+                found.setdefault(path, {})[name] = now
+    return found
+
+
+def set_attributes(model: nn.Module, changes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write what `changed_attributes` found into a fresh network, in place.
+
+    Raises InputError where the network has no such module or attribute.
+
+    >>> layer = nn.Linear(4, 3)
+    >>> set_attributes(layer, {"": {"in_features": 2}})
+    >>> layer.in_features
+    2
+    """
+    modules = dict(model.named_modules())
+    for path, attributes in changes.items():
+        module = modules.get(path)
+        for name, value in attributes.items():
+            if module is None or not _is_plain(vars(module).get(name)):
+                raise InputError(f"weights of another model: {path} has no number {name!r}")
+            setattr(module, name, tuple(value) if isinstance(value, list) else value)
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple):
+        return bool(value) and all(type(part) is int for part in value)
+    return type(value) is int
