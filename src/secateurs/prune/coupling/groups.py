@@ -120,7 +120,7 @@ def _obstacle(group: Group, modules: dict[str, nn.Module]) -> str:
             return f"attention {member.path} reads it"
         if not member.is_layer:
             # Of a buffer that is saved with no weights the constructor would make a wide one again.
-            if member.tensor in module._non_persistent_buffers_set:
+            if member.tensor in module._non_persistent_buffers_set:  # pyright: ignore[reportPrivateUsage]
                 return f"{member.path}.{member.tensor} goes with it, which is not saved"
             continue
         if member.side == "both" and not isinstance(module, CARRIERS):
