@@ -12,6 +12,7 @@ from secateurs.nets.attention import open_attention
 from secateurs.nets.batches import samples
 from secateurs.prune.allocation.cost_model import Price, Widths
 from secateurs.prune.coupling.groups import Group, NotPruned, find_groups
+from secateurs.prune.eligible import unreadable, without
 from secateurs.prune.surgery.narrow import checked
 from secateurs.prune.to_budget import CHECKED_SAMPLES
 
@@ -81,6 +82,7 @@ def inspect(model: nn.Module, example_inputs: Any) -> Inspection:
     inputs = samples(on_device(call_with(example_inputs), network), slice(0, CHECKED_SAMPLES))
     check_runs(network, inputs, call)
     groups = find_groups(network, inputs, run=call)
+    groups = without(groups, unreadable(network, groups, inputs, call))
     groups = checked(network, groups, inputs, run=call)
     widths = Widths(network, groups.found, inputs, run=call)
     return Inspection(

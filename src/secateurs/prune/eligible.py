@@ -10,7 +10,7 @@ from torch import nn
 from secateurs.nets.batches import Batch, Run
 from secateurs.nets.layers import LAYERS
 from secateurs.prune.coupling.groups import Group, Groups, NotPruned
-from secateurs.prune.statistics.patches import count_runs
+from secateurs.prune.statistics.patches import count_runs, unknown_products
 
 IGNORED = "ignored, as asked for"
 
@@ -52,6 +52,13 @@ def unsteady(
         return "" if path is None else f"{path} runs for some samples and not for others"
 
     return reason
+
+
+def unreadable(model: nn.Module, groups: Groups, batch: Batch, run: Run) -> Callable[[Group], str]:
+    """The reason of groups read by a layer of an own class whose product is not known."""
+    readers = list(dict.fromkeys(m.path for group in groups.found for m in group.side("in")))
+    reasons = unknown_products(model, readers, batch, run=run)
+    return lambda group: next((reasons[m.path] for m in group.side("in") if m.path in reasons), "")
 
 
 def tied_layers(model: nn.Module, groups: Sequence[Group]) -> set[str]:

@@ -29,7 +29,7 @@ from secateurs.prune.allocation.merge_costs import Steps, with_merging
 from secateurs.prune.allocation.survey import Survey, survey
 from secateurs.prune.compensation.batch_norm import outputs_of, settle_norms
 from secateurs.prune.coupling.groups import Groups, find_groups
-from secateurs.prune.eligible import ignored, norm_width, unsteady, without
+from secateurs.prune.eligible import ignored, norm_width, unreadable, unsteady, without
 from secateurs.prune.network import Pruned, Score, StartValidation, prune_groups
 from secateurs.prune.surgery.narrow import PARITY_LIMIT, checked, difference, gone_channels, narrow
 from secateurs.prune.verification import Outcome, cut_and_check
@@ -169,6 +169,7 @@ def prune_to_budget(
             groups = without(groups, norm_width)
         if groups.on_values:
             groups = without(groups, unsteady(model, groups, [*calibration, *held_out], hooks.run))
+        groups = without(groups, unreadable(model, groups, few, hooks.run))
         groups = checked(model, groups, few, run=hooks.run)
         advance(1)
     if not groups.found:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import secateurs
 from secateurs.errors import InputError
 from secateurs.nets.layers import channel_axis, matrix
 from secateurs.prune.statistics.patches import visit_rows
@@ -103,3 +104,20 @@ def test_a_class_that_does_more_is_told(cls: type[nn.Conv2d]):
     layer = cls(3, 3, 1)
     with pytest.raises(InputError, match=f"layer 0: its class {cls.__name__} does more than"):
         visit_rows(nn.Sequential(layer), {"0": 9}, [torch.randn(2, 3, 4, 4)], lambda *_: None)
+
+
+def test_a_group_that_cannot_be_read_is_a_reason_and_others_are_pruned():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(Causal(2, 12, 3, dilation=2), nn.ReLU(), Causal(12, 16, 3, dilation=2), nn.ReLU()),
+        *(nn.Unflatten(2, (9, 1)), Louder(16, 12, 1), nn.ReLU(), nn.Conv2d(12, 2, 1)),
+    ).eval()
+    x = torch.randn(40, 2, 9)
+    seen = secateurs.inspect(model, x)
+    assert [row.name for row in seen.groups] == ["0", "5"]
+    ((name, reason),) = [(left.name, left.reason) for left in seen.not_pruned]
+    assert name == "2" and reason.startswith("layer 5: its class Louder does more than")
+    budget = secateurs.Budget(params=0.6, round_to=1, fewest=2)
+    small = secateurs.prune(model, x.split(10), budget)
+    assert small.report["parameters"] <= 0.6 and small.report["parity"] <= 1e-5
+    assert [left.name for left in small.not_pruned] == ["2"]

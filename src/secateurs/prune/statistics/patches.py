@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -264,6 +265,40 @@ def count_runs(
         for handle in handles:
             handle.remove()
     return counts
+
+
+def unknown_products(
+    model: nn.Module, paths: Sequence[str], batch: Batch, *, run: Run = forward
+) -> dict[str, str]:
+    """Why the rows of some layers cannot be found, by path: those whose class does more.
+
+    >>> unknown_products(nn.Sequential(nn.Linear(2, 2)), ["0"], torch.zeros(1, 2))
+    {}
+    """
+    odd = {path: layer for path in paths if not is_plain(layer := model.get_submodule(path))}
+    reasons: dict[str, str] = {}
+
+    def watch(path: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def hook(_: nn.Module, args: Any, kwargs: dict[str, Any], output: Tensor) -> None:
+            try:
+                made = product(layer, args, kwargs, output, path=path)
+                position = _positions(made.layer, made.output, 16, 0, path, 0)
+                rows = rows_of(made.layer, made.received, made.output, position)
+                _check_rows(path, layer, rows, outputs_at(made.layer, made.output, position))
+            except InputError as error:
+                reasons[path] = str(error)
+
+        return layer.register_forward_hook(hook, with_kwargs=True)
+
+    handles = [watch(path, layer) for path, layer in odd.items()]
+    try:
+        if odd:
+            with torch.no_grad(), eval_mode(model):
+                run(model, copied_batch(batch))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return reasons
 
 
 def check_batches(model: nn.Module, batches: Sequence[Batch]) -> None:
