@@ -41,6 +41,7 @@ BUDGET = 0.5
 COMPARED_S = 60.0  # for torch-pruning, which takes a second or hangs
 MODULES = {"transformers": "transformers", "timm": "timm"}
 MODULES |= {"segmentation-models-pytorch": "segmentation_models_pytorch"}
+TEMPORARY = re.compile(r"/tmp/\w+/")
 Row = dict[str, Any]
 
 
@@ -181,7 +182,7 @@ def run(name: str, case: Case, what: Callable[[Case], None], given: Any, logs: P
     step = run_function(what.__name__, work, limits, folder)
     answer = last_json((folder / f"{what.__name__}.out").read_text(errors="replace"))
     if not step.passed:
-        answer |= {"error": step.error, "where": step.where}
+        answer |= {"error": TEMPORARY.sub("", step.error), "where": step.where}
     return answer | {"seconds": step.seconds}
 
 
@@ -240,11 +241,13 @@ def main() -> None:
         rows = {row["network"]: row for row in read_json(given.json)["rows"]}
     logs = given.work or Path(tempfile.mkdtemp(prefix="real-networks-"))
     for name in given.networks or list(known):
-        old = rows.get(name)
-        if old and not given.again and not (given.failed and "error" in old["secateurs"]):
+        old: Row = {} if given.again else rows.get(name, {})
+        ours, theirs = old.get("secateurs"), old.get("torch_pruning")
+        if given.failed and ours is not None and "error" in ours:
+            ours = None
+        if ours is not None and theirs is not None:
             continue
-        ours = run(name, known[name], examine, given, logs)
-        theirs = (old or {}).get("torch_pruning") if given.failed else None
+        ours = ours or run(name, known[name], examine, given, logs)
         theirs = theirs or run(name, known[name], compare, given, logs)
         rows[name] = {
             "network": name,

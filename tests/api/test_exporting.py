@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,31 @@ def test_no_tensor_among_the_inputs_and_too_large_a_file(tmp_path: Path, monkeyp
     with pytest.raises(InputError, match="too large"):
         secateurs.export(tabular(), tmp_path / "m.onnx", torch.randn(2, 9))
     assert list(tmp_path.iterdir()) == []
+
+
+class Cache:
+    """What exporters know nothing of."""
+
+
+@dataclass
+class Found:
+    logits: torch.Tensor
+    cache: Cache
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".pt2"])
+def test_outputs_beside_tensors_are_left_out(ending: str, tmp_path: Path):
+    if ending == ".onnx":
+        pytest.importorskip("onnxruntime")
+
+    class WithCache(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor, scale: torch.Tensor) -> Found:
+            return Found(self.fc(x * scale), Cache())
+
+    inputs = {"scale": torch.ones(3, 1), "x": torch.randn(3, 4)}
+    found = secateurs.export(WithCache(), tmp_path / f"m{ending}", inputs)
+    assert found.difference <= 1e-4

@@ -65,11 +65,7 @@ def export(
     expected = _outputs(network, inputs)
     with atomic_path(path) as temporary:
         try:
-            if path.suffix == ".onnx":
-                _write_onnx(network, inputs, temporary)
-                found = _run_onnx(temporary, inputs)
-            else:
-                found = _outputs(_write_program(network, inputs, temporary), inputs)
+            found = _written(network, inputs, temporary, onnx=path.suffix == ".onnx")
         except (InputError, OSError):
             raise
         except Exception as error:  # the exporters raise whatever meets them
@@ -84,6 +80,36 @@ def export(
                 f"most {tolerance:.3g} is allowed; not written"
             )
     return ExportCheck(path, difference, path.stat().st_size)
+
+
+def _written(network: nn.Module, inputs: Any, path: Path, *, onnx: bool) -> list[Tensor]:
+    """Write a model; what the file gives for the inputs."""
+    try:
+        return _written_as_it_is(network, inputs, path, onnx=onnx)
+    except Exception as first:
+        try:  # something beside tensors, as a cache of keys and values, is no output of a file
+            return _written_as_it_is(TensorsOnly(network), inputs, path, onnx=onnx)
+        except Exception:
+            raise first from first.__cause__
+
+
+def _written_as_it_is(network: nn.Module, inputs: Any, path: Path, *, onnx: bool) -> list[Tensor]:
+    if onnx:
+        _write_onnx(network, inputs, path)
+        return _run_onnx(path, inputs)
+    return _outputs(_write_program(network, inputs, path), inputs)
+
+
+class TensorsOnly(nn.Module):
+    """A model that gives the tensors of another's output, and nothing else of it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        """The tensors, in the order of the output."""
+        return tuple(tensors_of(self.model(*args, **kwargs)))
 
 
 @torch.no_grad()
