@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Generator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -42,9 +43,7 @@ def importance(
     at a time, so that a mean over a batch and a sum are the same. Raises InputError where it is no
     finite scalar with gradients.
     """
-    every = max(1, _total(batches) // num_images)
-    parts = _parts(batches, every, PROBED_AT_ONCE if loss is None else 1)
-    generator = torch.Generator().manual_seed(seed)
+    parts = probed(batches, num_images, PROBED_AT_ONCE if loss is None else 1)
     sums: dict[str, Tensor] = {}
 
     def watch(path: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
@@ -68,24 +67,8 @@ def importance(
     try:
         for parameter in trained:
             parameter.requires_grad_(False)
-        with eval_mode(model), torch.enable_grad():
-            for part in parts:
-                followed = map_tensors(part, _followed)
-                with KeptHistory():
-                    total = (
-                        _combination(tensors_of(run(model, followed)), generator)
-                        if loss is None
-                        else _scalar(loss, model, followed)
-                    )
-                if loss is not None and not bool(total.detach().isfinite()):
-                    value = total.detach().item()
-                    raise InputError(f"loss: {value:g} for a sample, expected a finite number")
-                try:
-                    total.backward()
-                except RuntimeError as error:
-                    raise InputError(
-                        f"the network's answers cannot be differentiated ({first_line(error)})"
-                    ) from error
+        for _ in gradients(model, parts, [], run=run, seed=seed, loss=loss):
+            pass
     finally:
         for handle in handles:
             handle.remove()
@@ -96,6 +79,53 @@ def importance(
     # A layer without a gradient has no part in the answers, as what only keeps a feature map.
     nothing = {path: _no_part(model.get_submodule(path)) for path in paths}
     return {path: sums.get(path, none) / _total(parts) for path, none in nothing.items()}
+
+
+def gradients(
+    model: nn.Module,
+    parts: Sequence[Batch],
+    wanted: Sequence[Tensor],
+    *,
+    run: Run = forward,
+    seed: int = 0,
+    loss: Loss | None = None,
+) -> Generator[Sequence[Tensor | None], None, None]:
+    """Differentiate a random combination of the answers, or a loss, to each part of the samples.
+
+    Yields the derivatives with respect to the tensors `wanted`; without any, hooks see theirs.
+    Raises InputError as `importance` does.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for part in parts:
+        followed = map_tensors(part, _followed)
+        with eval_mode(model), torch.enable_grad():
+            with KeptHistory(), warnings.catch_warnings():
+                # A network that reads a number from a tensor is warned of its gradient.
+                warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad")
+                total = (
+                    _combination(tensors_of(run(model, followed)), generator)
+                    if loss is None
+                    else _scalar(loss, model, followed)
+                )
+            if loss is not None and not bool(total.detach().isfinite()):
+                value = total.detach().item()
+                raise InputError(f"loss: {value:g} for a sample, expected a finite number")
+            try:
+                if wanted:
+                    found = list(torch.autograd.grad(total, wanted, allow_unused=True))
+                else:
+                    total.backward()
+                    found = []
+            except RuntimeError as error:
+                raise InputError(
+                    f"the network's answers cannot be differentiated ({first_line(error)})"
+                ) from error
+        yield found
+
+
+def probed(batches: Sequence[Batch], num_samples: int, most: int) -> list[Batch]:
+    """Samples for derivatives: every k-th, about so many, in parts of at most `most`."""
+    return _parts(batches, max(1, _total(batches) // num_samples), most)
 
 
 def _combination(answers: Sequence[Tensor], generator: torch.Generator) -> Tensor:

@@ -27,6 +27,7 @@ from secateurs.nets.layers import (
 from secateurs.nets.runnable import runnable
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.allocation.elimination import Elimination, Reader, eliminate
+from secateurs.prune.allocation.first_order import first_order
 from secateurs.prune.allocation.importance import Loss, importance
 from secateurs.prune.coupling.groups import Group, Member
 from secateurs.prune.statistics.patches import (
@@ -121,16 +122,30 @@ def survey(
         targets[path].append(shaped.to(torch.bfloat16))
 
     with progress.task("collecting activations", num_images) as advance:
-        visit_rows(
-            model, positions, batches, visit, run=run, seed=seed, repeats=repeats, advance=advance
-        )
-    weights = importance(model, readers, batches, run=run, seed=seed, loss=loss)
+        if readers:
+            visit_rows(
+                model,
+                positions,
+                batches,
+                visit,
+                run=run,
+                seed=seed,
+                repeats=repeats,
+                advance=advance,
+            )
+    weights: dict[str, Tensor] = {}
+    if readers:
+        weights = importance(model, readers, batches, run=run, seed=seed, loss=loss)
+    unread = [group for group in groups if not group.side("in")]
     found: dict[str, Elimination] = {}
+    if unread:
+        found = first_order(model, unread, batches, run=run, seed=seed, loss=loss)
     with progress.task("scoring units", len(groups)) as advance:
         for group in groups:
-            found[group.name] = eliminate(
-                [_reader(model, member, group, sums, weights, norms) for member in group.side("in")]
-            )
+            if members := group.side("in"):
+                found[group.name] = eliminate(
+                    [_reader(model, member, group, sums, weights, norms) for member in members]
+                )
             advance(1)
     held = {path: Targets(torch.cat(parts, 1), centers[path]) for path, parts in targets.items()}
     return Survey(found, held, positions, norms, weights, repeats)

@@ -34,6 +34,7 @@ def groups_by_flow(bare: nn.Module, sample: Batch, run: Run) -> tuple[list[Group
     seen = follow(bare, sample, run)
     of_number, stays, whys = seen.ties.units()
     events, channels = _channels(seen.events, of_number)
+    contracted = {int(unit) for part in seen.contracted for unit in of_number[part.numpy()].flat}
     taken: dict[str, int] = {}
     found: list[Group] = []
     not_pruned: list[NotPruned] = []
@@ -49,7 +50,8 @@ def groups_by_flow(bare: nn.Module, sample: Batch, run: Run) -> tuple[list[Group
         elif group.num_units == 1:
             not_pruned.append(NotPruned(name, whys.get(kind.units[0], "it has one unit only")))
         else:
-            found.append(Group(name, group.num_units, group.members))
+            at_source = bool(contracted & set(kind.units))
+            found.append(replace(group, name=name, at_source=at_source))
     return found, not_pruned
 
 

@@ -26,6 +26,8 @@ from secateurs.prune.coupling.numbering import Event, Product
 from secateurs.prune.coupling.union_find import UnionFind, compact
 
 OUTPUT = "output"
+OWN = ("new_", "empty", "zeros", "ones_like", "full_like", "rand", "fill")
+PLACED = frozenset({"expand_as", "view_as", "reshape_as", "type_as"})
 VIEWS = frozenset(
     ["slice", "select", "narrow", "view", "transpose", "permute", "t", "unsqueeze", "squeeze"]
 )
@@ -39,6 +41,7 @@ class Followed:
     ties: UnionFind
     events: list[Event]
     products: list[Product]
+    contracted: list[Tensor]
 
 
 def follow(bare: nn.Module, sample: Batch, run: Run) -> Followed:
@@ -51,7 +54,7 @@ def follow(bare: nn.Module, sample: Batch, run: Run) -> Followed:
     """
     flow = _Flow(bare)
     _run(flow, bare, sample, run)
-    found = Followed(flow.ties, flow.events, flow.products)
+    found = Followed(flow.ties, flow.events, flow.products, flow.contracted)
     ran = {event.path for event in flow.events}
     idle = [
         path
@@ -142,11 +145,20 @@ class _Flow(LayerRules, TorchDispatchMode):
         name = func._schema.name.partition("::")[2]
         name = name.rstrip("_") if not name.startswith("__") else name
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        if name.startswith(("new_", "empty", "zeros_like", "ones_like", "full_like", "rand")):
-            return self._keep(func(*args, **kwargs))  # a tensor of its own
-        if name not in MAKING and not any(id(tensor) in self.numbers for tensor in given):
+        if name.startswith(OWN):
+            out = self._keep(func(*args, **kwargs))  # a tensor of its own
+            if "zeros" in name and isinstance(out, Tensor):
+                self.neutral.add(id(out))
+            return out
+        numbered = any(id(tensor) in self.numbers for tensor in given)
+        if name in PLACED and args and id(args[0]) not in self.numbers:
+            numbered = False  # it takes a shape from another tensor
+        if name not in MAKING and not numbered:
             out = self._keep(func(*args, **kwargs))
-            if any(id(tensor) in self.origins for tensor in given):
+            if given and all(id(tensor) in self.neutral for tensor in given):
+                if isinstance(out, Tensor):
+                    self.neutral.add(id(out))
+            elif any(id(tensor) in self.origins for tensor in given):
                 self.move_origins(name, func, list(args), kwargs, out)
             return out
         rule = self._rule(name)
@@ -177,9 +189,13 @@ class _Flow(LayerRules, TorchDispatchMode):
             return
         part = args[0]
         while (view := self.views.get(id(part))) is not None:
-            full = self._full(view.of).clone()
-            view.take(full).copy_(self._full(part))
-            self._set(view.of, compact(full))
+            written = self.numbers_of(part)
+            if written is not None and id(view.of) in self.neutral and _spreads(written, view.of):
+                self._set(view.of, written)  # beside zeros, which go with any units
+            else:
+                full = self._full(view.of).clone()
+                view.take(full).copy_(self._full(part))
+                self._set(view.of, compact(full))
             part = view.of
 
     def _keep(self, out: Any) -> Any:
@@ -187,6 +203,13 @@ class _Flow(LayerRules, TorchDispatchMode):
             if isinstance(leaf, Tensor):
                 self.kept.append(leaf)
         return out
+
+
+def _spreads(numbers: Tensor, whole: Tensor) -> bool:
+    """Whether numbers of a part of a tensor are numbers of all of it."""
+    return numbers.ndim == whole.ndim and all(
+        size in (1, of) for size, of in zip(numbers.shape, whole.shape, strict=True)
+    )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from secateurs.prune.coupling.members import Member as Member
 from secateurs.prune.coupling.members import NotPruned as NotPruned
 
 By = Literal["flow", "graph"]
-UNREAD = "no layer reads it"
 TRACE_SECONDS = 30.0
 TRACE_MIB = 1536
 CARRIERS = (  # channel by channel
@@ -127,9 +126,8 @@ def _obstacle(group: Group, modules: dict[str, nn.Module]) -> str:
             return f"{type(module).__name__} {member.path} works over all units at once"
         if isinstance(module, LAYERS) and member.side != "both" and groups_of(module) > 1:
             return f"the grouped convolution {member.path} shares its groups among units"
-    if not group.side("in"):
-        readers = [m for m in group.members if m.side == "in"]
-        return f"only {readers[0].path} reads it, which is not refitted" if readers else UNREAD
+    if not group.at_source and not any(member.side == "in" for member in group.members):
+        return "no layer reads it"
     if group.num_units < 2:
         return "it has one unit only"
     return ""

@@ -89,7 +89,8 @@ class LayerRules(Operations):
         if groups == 1:
             made = self._made(weight, sides[0], outputs)
             self.multiplied(places * kernel, (outputs, inputs), [(made, (0,)), (read, (1,))])
-            read = self.along(weight, sides[1], read)
+            if id(x) not in self.neutral:
+                read = self.along(weight, sides[1], read)
             if bool(read.any()):
                 self.note(Event(path, "in", read))
             self.note(Event(path, "out", made))
@@ -114,7 +115,11 @@ class LayerRules(Operations):
         if known is not None:
             if not bool((known == 0).any()):
                 return known
+            if len(known) == 1:
+                return known
             self.ties.fix(known, f"{self.where()} makes more with the weights of another layer")
+        if (of or width) == 1:  # which cannot be cut, and ties all that it meets to itself
+            return self.along(weight, axis, torch.zeros(width, dtype=torch.int32))
         fresh = self.ties.fresh(of or width).repeat_interleave(width // (of or width))
         return self.along(weight, axis, fresh)
 
@@ -234,29 +239,31 @@ class LayerRules(Operations):
         module = self.here()
         if not isinstance(module, nn.RNNBase) or module.proj_size:
             raise NotImplementedError(name)
-        for tensor in given if isinstance(given, list | tuple) else [given]:
-            if self.numbers_of(tensor) is not None:
-                raise NotImplementedError("a state of its own")
         gates, directions = GATES[name], 2 if bidirectional else 1
         units = self._made(weights[1], 1, module.hidden_size)
         read = self._channels(self.numbers_of(x), weights[0].shape[1], -1)
         each = 4 if has_biases else 2
+        steps = x.numel() // x.shape[-1]
         for layer in range(num_layers):
             for direction in range(directions):
+                made = units.repeat(gates)
                 own = weights[(layer * directions + direction) * each :][:each]
                 for place, tensor in enumerate(own):
                     (origin,) = self.origins[id(tensor)]
-                    self._part(origin, 0, units.repeat(gates), "out")
+                    self._part(origin, 0, made, "out")
+                    if tensor.ndim == 2:
+                        labels = [(made, (0,)), (units if place else read, (1,))]
+                        self.multiplied(steps, tensor.shape, labels)
                     if place == 1:
                         self._part(origin, 1, units, "in")
                     elif place == 0 and bool(read.any()):
                         self._part(origin, 1, read, "in")
             read = units.repeat(directions)
-        steps = x.numel() // x.shape[-1]
-        for tensor in weights:
-            if tensor.ndim == 2:
-                labels = [(units.repeat(gates), (0,))]
-                self.multiplied(steps, tensor.shape, labels)
+        for state in given if isinstance(given, list | tuple) else [given]:
+            if (numbers := self.numbers_of(state)) is not None:
+                start = self._channels(numbers, len(units), -1)
+                self.ties.tie(start, units)
+                self._beside(start, units)
         outputs, *states = tree_leaves(out)
         self._set(outputs, read.reshape([1] * (outputs.ndim - 1) + [-1]))
         for state in states:

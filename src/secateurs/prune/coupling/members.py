@@ -46,12 +46,15 @@ class Group:
     """Units that are removed together wherever they appear, named after the first layer's path.
 
     `attributes` are numbers that modules keep of themselves and that change with the units left.
+    With `at_source` a sum or a product goes over the units too, which no layer reads: a unit is
+    zero where it is made.
     """
 
     name: str
     num_units: int
     members: tuple[Member, ...]
     attributes: tuple[Attribute, ...] = ()
+    at_source: bool = False
 
     def side(self, side: Side) -> tuple[Member, ...]:
         """The layers of one side."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +69,8 @@ class Numbering:
         self.stack: list[str] = []
         self.origins = origins_of(bare)
         self._axes: dict[tuple[int, int], _Along] = {}
+        self.contracted: list[Tensor] = []
+        self.neutral: set[int] = set()  # tensors of zeros, by identity
         self._noted: dict[tuple[str, Side, str, int], Event] = {}
 
     def numbers_of(self, tensor: Tensor) -> Tensor | None:
@@ -99,6 +102,10 @@ class Numbering:
     def over(self) -> str:
         """What is said of an operation over all units."""
         return f"{self.where()} works over all units at once"
+
+    def contract(self, numbers: Sequence[Tensor]) -> None:
+        """Take note of units that a sum or a product goes over, which no layer reads."""
+        self.contracted += numbers
 
     def note(self, event: Event) -> None:
         """Take note of what a layer did, once for each layer, side, tensor and axis."""
@@ -206,7 +213,7 @@ class Numbering:
 
     def _taken(self, tensor: Tensor, met: Tensor) -> Tensor | None:
         """Numbers that a parameter, or what comes from one, takes from what it meets."""
-        if id(tensor) not in self.origins:
+        if id(tensor) not in self.origins and id(tensor) not in self.neutral:
             return None
         shape = (1,) * (met.ndim - tensor.ndim) + tuple(tensor.shape)
         along = varying(met)
@@ -214,5 +221,48 @@ class Numbering:
         if not shared or len(shared) < len(along):
             return None
         numbers = met.reshape(met.shape[met.ndim - tensor.ndim :])
-        self.adopt(tensor, numbers)
+        if id(tensor) in self.origins:
+            self.adopt(tensor, numbers)
         return numbers
+
+    def _set(self, tensor: Any, numbers: Tensor | None) -> None:
+        assert isinstance(tensor, Tensor)
+        if numbers is None or not bool(numbers.any()):
+            self.numbers.pop(id(tensor), None)
+        else:
+            self.numbers[id(tensor)] = numbers
+
+    def _full(self, tensor: Tensor) -> Tensor:
+        numbers = self.numbers_of(tensor)
+        if numbers is None:
+            return torch.zeros((), dtype=torch.int32).expand(tensor.shape)
+        return numbers.expand(tensor.shape)
+
+    def _channels(self, numbers: Tensor | None, size: int, axis: int) -> Tensor:
+        """Numbers (size,) of a layer's channels; what differs along other axes has to stay."""
+        if numbers is None:
+            return torch.zeros(size, dtype=torch.int32)
+        others = [a for a in varying(numbers) if a != axis % numbers.ndim]
+        if others:
+            why = f"{self.where()} works across it"
+            if len(others) == len(varying(numbers)):
+                self.ties.fix(numbers, why)
+            numbers = self.ties.merge(numbers, others, why)
+        return numbers.flatten().expand(size)
+
+    def _beside(self, one: Tensor, other: Tensor) -> None:
+        """Fix what has numbers beside what has none."""
+        one, other = torch.broadcast_tensors(one, other)
+        lost = (one > 0) != (other > 0)
+        if bool(lost.any()):
+            why = f"{self.where()} puts it beside what cannot be cut"
+            self.ties.fix(torch.maximum(one, other)[lost], why)
+
+    def merged_all(self, numbers: Tensor, axes: list[int]) -> Tensor | None:
+        """Numbers merged along some axes; None where nothing is left to tell units apart by.
+
+        What is computed over all units belongs to none of them.
+        """
+        along = varying(numbers)
+        merged = self.ties.merge(numbers, axes, self.over())
+        return None if along and set(along) <= set(axes) else merged

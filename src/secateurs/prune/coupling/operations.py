@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from secateurs.prune.coupling.numbering import Numbering
 from secateurs.prune.coupling.origins import Origin
+from secateurs.prune.coupling.picking import Picking
 from secateurs.prune.coupling.union_find import Labelled, compact, varying
 
 
@@ -23,7 +23,9 @@ def _names(text: str) -> frozenset[str]:
 
 
 ELEMENTWISE = _names(
-    "abs add addcmul alias celu clamp clamp_max clamp_min clone contiguous cos detach div dropout"
+    "abs add addcmul alias asinh atan atan2 ceil cosh erfinv floor fmod hardshrink hypot round"
+    " rrelu_with_noise sinh softshrink softsign tan threshold trunc copy"
+    " celu clamp clamp_max clamp_min clone contiguous cos detach div dropout"
     " elu erf exp expm1 feature_dropout float gelu hardsigmoid hardswish hardtanh leaky_relu lerp"
     " log log1p log_sigmoid masked_fill maximum minimum mish mul neg nan_to_num pow reciprocal relu"
     " relu6 rsqrt rsub selu sigmoid sign silu sin softplus sqrt square sub tanh to _to_copy"
@@ -39,6 +41,7 @@ PARTING = _names("chunk split split_with_sizes tensor_split unbind unsafe_chunk"
 REDUCING = _names(
     "amax amin mean sum var std norm linalg_vector_norm logsumexp prod var_mean nansum"
 )
+SUMMING = _names("sum nansum norm linalg_vector_norm")  # zeros change nothing
 POOLING = _names(
     "avg_pool1d max_pool1d max_pool1d_with_indices adaptive_avg_pool1d adaptive_max_pool1d"
     " avg_pool2d max_pool2d max_pool2d_with_indices adaptive_avg_pool2d adaptive_max_pool2d"
@@ -51,7 +54,12 @@ POOLING = _names(
 ALONG = _names("softmax _softmax log_softmax _log_softmax cumsum cumprod logcumsumexp")
 
 
-class Operations(Numbering):
+def _only(numbers: Tensor | None, axis: int) -> bool:
+    """Whether numbers change along this axis alone."""
+    return numbers is not None and varying(numbers) == [numbers.ndim + axis]
+
+
+class Operations(Picking):
     """Rules that move the numbers of units from the tensors that go in to those that come out."""
 
     def _rule(self, name: str) -> Callable[..., None] | None:
@@ -110,38 +118,13 @@ class Operations(Numbering):
         if not any(origin.axes_along(sorted(others)) for origin in found):
             self.origins[id(out)] = tuple(found)
 
-    def _set(self, tensor: Any, numbers: Tensor | None) -> None:
-        assert isinstance(tensor, Tensor)
-        if numbers is None or not bool(numbers.any()):
-            self.numbers.pop(id(tensor), None)
-        else:
-            self.numbers[id(tensor)] = numbers
-
     def _labelled(self, tensor: Tensor) -> Labelled:
         return tuple(tensor.shape), self.numbers_of(tensor)
-
-    def _full(self, tensor: Tensor) -> Tensor:
-        numbers = self.numbers_of(tensor)
-        if numbers is None:
-            return torch.zeros((), dtype=torch.int32).expand(tensor.shape)
-        return numbers.expand(tensor.shape)
 
     def _unknown(self, name: str, given: Sequence[Tensor]) -> None:
         for tensor in given:
             if (numbers := self.numbers_of(tensor)) is not None:
                 self.ties.fix(numbers, f"{self.where()} does {name} with it, which is not known")
-
-    def _channels(self, numbers: Tensor | None, size: int, axis: int) -> Tensor:
-        """Numbers (size,) of a layer's channels; what differs along other axes has to stay."""
-        if numbers is None:
-            return torch.zeros(size, dtype=torch.int32)
-        others = [a for a in varying(numbers) if a != axis % numbers.ndim]
-        if others:
-            why = f"{self.where()} works across it"
-            if len(others) == len(varying(numbers)):
-                self.ties.fix(numbers, why)
-            numbers = self.ties.merge(numbers, others, why)
-        return numbers.flatten().expand(size)
 
     def _elementwise(self, _: str, __: Any, args: list[Any], kw: Any, out: Any) -> None:
         given = [t for t in tree_leaves((args, kw)) if isinstance(t, Tensor)]
@@ -187,14 +170,6 @@ class Operations(Numbering):
 
     _do_concat = _do_stack = _do_cat
 
-    def _beside(self, one: Tensor, other: Tensor) -> None:
-        """Fix what has numbers beside what has none."""
-        one, other = torch.broadcast_tensors(one, other)
-        lost = (one > 0) != (other > 0)
-        if bool(lost.any()):
-            why = f"{self.where()} puts it beside what cannot be cut"
-            self.ties.fix(torch.maximum(one, other)[lost], why)
-
     def _do_view_as(self, _: str, __: Any, args: list[Any], kw: Any, out: Tensor) -> None:
         numbers = compact(self._full(args[0]).reshape(out.shape))
         self.ties.split(numbers)
@@ -226,47 +201,6 @@ class Operations(Numbering):
         for tensor, part in zip(out, parts, strict=True):
             self._set(tensor, part)
 
-    def _do_select(self, _: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
-        numbers = self.numbers_of(args[0])
-        assert numbers is not None
-        self.ties.merge(numbers, [args[1] % numbers.ndim])
-        self._set(out, compact(func(self._full(args[0]), *args[1:], **kw)))
-
-    def _do_slice(self, _: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
-        numbers = self.numbers_of(args[0])
-        assert numbers is not None
-        axis = (args[1] if len(args) > 1 else 0) % numbers.ndim
-        if numbers.shape[axis] > 1 and out.shape != args[0].shape:
-            self.ties.fix(numbers, f"{self.where()} takes some of its channels by number")
-        self._set(out, compact(func(self._full(args[0]), *args[1:], **kw)))
-
-    def _do_index(self, _: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
-        numbers = self.numbers_of(args[0])
-        if numbers is None:  # one of the indices has numbers
-            return
-        places = list(args[1])
-        axes = [axis for axis, place in enumerate(places) if place is not None]
-        if any(isinstance(p, Tensor) and p.dtype in (torch.bool, torch.uint8) for p in places):
-            self._unknown("index", [args[0]])
-            return
-        numbers = self.ties.merge(numbers, axes, f"{self.where()} picks from it by number")
-        zeros = [None if p is None else torch.zeros(p.shape, dtype=torch.int64) for p in places]
-        self._set(out, compact(func(numbers.expand(args[0].shape), zeros)))
-
-    def _do_constant_pad_nd(self, name: str, _: Any, args: list[Any], kw: Any, out: Tensor) -> None:
-        numbers = self.numbers_of(args[0])
-        assert numbers is not None
-        grown = [a for a in varying(numbers) if args[0].shape[a] != out.shape[a]]
-        if not grown:
-            self._set(out, numbers)
-            return
-        mode = (args[2] if len(args) > 2 else kw.get("mode", "constant")) if name == "pad" else ""
-        if mode not in ("", "constant"):  # reflected channels
-            raise NotImplementedError(mode)
-        self._set(out, compact(torch.constant_pad_nd(self._full(args[0]), args[1], 0)))
-
-    _do_pad = _do_constant_pad_nd
-
     def _reducing(self, name: str, _: Any, args: list[Any], kw: Any, out: Any) -> None:
         x = args[0]
         numbers = self.numbers_of(x)
@@ -277,11 +211,16 @@ class Operations(Numbering):
             axes = list(range(x.ndim))
         axes = [axes] if isinstance(axes, int) else list(axes)
         axes = [axis % x.ndim for axis in axes]
-        numbers = self.ties.merge(numbers, axes, self.over())
+        if name in SUMMING and set(varying(numbers)) <= set(axes):
+            self.contract([numbers])  # to which a unit that is zero adds nothing
+            return
+        merged = self.merged_all(numbers, axes)
+        if merged is None:
+            return
         for tensor in tree_leaves(out):
             kept = tensor.ndim == x.ndim
-            shape = [n for axis, n in enumerate(numbers.shape) if kept or axis not in axes]
-            self._set(tensor, numbers.reshape(shape))
+            shape = [n for axis, n in enumerate(merged.shape) if kept or axis not in axes]
+            self._set(tensor, merged.reshape(shape))
 
     def _along(self, _: str, __: Any, args: list[Any], kw: Any, out: Tensor) -> None:
         numbers = self.numbers_of(args[0])
@@ -304,10 +243,17 @@ class Operations(Numbering):
         (first, of_a), (second, of_b) = self._labelled(a), self._labelled(b)
         why = f"{self.where()} multiplies it with what cannot be cut"
         self._matrices(a.shape, of_a, b.shape, of_b)
+        if _only(of_a, -1) and _only(of_b, -2):
+            assert of_a is not None and of_b is not None
+            along, down = of_a.flatten(), of_b.flatten()
+            self.ties.tie(along, down)
+            self._beside(along, down)
+            self.contract([along, down])
+            return None
         if of_a is not None:
-            of_a = self.ties.merge(of_a, [of_a.ndim - 1], self.over())
+            of_a = self.merged_all(of_a, [of_a.ndim - 1])
         if of_b is not None:
-            of_b = self.ties.merge(of_b, [of_b.ndim - 2], self.over())
+            of_b = self.merged_all(of_b, [of_b.ndim - 2])
         parts = [((*first[:-1], 1), of_a), ((*second[:-2], 1, second[-1]), of_b)]
         return self.ties.combine([*parts, *map(self._labelled, more)], why)
 

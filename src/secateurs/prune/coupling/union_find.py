@@ -115,7 +115,11 @@ class UnionFind:
             elif result is not None or some is not None:
                 numbers, others = (some, shapes) if some is not None else (result, [shape])
                 assert numbers is not None
-                if any(other[axis] > 1 for other in others for axis in varying(numbers)):
+                met = {a for other in others for a in varying(numbers) if other[a] > 1}
+                if met and met < set(varying(numbers)):
+                    # Along these axes the others stay as they are: units go along the rest.
+                    numbers = self.merge(numbers, sorted(met), why)
+                elif met:
                     # What is computed goes with nothing that can be cut, as those others do.
                     self.fix(numbers, why or "it meets a tensor that cannot be cut")
                     numbers = None

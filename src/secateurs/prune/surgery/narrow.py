@@ -94,23 +94,33 @@ def _cuts(model: nn.Module, groups: Sequence[Group], survivors: Survivors) -> _C
     for member, gone in _gone(groups, survivors):
         module = model.get_submodule(member.path)
         cuts.widths.setdefault(member.path, None)
-        if not member.is_layer:
-            cuts.add(getattr(module, member.tensor), member.axis, gone)
-            continue
-        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        if member.side == "both" and not own:
+        for tensor, axis, places in _places(model, member, gone):
+            cuts.add(tensor, axis, places)
+        if member.is_layer and member.side == "both" and not _own(module):
             passed.setdefault(member.path, []).append(gone)
-        reads = member.side == "in"
-        for tensor in own:
-            sides = (None, gone) if reads else (gone, None)
-            for axis, places in gone_places(module, tensor, *sides):
-                cuts.add(tensor, axis, places)
     for path, parts in passed.items():
         module = model.get_submodule(path)
         width = channels_of(module)
         if width is not None:
             cuts.widths[path] = width - len(torch.cat(parts).unique())
     return cuts
+
+
+def _own(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+
+
+def _places(model: nn.Module, member: Member, gone: Tensor) -> list[tuple[Tensor, int, Tensor]]:
+    """The tensors that lose channels of a member, along which axis, and at which places."""
+    module = model.get_submodule(member.path)
+    if not member.is_layer:
+        return [(getattr(module, member.tensor), member.axis, gone)]
+    made, read = (None, gone) if member.side == "in" else (gone, None)
+    return [
+        (tensor, axis, places)
+        for tensor in _own(module)
+        for axis, places in gone_places(module, tensor, made, read)
+    ]
 
 
 def _gone(
@@ -160,7 +170,13 @@ def zeroing(
 
         handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
 
-    held: list[tuple[Tensor, Tensor]] = []  # parameters that read, and what they were
+    held: list[tuple[Tensor, Tensor]] = []  # parameters, and what they were
+
+    def silence(tensor: Tensor, axis: int, gone: Tensor) -> None:
+        held.append((tensor, tensor.detach().clone()))
+        with torch.no_grad():
+            tensor.index_fill_(axis, gone.to(tensor.device), 0.0)
+
     normed: dict[str, list[Tensor]] = {}
     try:
         for path, gone in gone_channels(groups, survivors, reads=True).items():
@@ -168,12 +184,14 @@ def zeroing(
         for member, gone in _gone(groups, survivors):
             if member.norm:
                 normed.setdefault(member.path, []).append(gone)
-            if member.is_layer or member.side != "in":
-                continue
-            tensor = getattr(model.get_submodule(member.path), member.tensor)
-            held.append((tensor, tensor.detach().clone()))
-            with torch.no_grad():
-                tensor.index_fill_(member.axis, gone.to(tensor.device), 0.0)
+            if not member.is_layer and member.side == "in":
+                tensor = getattr(model.get_submodule(member.path), member.tensor)
+                silence(tensor, member.axis, gone)
+        for member, gone in _gone([g for g in groups if g.at_source], survivors):
+            if member.side != "in":
+                for tensor, axis, places in _places(model, member, gone):
+                    if isinstance(tensor, nn.Parameter):
+                        silence(tensor, axis, places)
         for path, parts in normed.items():
             module = model.get_submodule(path)
             over_survivors(module, torch.cat(parts).unique())
