@@ -87,10 +87,14 @@ def _written(network: nn.Module, inputs: Any, path: Path, *, onnx: bool) -> list
     try:
         return _written_as_it_is(network, inputs, path, onnx=onnx)
     except Exception as first:
-        try:  # something beside tensors, as a cache of keys and values, is no output of a file
-            return _written_as_it_is(TensorsOnly(network), inputs, path, onnx=onnx)
+        # Something beside tensors, as a cache of keys and values, is no output of a file.
+        hook = network.register_forward_hook(lambda _, __, output: tuple(tensors_of(output)))
+        try:
+            return _written_as_it_is(network, inputs, path, onnx=onnx)
         except Exception:
             raise first from first.__cause__
+        finally:
+            hook.remove()
 
 
 def _written_as_it_is(network: nn.Module, inputs: Any, path: Path, *, onnx: bool) -> list[Tensor]:
@@ -98,18 +102,6 @@ def _written_as_it_is(network: nn.Module, inputs: Any, path: Path, *, onnx: bool
         _write_onnx(network, inputs, path)
         return _run_onnx(path, inputs)
     return _outputs(_write_program(network, inputs, path), inputs)
-
-
-class TensorsOnly(nn.Module):
-    """A model that gives the tensors of another's output, and nothing else of it."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        """The tensors, in the order of the output."""
-        return tuple(tensors_of(self.model(*args, **kwargs)))
 
 
 @torch.no_grad()
