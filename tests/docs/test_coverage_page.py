@@ -8,6 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+import real_networks_table
 from coverage_table import END, START, measured_part
 
 ROOT = Path(__file__).parents[2]
@@ -45,3 +46,16 @@ def test_a_row_passes_only_with_every_step() -> None:
         costs = {step["name"]: step["answer"] for step in row["steps"] if "cost" in step["name"]}
         assert costs["cost (macs)"]["macs"] <= 0.5
         assert costs["cost (params)"]["params"] <= 0.3
+
+
+def test_the_page_is_what_was_measured_of_other_libraries() -> None:
+    measured = json.loads((ROOT / "benchmarks" / "measured" / "real_networks.json").read_text())
+    page = (ROOT / "docs" / "coverage.md").read_text()
+    found = page.partition(real_networks_table.START)[2].partition(real_networks_table.END)[0]
+    assert found.strip() == real_networks_table.part(measured).strip()
+    for row in measured["rows"]:
+        ours = row["secateurs"]
+        if real_networks_table.passed(row):
+            assert ours["macs"] <= 0.5 and ours["parity"] <= 1e-5 and "error" not in ours
+        else:
+            assert ours["error"] and ours["step"] in ("build", *real_networks_table.STEPS)
