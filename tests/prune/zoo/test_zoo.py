@@ -40,6 +40,7 @@ def offered(path: str, units: int | frozenset[int], rows: Any) -> bool:
     )
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported")
 @pytest.mark.parametrize("entry", entries())
 def test_what_can_be_cut_is_cut_right_and_comes_back(entry: Entry, tmp_path: Path):
     model = entry.built()

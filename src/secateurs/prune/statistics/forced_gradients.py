@@ -34,4 +34,6 @@ class KeptHistory(TorchFunctionMode):
             return None
         if func in (Tensor.detach, torch.detach):
             return args[0]
+        if func in (Tensor.__float__, Tensor.__int__):  # which warn of a history
+            return func(args[0].detach())
         return func(*args, **(kwargs or {}))

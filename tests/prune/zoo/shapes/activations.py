@@ -36,6 +36,13 @@ def over_all(how: Callable[[Tensor], Tensor]) -> Entry:
     return Entry(lambda: through(lambda _, x: how(x)), floats(6), {"b": 10}, {"a": OVER_ALL})
 
 
+def over_survivors(how: Callable[[Tensor], Tensor]) -> Entry:
+    """A function over all channels that a channel of zeros does not change."""
+    return Entry(
+        lambda: through(lambda _, x: how(x)), floats(6), {"a": 12, "b": 10}, norm_width=True
+    )
+
+
 def gated(net: Net, x: Tensor) -> Tensor:
     return net.head(net.down(F.silu(net.gate(x)) * net.up(x)))
 
@@ -79,12 +86,7 @@ ACTIVATIONS = {
     "softmax": over_all(lambda x: x.softmax(1)),
     "log_softmax": over_all(lambda x: F.log_softmax(x, 1)),
     "sorted": over_all(lambda x: x.sort(1).values),
-    "cumulative_sum": over_all(lambda x: x.cumsum(1)),
     "centred": over_all(lambda x: x - x.mean(1, keepdim=True)),
-    "norm_of_one": Entry(
-        lambda: through(lambda _, x: F.normalize(x.relu(), dim=1)),
-        floats(6),
-        {"a": 12, "b": 10},
-        norm_width=True,
-    ),
+    "norm_of_one": over_survivors(lambda x: F.normalize(x.relu(), dim=1)),
+    "cumulative_sum": over_survivors(lambda x: x.relu().cumsum(1)),
 }

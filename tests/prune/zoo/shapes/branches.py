@@ -58,10 +58,9 @@ def by_rows(net: Net, x: Tensor) -> Tensor:
 
 
 def early_exit(net: Net, x: Tensor) -> Tensor:
-    x = net.a(x).relu()
-    if float(x.mean()) > 1e6:
-        return net.head_early(x)
-    return net.head(net.b(x).relu())
+    sure = float(x.mean()) > 0
+    x = net.a(net.before(x).relu()).relu()
+    return net.head_early(x) if sure else net.head(net.b(x).relu())
 
 
 def routed(net: Net, x: Tensor) -> Tensor:
@@ -125,14 +124,15 @@ BRANCHES = {
     "early_exit": Entry(
         lambda: Net(
             early_exit,
-            a=nn.Linear(6, 12),
+            before=nn.Linear(6, 8),
+            a=nn.Linear(8, 12),
             b=nn.Linear(12, 10),
             head=nn.Linear(10, 3),
             head_early=nn.Linear(12, 3),
         ),
         floats(6),
-        # What an exit that was not taken reads stays.
-        {"b": 10},
+        {"before": 8},
+        {"a": "a part that did not run reads it"},
     ),
     "mixture_of_experts": with_experts(routed),
     "sparse_mixture_of_experts": with_experts(routed_sparsely),

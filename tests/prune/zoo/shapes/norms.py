@@ -169,7 +169,9 @@ NORMS = {
     "layer_norm_of_everything": normed(lambda: nn.LayerNorm([12, 4, 4]), 3, 6, 6, norm_width=True),
     "local_response_norm": Entry(
         lambda: Net(
-            lambda n, x: n.head(pooled(n.b(F.local_response_norm(n.a(x).relu(), 3)).relu())),
+            lambda n, x: n.head(
+                pooled(n.b(F.local_response_norm(n.a(x).relu(), 3, alpha=1.0)).relu())
+            ),
             a=nn.Conv2d(3, 12, 3),
             b=nn.Conv2d(12, 10, 1),
             head=nn.Linear(10, 3),
