@@ -34,6 +34,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "prune" / "zoo"))
 
 from shapes.entry import Entry, run
+from shapes.halving import halved
 from shapes.reference import LIMIT, distinct, error, example, uncut
 from shapes.zoo import OF_KIND
 
@@ -49,16 +50,8 @@ Row = dict[str, Any]
 
 
 def ours(entry: Entry, model: nn.Module) -> nn.Module:
-    """The module without half of the units of each group that is offered."""
-    from secateurs.nets.attention import open_attention
-    from secateurs.prune.coupling.groups import find_groups
-    from secateurs.prune.surgery.narrow import checked, narrow
-
-    inputs = example(entry, 4)
-    network = open_attention(copy.deepcopy(model))
-    groups = checked(network, find_groups(network, inputs, run=run), inputs, run=run)
-    survivors = {group.name: torch.arange(group.num_units)[1::2] for group in groups.found}
-    return narrow(network, groups.found, survivors)
+    """The module without half of the units of each group that Secateurs offers."""
+    return halved(model, example(entry, 4))[0]
 
 
 def theirs(entry: Entry, model: nn.Module) -> nn.Module:

@@ -91,7 +91,7 @@ def _weight(whole: nn.Module, path: str, units: Collection[int]) -> tuple[Tensor
         weights = dict(part.named_parameters(recurse=False))
         names = [name for name in weights if "weight" in name or name.startswith("parametr")]
         if names:
-            turned = isinstance(part, ACROSS)
+            turned = isinstance(part, ACROSS) and getattr(part, "groups", 1) == 1
             return weights[next((n for n in names if "hh" in n), names[0])], int(turned)
     raise AssertionError(f"{path} has no weights")
 
