@@ -125,6 +125,74 @@ def test_what_has_run_is_not_run_again():
     assert all("forward" not in vars(module) for module in model.modules())
 
 
+class Residual(nn.Module):
+    """Blocks that add what they receive to what they make, in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 1)
+        self.blocks = nn.Sequential(*(Block() for _ in range(5)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(self.stem(x))
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)  # runs twice
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.two(self.relu(self.one(x)))
+        y += x
+        return self.relu(y)
+
+
+def test_memory_is_for_what_is_still_read(monkeypatch: pytest.MonkeyPatch):
+    """Blocks that have run are left behind, also where little more than their outputs fits."""
+    torch.manual_seed(0)
+    model, batches = Residual(), [torch.rand(2, 3, 5, 5) for _ in range(3)]
+    one = 3 * 2 * 4 * 5 * 5 * 4  # bytes of an output, all batches
+    replay = Replay(batches, forward, memory=3 * one)
+    ran: list[nn.Module] = []
+    real = nn.Conv2d._conv_forward
+
+    def noted(layer: nn.Conv2d, *given: Any) -> Tensor:
+        ran.append(layer)
+        return real(layer, *given)
+
+    for path in layers(model):
+        with monkeypatch.context() as patch:
+            patch.setattr(nn.Conv2d, "_conv_forward", noted)
+            replay.reach(model, path)
+            found = rows(model, path, batches, replay.run)
+        assert torch.equal(found, rows(model, path, batches, forward))
+        assert sum(map(held_bytes, replay.kept.values())) <= 3 * one
+        with torch.no_grad():
+            model.get_submodule(path).weight.mul_(1.1)
+    # Each layer to be looked at, once more with its new weights, and on one sample for its uses.
+    most = max(ran.count(model.get_submodule(path)) for path in layers(model))
+    assert most <= 2 * len(batches) + 1
+
+
+def held_bytes(outputs: list[Any]) -> int:
+    return sum(t.untyped_storage().nbytes() for t in outputs if t.untyped_storage().nbytes() > 4)
+
+
+def test_a_pass_that_broke_off_is_made_again():
+    torch.manual_seed(0)
+    model, batches = Residual(), [torch.rand(2, 3, 5, 5) for _ in range(3)]
+    replay = Replay(batches, forward, memory=2**30)
+    for path in layers(model):
+        replay.reach(model, path)
+        with torch.no_grad():
+            replay.run(model, batches[0])
+        replay.reach(model, path)
+        found = rows(model, path, batches, replay.run)
+        assert torch.equal(found, rows(model, path, batches, forward))
+
+
 def test_outputs_that_only_skipped_modules_read_take_no_memory():
     model = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(6)))
     batches = [torch.rand(4, 3, 5, 5)]

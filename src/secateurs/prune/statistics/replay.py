@@ -7,7 +7,7 @@ Outputs that only modules read whose own outputs are kept are let go: what stays
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,28 +41,45 @@ class Replay:
     def fork(self) -> Replay:
         """The same for another copy of the network."""
         other = Replay(self.batches, self.own_run, memory=self.memory)
-        other.kept, other.uses = dict(self.kept), self.uses
+        other.kept = {path: [*outputs] for path, outputs in self.kept.items()}
+        other.uses = self.uses
         return other
 
     def reach(self, model: nn.Module, path: str) -> None:
-        """Prepare a pass up to the layer `path`: what returns before it and fits is kept."""
+        """Prepare a pass up to the layer `path`: what returns before it and fits is kept.
+
+        Where the frontier at that layer does not fit, the latest one before it that does is kept.
+        """
         if self.uses is None:
             self.uses = uses_of(model, samples(self.batches[0], slice(0, 1)), self.own_run)
+        if self.new and self.number:  # the pass before broke off: what it let go is lost
+            self.kept = {}
         self.number, self.new = 0, {}
-        room = self.memory - sum(map(_bytes, self.kept.values()))
+        order = self.uses.order
+        for end in sorted((order[m][1] for m in self.uses.returned_before(path)), reverse=True):
+            returned = {module for module, (_, last) in order.items() if last <= end}
+            self.new = {
+                module: []
+                for module in sorted(returned, key=order.__getitem__)
+                if not _is_in_any(_parent(module), returned) and not self._is_kept(module)
+            }
+            while refused := [module for module in self.new if not self._may_skip(module)]:
+                for module in refused:
+                    del self.new[module]
+            if not self.new or self._frontier() <= self.memory:
+                return
+        self.new = {}
+
+    def _frontier(self) -> int:
+        """The size of what is still read when what is new is kept (bytes)."""
+        assert self.uses is not None
         num = sum(map(num_samples, self.batches))
-        returned = self.uses.returned_before(path)
-        for module in returned:
-            inside = any(_is_within(module, other) for other in returned if other != module)
-            if inside or self._is_kept(module):
-                continue
-            needed = self.uses.sample_bytes[module] * num
-            if needed <= room:
-                room -= needed
-                self.new[module] = []
-        while refused := [module for module in self.new if not self._may_skip(module)]:
-            for module in refused:
-                del self.new[module]
+        skipped = {*self.kept, *self.new}
+        return sum(
+            self.uses.sample_bytes[path] * num if path in self.new else _bytes(self.kept[path])
+            for path in skipped
+            if not _is_in_any(_parent(path), skipped) and not self._only_skipped(path, skipped)
+        )
 
     def run(self, model: nn.Module, batch: Batch) -> object:
         """Run the next batch; modules whose outputs are kept are not run."""
@@ -88,6 +105,7 @@ class Replay:
             for handle in handles:
                 handle.remove()
             self._settle(given, number)
+            self._let_go(number)
             if number == len(self.batches) - 1:
                 self._end_pass()
 
@@ -111,6 +129,14 @@ class Replay:
                 if len(outputs) > number and not self._only_skipped(path, skipped):
                     outputs[number] = map_tensors(output, _own)
 
+    def _let_go(self, number: int) -> None:
+        """Give back the memory of a batch's outputs that are not read any more."""
+        if all(len(outputs) > number for outputs in self.new.values()):
+            skipped = {*self.kept, *self.new}
+            for path, outputs in self.kept.items():
+                if _is_in_any(_parent(path), skipped) or self._only_skipped(path, skipped):
+                    outputs[number] = map_tensors(outputs[number], _shape_only)
+
     def _may_skip(self, module: str) -> bool:
         """Whether what a module writes into the outputs of others is kept as well.
 
@@ -129,15 +155,14 @@ class Replay:
         return True
 
     def _end_pass(self) -> None:
-        for path, outputs in self.new.items():
-            if len(outputs) == len(self.batches):
+        if any(len(outputs) != len(self.batches) for outputs in self.new.values()):
+            self.kept = {}  # a module did not run on some batch
+        else:
+            for path, outputs in self.new.items():
                 for inner in [known for known in self.kept if _is_within(known, path)]:
                     del self.kept[inner]
                 self.kept[path] = outputs
         self.new = {}
-        for path, outputs in self.kept.items():
-            if self._only_skipped(path, set(self.kept)):
-                self.kept[path] = [map_tensors(output, _shape_only) for output in outputs]
 
     def _is_kept(self, path: str) -> bool:
         return _is_in_any(path, self.kept)
@@ -148,8 +173,14 @@ class Replay:
         return all(_is_in_any(reader, skipped) for reader in self.uses.readers[path])
 
 
-def _is_in_any(path: str, others: Iterable[str]) -> bool:
-    return any(_is_within(path, other) for other in others)
+def _is_in_any(path: str, others: Container[str]) -> bool:
+    while path and path not in others:
+        path = _parent(path)
+    return path in others
+
+
+def _parent(path: str) -> str:
+    return path.rpartition(".")[0]
 
 
 def _is_within(path: str, other: str) -> bool:
@@ -258,14 +289,13 @@ class _UseMode(TorchDispatchMode):
             self.held.append(tensor)
             self.made.setdefault(id(tensor), set()).add(path)
 
-    def read(self, value: object, reader: str) -> set[str]:
-        """Note the reader of all tensors in a structure; the modules that returned them."""
+    def read(self, value: object, reader: str) -> None:
+        """Note the reader of all tensors in a structure."""
         sources: set[str] = set()
         for tensor in tensors_of(value):
             sources |= self.made.get(id(tensor), set())
         for path in sources:
             self.readers[path].add(reader)
-        return sources
 
     def _place(self, path: str) -> None:
         self.order.setdefault(path, []).append(self.places)
@@ -276,7 +306,7 @@ class _UseMode(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         here = self.stack[-1] if self.stack else ""
-        sources = self.read((args, kwargs), here)
+        self.read((args, kwargs), here)
         for place, argument in enumerate(func._schema.arguments):
             if argument.alias_info is not None and argument.alias_info.is_write:
                 changed = args[place] if place < len(args) else kwargs.get(argument.name)
@@ -284,9 +314,13 @@ class _UseMode(TorchDispatchMode):
                     for path in self.made.get(id(tensor), set()):
                         self.writers.setdefault(path, set()).add(here)
         out = func(*args, **kwargs)
-        given = {tensor.untyped_storage().data_ptr() for tensor in tensors_of((args, kwargs))}
+        given: dict[int, set[str]] = {}  # the modules that returned what lies in a storage
+        for tensor in tensors_of((args, kwargs)):
+            place = tensor.untyped_storage().data_ptr()
+            given.setdefault(place, set()).update(self.made.get(id(tensor), set()))
         for tensor in tensors_of(out):
             self.held.append(tensor)
-            if tensor.untyped_storage().data_ptr() in given:  # a view is read in its place
-                self.made.setdefault(id(tensor), set()).update(sources)
+            place = tensor.untyped_storage().data_ptr()
+            if place in given:  # a view is read in the place of what it is a view of
+                self.made.setdefault(id(tensor), set()).update(given[place])
         return out
