@@ -45,6 +45,7 @@ def outcome(model: nn.Module, inputs: Any, call: Call, num_classes: int) -> dict
             pruning_ratio=0.5,
             ignored_layers=ignored,
             forward_fn=call,
+            output_transform=_numbers,
         )
         gone = _prune(pruner, cut)
     after = _macs(cut, inputs, call), num_parameters(cut)
