@@ -95,7 +95,7 @@ def inspect(model: nn.Module, example_inputs: Any) -> Inspection:
 
 def _row(group: Group, widths: Widths) -> GroupRow:
     saved: Price = widths.fraction(widths.saved(widths.whole, group.name, 1))
-    layers = tuple(dict.fromkeys(member.path for member in group.members))
+    layers = tuple(dict.fromkeys(member.label for member in group.members))
     return GroupRow(group.name, group.num_units, layers, saved.macs, saved.parameters)
 
 

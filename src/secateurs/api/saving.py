@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from secateurs.errors import InputError
 from secateurs.files import atomic_path
 from secateurs.fit.tensors import DamagedError, read_checked, write_checked
 from secateurs.nets.attention import OPEN, open_attention
+from secateurs.nets.trace import copied
 from secateurs.prune.surgery.attributes import set_attributes
 from secateurs.prune.surgery.widths import set_widths
 
@@ -82,7 +82,7 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
         raise InputError(f"{path}: no such file") from None
     except (DamagedError, OSError, ValueError) as error:
         raise InputError(f"{path}: not readable ({error})") from None
-    model = copy.deepcopy(unwrapped(model))
+    model = copied(unwrapped(model))
     if opened:
         model = open_attention(model)
         known = [p for p, module in model.named_modules() if isinstance(module, OPEN)]

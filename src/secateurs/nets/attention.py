@@ -38,12 +38,12 @@ class HeadAttention(nn.Module):
     fused kernel, which knows no fewer heads, is not to be used.
     """
 
-    batch_first = True
     _qkv_same_embed_dim = False
 
     def __init__(self, given: nn.MultiheadAttention) -> None:
         super().__init__()
         self.head_dim, self.dropout = given.head_dim, given.dropout
+        self.batch_first = given.batch_first
         weight, bias = given.in_proj_weight, given.in_proj_bias
         self.qkv = _linear(weight, bias)
         self.proj = _linear(given.out_proj.weight, given.out_proj.bias)
@@ -86,21 +86,48 @@ class HeadAttention(nn.Module):
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """The attended values, and the weights if they are wanted, as nn.MultiheadAttention's."""
+        if not self.batch_first and query.ndim == 3:
+            same = key is query and value is query
+            turned = query.transpose(0, 1)
+            others = (turned, turned) if same else (key.transpose(0, 1), value.transpose(0, 1))
+            mixed, weights = self._attend(
+                turned, *others, key_padding_mask, need_weights, attn_mask, average_attn_weights
+            )
+            return mixed.transpose(0, 1), weights
         if query.ndim == 2:  # one image, without an axis for images
-            one = self.forward(
-                *(part[None] for part in (query, key, value)),
-                key_padding_mask=None if key_padding_mask is None else key_padding_mask[None],
-                need_weights=need_weights,
-                attn_mask=attn_mask,
-                average_attn_weights=average_attn_weights,
+            one = self._attend(
+                query[None],
+                key[None],
+                value[None],
+                None if key_padding_mask is None else key_padding_mask[None],
+                need_weights,
+                attn_mask,
+                average_attn_weights,
             )
             return one[0][0], None if one[1] is None else one[1][0]
+        return self._attend(
+            query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights
+        )
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None,
+        need_weights: bool,
+        attn_mask: Tensor | None,
+        average_attn_weights: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same for (images, places, channels)."""
         if key is query and value is query:
             parts = self.qkv(query).chunk(3, -1)
         else:
-            parts = tuple(
-                self.qkv(part).chunk(3, -1)[k] for k, part in enumerate((query, key, value))
-            )
+            weights_of = self.qkv.weight.chunk(3)
+            bias = dict(self.qkv.named_parameters()).get("bias")
+            biases = (None,) * 3 if bias is None else bias.chunk(3)
+            given = zip((query, key, value), weights_of, biases, strict=True)
+            parts = tuple(F.linear(*one) for one in given)
         # (images, heads, places, head_dim)
         q, k, v = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in parts)
         mask = _mask(attn_mask, key_padding_mask, q)
@@ -271,15 +298,10 @@ def open_attention(model: nn.Module) -> nn.Module:
     >>> is_open(open_attention(build("vit_b_32", 2)))
     True
     """
-    crossing = {
-        id(module.multihead_attn)
-        for module in model.modules()
-        if isinstance(module, nn.TransformerDecoderLayer)
-    }
     opened = {
         path: made
         for path, module in model.named_modules()
-        if id(module) not in crossing and (made := _opened(module)) is not None
+        if (made := _opened(module)) is not None
     }
     if not opened:
         return model
@@ -299,15 +321,14 @@ def _opened(module: nn.Module) -> nn.Module | None:
         return WindowAttention(module)
     if type(module) is RelativePositionalMultiHeadAttention:
         return GridAttention(module)
-    if type(module) is nn.MultiheadAttention and _plain_self_attention(module):
+    if type(module) is nn.MultiheadAttention and _is_plain(module):
         return HeadAttention(module)
     return None
 
 
-def _plain_self_attention(module: nn.MultiheadAttention) -> bool:
+def _is_plain(module: nn.MultiheadAttention) -> bool:
     return (
-        module.batch_first
-        and "in_proj_weight" in dict(module.named_parameters(recurse=False))
+        "in_proj_weight" in dict(module.named_parameters(recurse=False))
         and module.bias_k is None
         and not module.add_zero_attn
     )

@@ -40,7 +40,7 @@ def groups_by_flow(bare: nn.Module, sample: Batch, run: Run) -> tuple[list[Group
     not_pruned: list[NotPruned] = []
     for kind in _kinds(channels, stays):
         group = _group(kind, events, channels)
-        makers = [_maker_name(member) for member in group.makers]
+        makers = [member.label for member in group.makers]
         if kind.stays == OUTPUT or not makers:
             continue
         count = taken[makers[0]] = taken.get(makers[0], 0) + 1
@@ -73,13 +73,6 @@ def _channels(
         events.append(event)
         channels.append(units)
     return events, channels
-
-
-def _maker_name(member: Member) -> str:
-    """The layer's path, or that of a parameter which is used as one."""
-    if member.is_layer or member.tensor.startswith("weight"):
-        return member.path
-    return f"{member.path}.{member.tensor}".lstrip(".")
 
 
 def _kinds(channels: list[NDArray[np.int64]], stays: dict[int, str]) -> list[_Kind]:

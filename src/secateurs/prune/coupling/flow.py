@@ -105,6 +105,7 @@ def _run(flow: _Flow, bare: nn.Module, sample: Batch, run: Run) -> None:
     finally:
         for handle in handles:
             handle.remove()
+    flow.used(tensors_of(result))
     for tensor in tensors_of(result):
         if (numbers := flow.numbers_of(tensor)) is not None:
             flow.ties.fix(numbers, OUTPUT)
@@ -150,10 +151,16 @@ class _Flow(LayerRules, TorchDispatchMode):
             if "zeros" in name and isinstance(out, Tensor):
                 self.neutral.add(id(out))
             return out
+        self.used(given)
         numbered = any(id(tensor) in self.numbers for tensor in given)
         if name in PLACED and args and id(args[0]) not in self.numbers:
             numbered = False  # it takes a shape from another tensor
         if name not in MAKING and not numbered:
+            if self._rule(name) is None and any(id(tensor) in self.origins for tensor in given):
+                with self:
+                    parts = func.decompose(*args, **kwargs)
+                if parts is not NotImplemented:
+                    return parts
             out = self._keep(func(*args, **kwargs))
             if given and all(id(tensor) in self.neutral for tensor in given):
                 if isinstance(out, Tensor):

@@ -27,6 +27,13 @@ class Member:
     norm: bool = False
 
     @property
+    def label(self) -> str:
+        """The layer's path, or the name of a parameter that is a module's own."""
+        if self.is_layer or (self.path and self.tensor.startswith(("weight", "bias"))):
+            return self.path
+        return f"{self.path}.{self.tensor}".lstrip(".")
+
+    @property
     def is_layer(self) -> bool:
         """Whether it is all of a layer, and no single parameter."""
         return not self.tensor

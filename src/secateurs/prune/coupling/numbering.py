@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,14 @@ class _Along:
     known: Tensor
 
 
+def _unexpanded(tensor: Tensor) -> tuple[int, ...]:
+    """The shape of a tensor that takes any size along the axes on which it was expanded."""
+    return tuple(
+        1 if stride == 0 else size
+        for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    )
+
+
 class Numbering:
     """Numbers of the units in tensors, by the tensors' identities, and of the network's parameters.
 
@@ -70,6 +78,7 @@ class Numbering:
         self.origins = origins_of(bare)
         self._axes: dict[tuple[int, int], _Along] = {}
         self.contracted: list[Tensor] = []
+        self.deferred: dict[int, list[Callable[[], None]]] = {}
         self.neutral: set[int] = set()  # tensors of zeros, by identity
         self._noted: dict[tuple[str, Side, str, int], Event] = {}
 
@@ -102,6 +111,19 @@ class Numbering:
     def over(self) -> str:
         """What is said of an operation over all units."""
         return f"{self.where()} works over all units at once"
+
+    def defer(self, tensors: Sequence[Tensor], then: Callable[[], None]) -> None:
+        """Do this once one of the tensors is used: attention averages weights that few ask for."""
+        waiting = [then]
+        for tensor in tensors:
+            self.deferred[id(tensor)] = waiting
+
+    def used(self, tensors: Sequence[Tensor]) -> None:
+        """Do what was put off until these tensors are used."""
+        for tensor in tensors if self.deferred else ():
+            waiting = self.deferred.pop(id(tensor), [])
+            while waiting:
+                waiting.pop()()
 
     def contract(self, numbers: Sequence[Tensor]) -> None:
         """Take note of units that a sum or a product goes over, which no layer reads."""
@@ -192,7 +214,12 @@ class Numbering:
 
     def labels(self, tensors: Sequence[Tensor]) -> list[Labelled]:
         """Shapes and numbers of tensors that broadcast; parameters take those of what they meet."""
-        own: list[Labelled] = [(tuple(t.shape), self.numbers_of(t)) for t in tensors]
+        own: list[Labelled] = [
+            (tuple(t.shape), numbers)
+            if (numbers := self.numbers_of(t)) is not None
+            else (_unexpanded(t), None)
+            for t in tensors
+        ]
         if all(numbers is None for _, numbers in own):
             return own
         depth = max(len(shape) for shape, _ in own)

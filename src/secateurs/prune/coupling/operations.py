@@ -214,13 +214,21 @@ class Operations(Picking):
         if name in SUMMING and set(varying(numbers)) <= set(axes):
             self.contract([numbers])  # to which a unit that is zero adds nothing
             return
-        merged = self.merged_all(numbers, axes)
-        if merged is None:
-            return
-        for tensor in tree_leaves(out):
-            kept = tensor.ndim == x.ndim
-            shape = [n for axis, n in enumerate(merged.shape) if kept or axis not in axes]
-            self._set(tensor, merged.reshape(shape))
+        leaves: list[Tensor] = tree_leaves(out)
+
+        def merge() -> None:
+            merged = self.merged_all(numbers, axes)
+            if merged is None:
+                return
+            for tensor in leaves:
+                kept = tensor.ndim == x.ndim
+                shape = [n for axis, n in enumerate(merged.shape) if kept or axis not in axes]
+                self._set(tensor, merged.reshape(shape))
+
+        if set(axes) & set(varying(numbers)):
+            self.defer(leaves, merge)
+        else:
+            merge()
 
     def _along(self, _: str, __: Any, args: list[Any], kw: Any, out: Tensor) -> None:
         numbers = self.numbers_of(args[0])

@@ -43,6 +43,12 @@ def _axes(unit: NDArray[np.int64], numbers: Tensor) -> list[int]:
     return varying(compact(torch.from_numpy(unit[numbers.numpy()])))
 
 
+def _apart(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors' numbers change, and along no common axis."""
+    first, second = set(varying(one)), set(varying(other))
+    return bool(first and second) and not first & second
+
+
 class UnionFind:
     """Numbers given out so far, which of them are tied, and which must stay.
 
@@ -106,7 +112,12 @@ class UnionFind:
             shape = (1,) * (depth - len(given)) + tuple(given)
             if some is not None:
                 some = some.reshape((1,) * (depth - some.ndim) + tuple(some.shape))
-            if result is not None and some is not None:
+            if result is not None and some is not None and _apart(result, some):
+                # Units of two axes: one of them stays, so that units go along the other.
+                fewer = result if result.numel() <= some.numel() else some
+                self.fix(fewer, why or "it meets units of another axis")
+                result = some if fewer is result else result
+            elif result is not None and some is not None:
                 self.tie(result, some)
                 self._beside(result, some, shape, why)
                 for other in shapes:

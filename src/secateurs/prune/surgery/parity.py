@@ -7,7 +7,6 @@ other. What rounding alone can do is measured, by changing every weight by one r
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -132,7 +131,7 @@ class Comparison:
     def _rounding(self, zeroed: Sequence[Tensor], zeroing: Zeroing) -> list[float]:
         """How far rounding may move each output: measured by one rounding of every weight."""
         generator = torch.Generator().manual_seed(0)
-        shaken = copy.deepcopy(self.network)
+        shaken = copied(self.network)
         with torch.no_grad():
             for parameter in shaken.parameters():
                 if parameter.is_floating_point():
