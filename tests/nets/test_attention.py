@@ -67,7 +67,7 @@ def test_training_mode_and_what_is_frozen_are_kept():
 def test_networks_without_it_come_back_as_they_are():
     model = build("squeezenet1_1", 2)
     assert open_attention(model) is model
-    other = nn.Sequential(nn.MultiheadAttention(8, 2))  # places first, which is not followed
+    other = nn.Sequential(nn.MultiheadAttention(8, 2, kdim=6))  # keys of another width
     assert open_attention(other) is other
 
 
@@ -119,3 +119,29 @@ def test_attention_is_called_as_pytorchs_is(need_weights: bool, average: bool, k
         expected, got = given(*parts, **words), opened(*parts, **words)
         torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
     assert (opened.num_heads, opened.embed_dim) == (4, 16)
+
+
+@pytest.mark.parametrize("places_first", [False, True])
+def test_attention_over_other_inputs_computes_the_same(places_first: bool):
+    torch.manual_seed(0)
+    given = nn.MultiheadAttention(12, 3, batch_first=not places_first).double().eval()
+    model = nn.Sequential(given)
+    (opened,) = open_attention(model)
+    assert isinstance(opened, HeadAttention)
+    query, other = torch.randn(2, 5, 12).double(), torch.randn(2, 7, 12).double()
+    padding = torch.zeros(2, 7, dtype=torch.bool)
+    padding[0, 4:] = True
+    if places_first:
+        query, other = query.transpose(0, 1), other.transpose(0, 1)
+    with torch.no_grad():
+        for inputs, words in (
+            ((query, other, other), {"key_padding_mask": padding}),
+            ((query, query, query), {}),
+            ((query, other, other), {"average_attn_weights": False}),
+        ):
+            for ours, expected in zip(
+                opened(*inputs, **words), given(*inputs, **words), strict=True
+            ):
+                torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
+        one = tuple(part[:, 0] if places_first else part[0] for part in (query, other, other))
+        torch.testing.assert_close(opened(*one)[0], given(*one)[0], rtol=1e-9, atol=1e-9)
