@@ -94,20 +94,23 @@ def prune(
     decides between variants and calibrates nothing. Batches may have different numbers of samples,
     and samples of different sizes; NumPy arrays are taken as tensors. `forward(model, batch)` runs
     the model; by default a mapping is given as keywords, without those that the model's `forward`
-    does not take (labels), and of a tuple or list the first element is given. `outputs` takes from
-    what it returns what has to be kept; by default that is every floating-point tensor. With
-    `loss(output, batch)`, a scalar, that loss decides between groups, and without it the change of
-    the outputs; it gets what `forward` returns, one sample at a time. `ignore`
-    are paths (with `*` as in file names), modules or types of modules whose outputs stay whole;
-    `ratios` the shares (0..1) of the units to remove of groups with such names, whatever the
-    budget. `evaluate(model)`, where higher is better, is needed for `max_loss`;
-    `latency(model, pruned)`, the share of the time, for a latency budget. `train(pruned, model)`
-    trains the pruned model, in place or not, and may return it. Without `norm_widths` units stay
-    over which a layer, RMS or group norm computes its statistics, as the width of a transformer.
+    does not take (labels), and of a tuple or list the first element is given.
 
-    Memory: the samples themselves; of what each layer that reads prunable units receives the Gram
-    matrix, and at some positions of each sample its outputs in bfloat16; and at most 1 GiB of
-    activations. `num_samples` bounds all of it.
+    `outputs` takes from what it returns what has to be kept; by default that is every
+    floating-point tensor. With `loss(output, batch)`, a scalar, that loss decides between groups,
+    and without it the change of the outputs; it gets what `forward` returns, one sample at a time.
+
+    `ignore` are paths (with `*` as in file names), modules or types of modules whose outputs stay
+    whole; `ratios` the shares (0..1) of the units to remove of groups with such names, whatever the
+    budget. `evaluate(model)`, where higher is better, is needed for `max_loss`; `latency(model,
+    pruned)`, the share of the time, for a latency budget. `train(pruned, model)` trains the pruned
+    model, in place or not, and may return it. Without `norm_widths` units stay over which a layer,
+    RMS or group norm computes its statistics, as the width of a transformer.
+
+    Memory: the samples; for each layer that reads prunable units the Gram matrix of what it
+    receives (4 bytes for each pair of its inputs) and, in bfloat16, what it gives at some positions
+    of each sample; and at most 1 GiB of activations. `num_samples` bounds all but the Gram
+    matrices.
 
     The model given is not changed; the result is on its device, in its type and its mode. Raises
     InputError for bad input, when nothing can be pruned, and when the budget cannot be met.
