@@ -29,6 +29,8 @@ _HOMES = {
     "inspect": "api.inspecting",
     "PrunedModel": "api.pruning",
     "load_weights": "api.saving",
+    "register": "prune.coupling.rules",
+    "PassThrough": "prune.coupling.rules",
     "export": "api.exporting",
     "angles": "api.tools",
     "select": "api.tools",

@@ -23,6 +23,7 @@ from secateurs.nets.layers import LAYERS
 from secateurs.nets.trace import tensors_of
 from secateurs.prune.coupling.layers import MAKING, LayerRules
 from secateurs.prune.coupling.numbering import Event, Product
+from secateurs.prune.coupling.rules import PassThrough, rule_of
 from secateurs.prune.coupling.union_find import UnionFind, compact
 
 OUTPUT = "output"
@@ -70,7 +71,7 @@ def _train(flow: _Flow, bare: nn.Module, sample: Batch, run: Run) -> None:
     """Fix what layers read that did not run in evaluation, where they run in training."""
     known, flow.products = len(flow.events), []
     for times in LARGER:  # an auxiliary head may need a larger sample than the network does
-        flow.stack = []
+        flow.stack, flow.inside = [], 0
         larger = map_tensors(sample, lambda tensor, times=times: _pair(tensor, times))
         try:
             _run(flow, bare.train(), larger, run)
@@ -119,6 +120,7 @@ class _Flow(LayerRules, TorchDispatchMode):
         TorchDispatchMode.__init__(self)
         self.kept: list[Tensor] = []
         self.views: dict[int, _View] = {}
+        self.inside = 0  # how many layers with a rule are running, one within the other
         for path, module in bare.named_modules():
             if isinstance(module, BiasedAttention):
                 self._heads(path, module)
@@ -133,11 +135,49 @@ class _Flow(LayerRules, TorchDispatchMode):
 
     def enter(self, path: str) -> Callable[..., None]:
         """A hook that notes the module whose operations follow."""
-        return lambda *_: self.stack.append(path)
 
-    def leave(self, *_: object) -> None:
+        def hook(module: nn.Module, _: object) -> None:
+            self.stack.append(path)
+            if rule_of(module) is not None:
+                self.inside += 1
+
+        return hook
+
+    def leave(self, module: nn.Module, args: tuple[object, ...], output: object) -> None:
         """A hook that notes its end."""
-        self.stack.pop()
+        path = self.stack.pop()
+        rule = rule_of(module)
+        if rule is not None:
+            self.inside -= 1
+            if not self.inside:
+                self._pass_through(path, module, rule, args, output)
+
+    def _pass_through(
+        self,
+        path: str,
+        module: nn.Module,
+        rule: PassThrough,
+        args: tuple[object, ...],
+        output: object,
+    ) -> None:
+        """Numbers of what a layer with a rule gives."""
+        given = [x for x in args if isinstance(x, Tensor)]
+        found = tensors_of(output)
+        if not given or len(found) != 1 or (numbers := self.numbers_of(given[0])) is None:
+            self._unknown(type(module).__name__, given)
+            return
+        x, out = given[0], found[0]
+        self._unknown(type(module).__name__, given[1:])
+        passed = self._channels(numbers, x.shape[rule.axis], rule.axis)
+        for name, axis in rule.tensors.items():
+            tensor = getattr(module, name)
+            whole = self.along(tensor, axis % tensor.ndim, passed)
+            self.note(Event(path, "both", whole, name, axis % tensor.ndim))
+        if out.shape[rule.axis] != len(passed):
+            self._unknown(type(module).__name__, given)
+            return
+        axis = rule.axis % out.ndim
+        self._set(out, passed.reshape([-1 if k == axis else 1 for k in range(out.ndim)]))
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -146,6 +186,8 @@ class _Flow(LayerRules, TorchDispatchMode):
         name = func._schema.name.partition("::")[2]
         name = name.rstrip("_") if not name.startswith("__") else name
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if self.inside:
+            return self._keep(func(*args, **kwargs))
         if name.startswith(OWN):
             out = self._keep(func(*args, **kwargs))  # a tensor of its own
             if "zeros" in name and isinstance(out, Tensor):

@@ -1,0 +1,66 @@
+"""Numbers that modules keep of their widths change with a cut, and come back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from secateurs.errors import InputError
+from secateurs.prune.coupling.groups import find_groups
+from secateurs.prune.coupling.members import Attribute
+from secateurs.prune.surgery.attributes import changed_attributes, set_attributes
+from secateurs.prune.surgery.narrow import PARITY_LIMIT, checked, difference, narrow
+
+
+class Heads(nn.Module):
+    """Attention of 4 heads of 3 that knows how many there are; the images are as many wide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim, self.inner_dim = 4, 3, 12
+        self.image_size = 12
+        self.qkv, self.proj = nn.Linear(5, 36), nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, places, _ = x.shape
+        assert self.image_size == 12
+        parts = self.qkv(x).reshape(batch, places, 3, self.num_heads, self.head_dim)
+        q, k, v = parts.permute(2, 0, 3, 1, 4).unbind(0)
+        x = (q @ k.mT * 3**-0.5).softmax(-1) @ v
+        return self.proj(x.transpose(1, 2).reshape(batch, places, self.inner_dim))
+
+
+def test_a_number_of_heads_goes_with_the_heads():
+    torch.manual_seed(0)
+    model, x = Heads(), torch.randn(3, 7, 5)
+    (group,) = checked(model, find_groups(model, x), x).found
+    assert group.num_units == 4
+    assert set(group.attributes) == {Attribute("", "num_heads", 1), Attribute("", "inner_dim", 3)}
+    keep = {group.name: torch.tensor([0, 2])}
+    assert difference(model, [group], keep, x) <= PARITY_LIMIT
+    cut = narrow(model, [group], keep)
+    assert (cut.num_heads, cut.inner_dim, cut.head_dim, cut.image_size) == (2, 6, 3, 12)
+    assert (model.num_heads, model.inner_dim) == (4, 12)
+
+
+def test_what_changed_is_written_into_a_fresh_network():
+    before = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 2))
+    groups = find_groups(before, torch.randn(2, 4))
+    after = narrow(before, groups.found, {"0": torch.arange(3)})
+    changes = changed_attributes(before, after)
+    assert changes == {
+        "0": {"out_features": 3},
+        "1": {"normalized_shape": (3,)},
+        "2": {"in_features": 3},
+    }
+    fresh = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 2))
+    set_attributes(fresh, changes)
+    assert fresh[1].normalized_shape == (3,) and fresh[0].out_features == 3
+    assert not changed_attributes(after, fresh)
+
+
+@pytest.mark.parametrize("path, name", [("9", "in_features"), ("0", "forward"), ("0", "training")])
+def test_what_is_no_number_of_a_module_is_not_written(path: str, name: str):
+    with pytest.raises(InputError, match="weights of another model"):
+        set_attributes(nn.Sequential(nn.Linear(4, 3)), {path: {name: 2}})
