@@ -70,8 +70,9 @@ def _candidates(model: nn.Module, group: Group) -> list[Attribute]:
 def changed_attributes(before: nn.Module, after: nn.Module) -> dict[str, dict[str, Any]]:
     """Whole numbers, and tuples of them, that modules of a pruned network keep of their widths.
 
-    By path and name, where they differ from those of the network before: plain data, from which
-    `set_attributes` makes the same of a fresh one.
+    By path and name, where they are smaller than those of the network before, and the module's own
+    tensors have another shape or the name is one of a width: a count of runs is no width. Plain
+    data, from which `set_attributes` makes the same of a fresh network.
 
     >>> changed_attributes(nn.Linear(4, 3), nn.Linear(2, 3))
     {'': {'in_features': 2}}
@@ -82,11 +83,26 @@ def changed_attributes(before: nn.Module, after: nn.Module) -> dict[str, dict[st
         other = others.get(path)
         if other is None or type(other) is not type(module):
             continue
+        cut = _shapes(module) != _shapes(other)
         for name, value in vars(module).items():
             now = vars(other).get(name)
-            if name != "training" and _is_plain(value) and _is_plain(now) and now != value:
+            if (cut or NAMES.search(name)) and _is_smaller(now, value):
                 found.setdefault(path, {})[name] = now
     return found
+
+
+def _shapes(module: nn.Module) -> list[tuple[int, ...]]:
+    own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    return [tuple(tensor.shape) for tensor in own]
+
+
+def _is_smaller(now: Any, before: Any) -> bool:
+    """Whether a number, or one of a tuple, is smaller than before, and none is larger."""
+    if not _is_plain(now) or not _is_plain(before) or type(now) is not type(before):
+        return False
+    pairs = list(zip(now, before, strict=False)) if isinstance(now, tuple) else [(now, before)]
+    same_length = not isinstance(now, tuple) or len(now) == len(before)
+    return same_length and now != before and all(a <= b for a, b in pairs)
 
 
 def set_attributes(model: nn.Module, changes: Mapping[str, Mapping[str, Any]]) -> None:
@@ -103,7 +119,7 @@ def set_attributes(model: nn.Module, changes: Mapping[str, Mapping[str, Any]]) -
     for path, attributes in changes.items():
         module = modules.get(path)
         for name, value in attributes.items():
-            if module is None or not _is_plain(vars(module).get(name)):
+            if module is None or not _is_plain(getattr(module, name, None)):
                 raise InputError(f"weights of another model: {path} has no number {name!r}")
             setattr(module, name, tuple(value) if isinstance(value, list) else value)
 
