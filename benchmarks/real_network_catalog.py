@@ -265,10 +265,9 @@ TIMM = {  # the size of the images, and what makes the network small
         {"img_size": 64, "window_size": 4, "embed_dim": 24, "depths": (2, 2, 2, 2)},
     ),
     "levit_128s": (224, {}),
-    "mixer_s32_224": (64, {"img_size": 64, "num_blocks": 4}),
-    "resmlp_12_224": (64, {"img_size": 64, "num_blocks": 4}),
-    "gmlp_ti16_224": (64, {"img_size": 64, "num_blocks": 4}),
-    "convmixer_768_32": (64, {"dim": 128, "depth": 6}),
+    "mixer_s32_224": (64, {"img_size": 64}),
+    "resmlp_12_224": (64, {"img_size": 64}),
+    "gmlp_ti16_224": (64, {"img_size": 64}),
 }
 
 
