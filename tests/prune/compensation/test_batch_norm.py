@@ -148,3 +148,8 @@ def test_statistics_and_outputs_over_samples_of_several_sizes():
     scaled = found[0] * (36 / 48) ** 0.5
     nearest = (scaled[:, None] - batches[0][0].flatten()).abs().min(1).values
     assert float(nearest.max()) < 1e-6
+
+
+def test_the_change_of_one_sample_is_relative_to_its_squares():
+    change = change_of(torch.tensor([[1.0, 3.0]]), torch.tensor([[1.0, 2.0]]))
+    assert (change.squared, change.relative) == (1.0, 0.2)

@@ -151,3 +151,30 @@ def test_a_part_of_a_layer_that_can_go_does():
     assert [left.name for left in found.not_pruned] == ["b"]
     c = found.found[1].side("in")[0]
     assert c.path == "c" and c.index.tolist() == [0, 1, 2, 3, 4]
+
+
+class Rotated(nn.Module):
+    """Two heads whose channels are turned by halves, and a bias from a table for each head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(5, 24), nn.Linear(8, 3)
+        self.table = nn.Parameter(torch.randn(7, 2))
+        self.register_buffer("distance", torch.arange(16) % 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).reshape(len(x), 4, 3, -1, 4).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k = (torch.cat([-part[..., 2:], part[..., :2]], -1) for part in (q, k))
+        bias = self.table[self.distance].view(4, 4, -1).permute(2, 0, 1)
+        mixed = (q @ k.mT * 0.5 + bias).softmax(-1) @ v
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+
+def test_halves_of_a_head_and_a_table_of_biases_go_with_the_heads():
+    torch.manual_seed(0)
+    model, x = Rotated(), torch.randn(3, 4, 5)
+    found = find_groups(model, x)
+    (group,) = found.found
+    assert group.num_units == 2
+    assert [(m.label, m.axis) for m in group.members if not m.is_layer] == [("table", 1)]
+    assert checked(model, found, x).found == found.found

@@ -42,7 +42,8 @@ class Change:
     `squared` is the mean over samples of the squared difference, summed over the outputs;
     `relative` is that divided by the variance of the unpruned network's outputs over the samples,
     summed likewise. Outputs that vary by less than a thousandth of their root mean square count as
-    varying by that much: below, differences are of rounding.
+    varying by that much: below, differences are of rounding. Of a single sample, which has no
+    variance, it is divided by the sum of squares.
     """
 
     squared: float
@@ -81,7 +82,8 @@ def change_of(outputs: Tensor, whole: Tensor) -> Change:
     before = before / scale  # squares of very large and very small outputs stay in range
     away = outputs.double().flatten(1) / scale - before
     squared = float(away.square().sum(1).mean())
-    spread = float((before - before.mean(0)).square().sum(1).mean())
+    center = before.mean(0) if len(before) > 1 else 0.0
+    spread = float((before - center).square().sum(1).mean())
     least = LEAST_SPREAD**2 * float(before.square().sum(1).mean())
     relative = 0.0 if squared == 0 else squared / max(spread, least, TINY)
     return Change(squared * scale**2, relative)

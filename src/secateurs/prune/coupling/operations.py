@@ -54,6 +54,13 @@ POOLING = _names(
 ALONG = _names("softmax _softmax log_softmax _log_softmax cumsum cumprod logcumsumexp")
 
 
+def _any_of(index: Tensor | None) -> Tensor | None:
+    """An index of the same shape, all of the first entry, where values are not known."""
+    if index is None or index.is_floating_point() or index.dtype in (torch.bool, torch.uint8):
+        return index
+    return torch.zeros(index.shape, dtype=torch.int64)
+
+
 def _only(numbers: Tensor | None, axis: int) -> bool:
     """Whether numbers change along this axis alone."""
     return numbers is not None and varying(numbers) == [numbers.ndim + axis]
@@ -85,7 +92,7 @@ class Operations(Picking):
             return
         if not args or not isinstance(args[0], Tensor) or id(args[0]) not in self.origins:
             return
-        if name in MOVING or name in ("select", "slice", "narrow", "view_as", "expand_as"):
+        if name in MOVING or name in ("select", "slice", "narrow", "view_as", "expand_as", "index"):
             parts = [(None, out)]
         elif name in PARTING:
             parts = list(enumerate(out))
@@ -98,6 +105,8 @@ class Operations(Picking):
                     return places.reshape(tensor.shape)
                 if name == "expand_as":
                     return places.expand(tensor.shape)
+                if name == "index":  # a table by entries: along these axes it is any of them
+                    return func(places, [_any_of(index) for index in args[1]])
                 moved = func(places, *args[1:], **kw)
                 return moved if place is None else moved[place]
 

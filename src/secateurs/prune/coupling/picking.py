@@ -26,7 +26,12 @@ class Picking(Numbering):
         assert numbers is not None
         axis = (args[1] if len(args) > 1 else 0) % numbers.ndim
         if numbers.shape[axis] > 1 and out.shape != args[0].shape:
-            self.ties.fix(numbers, f"{self.where()} takes some of its channels by number")
+            why = f"{self.where()} takes some of its channels by number"
+            if len(varying(numbers)) > 1:  # units go along the other axes, as heads
+                numbers = self.ties.merge(numbers, [axis], why)
+                self._set(out, numbers)
+                return
+            self.ties.fix(numbers, why)
         self._set(out, compact(func(self._full(args[0]), *args[1:], **kw)))
 
     def _do_index(self, _: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
