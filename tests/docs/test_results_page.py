@@ -102,3 +102,21 @@ def test_the_readme_takes_the_best_importance_of_torch_pruning():
     ]
     for values in (ours, changes["l2"]):
         assert interval(values, signed=True) in README.replace(" points (", " (")
+
+
+def test_the_unet_table_is_the_measured_one():
+    measured = rows("unet.json")
+    states = ("cut", "norms measured", "trained gently", "trained")
+    for level in (0.5, 0.25):
+        own = [row for row in measured if row["level"] == level]
+        means: dict[str, list[float]] = {}
+        for rule in dict.fromkeys(row["rule"] for row in own):
+            of_rule = [row for row in own if row["rule"] == rule]
+            assert len({row["seed"] for row in of_rule}) == 5
+            values = [[row[state] for row in of_rule] for state in states]
+            cells = [interval(each, signed=False).replace("%", "") for each in values]
+            macs = float(np.mean([row["macs"] for row in of_rule]))
+            assert f"| {macs:.2f} | {' | '.join(cells)} |" in RESULTS
+            means[rule] = [float(np.mean(each)) for each in values]
+        for rule, others in means.items():
+            assert all(a >= b for a, b in zip(means["ours"], others, strict=True)), rule

@@ -1,0 +1,70 @@
+"""Time and memory of `secateurs.prune` on a network of torchvision with random weights.
+
+    python benchmarks/pruning_time.py resnet50 --json benchmarks/measured/pruning_time.json
+
+Half of the multiply-accumulates, 256 calibration images of 224 x 224. Processor time is beside the
+wall clock, since other work on the machine changes only the latter. Memory is the peak of the
+process less what it was with the model and the images loaded. One network a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+
+import torch
+from torchvision import models
+
+import secateurs
+from networks import Row, heading
+from secateurs.files import read_json, write_json
+
+IMAGES, BATCH, SIZE = 256, 32, 224
+
+
+def peak_mib() -> float:
+    """The largest resident size of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measured(name: str) -> Row:
+    """One pruning."""
+    torch.manual_seed(0)
+    model = models.get_model(name, weights=None)
+    images = torch.randn(IMAGES, 3, SIZE, SIZE).split(BATCH)
+    with torch.no_grad():  # so that batch norms have statistics of these images
+        model.train()(images[0])
+    model.eval()
+    before, started, used = peak_mib(), time.perf_counter(), time.process_time()
+    small = secateurs.prune(model, images, secateurs.Budget(macs=0.5))
+    return {
+        "network": name,
+        "images": IMAGES,
+        "size": SIZE,
+        "machine": heading(),
+        "macs": small.report["macs"],
+        "parity": small.report["parity"],
+        "seconds": time.perf_counter() - started,
+        "processor_seconds": time.process_time() - used,
+        "added_mib": peak_mib() - before,
+    }
+
+
+def main() -> None:
+    known = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    known.add_argument("network")
+    known.add_argument("--json", type=Path, help="file of figures, one row per network")
+    given = known.parse_args()
+    row = measured(given.network)
+    print(json.dumps(row, indent=2))
+    if given.json is not None:
+        kept = read_json(given.json) if given.json.exists() else {"rows": []}
+        rows = [old for old in kept["rows"] if old["network"] != row["network"]]
+        write_json(given.json, {"rows": [*rows, row]})
+
+
+if __name__ == "__main__":
+    main()
