@@ -12,6 +12,7 @@ from secateurs.nets.layers import LAYERS, TRANSPOSED
 from secateurs.prune.coupling.numbering import Event
 from secateurs.prune.coupling.operations import Operations
 from secateurs.prune.coupling.origins import Origin
+from secateurs.prune.coupling.union_find import varying
 
 LAYER_NORMS = (nn.LayerNorm, nn.RMSNorm)
 INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
@@ -291,7 +292,7 @@ class LayerRules(Operations):
             if id(tensor) not in self.origins:
                 self.ties.fix(passed, f"{self.where()} norms it with what is no layer's")
             else:
-                self.adopt(tensor, passed)
+                self.adopt(tensor, passed, norm=over_all and tensor is own[0])
 
     def _do_instance_norm(self, _: str, __: Any, args: list[Any], kw: Any, out: Tensor) -> None:
         x = args[0]
@@ -302,17 +303,19 @@ class LayerRules(Operations):
         self._set(out, passed.reshape([1, -1, *[1] * (x.ndim - 2)]))
 
     def _do_layer_norm(self, _: str, __: Any, args: list[Any], kw: Any, out: Any) -> None:
-        x = args[0]
+        x, shape = args[:2]
         numbers = self.numbers_of(x)
         assert numbers is not None
-        axes = range(numbers.ndim - len(args[1]), numbers.ndim)
+        axes = range(numbers.ndim - len(shape), numbers.ndim)
         result = tree_leaves(out)[0]
-        if len(args[1]) > 1 or not isinstance(self.here(), LAYER_NORMS):
+        # A norm that is no module is known by its parameter.
+        module = isinstance(self.here(), LAYER_NORMS)
+        known = module or (len(shape) == 1 and any(id(t) in self.origins for t in args[2:3]))
+        if not known or varying(numbers) != [axes[0]]:
             self._set(result, self.ties.merge(numbers, axes, self.over()))
             return
-        passed = self._channels(numbers, x.shape[-1], -1)
-        self._normed(passed, args[2:4], over_all=True)
-        self._set(result, passed.reshape([1] * (x.ndim - 1) + [-1]))
+        self._normed(self._channels(numbers, x.shape[axes[0]], axes[0]), args[2:4], over_all=True)
+        self._set(result, numbers)
 
     _do_native_layer_norm = _do_rms_norm = _do__fused_rms_norm = _do_layer_norm
 

@@ -172,10 +172,11 @@ class Numbering:
         before = self._axes.get((id(owner), axis))
         return before.numbers if before is not None and bool(before.known.all()) else None
 
-    def adopt(self, tensor: Tensor, numbers: Tensor) -> None:
+    def adopt(self, tensor: Tensor, numbers: Tensor, *, norm: bool = False) -> None:
         """Take the parameters that a tensor comes from as carriers of units, channel by channel.
 
-        `numbers` (compact, with the axes of the tensor) are those of the units that it meets.
+        `numbers` (compact, with the axes of the tensor) are those of the units that it meets; a
+        `norm` works over all of them.
         """
         for origin in self.origins[id(tensor)]:
             axes = origin.axes_along(varying(numbers))
@@ -197,12 +198,14 @@ class Numbering:
             if bool(lost.any()):
                 why = f"{self.where()} also uses {origin.name} on what has to stay"
                 self.ties.fix(torch.maximum(grid[index], given)[lost], why)
-            self._carry(origin, axes, grid, known)
+            self._carry(origin, axes, grid, known, norm)
 
-    def _carry(self, origin: Origin, axes: list[int], grid: Tensor, known: Tensor) -> None:
+    def _carry(
+        self, origin: Origin, axes: list[int], grid: Tensor, known: Tensor, norm: bool
+    ) -> None:
         if len(axes) == 1:
             numbers = self.along(origin.source, axes[0], grid, known)
-            self.note(Event(origin.path, "both", numbers, origin.name, axes[0]))
+            self.note(Event(origin.path, "both", numbers, origin.name, axes[0], norm))
             return
         shape = [n if k in axes else 1 for k, n in enumerate(origin.source.shape)]
         numbers = grid.reshape(shape)

@@ -245,6 +245,16 @@ class Operations(Picking):
         axis = kw.get("dim", args[1] if len(args) > 1 else -1)
         self._set(out, self.ties.merge(numbers, [axis % numbers.ndim], self.over()))
 
+    def _do_cumsum(self, name: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        numbers = self.numbers_of(args[0])
+        assert numbers is not None
+        axis = kw.get("dim", args[1] if len(args) > 1 else -1)
+        if varying(numbers) != [axis % numbers.ndim]:
+            self._along(name, func, args, kw, out)
+            return
+        self.contract([numbers])  # to the sums of which a unit that is zero adds nothing
+        self._set(out, numbers)
+
     def _pooling(self, name: str, _: Any, args: list[Any], kw: Any, out: Any) -> None:
         numbers = self.numbers_of(args[0])
         assert numbers is not None

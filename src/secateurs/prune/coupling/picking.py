@@ -61,13 +61,20 @@ class Picking(Numbering):
         axes = {axis for axis, place in enumerate(places) if place is not None}
         axes |= set(range(max((p.ndim for p in places if p is not None), default=0)))
         of_base, of_values = self.numbers_of(base), self.numbers_of(values)
-        if of_base is None or of_values is None or axes & set(varying(of_base)):
+        if of_values is None or axes & set(varying(of_base) if of_base is not None else ()):
             raise NotImplementedError(name)
-        count = min(of_base.ndim, of_values.ndim) - 1  # the axes behind those of the places
-        behind = of_base.reshape(of_base.shape[of_base.ndim - count :])
-        other = of_values.reshape(of_values.shape[of_values.ndim - count :])
-        self.ties.tie(behind, other)
-        self._beside(behind, other)
+        count = base.ndim - 1 - max(axes)  # the axes behind those of the places
+        if any(axis < of_values.ndim - count for axis in varying(of_values)):
+            raise NotImplementedError(name)
+        other = of_values.reshape(of_values.shape[max(0, of_values.ndim - count) :])
+        if of_base is not None:
+            behind = of_base.reshape(of_base.shape[of_base.ndim - count :])
+            self.ties.tie(behind, other)
+            self._beside(behind, other)
+        elif id(base) in self.neutral:  # rows put into zeros
+            of_base = other.reshape([1] * (base.ndim - other.ndim) + list(other.shape))
+        else:
+            raise NotImplementedError(name)
         self._set(out, of_base)
 
     def _do_gather(self, name: str, _: Any, args: list[Any], kw: Any, out: Tensor) -> None:

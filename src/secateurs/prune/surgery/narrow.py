@@ -177,13 +177,14 @@ def zeroing(
         with torch.no_grad():
             tensor.index_fill_(axis, gone.to(tensor.device), 0.0)
 
-    normed: dict[str, list[Tensor]] = {}
+    normed: dict[tuple[str, str], list[Tensor]] = {}
+    wrapped: list[nn.Module] = []
     try:
         for path, gone in gone_channels(groups, survivors, reads=True).items():
             mute(model.get_submodule(path), gone)
         for member, gone in _gone(groups, survivors):
             if member.norm:
-                normed.setdefault(member.path, []).append(gone)
+                normed.setdefault((member.path, member.tensor), []).append(gone)
             if not member.is_layer and member.side == "in":
                 tensor = getattr(model.get_submodule(member.path), member.tensor)
                 silence(tensor, member.axis, gone)
@@ -192,9 +193,11 @@ def zeroing(
                 for tensor, axis, places in _places(model, member, gone):
                     if isinstance(tensor, nn.Parameter):
                         silence(tensor, axis, places)
-        for path, parts in normed.items():
-            module = model.get_submodule(path)
-            over_survivors(module, torch.cat(parts).unique())
+        for (path, tensor), parts in normed.items():
+            owner = model.get_submodule(path)
+            weight = getattr(owner, tensor) if tensor else None
+            wrapped.append(model if tensor else owner)
+            over_survivors(wrapped[-1], torch.cat(parts).unique(), weight)
         yield model
     finally:
         for handle in handles:
@@ -202,8 +205,8 @@ def zeroing(
         with torch.no_grad():
             for tensor, value in reversed(held):
                 tensor.copy_(value)
-        for path in normed:
-            del model.get_submodule(path).forward
+        for module in {id(module): module for module in wrapped}.values():
+            del module.forward
 
 
 def difference(

@@ -19,7 +19,7 @@ def channels_of(module: nn.Module) -> int | None:
         if isinstance(module, kind):
             return int(getattr(module, name))
     if isinstance(module, nn.LayerNorm | nn.RMSNorm):
-        return int(module.normalized_shape[-1])
+        return int(module.normalized_shape[0])
     return None
 
 
@@ -51,7 +51,7 @@ def _set_channels(layer: nn.Module, width: int | None) -> None:
     if width is None:
         return
     if isinstance(layer, nn.LayerNorm | nn.RMSNorm):
-        layer.normalized_shape = (*layer.normalized_shape[:-1], width)
+        layer.normalized_shape = (width, *layer.normalized_shape[1:])
         return
     if isinstance(layer, nn.GroupNorm) and layer.num_groups > 1:  # whole groups go
         layer.num_groups = layer.num_groups * width // before

@@ -50,9 +50,9 @@ def checked(net: Net, x: Tensor) -> Tensor:
 
 def by_rows(net: Net, x: Tensor) -> Tensor:
     """Rows chosen by a mask go through the second layer; their number is not known."""
-    x = net.a(x).relu()
-    out = torch.zeros(len(x), 10).to(x)
     chosen = x.sum(1) > 0
+    x = net.a(x).relu()
+    out = x.new_zeros(len(x), net.b.out_features)
     out[chosen] = net.b(x[chosen]).relu()
     return net.head(out)
 
@@ -74,7 +74,7 @@ def routed_sparsely(net: Net, x: Tensor) -> Tensor:
     """Each row goes to the experts with the two largest gates."""
     gates, chosen = net.route(x).softmax(1).topk(2, 1)
     x = net.a(x).relu()
-    out = torch.zeros(len(x), 10).to(x)
+    out = x.new_zeros(len(x), net.head.in_features)
     for number, expert in enumerate(net.experts):
         rows, places = (chosen == number).nonzero(as_tuple=True)
         if len(rows):

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from secateurs.nets.trace import tensors_of
+from secateurs.nets.trace import copied, tensors_of
 from shapes.entry import Entry, run
 
 LIMIT = 1e-5  # of the effect of the cut
@@ -64,7 +64,7 @@ def error(whole: nn.Module, pruned: nn.Module, inputs: Any) -> float:
 def zeroed(whole: nn.Module, pruned: nn.Module) -> nn.Module:
     """A copy in which every weight is zero that the pruned module does not have."""
     left = torch.cat([parameter.detach().flatten() for parameter in pruned.parameters()])
-    found = copy.deepcopy(whole)
+    found = copied(whole)
     for parameter in found.parameters():
         parameter.data *= torch.isin(parameter.data, left)
     return found
