@@ -95,7 +95,7 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
                 f"{path}: weights of another model: {name} has {tuple(shape)}, and "
                 f"{tuple(unpruned[name])} in the model that was pruned"
             )
-    shared: dict[int, Tensor] = {}
+    shared: dict[int, tuple[Tensor, Tensor]] = {}  # the old one too: an identity stays its own
     for prefix, module in model.named_modules(remove_duplicate=False):
         changed = _take(module, prefix, tensors, shared, path)
         if changed:
@@ -121,7 +121,7 @@ def _take(
     module: nn.Module,
     prefix: str,
     tensors: Mapping[str, Tensor],
-    shared: dict[int, Tensor],
+    shared: dict[int, tuple[Tensor, Tensor]],
     path: Path,
 ) -> bool:
     """Put the file's tensors in the place of a module's own; whether a size has changed."""
@@ -145,6 +145,7 @@ def _take(
         changed |= new.shape != old.shape
         if id(old) not in shared:
             grad = old.requires_grad and new.is_floating_point()
-            shared[id(old)] = nn.Parameter(new, requires_grad=grad) if is_parameter else new
-        setattr(module, name, shared[id(old)])
+            taken = nn.Parameter(new, requires_grad=grad) if is_parameter else new
+            shared[id(old)] = old, taken
+        setattr(module, name, shared[id(old)][1])
     return changed
