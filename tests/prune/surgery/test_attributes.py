@@ -60,6 +60,37 @@ def test_what_changed_is_written_into_a_fresh_network():
     assert not changed_attributes(after, fresh)
 
 
+@pytest.mark.parametrize(
+    ("norm", "expected"),
+    [
+        (lambda: nn.LayerNorm(8, elementwise_affine=False), {"normalized_shape": (4,)}),
+        (lambda: nn.RMSNorm(8, elementwise_affine=False), {"normalized_shape": (4,)}),
+        (lambda: nn.GroupNorm(4, 8, affine=False), {"num_groups": 2, "num_channels": 4}),
+        (lambda: nn.InstanceNorm1d(8), {"num_features": 4}),
+    ],
+)
+def test_a_norm_without_tensors_is_told_its_width(norm, expected: dict[str, object]):
+    def make() -> nn.Sequential:
+        return nn.Sequential(nn.Conv1d(2, 8, 1), Turn(), norm(), Turn(), nn.Conv1d(8, 2, 1))
+
+    before = make()
+    if not isinstance(before[2], nn.LayerNorm | nn.RMSNorm):
+        before[1] = before[3] = nn.Identity()
+    (group,) = find_groups(before, torch.randn(2, 2, 5)).found
+    after = narrow(before, [group], {group.name: torch.arange(group.num_units // 2)})
+    changes = changed_attributes(before, after)
+    assert changes["2"] == expected
+    set_attributes(fresh := make(), {"2": changes["2"]})
+    assert not changed_attributes(after[2], fresh[2])
+
+
+class Turn(nn.Module):
+    """Channels last, or back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mT
+
+
 @pytest.mark.parametrize("path, name", [("9", "in_features"), ("0", "forward"), ("0", "training")])
 def test_what_is_no_number_of_a_module_is_not_written(path: str, name: str):
     with pytest.raises(InputError, match="weights of another model"):

@@ -17,6 +17,7 @@ NAMES = re.compile(
     r"dim|channel|feature|width|hidden|head|embed|d_model|planes|units|d_inner|_size|normalized_shape"
 )
 NEVER = re.compile(r"image|patch|kernel|window|batch|vocab|grid|num_classes")
+NORMS = ("normalized_shape", "num_groups")  # of norms, which may have no tensors
 HEADS = re.compile(r"heads?$|nhead|n_head")
 
 
@@ -86,7 +87,7 @@ def changed_attributes(before: nn.Module, after: nn.Module) -> dict[str, dict[st
         cut = _shapes(module) != _shapes(other)
         for name, value in vars(module).items():
             now = vars(other).get(name)
-            if (cut or NAMES.search(name)) and _is_smaller(now, value):
+            if (cut or NAMES.search(name) or name in NORMS) and _is_smaller(now, value):
                 found.setdefault(path, {})[name] = now
     return found
 
