@@ -267,9 +267,8 @@ def said(row: Row) -> str:
     """A line on a row for whoever waits."""
     if "error" in row:
         return f"{row.get('step', '')}: {row['error']}"
-    parts = [
-        f"{key} {row[key]:.3g}" for key in ("macs", "params", "change", "difference") if key in row
-    ]
+    keys = ("macs", "params", "change", "difference")
+    parts = [f"{key} {row[key]:.3g}" for key in keys if row.get(key) is not None]
     return ", ".join([*parts, f"{row['seconds']:.0f} s"])
 
 

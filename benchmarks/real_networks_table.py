@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,7 @@ def theirs(row: Row) -> str:
     if "error" in found:
         return "no answer in 60 s" if found["error"] == "time limit" else "raises"
     difference = found["difference"]
-    if math.isfinite(difference) and difference <= EQUAL:
+    if difference is not None and difference <= EQUAL:
         return f"equals zeroing, {found['macs']:.0%} of the MACs left"
     return "differs from zeroing"
 

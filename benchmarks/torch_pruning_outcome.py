@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -48,11 +49,13 @@ def outcome(model: nn.Module, inputs: Any, call: Call, num_classes: int) -> dict
             output_transform=_numbers,
         )
         gone = _prune(pruner, cut)
+    difference = _error(whole, cut, gone, inputs, call)
     after = _macs(cut, inputs, call), num_parameters(cut)
     return {
         "macs": after[0] / before[0],
         "params": after[1] / before[1],
-        "difference": _error(whole, cut, gone, inputs, call),
+        # None where outputs have other shapes, or zeroing has no effect and they differ
+        "difference": difference if math.isfinite(difference) else None,
     }
 
 
