@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from secateurs.nets.counting import num_parameters
 from secateurs.nets.trace import tensors_of
+from secateurs.prune.surgery.parity import VISIBLE
 
 Call = Callable[[nn.Module, Any], object]
 LIMIT = 1e-5  # of the effect of zeroing, as for our own cuts
@@ -54,7 +55,7 @@ def outcome(model: nn.Module, inputs: Any, call: Call, num_classes: int) -> dict
     return {
         "macs": after[0] / before[0],
         "params": after[1] / before[1],
-        # None where outputs have other shapes, or zeroing has no effect and they differ
+        # None where outputs have other shapes
         "difference": difference if math.isfinite(difference) else None,
     }
 
@@ -115,6 +116,8 @@ def _error(
         return float("inf")
     effect = max(float((a - b).abs().max()) for a, b in zip(expected, zeroed, strict=True))
     error = max(float((a - b).abs().max()) for a, b in zip(found, zeroed, strict=True))
+    largest = max(float(part.abs().max()) for part in zeroed)
+    effect = max(effect, VISIBLE * largest)  # rounding alone is no difference
     return error / effect if effect > 0 else (0.0 if error == 0 else float("inf"))
 
 
