@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -238,9 +239,12 @@ class LayerRules(Operations):
         rest = args[4:] if packed else args[3:]
         has_biases, num_layers, _dropout, _train, bidirectional = rest[:5]
         module = self.here()
-        if not isinstance(module, nn.RNNBase) or module.proj_size:
+        if not isinstance(module, nn.RNNBase):
             raise NotImplementedError(name)
         gates, directions = GATES[name], 2 if bidirectional else 1
+        if module.proj_size:
+            self._projected(x, weights, given, directions, 5 if has_biases else 3)
+            return
         units = self._made(weights[1], 1, module.hidden_size)
         read = self._channels(self.numbers_of(x), weights[0].shape[1], -1)
         each = 4 if has_biases else 2
@@ -269,6 +273,20 @@ class LayerRules(Operations):
         self._set(outputs, read.reshape([1] * (outputs.ndim - 1) + [-1]))
         for state in states:
             self._set(state, units.reshape([1] * (state.ndim - 1) + [-1]))
+
+    def _projected(
+        self, x: Tensor, weights: Sequence[Tensor], given: Any, directions: int, each: int
+    ) -> None:
+        """A recurrent module that projects its units, which stay: what it reads can go."""
+        if any(self.numbers_of(state) is not None for state in tree_leaves(given)):
+            raise NotImplementedError("a state with units")
+        read = self._channels(self.numbers_of(x), weights[0].shape[1], -1)
+        for direction in range(directions):
+            (origin,) = self.origins[id(weights[direction * each])]
+            if bool(read.any()):
+                self._part(origin, 1, read, "in")
+            labels = [(read, (1,))]
+            self.multiplied(x.numel() // x.shape[-1], weights[direction * each].shape, labels)
 
     _do_gru = _do_rnn_tanh = _do_rnn_relu = _do_lstm
 

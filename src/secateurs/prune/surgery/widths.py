@@ -32,7 +32,7 @@ def set_widths(layer: nn.Module, width: int | None = None) -> None:
     elif isinstance(layer, nn.RNNBase):
         own = dict(layer.named_parameters(recurse=False))
         layer.input_size = own["weight_ih_l0"].shape[1]
-        layer.hidden_size = own["weight_hh_l0"].shape[1]
+        layer.hidden_size = own.get("weight_hr_l0", own["weight_hh_l0"]).shape[1]
     elif isinstance(layer, nn.RNNCellBase):
         layer.input_size, layer.hidden_size = layer.weight_ih.shape[1], layer.weight_hh.shape[1]
     elif isinstance(layer, nn.Bilinear):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 _BY_CAUSE = {
-    "sums over a width that no layer reads": (
+    "sums over a width that others share": (
         "attention_linear attention_multi_query mixture_of_experts"
     ),
-    "parameters and buffers of a layer's width": ("mixer outer_product sparse_mixture_of_experts"),
+    "units of two axes, and layers that did not run": (
+        "mixer outer_product sparse_mixture_of_experts"
+    ),
     "parts that TorchScript compiled": "scripted_part",
-    "operations without a rule": "lstm_with_projection",
-    "cuts that are not what zeroing gives": "attention_head_channels",
+    "channels of heads whose number is written down": "attention_head_channels",
 }
 
 PENDING = {name: cause for cause, names in _BY_CAUSE.items() for name in names.split()}
