@@ -14,7 +14,7 @@ from secateurs.prune.coupling.groups import Group
 from secateurs.prune.coupling.members import Attribute
 
 NAMES = re.compile(
-    r"dim|channel|feature|width|hidden|head|embed|d_model|planes|units|d_inner|_size|normalized_shape"
+    r"dim|channel|feature|width|hidden|head|embed|d_model|planes|units|d_inner|_size"
 )
 NEVER = re.compile(r"image|patch|kernel|window|batch|vocab|grid|num_classes")
 NORMS = ("normalized_shape", "num_groups")  # of norms, which may have no tensors
