@@ -121,3 +121,23 @@ def test_the_unet_table_is_the_measured_one():
         del means["unpruned"]
         for rule, others in means.items():
             assert all(a >= b for a, b in zip(means["ours"], others, strict=True)), rule
+
+
+def test_the_readme_counts_the_modules_of_the_zoo():
+    found = re.search(
+        r"Of (\d+) small modules.*?cuts (\d+) correctly, (\d+) in part and none wrongly; torch-pruning\s+"
+        r"(\d+), (\d+) and (\d+) ",
+        README,
+        re.DOTALL,
+    )
+    assert found is not None
+    page = (ROOT / "docs" / "coverage.md").read_text()
+    counts = {
+        outcome: re.search(rf"\| {outcome} \| (\d+) \| (\d+) \|", page)
+        for outcome in ("cut correctly", "cut correctly in part", "wrong result")
+    }
+    assert all(counts.values())
+    ours, theirs = ([match[side] for match in counts.values() if match] for side in (1, 2))
+    assert f"{found[1]} modules;" in page
+    assert [found[2], found[3], "0"] == ours
+    assert [found[4], found[5], found[6]] == theirs
