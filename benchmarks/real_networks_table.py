@@ -42,7 +42,9 @@ def theirs(row: Row) -> str:
     if "error" in found:
         return "no answer in 60 s" if found["error"] == "time limit" else "raises"
     difference = found["difference"]
-    if difference is not None and difference <= EQUAL:
+    if difference is None:
+        return "gives outputs of another shape"
+    if difference <= EQUAL:
         return f"equals zeroing, {found['macs']:.0%} of the MACs left"
     return "differs from zeroing"
 
