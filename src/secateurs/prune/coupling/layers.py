@@ -16,7 +16,6 @@ from secateurs.prune.coupling.origins import Origin
 from secateurs.prune.coupling.union_find import varying
 
 LAYER_NORMS = (nn.LayerNorm, nn.RMSNorm)
-INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
 # Operations that make units of their own, also from what has none.
 MAKING = RECURRENT | {
