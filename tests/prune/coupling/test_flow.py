@@ -178,3 +178,29 @@ def test_halves_of_a_head_and_a_table_of_biases_go_with_the_heads():
     assert group.num_units == 2
     assert [(m.label, m.axis) for m in group.members if not m.is_layer] == [("table", 1)]
     assert checked(model, found, x).found == found.found
+
+
+class Uneven(nn.Module):
+    """Heads whose values are wider than their queries and keys, taken from one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(5, 14), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = self.qkv(x).unflatten(-1, (-1, 7)).transpose(1, 2)
+        q, k, v = heads.split([2, 2, 3], -1)
+        mixed = (q @ k.mT * 0.5).softmax(-1) @ v
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+
+def test_unequal_parts_of_a_head_go_with_it():
+    torch.manual_seed(0)
+    model, x = Uneven(), torch.randn(3, 4, 5)
+    found = find_groups(model, x)
+    (group,) = found.found
+    assert [(m.path, m.unit.tolist()) for m in group.members] == [
+        ("qkv", [0] * 7 + [1] * 7),
+        ("proj", [0] * 3 + [1] * 3),
+    ]
+    assert checked(model, found, x).found == found.found

@@ -201,6 +201,11 @@ class Operations(Picking):
             # As many units must go from each part, so that they are parts of equal size again.
             first = parts[0]
             unequal = len({tensor.shape for tensor in out}) > 1
+            if unequal and len(varying(numbers)) > 1:  # units go along the other axes, as heads
+                numbers = self.ties.merge(numbers, [axis], self.over())
+                for tensor in out:
+                    self._set(tensor, numbers)
+                return
             if unequal:
                 self.ties.fix(numbers, f"{self.where()} splits it into unequal parts")
             for part in () if unequal else parts[1:]:
