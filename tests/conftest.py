@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -13,6 +14,11 @@ from PIL import Image
 
 # What tests of several folders share.
 sys.path.insert(0, str(Path(__file__).parent))
+
+# A shell that starts the tests in the background has interrupts ignored, and so would every process
+# that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
