@@ -46,5 +46,6 @@ def test_every_script_is_in_the_folder():
         "prune_unet.py",
         "prune_huggingface.py",
         "prune_audio.py",
+        "prune_yolo.py",
     }
     assert Path(EXAMPLES / "predict_onnx.py").exists()
