@@ -7,11 +7,10 @@ with benchmarks/measured/real_networks.json for MEASURED.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
+
+from page_part import write_part
 
 Row = dict[str, Any]
 
@@ -117,19 +116,5 @@ def part(measured: Row) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    words = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    words.add_argument("json", type=Path)
-    words.add_argument("--into", type=Path, help="page whose part is replaced")
-    given = words.parse_args()
-    text = part(json.loads(given.json.read_text()))
-    if given.into is None:
-        print(text, end="")
-        return
-    before, _, rest = given.into.read_text().partition(START)
-    _, _, after = rest.partition(END)
-    given.into.write_text(f"{before}{START}\n{text}\n{END}{after}")
-
-
 if __name__ == "__main__":
-    main()
+    write_part(__doc__, (START, END), part)

@@ -5,11 +5,10 @@ python benchmarks/zoo_table.py benchmarks/measured/zoo.json --into docs/coverage
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
+
+from page_part import write_part
 
 Row = dict[str, Any]
 
@@ -82,19 +81,5 @@ def measured_part(measured: Row) -> str:
     return "\n".join(parts) + "\n"
 
 
-def main() -> None:
-    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    words.add_argument("json", type=Path)
-    words.add_argument("--into", type=Path, help="page whose measured part is replaced")
-    given = words.parse_args()
-    text = measured_part(json.loads(given.json.read_text()))
-    if given.into is None:
-        print(text, end="")
-        return
-    before, _, rest = given.into.read_text().partition(START)
-    _, _, after = rest.partition(END)
-    given.into.write_text(f"{before}{START}\n{text}\n{END}{after}")
-
-
 if __name__ == "__main__":
-    main()
+    write_part(__doc__, (START, END), measured_part)

@@ -17,9 +17,9 @@ IGNORED = "ignored, as asked for"
 
 def without(groups: Groups, reason: Callable[[Group], str]) -> Groups:
     """The groups for which there is no reason to leave them as they are."""
-    told = {group.name: why for group in groups.found if (why := reason(group))}
-    found = tuple(group for group in groups.found if group.name not in told)
-    left = tuple(NotPruned(name, why) for name, why in told.items())
+    reasons = {group.name: why for group in groups.found if (why := reason(group))}
+    found = tuple(group for group in groups.found if group.name not in reasons)
+    left = tuple(NotPruned(name, why) for name, why in reasons.items())
     return replace(groups, found=found, not_pruned=groups.not_pruned + left)
 
 

@@ -75,3 +75,26 @@ def test_units_that_a_recurrent_layer_reads_have_a_loss(kind: type[nn.RNNBase]):
     groups = [group for group in find_groups(model, x).found if group.name == "a"]
     found = first_order(model, groups, [x])["a"]
     assert found.order[0] == 2 and found.loss[0] == 0 and found.loss[1] > 0
+
+
+def test_weights_that_two_layers_share_count_once():
+    class Shared(nn.Module):
+        """The product of one weight's units with themselves."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(5, 6, bias=False), nn.Linear(5, 6, bias=False)
+            self.two.weight = self.one.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.one(x)[:, None] @ self.two(x)[..., None]
+
+    torch.manual_seed(0)
+    model, x = Shared(), torch.randn(8, 5)
+    (group,) = find_groups(model, x).found
+    found = first_order(model, [group], [x])[group.name]
+    with torch.no_grad():  # the derivative of the sum of squares y to each row, times the row
+        losses = (2 * model.one(x).square()).square().mean(0).double()
+    order = losses.argsort()
+    assert torch.equal(found.order, order)
+    torch.testing.assert_close(found.loss, losses[order].cumsum(0)[:-1], rtol=1e-4, atol=1e-6)

@@ -204,3 +204,23 @@ def test_unequal_parts_of_a_head_go_with_it():
         ("proj", [0] * 3 + [1] * 3),
     ]
     assert checked(model, found, x).found == found.found
+
+
+class BesideInput(nn.Module):
+    """Two rows of a layer's channels and one of the input's meet a parameter of three rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.make, self.shift = nn.Linear(4, 8), nn.Parameter(torch.randn(3, 4))
+        self.read, self.head = nn.Linear(4, 5), nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = torch.cat([self.make(x).unflatten(-1, (2, 4)), x[:, None]], -2)
+        return self.head(self.read(rows + self.shift).relu()).mean(1)
+
+
+def test_a_parameter_that_meets_units_beside_the_input_leaves_them_whole():
+    found = find_groups(BesideInput(), torch.empty(1, 4))
+    assert [group.name for group in found.found] == ["read"]
+    (left,) = found.not_pruned
+    assert left.name == "make" and "folded together" in left.reason

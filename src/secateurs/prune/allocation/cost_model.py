@@ -199,7 +199,7 @@ def _axes(
 
 def _parameters(bare: nn.Module, groups: Sequence[Group]) -> list[_Term]:
     """The parameters that depend on groups."""
-    found: dict[int, dict[int, dict[tuple[str, int], tuple[Group, Member]]]] = {}
+    found: dict[int, dict[int, dict[tuple[object, ...], tuple[Group, Member]]]] = {}
     sizes: dict[int, torch.Size] = {}
     widths: dict[tuple[int, int], int] = {}
     for group in groups:
@@ -214,7 +214,7 @@ def _parameters(bare: nn.Module, groups: Sequence[Group]) -> list[_Term]:
                 )
                 axes = found.setdefault(id(parameter), {})
                 # A parameter that is cut by several layers at once is cut once.
-                key = group.name, hash(tuple(member.index.tolist()))
+                key = group.name, *member.index.tolist()
                 axes.setdefault(axis, {}).setdefault(key, (group, member))
     terms: list[_Term] = []
     for identity, axes in found.items():

@@ -51,19 +51,20 @@ def first_order(
 
 
 def _makers(model: nn.Module, group: Group) -> list[tuple[Tensor, int, Member]]:
-    """The parameters that make a group's units, and the axis of the units in each."""
-    found: list[tuple[Tensor, int, Member]] = []
+    """The parameters that make a group's units, each once, and the axis of the units in it."""
+    found: dict[tuple[int, int], tuple[Tensor, int, Member]] = {}
     for member in group.makers:
         module = model.get_submodule(member.path)
         if not member.is_layer:
-            found.append((getattr(module, member.tensor), member.axis, member))
+            tensor = getattr(module, member.tensor)
+            found.setdefault((id(tensor), member.axis), (tensor, member.axis, member))
             continue
         assert isinstance(module, LAYERS)
         for parameter in module.parameters(recurse=False):
             axis = cut_axes(module, parameter)[0]
             if axis is not None:
-                found.append((parameter, axis, member))
-    return found
+                found.setdefault((id(parameter), axis), (parameter, axis, member))
+    return list(found.values())
 
 
 def _change(

@@ -66,9 +66,9 @@ def _channels(
         if event.axis < 0:
             placed = compact(torch.from_numpy(units))
             along = varying(placed)
-            if not along:  # a value for all units
+            # None: a value for all units. Several: folded with what cannot be cut, and fixed.
+            if len(along) != 1:
                 continue
-            assert len(along) == 1, "units were tied along all axes but one"
             event, units = replace(event, axis=along[0]), placed.flatten().numpy()
         events.append(event)
         channels.append(units)

@@ -135,7 +135,7 @@ class Numbering:
         if key not in self._noted:
             self._noted[key] = event
             self.events.append(event)
-        elif event.axis < 0:  # numbers on several axes are told apart by no key
+        elif event.axis < 0:  # no key tells numbers on several axes from each other
             self.events.append(event)
         else:
             event = self._noted[key]

@@ -261,13 +261,13 @@ def checked(
     }
     on_shapes = _shapes(model, survivors, batch, run)
     failed = _wrong(groups.found, on_shapes)
-    told = {
+    adapted = {
         group.name: other
         for group in groups.found
         if group.name in failed and (other := with_attributes(model, group, on_shapes)) is not None
     }
-    failed = {name: error for name, error in failed.items() if name not in told}
-    groups = replace(groups, found=tuple(told.get(g.name, g) for g in groups.found))
+    failed = {name: error for name, error in failed.items() if name not in adapted}
+    groups = replace(groups, found=tuple(adapted.get(g.name, g) for g in groups.found))
     rest = [group for group in groups.found if group.name not in failed]
     comparison = Comparison(model, batch, run)
 
