@@ -115,6 +115,7 @@ class PrunedToBudget:
     """A network pruned as a whole, and what was measured on the way.
 
     `model` is the network after recovery, `before_recovery` before (the same where there was none);
+    `seconds` is what survey and cut took, without recovery;
     `cost` is what is left of the unpruned network's, as fractions, before recovery; `channels` are
     the outputs that each convolution and linear layer still has, by path.
     """
@@ -131,6 +132,28 @@ class PrunedToBudget:
     parity: float
     cost: Price
     channels: dict[str, list[int]]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """A network whose groups are found, checked and measured: all that budgets have in common.
+
+    `model` is the unpruned network with its attention opened, `unpruned` its outputs (rows, values) on the
+    `held_out` batches, `few` some samples for checks. `seconds` is what the survey took.
+    """
+
+    model: nn.Module
+    calibration: Sequence[Batch]
+    held_out: Sequence[Batch]
+    hooks: Hooks
+    groups: Groups
+    survey: Survey
+    widths: Widths
+    unpruned: Tensor
+    few: Batch
+    copies: int
+    seed: int
     seconds: float
 
 
@@ -154,6 +177,36 @@ def prune_to_budget(
     refit sees, decide between batch norm statistics, between starts of what is merged, and whether
     the cut came as predicted. The model given is not changed. Raises InputError when nothing can be
     pruned or the budget cannot be met.
+    """
+    surveyed = survey_network(
+        model,
+        calibration,
+        held_out,
+        hooks,
+        name=name,
+        copies=copies,
+        seed=seed,
+        stop=stop,
+        progress=progress,
+    )
+    return prune_surveyed(surveyed, budget, stop=stop, progress=progress)
+
+
+def survey_network(
+    model: nn.Module,
+    calibration: Sequence[Batch],
+    held_out: Sequence[Batch],
+    hooks: Hooks,
+    *,
+    name: str = "the network",
+    copies: int = 1,
+    seed: int = 0,
+    stop: StopFlag | None = None,
+    progress: Progress = SILENT,
+) -> Surveyed:
+    """Find, check and measure the groups of a network, once for any number of budgets.
+
+    Takes what `prune_to_budget` takes. Raises InputError when nothing can be pruned.
     """
     started = time.perf_counter()
     stop = stop or StopFlag()
@@ -202,6 +255,40 @@ def prune_to_budget(
     )
     widths = Widths(model, groups.found, few, run=hooks.run)
     stop.check()
+    return Surveyed(
+        model=model,
+        calibration=calibration,
+        held_out=held_out,
+        hooks=hooks,
+        groups=groups,
+        survey=seen,
+        widths=widths,
+        unpruned=unpruned,
+        few=few,
+        copies=copies,
+        seed=seed,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def prune_surveyed(
+    surveyed: Surveyed,
+    budget: Budget,
+    *,
+    hooks: Hooks | None = None,
+    stop: StopFlag | None = None,
+    progress: Progress = SILENT,
+) -> PrunedToBudget:
+    """Prune a network that was surveyed to one budget, and train it on.
+
+    `hooks` are those of the survey unless given: what trains and what measures may differ from
+    budget to budget. Raises InputError when the budget cannot be met.
+    """
+    started = time.perf_counter()
+    stop, hooks = stop or StopFlag(), hooks or surveyed.hooks
+    model, groups, seen, few = surveyed.model, surveyed.groups, surveyed.survey, surveyed.few
+    calibration, held_out = surveyed.calibration, surveyed.held_out
+    unpruned, widths = surveyed.unpruned, surveyed.widths
 
     def prune(kept: Kept, merging: bool = True, refitting: bool = True, **final: Any) -> Pruned:
         stop.check()
@@ -215,8 +302,8 @@ def prune_to_budget(
             steps=hooks.steps,
             merging=merging,
             refitting=refitting,
-            copies=copies,
-            seed=seed,
+            copies=surveyed.copies,
+            seed=surveyed.seed,
             **final,
         )
 
@@ -243,7 +330,7 @@ def prune_to_budget(
     cost = _check_reached(result.model, widths, budget)
     parity = difference(model, groups.found, result.survivors, few, run=hooks.run)
     assert parity <= PARITY_LIMIT, f"removed and zeroed differ: {parity}"
-    seconds = time.perf_counter() - started
+    seconds = surveyed.seconds + time.perf_counter() - started
     trained = result.model if hooks.train is None else hooks.train(result, model)
     return PrunedToBudget(
         model=trained,

@@ -26,7 +26,7 @@ from secateurs.ship.spec import ImageInput, describe
 from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.pruning import network as whole_module
 from secateurs.study.pruning import saved_output, savings
-from secateurs.study.pruning.network import prune_whole
+from secateurs.study.pruning.network import prune_whole, survey_whole
 from secateurs.study.pruning.recovery import RecoveryOptions, recover
 from secateurs.study.pruning.saved_network import shrink_saved
 from secateurs.study.pruning.saved_output import pruning_summary
@@ -78,6 +78,19 @@ def test_a_budget_is_met_and_nothing_given_is_changed(dataset: Dataset, network:
     assert [row["num_kept"] for row in cut.record["groups"]] == list(
         cut.pruned.chosen.kept.values()
     )
+
+
+def test_one_survey_serves_several_budgets_as_a_survey_for_each_would(
+    dataset: Dataset, network: nn.Module
+):
+    surveyed = survey_whole(network, dataset, CONFIG, device=CPU)
+    for share in (0.7, 0.4):
+        budget = Budget(macs=share)
+        alone = prune_whole(network, dataset, CONFIG, budget, device=CPU)
+        found = surveyed.prune(budget)
+        assert found.pruned.channels == alone.pruned.channels
+        for name, value in alone.model.state_dict().items():
+            assert torch.equal(found.model.state_dict()[name], value)
 
 
 def test_refitting_is_nearer_to_the_network_than_units_at_random_left_as_they_are(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,14 @@ from secateurs.nets.attention import open_attention
 from secateurs.nets.chain import chain
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.network import Pruned
-from secateurs.prune.to_budget import Budget, Hooks, PrunedToBudget, prune_to_budget
+from secateurs.prune.to_budget import (
+    Budget,
+    Hooks,
+    PrunedToBudget,
+    Surveyed,
+    prune_surveyed,
+    survey_network,
+)
 from secateurs.ship.latency import torch_latency
 from secateurs.stopping import StopFlag
 from secateurs.study.pruning.network_record import alarm_sentence, network_record
@@ -67,53 +74,101 @@ def prune_whole(
     best epoch of a recovery. The model given is not changed. Raises InputError when nothing can be
     pruned or the budget cannot be met.
     """
-    recovery = recovery or RecoveryOptions()
-    stop = stop or StopFlag()
+    network = survey_whole(model, dataset, config, device=device, stop=stop, progress=progress)
+    return network.prune(
+        budget, recovery=recovery, state_file=state_file, stop=stop, progress=progress
+    )
+
+
+@dataclass(frozen=True)
+class SurveyedNetwork:
+    """A network of a study, surveyed once, to be pruned to any number of budgets."""
+
+    surveyed: Surveyed
+    dataset: Dataset
+    config: StudyConfig
+    device: torch.device
+
+    def prune(
+        self,
+        budget: Budget,
+        *,
+        recovery: RecoveryOptions | None = None,
+        state_file: Path | None = None,
+        stop: StopFlag | None = None,
+        progress: Progress = SILENT,
+    ) -> PrunedNetwork:
+        """The network pruned to one budget; see `prune_whole`."""
+        recovery = recovery or RecoveryOptions()
+        stop = stop or StopFlag()
+        recovered: list[Recovered] = []
+        asked = asdict(budget) | {"recovery": asdict(recovery)}
+
+        def train_on(pruned: Pruned, unpruned: nn.Module) -> nn.Module:
+            recovered.append(
+                recover(
+                    pruned.model,
+                    unpruned,
+                    self.dataset,
+                    self.config,
+                    recovery,
+                    device=self.device,
+                    state_file=state_file,
+                    rests_on=start_of(unpruned, self.dataset, self.config, asked, pruned.survivors),
+                    stop=stop,
+                    progress=progress,
+                )
+            )
+            return recovered[0].model
+
+        hooks = replace(
+            self.surveyed.hooks,
+            latency=partial(
+                _share_of_time,
+                images=self.surveyed.calibration[0].contiguous(),  # as users have them
+                batch=budget.latency_batch,
+            ),
+            train=train_on if recovery.epochs else None,
+        )
+        pruned = prune_surveyed(self.surveyed, budget, hooks=hooks, stop=stop, progress=progress)
+        if pruned.outcome.alarm:
+            progress.note(alarm_sentence(pruned.outcome))
+        found = recovered[0] if recovered else None
+        return PrunedNetwork(pruned, network_record(pruned, found), found)
+
+
+def survey_whole(
+    model: nn.Module,
+    dataset: Dataset,
+    config: StudyConfig,
+    *,
+    device: torch.device,
+    stop: StopFlag | None = None,
+    progress: Progress = SILENT,
+) -> SurveyedNetwork:
+    """Survey a network on the training images of a study; the model given is not changed.
+
+    Raises InputError when nothing can be pruned.
+    """
     model = open_attention(model).to(device).eval()
     train, val = dataset.sides["train"], dataset.sides["val"]
     train = train.take(stratified_order(train, seed=config.seed))
     calibration, held_out = views(train, device, mirrored=config.augment), views(val, device)
     labels = torch.from_numpy(val.labels)
-    recovered: list[Recovered] = []
-    asked = asdict(budget) | {"recovery": asdict(recovery)}
 
     def evaluate(network: nn.Module) -> float:
         logits = torch.cat([predict_logits(network, images) for images in held_out])
         return float((logits.argmax(1) == labels).double().mean())
 
-    def train_on(pruned: Pruned, unpruned: nn.Module) -> nn.Module:
-        recovered.append(
-            recover(
-                pruned.model,
-                unpruned,
-                dataset,
-                config,
-                recovery,
-                device=device,
-                state_file=state_file,
-                rests_on=start_of(unpruned, dataset, config, asked, pruned.survivors),
-                stop=stop,
-                progress=progress,
-            )
-        )
-        return recovered[0].model
-
     hooks = Hooks(
         steps=partial(chain, name=config.backbone),
         evaluate=evaluate,
         score=partial(score_logits, labels=labels),
-        latency=partial(
-            _share_of_time,
-            images=calibration[0].contiguous(),  # as users have them
-            batch=budget.latency_batch,
-        ),
-        train=train_on if recovery.epochs else None,
     )
-    pruned = prune_to_budget(
+    surveyed = survey_network(
         model,
         calibration,
         held_out,
-        budget,
         hooks,
         name=config.backbone,
         copies=1 + config.augment,
@@ -121,10 +176,7 @@ def prune_whole(
         stop=stop,
         progress=progress,
     )
-    if pruned.outcome.alarm:
-        progress.note(alarm_sentence(pruned.outcome))
-    found = recovered[0] if recovered else None
-    return PrunedNetwork(pruned, network_record(pruned, found), found)
+    return SurveyedNetwork(surveyed, dataset, config, device)
 
 
 def score_logits(outputs: list[object], *, labels: Tensor) -> tuple[float, float]:
