@@ -75,15 +75,34 @@ def _candidates(model: nn.Module, seen: Trace) -> Generator[tuple[tuple[str, str
         yield tuple(plan)
 
 
-def _parts(module: nn.Module, path: str, seen: Trace) -> list[str]:
+def opened_parts(model: nn.Module, seen: Trace) -> list[str]:
+    """Paths of the modules of which a network is made, in running order: blocks, layers, glue.
+
+    Whatever holds a list of blocks is opened, also where more happens in it.
+    """
+    return _parts(model, "", seen, deep=True)
+
+
+def _parts(module: nn.Module, path: str, seen: Trace, *, deep: bool = False) -> list[str]:
     """Paths of the modules below `module`, plain sequences and lists opened, in running order."""
     place = {path: rank for rank, path in enumerate(seen.order)}
     found: list[str] = []
     for name, child in module.named_children():
         where = f"{path}.{name}" if path else name
         plain = is_chain(child) or isinstance(child, nn.ModuleList)
-        found += _parts(child, where, seen) if plain else [where]
+        plain = plain or (deep and holds_blocks(child))
+        found += _parts(child, where, seen, deep=deep) if plain else [where]
     return sorted(found, key=place.__getitem__)
+
+
+def holds_blocks(module: nn.Module) -> bool:
+    """Whether a module has a sequence or list of blocks, each with two or more weighted layers."""
+    return any(
+        sum(isinstance(inner, nn.Conv2d | nn.Linear) for inner in block.modules()) > 1
+        for child in module.children()
+        if is_chain(child) or isinstance(child, nn.ModuleList)
+        for block in child.children()
+    )
 
 
 def _between(given: tuple[int, ...], wanted: tuple[int, ...]) -> list[str] | None:

@@ -7,7 +7,23 @@ from torch import nn
 from secateurs.errors import InputError
 from secateurs.nets.backbones import layers, trace_of
 from secateurs.nets.chain import WHOLE, chain
+from secateurs.nets.steps import Step, auto_depths, depth_name, steps
 from secateurs.nets.trace import DROPOUTS, Trace
+
+__all__ = [
+    "Step",
+    "auto_depths",
+    "check_depth",
+    "depth_name",
+    "freeze",
+    "num_depths",
+    "split_at",
+    "step_name",
+    "steps",
+    "tail_path",
+    "train_mode",
+    "trained_parameters",
+]
 
 
 def num_depths(model: nn.Module, name: str) -> int:
