@@ -20,6 +20,7 @@ BASE |= {"stopping", "native_stderr", "extras", "wording", "limited_process", "t
 # Rooms inside a package, from what knows least to what knows most. "" is the package's own folder.
 ROOMS = {
     "data": ["images", "faces", "", "splits"],
+    "fit": ["", "probe"],
     "prune": [
         *("coupling", "similarity", "statistics", "selection"),
         *("surgery", "compensation", "allocation", ""),

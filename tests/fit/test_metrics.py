@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from sklearn import metrics as reference
 
 from secateurs.errors import InputError
-from secateurs.fit.metrics import evaluate, predict_logits, wilson_interval
+from secateurs.fit.metrics import evaluate, grouped_interval, predict_logits, wilson_interval
 
 CLASSES = ("a", "b", "c", "d")
 
@@ -126,3 +126,23 @@ def test_predict_is_the_same_in_any_batch():
     whole = predict_logits(model, inputs, batch_size=7)
     assert torch.allclose(predict_logits(model, inputs, batch_size=2), whole, atol=1e-6)
     assert torch.allclose(whole, model[1](inputs), atol=1e-6)
+
+
+def test_the_grouped_interval_is_as_wide_as_a_bootstrap_of_groups():
+    generator = np.random.default_rng(0)
+    groups = np.repeat(np.arange(60), 6)
+    easy = generator.random(60) < 0.7
+    correct = np.where(generator.random(360) < 0.8, easy[groups], generator.random(360) < 0.5)
+    low, high = grouped_interval(correct, [str(group) for group in groups])
+    table = correct.reshape(60, 6).mean(1)
+    drawn = table[generator.integers(0, 60, (4000, 60))].mean(1)
+    assert abs((high - low) / np.subtract(*np.quantile(drawn, [0.975, 0.025])) - 1) < 0.1
+    plain_low, plain_high = wilson_interval(int(correct.sum()), 360)
+    assert high - low > 1.5 * (plain_high - plain_low)
+
+
+def test_the_grouped_interval_of_images_without_groups_is_wilsons():
+    correct = np.arange(50) < 31
+    assert grouped_interval(correct) == wilson_interval(31, 50)
+    assert grouped_interval(correct, ["a"] * 50) == wilson_interval(31, 50)
+    assert grouped_interval(correct | True, ["a", "b"] * 25) == wilson_interval(50, 50)

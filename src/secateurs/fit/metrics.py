@@ -65,14 +65,44 @@ def wilson_interval(num_correct: int, num_images: int) -> tuple[float, float]:
     >>> [round(x, 3) for x in wilson_interval(67, 134)]
     [0.417, 0.583]
     """
+    return _wilson(num_correct / num_images, num_images)
+
+
+def _wilson(share: float, num: float) -> tuple[float, float]:
     # scipy.stats has the same interval and takes a second to import.
-    share, square = num_correct / num_images, float(ndtri(0.975)) ** 2
-    middle = (share + square / (2 * num_images)) / (1 + square / num_images)
-    variance = share * (1 - share) / num_images + square / (4 * num_images**2)
-    half = (square * variance) ** 0.5 / (1 + square / num_images)
+    square = float(ndtri(0.975)) ** 2
+    middle = (share + square / (2 * num)) / (1 + square / num)
+    variance = share * (1 - share) / num + square / (4 * num**2)
+    half = (square * variance) ** 0.5 / (1 + square / num)
     # At both ends the formula gives 0 and 1 up to rounding.
-    low = 0.0 if num_correct == 0 else middle - half
-    return low, 1.0 if num_correct == num_images else middle + half
+    return 0.0 if share == 0 else middle - half, 1.0 if share == 1 else middle + half
+
+
+def grouped_interval(
+    correct: NDArray[np.bool_], groups: Sequence[str] | None = None
+) -> tuple[float, float]:
+    """The 95% interval of the share of (n,) correct answers whose errors come in groups.
+
+    Wilson's, with the number of images divided by the design effect: the variance of the share
+    when whole groups are drawn over that when images are (Kish 1965), at least 1. Without groups,
+    or with one only, it is Wilson's.
+
+    >>> correct = np.array([True, True, False, False])
+    >>> narrow = grouped_interval(correct)
+    >>> wide = grouped_interval(correct, ("a", "a", "b", "b"))
+    >>> wide[0] < narrow[0] and narrow[1] < wide[1]
+    True
+    """
+    num, share = len(correct), float(np.mean(correct))
+    effect = 1.0
+    if groups is not None and 0 < share < 1:
+        _, own = np.unique(np.asarray(groups), return_inverse=True)
+        number = int(own.max()) + 1
+        if number > 1:
+            rest = np.bincount(own, weights=correct - share, minlength=number)
+            variance = number / (number - 1) * float(np.square(rest).sum()) / num**2
+            effect = max(1.0, variance / (share * (1 - share) / num))
+    return _wilson(share, num / effect)
 
 
 def majority_share(labels: NDArray[np.int64]) -> float:

@@ -1,0 +1,149 @@
+"""The probe's classifier as a network's last layer, to start fine-tuning from (LP-FT)."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from secateurs.errors import InputError
+from secateurs.fit.images import Images
+from secateurs.nets.backbones import trace_of
+from secateurs.nets.trace import eval_mode
+
+NUM_SHIFT = 256  # images from which the shift of a convolution head is found
+MARGIN = 0.1  # of the range of the scores, added to the shift
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear head for what the network's last layer receives.
+
+    The logits are (`weight` x + `bias`) / `temperature`; `weight` (classes, inputs) and `bias`
+    (classes,) in float64. `temperature` makes the softmax of the leave-group-out scores as likely
+    as one number can. `shift` is added to all logits alike: it keeps a ReLU behind a convolution
+    head from cutting them off, and changes no softmax.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    temperature: float
+    shift: float = 0.0
+
+
+def fit_temperature(scores: Tensor, labels: NDArray[np.int64]) -> float:
+    """The temperature T > 0 for which softmax(scores / T) is most likely (Guo et al. 2017).
+
+    `scores` (images, classes). The cross-entropy is convex in 1 / T, which is found by Newton's
+    method; between 1/1000 and 1000 of the scores' standard deviation.
+
+    >>> scores = torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
+    >>> round(fit_temperature(scores, np.array([0, 1, 1])), 3)
+    2.885
+    """
+    scores = scores.double()
+    spread = float(scores.std(unbiased=False)) or 1.0
+    z = scores / spread
+    own = z.gather(1, torch.from_numpy(np.asarray(labels))[:, None])[:, 0]
+    low, high = 1e-3, 1e3
+    slope = 1.0  # 1 / T, in units of the spread
+    for _ in range(100):
+        p = functional.softmax(slope * z, 1)
+        mean = (p * z).sum(1)
+        gradient = float((mean - own).mean())
+        low, high = (slope, high) if gradient < 0 else (low, slope)
+        curvature = float(((p * z.square()).sum(1) - mean.square()).mean())
+        following = slope - gradient / curvature if curvature > 1e-12 else 0.0
+        if not low < following < high:
+            following = (low * high) ** 0.5
+        if abs(following / slope - 1) < 1e-10:
+            break
+        slope = following
+    return spread / slope
+
+
+def start_head(model: nn.Module, name: str, head: Head) -> nn.Module:
+    """A copy of a network whose last layer is `head`.
+
+    The last layer may be linear, or a convolution of kernel 1 before the pooling (SqueezeNet);
+    behind the latter comes a ReLU, and the logits are exact where `head.shift` keeps all of it
+    above zero, as it does on the images that it was found on. Raises InputError for another kind of
+    layer, or when the shapes do not agree.
+    """
+    path, layer = _last(model, name)
+    weight = (head.weight / head.temperature).view(len(head.weight), -1)
+    bias = head.bias / head.temperature + head.shift
+    if layer.weight.shape[:2] != weight.shape:
+        raise InputError(
+            f"{name}: the probe's head is {tuple(weight.shape)}, {path} needs "
+            f"{tuple(layer.weight.shape[:2])}"
+        )
+    if layer.bias is None:
+        raise InputError(f"{name}: {path} has no bias, so that it cannot start from a probe")
+    started = copy.deepcopy(model)
+    fresh = started.get_submodule(path)
+    assert isinstance(fresh, nn.Linear | nn.Conv2d)
+    with torch.no_grad():
+        fresh.weight.copy_(weight.view_as(fresh.weight))
+        fresh.bias.copy_(bias)  # type: ignore[union-attr]
+    return started
+
+
+def can_start(model: nn.Module, name: str) -> bool:
+    """Whether a network's last layer is one that `start_head` can fill.
+
+    >>> from secateurs.nets.backbones import build
+    >>> can_start(build("squeezenet1_1", 3), "squeezenet1_1")
+    True
+    """
+    try:
+        _, layer = _last(model, name)
+    except InputError:
+        return False
+    return layer.bias is not None
+
+
+def _last(model: nn.Module, name: str) -> tuple[str, nn.Linear | nn.Conv2d]:
+    path = trace_of(model, name).weighted[-1]
+    layer = model.get_submodule(path)
+    if isinstance(layer, nn.Linear):
+        return path, layer
+    pointwise = isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1
+    if not pointwise:
+        raise InputError(f"{name}: {path} is neither linear nor a convolution of kernel 1")
+    assert isinstance(layer, nn.Conv2d)
+    return path, layer
+
+
+def shifted(
+    model: nn.Module, name: str, head: Head, images: Images, *, device: torch.device
+) -> Head:
+    """The head with the shift that a ReLU behind it needs; the same head for a linear last layer.
+
+    Exact on the first `NUM_SHIFT` of the images, with a margin for others.
+    """
+    path, layer = _last(model, name)
+    if isinstance(layer, nn.Linear):
+        return head
+    started = start_head(model, name, head)
+    low, high = torch.inf, -torch.inf
+
+    def watch(module: nn.Module, args: object, result: Tensor) -> None:
+        nonlocal low, high
+        low, high = min(low, float(result.amin())), max(high, float(result.amax()))
+
+    hook = started.get_submodule(path).register_forward_hook(watch)
+    num = min(len(images), NUM_SHIFT)
+    try:
+        with eval_mode(started), torch.inference_mode():
+            for first in range(0, num, 32):
+                started(images.eval_views(slice(first, min(first + 32, num)), device))
+    finally:
+        hook.remove()
+    shift = max(0.0, -low) + MARGIN * (high - low)
+    return Head(head.weight, head.bias, head.temperature, head.shift + shift)

@@ -1,0 +1,180 @@
+"""Pooled features at the borders of frozen prefixes, at all depths in one pass over the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.errors import InputError
+from secateurs.fit.images import Images
+from secateurs.fit.precision import Precision, arithmetic
+from secateurs.nets.backbones import trace_of
+from secateurs.nets.chain import WHOLE, chain
+from secateurs.nets.depth import check_depth, split_at
+from secateurs.nets.trace import Trace, eval_mode
+from secateurs.stopping import StopFlag
+
+BATCH, BATCH_CUDA = 32, 256
+Pooling = Literal["mean", "mean+std", "mean+max"]
+
+
+@dataclass(frozen=True)
+class Border:
+    """Where the features of a depth are taken.
+
+    Behind the first `num_steps` steps of the network's chain; for a network whose chain cannot be
+    opened, or a layer inside of its first step, at the input of the module at `path`. `layout` says
+    which axes are positions: "first" (n, channels, ...) or "last" (n, ..., channels).
+    """
+
+    depth: int
+    num_steps: int
+    path: str | None
+    layout: Literal["first", "last"]
+
+
+def borders(model: nn.Module, name: str, depths: Sequence[int]) -> tuple[Border, ...]:
+    """Where `pooled_features` takes the features of each depth.
+
+    Before a flattening that comes last: pooled maps have fewer features than flat ones. At the last
+    depth, where only the head is trained, exactly what the head receives. Raises InputError for a depth outside the network's.
+
+    >>> from secateurs.nets.backbones import build
+    >>> [(b.num_steps, b.path) for b in borders(build("alexnet", 3), "alexnet", (0, 5, 7))]
+    [(0, None), (14, None), (0, 'classifier.6')]
+    """
+    seen = trace_of(model, name)
+    opened = [step for step, _ in chain(model, name)] != [WHOLE]
+    last = len(seen.weighted) - 1
+    found: list[Border] = []
+    for depth in depths:
+        check_depth(model, name, depth)
+        prefix, tail = split_at(model, name, depth)
+        names = [step for step, _ in prefix.named_children()]
+        num = len(names) - (names[-1:] == ["flatten"])
+        path, layout = None, _layout(tail)
+        if depth == last or (depth > 0 and (num <= 0 or not opened)):
+            path = _called(seen.weighted[depth], seen)
+            num, layout = 0, _layout(model.get_submodule(path))
+        found.append(Border(depth, num, path, "first" if names[-1:] == ["flatten"] else layout))
+    return tuple(found)
+
+
+def _layout(behind: nn.Module) -> Literal["first", "last"]:
+    """Which axes of the maps that go into a part of the network are positions."""
+    for module in behind.modules():
+        if isinstance(module, nn.Conv2d | nn.Flatten):
+            return "first"
+        if isinstance(module, nn.Linear):
+            return "last"
+    return "first"
+
+
+def _called(path: str, seen: Trace) -> str:
+    """The module at `path`, or the nearest one around it that is called with one tensor."""
+    while path and path not in seen.inputs:
+        path = path.rpartition(".")[0]
+    return path
+
+
+def pooled(batch: Tensor, layout: str, pooling: Pooling = "mean") -> Tensor:
+    """Features (n, f) in float32 of maps (n, channels, ...), tokens (n, ..., channels) or (n, f).
+
+    >>> pooled(torch.tensor([[[[1.0, 3.0]]]]), "first", "mean+max")
+    tensor([[2., 3.]])
+    """
+    batch = batch.float()
+    if batch.ndim == 2:
+        return batch
+    flat = batch.flatten(2) if layout == "first" else batch.flatten(1, -2).mT
+    mean = flat.mean(2)
+    if pooling == "mean":
+        return mean
+    second = flat.amax(2) if pooling == "mean+max" else flat.std(2, unbiased=False)
+    return torch.cat([mean, second], 1)
+
+
+def pooled_features(
+    model: nn.Module,
+    name: str,
+    places: Sequence[Border],
+    images: Images,
+    *,
+    mirrored: bool,
+    device: torch.device,
+    precision: Precision = "float32",
+    pooling: Pooling = "mean",
+    stop: StopFlag | None = None,
+    advance: Callable[[int], None] = lambda steps: None,
+) -> list[Tensor]:
+    """Features (views, images, features), float32 on the CPU, one tensor for each of `places`.
+
+    One pass of the evaluation views, and with `mirrored` one of their mirror images. Holds the
+    features and one batch; what lies behind the last place is not computed. The model's modes are
+    restored. Raises StopRequested when `stop` is set, between two batches.
+    """
+    if not places or len(images) == 0:
+        raise InputError("probe: no depth, or no image, was given")
+    num, views = len(images), 2 if mirrored else 1
+    step = BATCH_CUDA if device.type == "cuda" else BATCH
+    found: list[Tensor] = []
+    with eval_mode(model), torch.inference_mode(), arithmetic(precision, device):
+        for first in range(0, num, step):
+            rows = slice(first, min(first + step, num))
+            upright = images.eval_views(rows, device)
+            for view in range(views):
+                if stop is not None:
+                    stop.check()
+                batch = upright.flip(-1) if view else upright
+                parts = _visit(model, name, places, batch, pooling)
+                if not found:
+                    found = [torch.empty(views, num, part.shape[1]) for part in parts]
+                for whole, part in zip(found, parts, strict=True):
+                    whole[view, rows] = part.cpu()
+                advance(rows.stop - rows.start)
+    return found
+
+
+def _visit(
+    model: nn.Module, name: str, places: Sequence[Border], batch: Tensor, pooling: Pooling
+) -> list[Tensor]:
+    batch = batch.contiguous(memory_format=torch.channels_last)
+    seen: dict[Border, Tensor] = {}
+    inner = [place for place in places if place.path is not None]
+    outer = [place for place in places if place.path is None]
+    steps = chain(model, name)
+    with _watching(model, inner, seen, pooling):
+        for at in range(len(steps) + 1):
+            for place in outer:
+                if place.num_steps == at:
+                    seen[place] = pooled(batch, place.layout, pooling)
+            if len(seen) == len(places) or at == len(steps):
+                break
+            batch = steps[at][1](batch)
+    return [seen[place] for place in places]
+
+
+@contextmanager
+def _watching(
+    model: nn.Module, inner: Sequence[Border], seen: dict[Border, Tensor], pooling: Pooling
+) -> Generator[None]:
+    """Pool what goes into the modules that `inner` names while the block runs."""
+
+    def take(place: Border, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        seen.setdefault(place, pooled(args[0], place.layout, pooling))
+
+    hooks = [
+        model.get_submodule(place.path or "").register_forward_pre_hook(partial(take, place))
+        for place in inner
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

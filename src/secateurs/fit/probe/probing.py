@@ -1,0 +1,177 @@
+"""What every depth of a network knows about labelled images: ridge classifiers on its features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from secateurs.errors import InputError
+from secateurs.fit.images import Images
+from secateurs.fit.metrics import grouped_interval
+from secateurs.fit.precision import Precision
+from secateurs.fit.probe.classifier import RIDGES, fit_classifier
+from secateurs.fit.probe.head import Head, can_start, fit_temperature, shifted
+from secateurs.fit.probe.pooling import Pooling, borders, pooled_features
+from secateurs.nets.backbones import trace_of
+from secateurs.progress import SILENT, Progress
+from secateurs.stopping import StopFlag
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of images that were classified correctly, 0..1, with its 95% interval."""
+
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class DepthProbe:
+    """What one depth of a network knows.
+
+    `train` is the accuracy on training images by a classifier that was fitted without their group,
+    `val` that on validation images. `train_scores` (images, classes) are those out-of-group scores,
+    the mean over both views, and `val_scores` (images, classes) those on validation; float64;
+    softmax(scores / `temperature`) are probabilities. `val_loss` is their mean cross-entropy in
+    nats on validation.
+    """
+
+    depth: int
+    num_features: int
+    ridge: float
+    train: Share
+    val: Share
+    temperature: float
+    val_loss: float
+    train_scores: Tensor
+    val_scores: Tensor
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as plain data, without the scores."""
+        return {
+            "depth": self.depth,
+            "num_features": self.num_features,
+            "ridge": self.ridge,
+            "train_accuracy": self.train.accuracy,
+            "train_low": self.train.low,
+            "train_high": self.train.high,
+            "val_accuracy": self.val.accuracy,
+            "val_low": self.val.low,
+            "val_high": self.val.high,
+            "val_loss": self.val_loss,
+            "temperature": self.temperature,
+        }
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """The depths of one network; `head` is for its last layer, None where that cannot take one."""
+
+    depths: tuple[DepthProbe, ...]
+    head: Head | None
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """One record a depth, as plain data."""
+        return [depth.to_json() for depth in self.depths]
+
+
+def probe(
+    model: nn.Module,
+    name: str,
+    depths: Sequence[int],
+    train: Images,
+    val: Images,
+    *,
+    num_classes: int,
+    groups: Sequence[str] | None = None,
+    val_groups: Sequence[str] | None = None,
+    balanced: bool = False,
+    pooling: Pooling = "mean",
+    device: torch.device | None = None,
+    precision: Precision = "float32",
+    stop: StopFlag | None = None,
+    progress: Progress = SILENT,
+) -> ProbeResult:
+    """Fit a ridge classifier on the pooled features of every one of `depths`, without training.
+
+    One pass over the images: the training images in two views (plain and mirrored), the validation
+    images in one. `groups` and `val_groups` name the group of each training and validation image;
+    the ridge is chosen by leaving out whole groups of the training images (see `fit_classifier`),
+    and the validation images decide nothing. The depth of the head alone is always probed, for
+    `head`. Raises InputError for a depth that the network does not have, or no image, and
+    StopRequested when `stop` is set.
+    """
+    device = device or torch.device("cpu")
+    last = len(trace_of(model, name).weighted) - 1
+    wanted = tuple(sorted({*depths, last}))
+    places = borders(model, name, wanted)
+    if len(val) == 0:
+        raise InputError("probe: there is no validation image")
+    shared: dict[str, Any] = {
+        "device": device,
+        "precision": precision,
+        "pooling": pooling,
+        "stop": stop,
+    }
+    with progress.task(f"features of {name}", 2 * len(train) + len(val)) as advance:
+        own = pooled_features(model, name, places, train, mirrored=True, advance=advance, **shared)
+        other = pooled_features(model, name, places, val, mirrored=False, advance=advance, **shared)
+    found: list[DepthProbe] = []
+    head = None
+    with progress.task(f"classifiers of {name}", len(wanted)) as advance:
+        for at, depth in enumerate(wanted):
+            if stop is not None:
+                stop.check()
+            one, linear = _probe_depth(
+                depth, own[at], other[at][0], train.labels, val.labels, num_classes,
+                groups=groups, val_groups=val_groups, balanced=balanced,
+            )  # fmt: skip
+            if depth in depths:
+                found.append(one)
+            if depth == last and can_start(model, name):
+                # With other statistics than the mean the head's own classifier needs the mean only.
+                head = shifted(model, name, linear, train, device=device)
+            advance(1)
+    return ProbeResult(tuple(found), head)
+
+
+def _probe_depth(
+    depth: int,
+    features: Tensor,
+    val_features: Tensor,
+    labels: NDArray[np.int64],
+    val_labels: NDArray[np.int64],
+    num_classes: int,
+    *,
+    groups: Sequence[str] | None,
+    val_groups: Sequence[str] | None,
+    balanced: bool,
+) -> tuple[DepthProbe, Head]:
+    fitted = fit_classifier(features, labels, num_classes, groups, balanced=balanced, ridges=RIDGES)
+    scores, val_scores = fitted.left_out, fitted.scores(val_features)
+    temperature = fit_temperature(scores[0], labels)
+    target = torch.from_numpy(np.asarray(val_labels))
+    loss = torch.nn.functional.cross_entropy(val_scores / temperature, target)
+    return DepthProbe(
+        depth=depth,
+        num_features=features.shape[2],
+        ridge=fitted.ridge,
+        train=_share(scores[0], labels, groups),
+        val=_share(val_scores, val_labels, val_groups),
+        temperature=temperature,
+        val_loss=float(loss),
+        train_scores=scores.mean(0),
+        val_scores=val_scores,
+    ), Head(fitted.weight, fitted.bias, temperature)
+
+
+def _share(scores: Tensor, labels: NDArray[np.int64], groups: Sequence[str] | None) -> Share:
+    correct = scores.argmax(1).numpy() == labels
+    return Share(float(correct.mean()), *grouped_interval(correct, groups))
