@@ -21,6 +21,7 @@ BASE |= {"stopping", "native_stderr", "extras", "wording", "limited_process", "t
 ROOMS = {
     "data": ["images", "faces", "", "splits"],
     "fit": ["", "probe"],
+    "nets": ["sources", "archives", ""],
     "prune": [
         *("coupling", "similarity", "statistics", "selection"),
         *("surgery", "compensation", "allocation", ""),

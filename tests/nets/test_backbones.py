@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from secateurs.errors import InputError
+from secateurs.nets import chain as module
 from secateurs.nets.backbones import (
     Preprocessing,
     build,
@@ -103,24 +107,67 @@ def test_chain_gives_the_model_s_output_in_train_mode(name: str) -> None:
     assert torch.equal(got, expected)
 
 
-def test_a_network_that_is_no_chain_is_one_step() -> None:
+def in_place_of(name: str, forward: Callable[[nn.Module, torch.Tensor], torch.Tensor]) -> nn.Module:
+    """A small network of the same modules with another forward, as if it were built as `name`."""
+    kind = type(build(name, 2))
+    model = build(name, 2)
+    model.__class__ = type(kind.__name__, (kind,), {"forward": forward, "stock": kind.forward})
+    module._PLANS.clear()
+    return model
+
+
+@pytest.fixture
+def forget_plans() -> Generator[None]:
+    yield
+    module._PLANS.clear()
+
+
+def test_a_network_whose_way_depends_on_values_is_one_step(forget_plans: None) -> None:
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        return self.stock(x) * (2 if x.mean() > 0 else 3)
+
+    model = in_place_of("squeezenet1_1", forward)
+    assert [name for name, _ in chain(model, "squeezenet1_1")] == ["model"]
+
+
+def test_what_a_network_does_between_its_modules_is_a_step(forget_plans: None) -> None:
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        return 2 * self.stock(x)
+
+    model = in_place_of("squeezenet1_1", forward).eval()
+    steps = chain(model, "squeezenet1_1")
+    assert [name for name, _ in steps][-3:] == [
+        "classifier.3",
+        *(f"between {len(steps) - left}" for left in (2, 1)),
+    ]
+    images = torch.rand(3, 3, 64, 64)
+    with torch.no_grad():
+        got = images
+        for _, step in steps:
+            got = step(got)
+        assert torch.equal(got, model(images))
+
+
+def test_a_network_without_values_is_one_step() -> None:
     with torch.device("meta"):
         model = build("vit_b_32", 4)
     assert [name for name, _ in chain(model, "vit_b_32")] == ["model"]
 
 
-def test_a_network_whose_steps_disagree_is_one_step() -> None:
-    class Doubled(type(build("squeezenet1_1", 2))):  # same modules, another composition
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return 2 * super().forward(x)
-
-    Doubled.__name__ = "SqueezeNet"
-    model = Doubled("1_1", 2)
-    from secateurs.nets import chain as module
-
-    module._PLANS.clear()
-    assert [name for name, _ in chain(model, "squeezenet1_1")] == ["model"]
-    module._PLANS.clear()
+def test_the_layers_of_a_transformer_are_steps() -> None:
+    torch.manual_seed(0)
+    model = build("vit_b_32", 4).eval()
+    steps = chain(model, "vit_b_32")
+    layers = [name for name, _ in steps if "encoder_layer" in name]
+    assert layers == [f"encoder.layers.encoder_layer_{k}" for k in range(12)]
+    images = torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        got = images
+        for _, step in steps:
+            got = step(got)
+        assert torch.equal(got, model(images))
+    given = {id(p) for _, step in steps for p in step.parameters()}
+    assert given == {id(p) for p in model.parameters()}
 
 
 def test_skeleton_has_no_values_and_leaves_the_model() -> None:
@@ -137,13 +184,15 @@ def test_preprocessing_is_the_published_weights_own() -> None:
     )
     assert preprocessing("efficientnet_b1").size == 240
     assert preprocessing("vit_h_14").size == 224
+    assert preprocessing("efficientnet_b0").interpolation == "bicubic"
+    assert preprocessing("resnet50").crop_share == pytest.approx(224 / 232)
     assert weights_entry("alexnet").url.endswith("alexnet-owt-7be5be79.pth")
 
 
 def test_errors_say_what_would_do() -> None:
     with pytest.raises(InputError, match=r"unknown backbone 'resnet81'; did you mean resnet18"):
         build("resnet81", 3)
-    with pytest.raises(InputError, match=r"torchvision's classifiers are known"):
+    with pytest.raises(InputError, match=r"torchvision's classifiers (are known, )?and timm's"):
         build("?", 3)
     with pytest.raises(InputError, match=r"at least 2 classes, got 1"):
         build("resnet18", 1)

@@ -184,9 +184,28 @@ def test_attention_parameters_are_frozen_with_their_block() -> None:
     following = model.get_submodule(block.replace("layer_0", "layer_1"))
     assert following.in_proj_weight.requires_grad
     prefix, tail = split_at(model, "vit_b_32", depth)
-    assert names(prefix) == [] and names(tail) == ["model"]
-    assert tail_path(tail, "heads.head") == "model.heads.head"
-    assert tail.get_submodule("model.heads.head") is model.heads.head
+    assert not any(parameter.requires_grad for parameter in prefix.parameters())
+    assert tail.get_submodule(tail_path(tail, "heads.head")) is model.heads.head
+
+
+def test_prefix_and_tail_of_a_transformer_are_the_model() -> None:
+    torch.manual_seed(0)
+    model = build("vit_b_32", 2).eval()
+    images = torch.rand(2, 3, 224, 224)
+    third = [layer.path for layer in layers(model, "vit_b_32")].index(
+        "encoder.layers.encoder_layer_3.self_attention.out_proj"
+    )
+    with torch.no_grad():
+        expected = model(images)
+        for depth, last in ((1, "between"), (third, "encoder/layers/encoder_layer_2")):
+            prefix, tail = split_at(model, "vit_b_32", depth)
+            assert names(prefix)[-1].startswith(last)
+            assert "conv_proj.weight" in {path.partition(".")[2] for path in prefix.state_dict()}
+            assert torch.equal(tail(prefix(images)), expected)
+    freeze(model, "vit_b_32", third)
+    assert not any(parameter.requires_grad for parameter in prefix.parameters())
+    trained = {id(parameter) for parameter in trained_parameters(model, "vit_b_32", third)}
+    assert trained <= {id(parameter) for parameter in tail.parameters()}
 
 
 def test_tail_path_finds_the_module(alexnet: nn.Module) -> None:

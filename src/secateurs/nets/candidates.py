@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from secateurs.errors import InputError
-from secateurs.nets.backbones import build, preprocessing
+from secateurs.nets.backbones import bare, preprocessing
 from secateurs.nets.batches import blank_image
 from secateurs.nets.counting import macs
 from secateurs.nets.download import WeightsFile, find_weights
-from secateurs.nets.trace import skeleton
 from secateurs.progress import SILENT, Progress
 
 # From small to large; each is the usual choice of its size, and comes with published weights.
@@ -64,15 +61,6 @@ def candidate(
     """A backbone with the file of its weights; raises InputError where there are none."""
     file = find_weights(name, weights, cache=cache, progress=progress)
     size = preprocessing(name).size
-    bare = _bare(name)
-    num_parameters = sum(parameter.numel() for parameter in bare.parameters())
-    return Candidate(name, file, num_parameters, macs(bare, blank_image(bare, size)), size)
-
-
-def _bare(name: str) -> torch.nn.Module:
-    """The network for ImageNet's classes, without values."""
-    try:
-        with torch.device("meta"):
-            return build(name, 1000).eval()
-    except NotImplementedError:  # it computes its widths with tensors
-        return skeleton(build(name, 1000))
+    network = bare(name, 1000)
+    num_parameters = sum(parameter.numel() for parameter in network.parameters())
+    return Candidate(name, file, num_parameters, macs(network, blank_image(network, size)), size)

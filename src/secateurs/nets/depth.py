@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from secateurs.errors import InputError
-from secateurs.nets.backbones import layers, trace_of
-from secateurs.nets.chain import WHOLE, chain
+from secateurs.nets.backbones import layers, num_heads, trace_of
+from secateurs.nets.chain import BETWEEN, WHOLE, chain
 from secateurs.nets.steps import Step, auto_depths, depth_name, steps
 from secateurs.nets.trace import DROPOUTS, Trace
 
@@ -33,7 +33,7 @@ def num_depths(model: nn.Module, name: str) -> int:
     >>> num_depths(build("alexnet", 3), "alexnet")
     8
     """
-    return len(trace_of(model, name).weighted)
+    return len(trace_of(model, name).weighted) - num_heads(model, name) + 1
 
 
 def check_depth(model: nn.Module, name: str, depth: int) -> None:
@@ -46,7 +46,9 @@ def check_depth(model: nn.Module, name: str, depth: int) -> None:
     secateurs.errors.InputError: depth 26 is outside 0..25 of squeezenet1_1 \
 (features.0, features.3.squeeze, ..., features.12.expand3x3; classifier.1 is the new head)
     """
-    *body, head = (layer.alias for layer in layers(model, name))
+    aliases = [layer.alias for layer in layers(model, name)]
+    last = num_depths(model, name) - 1
+    body, head = aliases[:last], " and ".join(aliases[last:])
     if 0 <= depth <= len(body):
         return
     shown = ", ".join(body if len(body) <= 3 else [*body[:2], "...", body[-1]])
@@ -144,7 +146,9 @@ def tail_path(tail: nn.Module, path: str) -> str:
     >>> tail_path(tail, "layer4.1.conv1")
     'layer4/1.conv1'
     """
-    for step, _ in tail.named_children():
+    for step, module in tail.named_children():
+        if step.startswith(BETWEEN) and path in dict(module.named_modules()):
+            return f"{step}.{path}"
         where = step.replace("/", ".")
         if step == WHOLE:
             return f"{WHOLE}.{path}"
@@ -161,8 +165,9 @@ def _sequence(steps: list[tuple[str, nn.Module]]) -> nn.Sequential:
 
 
 def _is_fixed(path: str, step: nn.Module, seen: Trace, depth: int) -> bool:
+    own = "" if path == WHOLE or path.startswith(BETWEEN) else path
     for inner, module in step.named_modules():
-        where = ".".join(part for part in (path, inner) if part and part != WHOLE)
+        where = ".".join(part for part in (own, inner) if part)
         if where not in seen.state_layer:
             continue  # A step without a module in the model: flatten, a pooling by function.
         owns = next(module.parameters(recurse=False), None) is not None

@@ -34,16 +34,17 @@ def step_names(paths: Sequence[str]) -> tuple[str, ...]:
     """
     parts = [_taken_apart(path) for path in paths]
     groups: dict[tuple[str, str], int] = {}
-    for part in parts[:-1]:
-        if len(part.numbers) > 1:
+    for path, part in zip(paths[:-1], parts, strict=False):
+        if len(part.numbers) > 1 and not _is_stem(path, paths[0]):
             groups.setdefault(part.numbers[0][:2], len(groups) + 1)
     names: list[str] = []
     seen_stage = 0
     for place, part in enumerate(parts):
         if place == len(parts) - 1 and place:
             names.append("head")
-            continue
-        if len(part.numbers) > 1:
+        elif _is_stem(paths[place], paths[0]):
+            names.append("stem")
+        elif len(part.numbers) > 1:
             word, number, own = part.numbers[0]
             seen_stage = groups[word, number]
             stage = number if own else str(seen_stage)
@@ -53,6 +54,12 @@ def step_names(paths: Sequence[str]) -> tuple[str, ...]:
         else:
             names.append(_single(paths[place], part, seen_stage, len(groups)))
     return tuple(names)
+
+
+def _is_stem(path: str, first: str) -> bool:
+    """Whether a part is in the same module as the first, where that is no list of blocks."""
+    start = path.split(".")[0]
+    return start == first.split(".")[0] and start not in _LISTS and "." in path
 
 
 def _single(path: str, part: _Part, seen_stage: int, num_stages: int) -> str:
@@ -78,21 +85,23 @@ def _single(path: str, part: _Part, seen_stage: int, num_stages: int) -> str:
 
 
 def _taken_apart(path: str) -> _Part:
+    """The numbered places of a path: lists of blocks, their places, and numbers in words."""
     numbers: list[tuple[str, str, bool]] = []
     word, rest = "", ""
     for piece in path.split("."):
         found = _NUMBERED.match(piece)
-        if piece.isdigit():
-            numbers.append((word, piece, False))
-            rest = ""
-        elif found and piece not in ("conv0",):
+        own = found is not None and piece != "conv0"
+        if not piece.isdigit() and not own:
+            rest = rest or (piece if numbers and piece not in _LISTS else "")
+        elif numbers and rest:
+            break  # a layer within a part that has a name
+        elif own:
+            assert found is not None
             numbers.append((found[1], found[2], True))
-            rest = ""
         else:
-            rest = piece
+            numbers.append((word, piece, False))
         word = piece
-    within = [number for number in numbers if not number[0].startswith("stem")]
-    return _Part(tuple(within), "" if rest in _LISTS else rest)
+    return _Part(tuple(numbers), rest)
 
 
 def _from_one(number: tuple[str, str, bool]) -> str:

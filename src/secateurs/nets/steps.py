@@ -8,8 +8,8 @@ from itertools import pairwise
 
 from torch import nn
 
-from secateurs.nets.backbones import layers, trace_of
-from secateurs.nets.chain import WHOLE, chain, opened_parts
+from secateurs.nets.backbones import layers, num_heads, trace_of
+from secateurs.nets.chain import BETWEEN, WHOLE, chain, num_weighted, opened_parts
 from secateurs.nets.step_names import step_names
 
 
@@ -38,21 +38,23 @@ def steps(model: nn.Module, name: str) -> tuple[Step, ...]:
     """
     known = layers(model, name)
     weighted = {layer.path: place for place, layer in enumerate(known)}
+    head = len(known) - num_heads(model, name)
     starts: dict[int, str] = {}
     for path in _paths(model, name):
         within = [place for one, place in weighted.items() if _is_in(one, path)]
         if within:
             starts.setdefault(min(within), path)
-    starts.setdefault(len(known) - 1, known[-1].path)
+    starts = {depth: path for depth, path in starts.items() if depth < head}
+    starts[head] = known[head].path
     if min(starts) > 0:
         starts[0] = known[0].path
     depths = sorted(starts)
     paths = _shortened([starts[depth] for depth in depths], model)
     names = list(step_names(paths))
     for place, depth in enumerate(depths):
-        last = depths[place + 1] if place + 1 < len(depths) else len(known)
         layer = known[depth]
-        if last == depth + 1 < len(known) and layer.alias != layer.path:
+        alone = place + 1 < len(depths) and depths[place + 1] == depth + 1
+        if alone and layer.alias != layer.path:
             names[place] = layer.alias
     return _merged(names, paths, depths)
 
@@ -85,7 +87,7 @@ def depth_name(model: nn.Module, name: str, depth: int) -> str:
     known = layers(model, name)
     if depth <= 0:
         return "all trained"
-    if depth >= len(known) - 1:
+    if depth >= len(known) - num_heads(model, name):
         return "head only"
     found = steps(model, name)
     for before, step in pairwise(found):
@@ -95,8 +97,17 @@ def depth_name(model: nn.Module, name: str, depth: int) -> str:
 
 
 def _paths(model: nn.Module, name: str) -> list[str]:
-    found = [path for path, _ in chain(model, name)]
-    return opened_parts(model, trace_of(model, name)) if found == [WHOLE] else found
+    found = chain(model, name)
+    if [path for path, _ in found] == [WHOLE]:
+        return opened_parts(model, trace_of(model, name))
+    paths: list[str] = []
+    for path, module in found:
+        if path.startswith(BETWEEN):  # layers that run beside each other
+            inner = module.named_modules()
+            paths += [path for path, layer in inner if isinstance(layer, nn.Conv2d | nn.Linear)]
+        else:
+            paths.append(path)
+    return paths
 
 
 def _is_in(path: str, where: str) -> bool:
@@ -109,14 +120,9 @@ def _shortened(paths: Sequence[str], model: nn.Module) -> list[str]:
     for place, path in enumerate(paths[:-1]):
         parent, _, _ = path.rpartition(".")
         alone = sum(_is_in(other, parent) for other in paths) == 1
-        if parent and alone and _num_weighted(model, path) == 1:
+        if parent and alone and num_weighted(model.get_submodule(path)) == 1:
             found[place] = parent
     return found
-
-
-def _num_weighted(model: nn.Module, path: str) -> int:
-    inner = model.get_submodule(path).modules()
-    return sum(isinstance(module, nn.Conv2d | nn.Linear) for module in inner)
 
 
 def _merged(names: list[str], paths: list[str], depths: list[int]) -> tuple[Step, ...]:

@@ -1,0 +1,1 @@
+"""Where backbones come from: torchvision's classifiers and timm's."""
