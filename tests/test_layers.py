@@ -27,7 +27,7 @@ ROOMS = {
         *("surgery", "compensation", "allocation", ""),
     ],
     "study": [
-        *("records", "setup", "trials", "sweep", "tracking", "saved", "pruning"),
+        *("records", "setup", "trials", "sweep", "probe", "tracking", "saved", "pruning"),
         *("", "search", "paper"),
     ],
     "report": ["common", "study", "grid", "search", "network", "paper"],

@@ -16,12 +16,11 @@ from secateurs.fit.images import Images
 from secateurs.fit.precision import Precision, arithmetic
 from secateurs.nets.backbones import trace_of
 from secateurs.nets.chain import WHOLE, chain
-from secateurs.nets.depth import check_depth, split_at
+from secateurs.nets.depth import check_depth, split_at, steps
 from secateurs.nets.trace import Trace, eval_mode
 from secateurs.stopping import StopFlag
 
 BATCH, BATCH_CUDA = 32, 256
-Pooling = Literal["mean", "mean+std", "mean+max"]
 
 
 @dataclass(frozen=True)
@@ -30,20 +29,24 @@ class Border:
 
     Behind the first `num_steps` steps of the network's chain; for a network whose chain cannot be
     opened, or a layer inside of its first step, at the input of the module at `path`. `layout` says
-    which axes are positions: "first" (n, channels, ...) or "last" (n, ..., channels).
+    which axis the channels are on: "first" (n, channels, ...) or "last" (n, ..., channels); the
+    others are positions. Features are the channels' means over positions, and with `deviations`
+    their standard deviations.
     """
 
     depth: int
     num_steps: int
     path: str | None
     layout: Literal["first", "last"]
+    deviations: bool = True
 
 
 def borders(model: nn.Module, name: str, depths: Sequence[int]) -> tuple[Border, ...]:
     """Where `pooled_features` takes the features of each depth.
 
     Before a flattening that comes last: pooled maps have fewer features than flat ones. At the last
-    depth, where only the head is trained, exactly what the head receives. Raises InputError for a depth outside the network's.
+    depth, where only the head is trained, exactly what the head receives. Raises InputError for a
+    depth outside the network's.
 
     >>> from secateurs.nets.backbones import build
     >>> [(b.num_steps, b.path) for b in borders(build("alexnet", 3), "alexnet", (0, 5, 7))]
@@ -52,6 +55,7 @@ def borders(model: nn.Module, name: str, depths: Sequence[int]) -> tuple[Border,
     seen = trace_of(model, name)
     opened = [step for step, _ in chain(model, name)] != [WHOLE]
     last = len(seen.weighted) - 1
+    parts = {} if opened else {step.depth: step.path for step in steps(model, name)[:-1]}
     found: list[Border] = []
     for depth in depths:
         check_depth(model, name, depth)
@@ -60,9 +64,11 @@ def borders(model: nn.Module, name: str, depths: Sequence[int]) -> tuple[Border,
         num = len(names) - (names[-1:] == ["flatten"])
         path, layout = None, _layout(tail)
         if depth == last or (depth > 0 and (num <= 0 or not opened)):
-            path = _called(seen.weighted[depth], seen)
+            path = _called(parts.get(depth, seen.weighted[depth]), seen)
             num, layout = 0, _layout(model.get_submodule(path))
-        found.append(Border(depth, num, path, "first" if names[-1:] == ["flatten"] else layout))
+        if names[-1:] == ["flatten"]:
+            layout = "first"
+        found.append(Border(depth, num, path, layout, deviations=depth < last))
     return tuple(found)
 
 
@@ -83,21 +89,18 @@ def _called(path: str, seen: Trace) -> str:
     return path
 
 
-def pooled(batch: Tensor, layout: str, pooling: Pooling = "mean") -> Tensor:
+def pooled(batch: Tensor, layout: str, *, deviations: bool) -> Tensor:
     """Features (n, f) in float32 of maps (n, channels, ...), tokens (n, ..., channels) or (n, f).
 
-    >>> pooled(torch.tensor([[[[1.0, 3.0]]]]), "first", "mean+max")
-    tensor([[2., 3.]])
+    >>> pooled(torch.tensor([[[[1.0, 3.0]]]]), "first", deviations=True)
+    tensor([[2., 1.]])
     """
     batch = batch.float()
     if batch.ndim == 2:
         return batch
     flat = batch.flatten(2) if layout == "first" else batch.flatten(1, -2).mT
     mean = flat.mean(2)
-    if pooling == "mean":
-        return mean
-    second = flat.amax(2) if pooling == "mean+max" else flat.std(2, unbiased=False)
-    return torch.cat([mean, second], 1)
+    return torch.cat([mean, flat.std(2, unbiased=False)], 1) if deviations else mean
 
 
 def pooled_features(
@@ -109,7 +112,6 @@ def pooled_features(
     mirrored: bool,
     device: torch.device,
     precision: Precision = "float32",
-    pooling: Pooling = "mean",
     stop: StopFlag | None = None,
     advance: Callable[[int], None] = lambda steps: None,
 ) -> list[Tensor]:
@@ -132,7 +134,7 @@ def pooled_features(
                 if stop is not None:
                     stop.check()
                 batch = upright.flip(-1) if view else upright
-                parts = _visit(model, name, places, batch, pooling)
+                parts = _visit(model, name, places, batch)
                 if not found:
                     found = [torch.empty(views, num, part.shape[1]) for part in parts]
                 for whole, part in zip(found, parts, strict=True):
@@ -141,33 +143,35 @@ def pooled_features(
     return found
 
 
-def _visit(
-    model: nn.Module, name: str, places: Sequence[Border], batch: Tensor, pooling: Pooling
-) -> list[Tensor]:
+def _visit(model: nn.Module, name: str, places: Sequence[Border], batch: Tensor) -> list[Tensor]:
     batch = batch.contiguous(memory_format=torch.channels_last)
     seen: dict[Border, Tensor] = {}
     inner = [place for place in places if place.path is not None]
     outer = [place for place in places if place.path is None]
     steps = chain(model, name)
-    with _watching(model, inner, seen, pooling):
+    with _watching(model, inner, seen):
         for at in range(len(steps) + 1):
             for place in outer:
                 if place.num_steps == at:
-                    seen[place] = pooled(batch, place.layout, pooling)
+                    seen[place] = _pooled(batch, place)
             if len(seen) == len(places) or at == len(steps):
                 break
             batch = steps[at][1](batch)
     return [seen[place] for place in places]
 
 
+def _pooled(batch: Tensor, place: Border) -> Tensor:
+    return pooled(batch, place.layout, deviations=place.deviations)
+
+
 @contextmanager
 def _watching(
-    model: nn.Module, inner: Sequence[Border], seen: dict[Border, Tensor], pooling: Pooling
+    model: nn.Module, inner: Sequence[Border], seen: dict[Border, Tensor]
 ) -> Generator[None]:
     """Pool what goes into the modules that `inner` names while the block runs."""
 
     def take(place: Border, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        seen.setdefault(place, pooled(args[0], place.layout, pooling))
+        seen.setdefault(place, _pooled(args[0], place))
 
     hooks = [
         model.get_submodule(place.path or "").register_forward_pre_hook(partial(take, place))

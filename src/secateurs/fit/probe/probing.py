@@ -17,7 +17,7 @@ from secateurs.fit.metrics import grouped_interval
 from secateurs.fit.precision import Precision
 from secateurs.fit.probe.classifier import RIDGES, fit_classifier
 from secateurs.fit.probe.head import Head, can_start, fit_temperature, shifted
-from secateurs.fit.probe.pooling import Pooling, borders, pooled_features
+from secateurs.fit.probe.pooling import borders, pooled_features
 from secateurs.nets.backbones import trace_of
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
@@ -93,7 +93,6 @@ def probe(
     groups: Sequence[str] | None = None,
     val_groups: Sequence[str] | None = None,
     balanced: bool = False,
-    pooling: Pooling = "mean",
     device: torch.device | None = None,
     precision: Precision = "float32",
     stop: StopFlag | None = None,
@@ -117,7 +116,6 @@ def probe(
     shared: dict[str, Any] = {
         "device": device,
         "precision": precision,
-        "pooling": pooling,
         "stop": stop,
     }
     with progress.task(f"features of {name}", 2 * len(train) + len(val)) as advance:
@@ -136,7 +134,6 @@ def probe(
             if depth in depths:
                 found.append(one)
             if depth == last and can_start(model, name):
-                # With other statistics than the mean the head's own classifier needs the mean only.
                 head = shifted(model, name, linear, train, device=device)
             advance(1)
     return ProbeResult(tuple(found), head)
