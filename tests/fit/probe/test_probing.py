@@ -16,6 +16,7 @@ from secateurs.fit.probe.head import Head, can_start, fit_temperature, start_hea
 from secateurs.fit.probe.pooling import borders, pooled, pooled_features
 from secateurs.fit.probe.probing import probe
 from secateurs.nets.backbones import build
+from secateurs.nets.chain import chain
 from secateurs.nets.depth import num_depths, split_at
 from secateurs.stopping import StopFlag, StopRequested
 
@@ -77,15 +78,13 @@ def test_the_last_depth_is_what_the_head_receives():
         assert torch.allclose(head(features[0]), given, atol=1e-5)
 
 
-def test_networks_that_are_no_chain_are_probed_at_the_inputs_of_their_layers():
+def test_transformers_are_probed_between_their_layers():
     name = "vit_b_16"
     model = build(name, 3)
-    found = borders(model, name, (1, 20, 37))
-    assert [place.path for place in found] == [
-        "encoder.layers.encoder_layer_0",
-        "encoder.layers.encoder_layer_6.mlp.0",
-        "heads.head",
-    ]
+    found = borders(model, name, (1, 19, 37))
+    assert [place.path for place in found] == [None, None, "heads.head"]
+    steps = [step for step, _ in chain(model, name)]
+    assert steps[found[1].num_steps] == "encoder.layers.encoder_layer_6"
     assert {place.layout for place in found} == {"last"}
 
 
