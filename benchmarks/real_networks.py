@@ -35,7 +35,8 @@ from pathlib import Path
 from typing import Any
 
 from command_steps import Limits, last_json, load_libraries, run_function
-from real_network_catalog import CLASSES, Case, cases
+from network_case import CLASSES, Case
+from real_network_catalog import cases
 
 BUDGET = 0.5
 COMPARED_S = 60.0  # for torch-pruning, which takes a second or hangs
