@@ -97,18 +97,61 @@ def eliminate(
         count = min(max(1, len(active) // steps), len(active) - 1)
         score = sum(state.scores() for state in states)
         assert isinstance(score, Tensor)
-        place = torch.argsort(score, stable=True)[:count]
+        # Places change, units do not: of equal scores the first unit goes.
+        ascending = active.argsort()
+        place = ascending[torch.argsort(score[ascending], stable=True)[:count]]
         order.append(active[place])
-        gone = sum(state.eliminate(place) for state in states)
+        step = _step(place, len(active))
+        gone = sum(state.eliminate(step) for state in states)
         # The units of one step share its loss evenly.
         share = torch.arange(1, count + 1, dtype=torch.float64) / count
         losses.append(total + float(gone) * share)
         total += float(gone)
-        rest = torch.ones(len(active), dtype=torch.bool, device=active.device)
-        rest[place] = False
-        active = active[rest]
+        active[step.holes] = active[step.fillers]
+        active = active[: step.num_left]
     order.append(active)
     return Elimination(torch.cat(order).cpu(), torch.cat(losses) if losses else torch.empty(0))
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The places of units that go, and how the others close up.
+
+    The last units that stay, `fillers`, take the places of those that go before them, `holes`, so
+    that the first `num_left` places are taken and little is copied.
+    """
+
+    gone: Tensor
+    holes: Tensor
+    fillers: Tensor
+    num_left: int
+
+    def of_columns(self, width: int) -> _Step:
+        """The same for units of so many columns each."""
+        if width == 1:
+            return self
+        within = torch.arange(width, device=self.gone.device)
+
+        def columns(units: Tensor) -> Tensor:
+            return (units[:, None] * width + within).flatten()
+
+        return _Step(
+            columns(self.gone), columns(self.holes), columns(self.fillers), self.num_left * width
+        )
+
+    def close_up(self, values: Tensor) -> Tensor:
+        """The rows (places, ...) that stay, in place."""
+        values[self.holes] = values[self.fillers]
+        return values[: self.num_left]
+
+
+def _step(place: Tensor, num_units: int) -> _Step:
+    num_left = num_units - len(place)
+    stays = torch.ones(num_units, dtype=torch.bool, device=place.device)
+    stays[place] = False
+    holes = (~stays[:num_left]).nonzero().flatten()
+    fillers = stays[num_left:].nonzero().flatten() + num_left
+    return _Step(place, holes, fillers, num_left)
 
 
 class _State(Protocol):
@@ -118,8 +161,8 @@ class _State(Protocol):
         """The loss (units,) if each went alone."""
         ...
 
-    def eliminate(self, place: Tensor) -> float:
-        """Take away the units at these places; return what they cost together."""
+    def eliminate(self, step: _Step) -> float:
+        """Take away the units of a step; return what they cost together."""
         ...
 
 
@@ -162,12 +205,16 @@ def _scores(blocks: Tensor, weight: Tensor) -> Tensor:
     if blocks.shape[1] == 1:
         return weight.square().sum((1, 2)) / blocks[:, 0, 0].clamp(min=1e-30)
     factor = factorise(blocks, what="inverse of the Gram matrix")
-    solved = torch.linalg.solve_triangular(factor, weight, upper=False)
-    return solved.square().sum((1, 2))
+    one = torch.eye(blocks.shape[1], dtype=factor.dtype, device=factor.device)
+    root = torch.linalg.solve_triangular(factor, one.expand_as(factor), upper=False)
+    return (root @ weight).square().sum((1, 2))
 
 
 class _Primal:
-    """The inverse of the ridged Gram matrix, restricted to the group's inputs."""
+    """The inverse of the ridged Gram matrix, restricted to the group's inputs.
+
+    Units that are left take the first places of one matrix, which is changed in place.
+    """
 
     def __init__(self, reader: Reader, gram: Tensor, ridge: float | None) -> None:
         self.width = reader.columns.shape[1]
@@ -176,40 +223,42 @@ class _Primal:
         trace, squares = float(ridged.trace()), float(ridged.square().sum())
         ridged.diagonal().add_(_lift(ridge, trace, squares, reader.num_samples, len(gram)))
         inverse = torch.cholesky_inverse(factorise(ridged, what="Gram matrix"))
-        self.inverse = inverse[columns][:, columns].float()
+        self.inverse = inverse.float()[columns][:, columns]
         self.weight = projected(reader.weight[columns])
 
     def _blocks(self) -> Tensor:
+        if self.width == 1:
+            return self.inverse.diagonal()[:, None, None]
         units = len(self.inverse) // self.width
-        view = self.inverse.view(units, self.width, units, self.width)
+        view = self.inverse.unflatten(0, (units, self.width)).unflatten(2, (units, self.width))
         return view.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
 
     def scores(self) -> Tensor:
         """See `_State`."""
-        blocks = self._blocks()
-        return _scores(blocks, self.weight.view(len(blocks), self.width, -1))
+        return _scores(self._blocks(), self.weight.unflatten(0, (-1, self.width)))
 
-    def eliminate(self, place: Tensor) -> float:
+    def eliminate(self, step: _Step) -> float:
         """See `_State`."""
-        gone, rest = _split(len(self.inverse), place, self.width)
-        across = self.inverse[:, gone]
-        corner = across[gone].double()
+        step = step.of_columns(self.width)
+        across = self.inverse[step.gone]  # rows, which lie side by side: the matrix is symmetric
+        corner = across[:, step.gone].double()
         factor = factorise(corner, what="inverse of the Gram matrix")
-        lost = self.weight[gone].double()
-        loss = torch.linalg.solve_triangular(factor, lost, upper=False).square().sum()
-        across = across[rest]
-        self.weight = self.weight[rest].addmm_(
-            across, torch.cholesky_solve(lost, factor).float(), alpha=-1
-        )
-        step = torch.cholesky_solve(across.T.double(), factor).float()
-        self.inverse = self.inverse[rest][:, rest].addmm_(across, step, alpha=-1)
-        return float(loss)
+        lost = torch.linalg.solve_triangular(factor, self.weight[step.gone].double(), upper=False)
+        across[:, step.holes] = across[:, step.fillers]
+        across = torch.linalg.solve_triangular(
+            factor, across[:, : step.num_left].double(), upper=False
+        ).float()
+        self.weight = step.close_up(self.weight).addmm_(across.T, lost.float(), alpha=-1)
+        inverse = step.close_up(self.inverse)
+        inverse[:, step.holes] = inverse[:, step.fillers]
+        self.inverse = inverse[:, : step.num_left].addmm_(across.T, across, alpha=-1)
+        return float(lost.square().sum())
 
 
 class _Dual:
     """The same from fewer samples than inputs: x and the inverse of its ridged kernel times x.
 
-    Both are (inputs, samples).
+    Both are (inputs, samples). The blocks of the inverse are followed along.
     """
 
     def __init__(self, reader: Reader, rows: Tensor, ridge: float | None) -> None:
@@ -221,37 +270,37 @@ class _Dual:
         self.ridge = _lift(ridge, trace, squares, reader.num_samples, rows.shape[1])
         kernel.diagonal().add_(self.ridge)
         x = scaled.T[columns]
-        self.solved = torch.cholesky_solve(x.T, factorise(kernel, what="Gram matrix")).T.float()
-        self.x = x.float()
+        solved = torch.cholesky_solve(x.T, factorise(kernel, what="Gram matrix")).T
+        self.x, self.solved = x.float(), solved.float().contiguous()
+        one = torch.eye(self.width, dtype=torch.float64, device=x.device)
+        by_unit = (-1, self.width)
+        self.blocks = one - x.unflatten(0, by_unit) @ solved.unflatten(0, by_unit).mT
         self.weight = projected(reader.weight[columns])
 
     def scores(self) -> Tensor:
         """See `_State`."""
-        weight = self.weight.view(len(self.weight) // self.width, self.width, -1)
-        if self.width == 1:
-            blocks = 1 - torch.linalg.vecdot(self.x, self.solved)[:, None, None]
-        else:
-            x = self.x.view(*weight.shape[:2], -1)
-            blocks = torch.eye(self.width, device=x.device) - x @ self.solved.view_as(x).mT
-        return _scores(blocks / self.ridge, weight)
+        blocks = (self.blocks / self.ridge).float()
+        return _scores(blocks, self.weight.unflatten(0, (-1, self.width)))
 
-    def eliminate(self, place: Tensor) -> float:
+    def eliminate(self, step: _Step) -> float:
         """See `_State`."""
-        gone, rest = _split(len(self.x), place, self.width)
-        x_gone, solved_gone = self.x[gone].double(), self.solved[gone].double()
+        by_unit, step = step, step.of_columns(self.width)
+        x_gone, solved_gone = self.x[step.gone].double(), self.solved[step.gone].double()
         corner = -x_gone @ solved_gone.T
         corner.diagonal().add_(1.0)
         factor = factorise((corner + corner.T) / 2, what="inverse of the Gram matrix")
-        lost = self.weight[gone].double()
-        step = torch.cholesky_solve(lost, factor)
-        loss = self.ridge * float((lost * step).sum())
-        self.x, kept = self.x[rest], self.solved[rest]
+        lost = torch.linalg.solve_triangular(factor, self.weight[step.gone].double(), upper=False)
+        solved_gone = torch.linalg.solve_triangular(factor, solved_gone, upper=False)
         # x times solved_gone is minus the ridge times the inverse's part between rest and gone.
+        self.x = step.close_up(self.x)
         across = self.x @ solved_gone.float().T
-        self.weight = self.weight[rest].addmm_(across, step.float())
-        right = torch.cholesky_solve(solved_gone, factor).float()
-        self.solved = kept.addmm_(across, right)
-        return loss
+        self.weight = step.close_up(self.weight).addmm_(across, lost.float())
+        self.solved = step.close_up(self.solved)
+        # across times the solved factor's transpose
+        self.solved.addmm_(across, solved_gone.float())
+        of_unit = across.unflatten(0, (-1, self.width)).double()
+        self.blocks = by_unit.close_up(self.blocks) - of_unit @ of_unit.mT
+        return self.ridge * float(lost.square().sum())
 
 
 def projected(weight: Tensor) -> Tensor:
@@ -261,11 +310,3 @@ def projected(weight: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     mix = torch.randn(weight.shape[1], MANY_OUTPUTS, generator=generator) / MANY_OUTPUTS**0.5
     return weight.float() @ mix.to(weight.device)
-
-
-def _split(width: int, place: Tensor, unit: int) -> tuple[Tensor, Tensor]:
-    """Columns of the units at these places, and all others, of `width` columns."""
-    gone = (place[:, None] * unit + torch.arange(unit, device=place.device)).flatten()
-    mask = torch.ones(width, dtype=torch.bool, device=place.device)
-    mask[gone] = False
-    return gone, mask.nonzero().flatten()
