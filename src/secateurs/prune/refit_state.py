@@ -111,6 +111,7 @@ class RefitState:
                 seed=self.seed,
                 drawn_as={path: drawn_as},
                 repeats=self.repeats,
+                known=True,
             )
         else:
             held, steps = self.reach(path, self.held), self.steps(self.model)

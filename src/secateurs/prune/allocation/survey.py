@@ -131,6 +131,7 @@ def survey(
                 run=run,
                 seed=seed,
                 repeats=repeats,
+                known=True,
                 advance=advance,
             )
     weights: dict[str, Tensor] = {}

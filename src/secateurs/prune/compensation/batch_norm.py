@@ -15,6 +15,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from secateurs.errors import InputError
 from secateurs.nets.batches import (
@@ -141,17 +142,30 @@ def measure_norms(model: nn.Module, batches: Sequence[Batch], *, run: Run = forw
 
     def watch(path: str, norm: nn.Module) -> torch.utils.hooks.RemovableHandle:
         def before(_: nn.Module, received: tuple[Tensor, ...]) -> None:
-            pools[path].add(received[0])
+            rows = received[0].double().transpose(0, 1).flatten(1)  # (channels, values)
+            variance, mean = torch.var_mean(rows, 1, correction=0)
+            pools[path].add(rows.shape[1], mean, variance)
 
+        def after(_: nn.Module, received: tuple[Tensor, ...], __: object) -> None:
+            # With a momentum of 1 the norm has just written the moments of this batch.
+            mean, variance = (part.double() for part in _statistics(norm))
+            num = received[0].numel() // len(mean)
+            pools[path].add(num, mean, variance * ((num - 1) / num))
+
+        if type(norm).forward is _BatchNorm.forward:
+            return norm.register_forward_hook(after)
         return norm.register_forward_pre_hook(before)
 
     saved = {path: _statistics(norm) for path, norm in norms.items()}
     counts = {path: _count(norm) for path, norm in norms.items()}
+    momenta = {path: norm.momentum for path, norm in norms.items()}
     handles = [watch(path, norm) for path, norm in norms.items()]
     try:
         with eval_mode(model):
-            for norm in norms.values():
+            for path, norm in norms.items():
                 norm.train()
+                norm.momentum = 1.0
+                _write(norm, *(torch.zeros_like(part) for part in saved[path]))
             for batch in _without_single(batches):
                 try:
                     run(model, batch)
@@ -164,7 +178,7 @@ def measure_norms(model: nn.Module, batches: Sequence[Batch], *, run: Run = forw
         # A training pass has moved the statistics on; only the pooled ones are wanted.
         for path, norm in norms.items():
             _write(norm, *saved[path])
-            norm.num_batches_tracked = counts[path]
+            norm.num_batches_tracked, norm.momentum = counts[path], momenta[path]
     for path, norm in norms.items():
         if pools[path].num > 1:
             mean, variance = pools[path].moments()
@@ -178,11 +192,8 @@ class _Pool:
         self.num = 0
         self.mean = self.squares = torch.zeros(0)
 
-    def add(self, values: Tensor) -> None:
-        """Take in (samples, channels, ...)."""
-        rows = values.double().transpose(0, 1).flatten(1)  # (channels, values)
-        variance, mean = torch.var_mean(rows, 1, correction=0)
-        num = rows.shape[1]
+    def add(self, num: int, mean: Tensor, variance: Tensor) -> None:
+        """Take in so many values of each channel, with their mean and variance (channels,)."""
         if not self.num:
             self.num, self.mean, self.squares = num, mean, variance * num
             return
