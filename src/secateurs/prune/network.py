@@ -24,6 +24,7 @@ from secateurs.prune.eligible import tied_layers
 from secateurs.prune.layer import parameters
 from secateurs.prune.refit_state import PrefixOutputs, RefitState
 from secateurs.prune.selection.rules import SelectOptions, exactly, select
+from secateurs.prune.statistics.gram import gram_of
 from secateurs.prune.statistics.patches import visit_rows
 from secateurs.prune.surgery.narrow import gone_channels, narrow
 from secateurs.prune.surgery.removal import find_consumer, remove_units
@@ -79,6 +80,7 @@ def prune_groups(
     survivors: Mapping[str, Tensor] | None = None,
     copies: int = 1,
     seed: int = 0,
+    at_once: int | None = None,
     validation: StartValidation | None = None,
     progress: Progress = SILENT,
 ) -> Pruned:
@@ -89,7 +91,7 @@ def prune_groups(
     the units themselves. `steps(model)` opens a network into (path, module) that run one after the
     other, so that nothing runs twice. The batches are `copies` views of the same samples, view by
     view. Groups to merge are found from a random start; with a `validation` from several, and the
-    network with the best score is taken. The
+    network with the best score is taken. No more than `at_once` samples run at once. The
     model given is not changed.
     """
     touched = [group for group in groups if kept.get(group.name, group.num_units) < group.num_units]
@@ -108,7 +110,7 @@ def prune_groups(
     paths = _running_order(work, readers, batches, run, seen.repeats) if readers else []
     fork = next((k for k, path in enumerate(paths) if path in merging_at), len(paths))
     starts = validation.starts if validation is not None else 1
-    state = RefitState(work, batches, run, steps, copies, seed, seen.repeats)
+    state = RefitState(work, batches, run, steps, copies, seed, seen.repeats, at_once)
     with progress.task("refitting", fork + starts * (len(paths) - fork)) as advance:
 
         def refit_layers(
@@ -239,7 +241,7 @@ def _tall(rows: Tensor, anchor: Tensor, target: Tensor, num_samples: int) -> Out
     x_mean, y_mean = (part.mean(0, dtype=torch.float64) for part in (rows, target))
     x = rows - x_mean.to(rows)
     missing = target - y_mean.to(target) - x @ anchor.T
-    gram, cross = (x.T @ x).double() / len(x), (x.T @ missing).double() / len(x)
+    gram, cross = gram_of(x).double() / len(x), (x.T @ missing).double() / len(x)
     trace, squares = float(gram.trace()), float(gram.square().sum())
     part = shrinkage(trace, squares, num_samples, len(gram))
     gram.diagonal().add_(part * trace / len(gram))

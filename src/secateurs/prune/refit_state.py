@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from secateurs.nets.batches import Batch, Run, num_samples
 from secateurs.nets.trace import eval_mode
 from secateurs.prune.allocation.merge_costs import Steps
+from secateurs.prune.statistics.parts import in_parts
 from secateurs.prune.statistics.patches import visit_rows
 from secateurs.prune.statistics.replay import Replay
 
@@ -43,7 +44,8 @@ class RefitState:
     """A network whose layers are refitted in running order, and how far its batches have run.
 
     A network that opens into steps has the outputs of the first ones `held`; in any other, `replay`
-    keeps the outputs of modules. Neither is computed again.
+    keeps the outputs of modules. Neither is computed again. Of the latter `at_once` samples run at
+    once.
     """
 
     def __init__(
@@ -55,12 +57,13 @@ class RefitState:
         copies: int,
         seed: int,
         repeats: Mapping[str, int] | None = None,
+        at_once: int | None = None,
     ) -> None:
         self.model, self.run, self.steps = model, run, steps
         self.copies, self.seed = copies, seed
-        self.repeats = repeats or {}
+        self.repeats, self.at_once = repeats or {}, at_once
         self.held = PrefixOutputs(batches)
-        self.replay = Replay(batches, run, memory=MEMORY)
+        self.replay = Replay(in_parts(batches, at_once), run, memory=MEMORY)
         self.implied: dict[str, Tensor] = {}
 
     def fork(self) -> RefitState:
@@ -111,6 +114,7 @@ class RefitState:
                 seed=self.seed,
                 drawn_as={path: drawn_as},
                 repeats=self.repeats,
+                at_once=self.at_once,
                 known=True,
             )
         else:

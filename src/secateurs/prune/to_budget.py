@@ -31,6 +31,7 @@ from secateurs.prune.compensation.batch_norm import outputs_of, settle_norms
 from secateurs.prune.coupling.groups import Groups, find_groups
 from secateurs.prune.eligible import ignored, norm_width, unreadable, unsteady, without
 from secateurs.prune.network import Pruned, Score, StartValidation, prune_groups
+from secateurs.prune.statistics.parts import in_parts, samples_at_once
 from secateurs.prune.surgery.narrow import PARITY_LIMIT, checked, difference, gone_channels, narrow
 from secateurs.prune.verification import Outcome, cut_and_check
 from secateurs.stopping import StopFlag
@@ -139,8 +140,9 @@ class PrunedToBudget:
 class Surveyed:
     """A network whose groups are found, checked and measured: all that budgets have in common.
 
-    `model` is the unpruned network with its attention opened, `unpruned` its outputs (rows, values) on the
-    `held_out` batches, `few` some samples for checks. `seconds` is what the survey took.
+    `model` is the unpruned network with its attention opened, `unpruned` its outputs (rows, values)
+    on the `held_out` batches, `few` some samples for checks, `at_once` how many of them run at
+    once. `seconds` is what the survey took.
     """
 
     model: nn.Module
@@ -154,6 +156,7 @@ class Surveyed:
     few: Batch
     copies: int
     seed: int
+    at_once: int | None
     seconds: float
 
 
@@ -212,10 +215,11 @@ def survey_network(
     stop = stop or StopFlag()
     model = open_attention(model).eval()
     few = samples(calibration[0], slice(0, CHECKED_SAMPLES))
+    at_once = samples_at_once(model, few, hooks.run)
     with progress.task("finding groups", 3) as advance:
         groups = find_groups(model, few, run=hooks.run)
         advance(1)
-        unpruned = outputs_of(model, held_out, run=hooks.run)
+        unpruned = outputs_of(model, in_parts(held_out, at_once), run=hooks.run)
         advance(1)
         groups = without(groups, ignored(hooks.keep_whole))
         if not hooks.norm_widths:
@@ -240,6 +244,7 @@ def survey_network(
         copies=copies,
         seed=seed,
         loss=hooks.loss,
+        at_once=at_once,
         progress=progress,
     )
     stop.check()
@@ -267,6 +272,7 @@ def survey_network(
         few=few,
         copies=copies,
         seed=seed,
+        at_once=at_once,
         seconds=time.perf_counter() - started,
     )
 
@@ -289,6 +295,7 @@ def prune_surveyed(
     model, groups, seen, few = surveyed.model, surveyed.groups, surveyed.survey, surveyed.few
     calibration, held_out = surveyed.calibration, surveyed.held_out
     unpruned, widths = surveyed.unpruned, surveyed.widths
+    parts = in_parts(held_out, surveyed.at_once)
 
     def prune(kept: Kept, merging: bool = True, refitting: bool = True, **final: Any) -> Pruned:
         stop.check()
@@ -304,13 +311,14 @@ def prune_surveyed(
             refitting=refitting,
             copies=surveyed.copies,
             seed=surveyed.seed,
+            at_once=surveyed.at_once,
             **final,
         )
 
     def candidate(kept: Kept) -> nn.Module:
         pruned = prune(kept)
         settle_norms(
-            pruned.model, unpruned, held_out, calibration, implied=pruned.implied, run=hooks.run
+            pruned.model, unpruned, parts, calibration, implied=pruned.implied, run=hooks.run
         )
         return pruned.model
 
@@ -322,7 +330,7 @@ def prune_surveyed(
     result, outcome = cut_and_check(
         partial(prune, chosen.kept, validation=validation, progress=progress),
         unpruned,
-        held_out,
+        parts,
         calibration,
         predicted=chosen.loss if hooks.loss is None else None,
         run=hooks.run,

@@ -30,6 +30,7 @@ from secateurs.prune.allocation.elimination import Elimination, Reader, eliminat
 from secateurs.prune.allocation.first_order import first_order
 from secateurs.prune.allocation.importance import Loss, importance
 from secateurs.prune.coupling.groups import Group, Member
+from secateurs.prune.statistics.gram import add_products, mirror
 from secateurs.prune.statistics.patches import (
     check_batches,
     count_runs,
@@ -40,6 +41,7 @@ from secateurs.prune.statistics.patches import (
 ROWS_PER_INPUT = 4  # samples for each input of a reader, where its positions give so many
 FEWEST_ROWS = 2048
 OFFSET = 4.0  # deviations from which on a mean is taken out before rounding
+AT_ONCE = 512  # rows in one product
 WIDE = 8192  # inputs beyond which `FEWEST_ROWS` samples do: a Gram matrix would take minutes
 
 
@@ -90,6 +92,7 @@ def survey(
     copies: int = 1,
     seed: int = 0,
     loss: Loss | None = None,
+    at_once: int | None = None,
     progress: Progress = SILENT,
 ) -> Survey:
     """Measure the groups of a network on calibration batches.
@@ -97,8 +100,9 @@ def survey(
     The batches are `copies` views of the same samples, view by view: a mirror image is no new one.
     The samples run through the network once; of the inputs of each reader only the Gram matrix is
     kept or, where there are fewer samples than inputs, the samples. Samples may differ in size
-    between batches; a layer is then looked at in as many places as the smallest has. A `loss`
-    decides between groups instead of the outputs' change (see `importance`).
+    between batches; a layer is then looked at in as many places as the smallest has. No more than
+    `at_once` samples run at once. A `loss` decides between groups instead of the outputs' change
+    (see `importance`).
     """
     check_batches(model, batches)
     num_images = _total(batches)
@@ -131,6 +135,7 @@ def survey(
                 run=run,
                 seed=seed,
                 repeats=repeats,
+                at_once=at_once,
                 known=True,
                 advance=advance,
             )
@@ -180,27 +185,30 @@ class _Sums:
 
     def __init__(self, path: str, layer: nn.Module, copies: int) -> None:
         self.path, self.inputs, self.copies = path, row_length(layer), copies
-        self.rows: list[Tensor] = []
-        self.num_rows = 0
+        self.rows: list[Tensor] = []  # not yet in the sums
+        self.num_rows = self.waiting = 0
         self.shift: Tensor | None = None  # (inputs,)
-        self.gram: Tensor | None = None
+        self.gram: Tensor | None = None  # its lower triangle
         self.total: Tensor | None = None
 
     def add(self, rows: Tensor) -> None:
         """Take in rows (samples, inputs)."""
+        self.rows.append(rows)
         self.num_rows += len(rows)
+        self.waiting += len(rows)
+        if self.waiting >= (self.inputs if self.gram is None else AT_ONCE):
+            self._sum_up()
+
+    def _sum_up(self) -> None:
+        rows = torch.cat(self.rows)
+        self.rows, self.waiting = [], 0
         if self.gram is None:
-            self.rows.append(rows)
-            if self.num_rows < self.inputs:
-                return
-            rows = torch.cat(self.rows)
-            self.rows = []
             self.shift = _mean(rows)
             self.gram = torch.zeros(self.inputs, self.inputs, device=rows.device)
             self.total = torch.zeros(self.inputs, dtype=torch.float64, device=rows.device)
         assert self.total is not None and self.shift is not None
         about = rows.float() - self.shift.float()
-        self.gram.addmm_(about.T, about)
+        add_products(self.gram, about)
         self.total += about.sum(0, dtype=torch.float64)
 
     def reader(self, weight: Tensor, columns: Tensor, *, centred: bool) -> Reader:
@@ -213,9 +221,11 @@ class _Sums:
             self._check(rows)
             rows = rows - _mean(rows) if centred else rows
             return Reader(weight, columns, len(rows) // self.copies, rows=rows)
+        if self.rows:
+            self._sum_up()
         assert self.total is not None and self.shift is not None
         self._check(self.total)
-        gram = self.gram / self.num_rows
+        gram = mirror(self.gram / self.num_rows)
         mean = (self.total / self.num_rows).float()  # of what is about the shift
         if centred:
             gram.addr_(mean, mean, alpha=-1)

@@ -11,11 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from secateurs.errors import InputError
 from secateurs.nets.batches import (
@@ -33,6 +32,7 @@ from secateurs.nets.trace import eval_mode, tensors_of
 LEAST_SPREAD = 1e-3  # of outputs over samples, relative to their root mean square
 MOST_VALUES = 16384  # outputs of a sample that are compared
 TINY = torch.finfo(torch.float64).tiny
+PLAIN = {norm.forward for norm in BATCH_NORMS}  # of classes that do no more than torch's
 Statistics = Literal["kept", "implied", "measured"]
 
 
@@ -152,19 +152,20 @@ def measure_norms(model: nn.Module, batches: Sequence[Batch], *, run: Run = forw
             num = received[0].numel() // len(mean)
             pools[path].add(num, mean, variance * ((num - 1) / num))
 
-        if type(norm).forward is _BatchNorm.forward:
+        if type(norm).forward in PLAIN:
             return norm.register_forward_hook(after)
         return norm.register_forward_pre_hook(before)
 
     saved = {path: _statistics(norm) for path, norm in norms.items()}
     counts = {path: _count(norm) for path, norm in norms.items()}
-    momenta = {path: norm.momentum for path, norm in norms.items()}
+    momenta: dict[str, Any] = {path: norm.momentum for path, norm in norms.items()}
+    one: Any = 1.0
     handles = [watch(path, norm) for path, norm in norms.items()]
     try:
         with eval_mode(model):
             for path, norm in norms.items():
                 norm.train()
-                norm.momentum = 1.0
+                norm.momentum = one
                 _write(norm, *(torch.zeros_like(part) for part in saved[path]))
             for batch in _without_single(batches):
                 try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ from secateurs.nets.layers import (
     matrix,
 )
 from secateurs.nets.trace import check_device, eval_mode, tensors_of
+from secateurs.prune.statistics.parts import parts_of
 from secateurs.prune.statistics.products import is_plain, product
 
 Visit = Callable[[str, Tensor, Tensor, int], None]
@@ -173,6 +174,7 @@ def visit_rows(
     seed: int = 0,
     drawn_as: Mapping[str, str] | None = None,
     repeats: Mapping[str, int] | None = None,
+    at_once: int | None = None,
     known: bool = False,
     advance: Callable[[int], None] = lambda samples: None,
 ) -> None:
@@ -183,13 +185,14 @@ def visit_rows(
     alone, so that another network of the same layers is looked at in the same places; `drawn_as`
     looks at a layer in the places of another. `repeats` says how often layers run that run more
     than once: their rows of all runs come together, one run's positions after the other's. No batch
-    runs further than the last of the layers. Raises InputError when one of them does not run as
-    often, and for batches as `check_batches` does, unless they are `known` to be right.
+    runs further than the last of the layers. No more than `at_once` samples run at once, which
+    changes no position. Raises InputError when one of the layers does not run as often, and for
+    batches as `check_batches` does, unless they are `known` to be right.
     """
     seen: dict[str, int] = {}
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
     often = {path: (repeats or {}).get(path, 1) for path in layers}
-    number = 0
+    drawn = _Positions(seed)
     if not known:
         check_batches(model, batches)
 
@@ -202,7 +205,7 @@ def visit_rows(
                 raise InputError(f"layer {path} runs more often for some samples than for others")
             place = (drawn_as or {}).get(path, path)
             made = product(layer, args, kwargs, output, path=path)
-            position = _positions(made.layer, made.output, layers[path], seed, place, number)
+            position = drawn.of(made.layer, made.output, layers[path], place)
             rows = rows_of(made.layer, made.received, made.output, position)
             outputs = outputs_at(made.layer, made.output, position)
             _check_rows(path, layer, rows, outputs)
@@ -220,13 +223,13 @@ def visit_rows(
     handles = [watch(path, model.get_submodule(path)) for path in layers]
     try:
         with torch.no_grad(), eval_mode(model):
-            for number, batch in enumerate(batches):  # noqa: B007 (read by the hooks)
+            for part in drawn.parts(batches, at_once):
                 seen.clear()
                 parts.clear()
                 try:
-                    run(model, batch)
+                    run(model, part)
                 except _Reached:
-                    advance(num_samples(batch))
+                    advance(num_samples(part))
                     continue
                 missing = next(path for path in layers if seen.get(path) != often[path])
                 raise InputError(
@@ -279,12 +282,13 @@ def unknown_products(
     """
     odd = {path: layer for path in paths if not is_plain(layer := model.get_submodule(path))}
     reasons: dict[str, str] = {}
+    drawn = _Positions(0)
 
     def watch(path: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
         def hook(_: nn.Module, args: Any, kwargs: dict[str, Any], output: Tensor) -> None:
             try:
                 made = product(layer, args, kwargs, output, path=path)
-                position = _positions(made.layer, made.output, 16, 0, path, 0)
+                position = drawn.of(made.layer, made.output, 16, path)
                 rows = rows_of(made.layer, made.received, made.output, position)
                 _check_rows(path, layer, rows, outputs_at(made.layer, made.output, position))
             except InputError as error:
@@ -296,7 +300,8 @@ def unknown_products(
     try:
         if odd:
             with torch.no_grad(), eval_mode(model):
-                run(model, copied_batch(batch))
+                for part in drawn.parts([batch], None):
+                    run(model, copied_batch(part))
     finally:
         for handle in handles:
             handle.remove()
@@ -348,13 +353,39 @@ def _sizes(batch: Batch) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(tensor.shape[1:]) for tensor in tensors_of(batch))
 
 
-def _positions(
-    layer: nn.Module, output: Tensor, wanted: int, seed: int, path: str, number: int
-) -> Tensor:
-    images, total = _by_place(layer, output).shape[:2]
-    if total <= wanted:
-        every = torch.arange(total).expand(images, -1)
-        return every.to(output.device)
-    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {path} {number}".encode()))
-    drawn = torch.rand(images, total, generator=generator).topk(wanted, dim=1).indices
-    return drawn.sort(1).values.to(output.device)
+class _Positions:
+    """Where layers are looked at: places drawn for each batch, however it is run."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self.number, self.start, self.num, self.whole = seed, 0, 0, 0, 0
+        self.drawn: dict[tuple[str, int, int], Tensor] = {}
+
+    def parts(self, batches: Sequence[Batch], at_once: int | None) -> Generator[Batch]:
+        """The batches in parts; what is drawn meanwhile is for the part given last."""
+        for self.number, batch in enumerate(batches):
+            self.drawn.clear()
+            self.start, self.whole = 0, num_samples(batch)
+            for part in parts_of(batch, at_once):
+                self.num = num_samples(part)
+                yield part
+                self.start += self.num
+
+    def of(self, layer: nn.Module, output: Tensor, wanted: int, path: str) -> Tensor:
+        """Places (samples, positions) in the flattened space of a layer's output."""
+        images, total = _by_place(layer, output).shape[:2]
+        each, rest = divmod(images, self.num) if self.num else (0, 1)
+        if rest:  # what does not depend on the samples
+            return self._draw(images, total, wanted, path).to(output.device)
+        found = self._draw(each * self.whole, total, wanted, path)
+        return found[each * self.start :][:images].to(output.device)
+
+    def _draw(self, images: int, total: int, wanted: int, path: str) -> Tensor:
+        if total <= wanted:
+            return torch.arange(total).expand(images, -1)
+        key = (path, images, total)
+        if key not in self.drawn:
+            seed = zlib.crc32(f"{self.seed} {path} {self.number}".encode())
+            generator = torch.Generator().manual_seed(seed)
+            drawn = torch.rand(images, total, generator=generator).topk(wanted, dim=1).indices
+            self.drawn[key] = drawn.sort(1).values
+        return self.drawn[key]
