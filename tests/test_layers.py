@@ -30,7 +30,7 @@ ROOMS = {
         *("records", "setup", "trials", "sweep", "probe", "tracking", "saved", "pruning"),
         *("", "search", "paper"),
     ],
-    "report": ["common", "study", "grid", "search", "network", "paper"],
+    "report": ["common", "probe", "study", "grid", "search", "network", "paper"],
     "cli": ["options", "parsing", ""],
 }
 MOST_FILES = 20

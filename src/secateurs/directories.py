@@ -35,6 +35,10 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
         *(f"search/{name}" for name in (*_SEARCH, "plan.json")),
         "paper.plan.json",
     ),
+    "probe": (
+        *("probe/*.json", "probe/*.safetensors", "probe/*.lock"),
+        *("probe.html", "labels.csv", "thumbnails/*.jpg", "probe.json"),
+    ),
     "grid": ("grid.csv", "grid.html", "grid.json"),
     "train": (*_MODEL, *_TRIALS, "training.json"),
     "prune": (

@@ -24,6 +24,7 @@ from secateurs.cli.grid import grid
 from secateurs.cli.paper import paper
 from secateurs.cli.parsing.command import Command, Group
 from secateurs.cli.predict import predict
+from secateurs.cli.probe import probe
 from secateurs.cli.prune import prune
 from secateurs.cli.report import report
 from secateurs.cli.results import results
@@ -45,7 +46,7 @@ app = typer.Typer(
     "fast models with a report of their accuracy.",
 )
 PANELS = {
-    "Start here": (audit, study),
+    "Start here": (audit, probe, study),
     "Train": (sweep, search, train),
     "Prune": (prune, grid, explore),
     "Use a model": (evaluate, predict, export),

@@ -25,7 +25,7 @@ def _probe(
     ]
     return NetworkProbe(
         {"backbone": name, "num_parameters": parameters, "depths": rows},
-        {depth: table[:150] for depth, table in scores.items()},
+        {depth: table[None, :150] for depth, table in scores.items()},
         {depth: table[150:] for depth, table in scores.items()},
         None,
     )

@@ -59,14 +59,12 @@ def test_a_row_for_each_depth_with_names_and_intervals(probed: Probed):
         set(_groups(probed, "test")) - set(probed.groups or ())
     )
     own = probed.networks[0]
-    accuracy = own.correct(11, probed.labels)[: record_train(probed)].mean()
-    assert own.train_scores[11].shape == (record_train(probed), 3)
-    # The row's accuracy is that of the plain view, the scores are the mean of both.
-    assert abs(accuracy - own.row(11)["train_accuracy"]) < 0.2
-
-
-def record_train(probed: Probed) -> int:
-    return probed.record["data"]["num_train"]
+    row = own.row(11)
+    correct, num = own.correct(11, probed.labels), probed.record["data"]["num_train"]
+    assert own.train_scores[11].shape == (2, num, 3)
+    assert correct.mean() == row["accuracy"]
+    assert correct[:num].mean() == row["train_accuracy"]
+    assert correct[num:].mean() == row["val_accuracy"]
 
 
 def _groups(probed: Probed, side: str) -> tuple[str, ...]:

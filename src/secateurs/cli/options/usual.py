@@ -16,6 +16,7 @@ USUAL: Mapping[str, tuple[str, ...]] = {
     "evaluate": ("side", "split", "group_by", "config"),
     "explore": ("layer", "port", "open_browser", "config"),
     "export": ("out", "config"),
+    "probe": ("out", "backbones", "depths", "group_by", "config"),
     "predict": ("top", "kind", "out", "config"),
     "paper": ("out", "depths", "runs", "epochs", "search", "config"),
     "audit": ("split", "group_by", "strict", "config"),

@@ -37,10 +37,10 @@ class DepthProbe:
     """What one depth of a network knows.
 
     `train` is the accuracy on training images by a classifier that was fitted without their group,
-    `val` that on validation images. `train_scores` (images, classes) are those out-of-group scores,
-    the mean over both views, and `val_scores` (images, classes) those on validation; float64;
-    softmax(scores / `temperature`) are probabilities. `val_loss` is their mean cross-entropy in
-    nats on validation.
+    `val` that on validation images, `both` that on both together; all of the plain views.
+    `train_scores` (views, images, classes) are the out-of-group scores, plain and mirrored, and
+    `val_scores` (images, classes) those on validation; float64. softmax(scores / `temperature`) are
+    probabilities. `val_loss` is their mean cross-entropy in nats on validation.
     """
 
     depth: int
@@ -48,6 +48,7 @@ class DepthProbe:
     ridge: float
     train: Share
     val: Share
+    both: Share
     temperature: float
     val_loss: float
     train_scores: Tensor
@@ -59,6 +60,9 @@ class DepthProbe:
             "depth": self.depth,
             "num_features": self.num_features,
             "ridge": self.ridge,
+            "accuracy": self.both.accuracy,
+            "low": self.both.low,
+            "high": self.both.high,
             "train_accuracy": self.train.accuracy,
             "train_low": self.train.low,
             "train_high": self.train.high,
@@ -156,15 +160,20 @@ def _probe_depth(
     temperature = fit_temperature(scores[0], labels)
     target = torch.from_numpy(np.asarray(val_labels))
     loss = torch.nn.functional.cross_entropy(val_scores / temperature, target)
+    together = None if groups is None or val_groups is None else (*groups, *val_groups)
+    both = _share(
+        torch.cat([scores[0], val_scores]), np.concatenate([labels, val_labels]), together
+    )
     return DepthProbe(
         depth=depth,
         num_features=features.shape[2],
         ridge=fitted.ridge,
         train=_share(scores[0], labels, groups),
         val=_share(val_scores, val_labels, val_groups),
+        both=both,
         temperature=temperature,
         val_loss=float(loss),
-        train_scores=scores.mean(0),
+        train_scores=scores,
         val_scores=val_scores,
     ), Head(fitted.weight, fitted.bias, temperature)
 

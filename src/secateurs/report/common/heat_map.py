@@ -23,11 +23,13 @@ def add_heat_map(
     high: float,
     hover: str = "%{customdata}",
     text_size: float = 12.5,
+    row_gap: int = 2,
 ) -> None:
     """Draw `values` (rows, columns) at positions 0..n-1, coloured from `low` to `high`.
 
     A cell of value None has no colour; a text "" is not drawn, and `texts` may be empty for none at
-    all. `detail` is the custom data of the cells, which the template `hover` may name.
+    all. `detail` is the custom data of the cells, which the template `hover` may name. `row_gap`
+    are pixels between the rows.
     """
     span = max(high - low, 1e-9)
     figure.add_heatmap(
@@ -42,7 +44,7 @@ def add_heat_map(
         colorscale=[[at / 2, colour] for at, colour in enumerate(SCALE)],
         showscale=False,
         xgap=2,
-        ygap=2,
+        ygap=row_gap,
     )
     for colour, dark in ((INK, False), (SURFACE, True)) if texts else ():
         cells = [

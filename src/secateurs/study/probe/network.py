@@ -26,7 +26,7 @@ from secateurs.stopping import StopFlag
 from secateurs.study.records.checksummed import read_sealed, write_sealed
 from secateurs.study.setup.trial_context import Dataset, TrialContext
 
-FORMAT = 1
+FORMAT = 2
 Record = dict[str, Any]
 
 
@@ -35,8 +35,8 @@ class NetworkProbe:
     """What is known of one network: a plain record, and the scores of each image.
 
     `record["depths"]` has a row a depth. `train_scores` and `val_scores` are, by depth, the class
-    scores (images, classes) of training images by a classifier that was fitted without their group,
-    and of validation images.
+    scores (views, images, classes) of training images by a classifier that was fitted without their
+    group, plain and mirrored, and those (images, classes) of validation images.
     """
 
     record: Record
@@ -58,7 +58,7 @@ class NetworkProbe:
 
         `labels` are those of the training images, then of the validation images.
         """
-        scores = torch.cat([self.train_scores[depth], self.val_scores[depth]])
+        scores = torch.cat([self.train_scores[depth][0], self.val_scores[depth]])
         return scores.argmax(1).numpy() == labels
 
 

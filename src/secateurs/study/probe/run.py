@@ -54,6 +54,7 @@ def run_probe(
     num: int = 3,
     allowed: Callable[[Record], bool] = everything,
     cache: Path,
+    strict: bool = False,
     stop: StopFlag | None = None,
     progress: Progress = SILENT,
 ) -> Probed:
@@ -82,6 +83,7 @@ def run_probe(
                     depths=(0,),
                 ),
                 cache=cache,
+                strict=strict,
                 progress=progress,
             )
         except InputError as error:

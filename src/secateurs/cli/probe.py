@@ -1,0 +1,100 @@
+"""The command `probe`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secateurs.cli.options.data import Cache, Data, GroupBy, Seed, SplitRule, Strict
+from secateurs.cli.options.network import Device, Precision, Resize, Weights
+from secateurs.cli.options.output import AsJson, Config, Overwrite, ProgressMode, Quiet, StudyOut
+from secateurs.cli.options.panels import NETWORK, TRAINING
+from secateurs.cli.session import session_of
+
+
+def probe(
+    context: typer.Context,
+    data: Data,
+    out: StudyOut = Path("studies/DATA-probe"),
+    backbones: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|A,B,...",
+            help="Networks to compare; auto is a short list over sizes, of those whose weights can "
+            "be had.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = "auto",
+    weights: Weights = "auto",
+    depths: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|0-7|5,6",
+            help="Numbers of frozen layers; auto is some six of each network, by share of its "
+            "parts.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = "auto",
+    balanced: Annotated[
+        bool,
+        typer.Option(
+            "--balanced",
+            help="Give every class the same total weight in the classifiers.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = False,
+    split: SplitRule = "auto",
+    group_by: GroupBy = None,
+    resize: Resize = "straight",
+    precision: Precision = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    strict: Strict = False,
+    cache: Cache = None,
+    config: Config = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    progress: ProgressMode = "auto",
+) -> None:
+    """Measure what each depth of pretrained networks knows about the images, without training.
+
+    A ridge classifier on the features of each depth, with intervals, and which networks and depths
+    are worth fine-tuning. Writes probe.json and probe.html.
+    """
+    from secateurs.nets.candidates import AUTO
+    from secateurs.report.probe.page import probe_words, write_probe_page
+    from secateurs.study.probing import probe_data
+    from secateurs.study.setup.config import from_preset, parse_depths
+
+    names = AUTO if backbones == "auto" else tuple(name.strip() for name in backbones.split(","))
+    settings = from_preset(
+        "quick",
+        backbone=names[0],
+        weights=weights,
+        split=split,
+        group_by=group_by,
+        resize=resize,
+        precision=precision,
+        device=device,
+        seed=seed,
+    )
+    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
+    with session.running(out) as stop:
+        found = probe_data(
+            data,
+            settings,
+            names,
+            out,
+            depths=None if depths == "auto" else parse_depths(depths),
+            balanced=balanced,
+            strict=strict,
+            cache=session.cache,
+            overwrite=overwrite,
+            stop=stop,
+            progress=session.progress,
+        )
+    page = write_probe_page(found.record, out, data=data)
+    session.answer(found.record, f"{probe_words(found.record)}\npage: {page}")
