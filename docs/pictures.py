@@ -39,8 +39,8 @@ INKS = {
 # Packages in the order of their imports, with their rooms. Tests compare them with the source.
 ROOMS = {
     "data": ("images", "faces", "splits"),
-    "nets": (),
-    "fit": (),
+    "nets": ("sources",),
+    "fit": ("probe",),
     "prune": (
         *("coupling", "similarity", "statistics", "selection"),
         *("surgery", "compensation", "allocation"),
@@ -48,10 +48,10 @@ ROOMS = {
     "ship": (),
     "api": (),
     "study": (
-        *("records", "setup", "trials", "sweep", "tracking"),
+        *("records", "setup", "trials", "sweep", "probe", "tracking"),
         *("saved", "pruning", "search", "paper"),
     ),
-    "report": ("common", "study", "grid", "search", "network", "paper"),
+    "report": ("common", "probe", "study", "grid", "search", "network", "paper"),
     "serve": (),
     "cli": ("options", "parsing"),
 }
@@ -278,7 +278,7 @@ def rooms(ink: Ink) -> Any:
     panel.set_ylim(0, 5.55)
     page = "#ffffff" if ink is INKS["light"] else "#10201d"
     names = list(ROOMS)
-    for row, (members, top, height) in enumerate(((names[:5], 5.5, 2.35), (names[5:], 2.7, 2.6))):
+    for row, (members, top, height) in enumerate(((names[:5], 5.5, 2.2), (names[5:], 2.95, 2.9))):
         for place, name in enumerate(members):
             left = place + 0.04
             box = {"boxstyle": "round,pad=0,rounding_size=0.05", "linewidth": 1.4}
@@ -297,7 +297,7 @@ def rooms(ink: Ink) -> Any:
             panel.text(middle, top - 0.21, name, color=page, fontsize=12, **aligned)
             panel.text(middle, top - 0.6, PURPOSE[name], color=ink.other, fontsize=9, **aligned)
             for line, room in enumerate(ROOMS[name]):
-                y = top - 0.86 - 0.2 * line
+                y = top - 0.84 - 0.19 * line
                 panel.text(middle, y, room, color=ink.text, fontsize=9.5, **aligned)
             if place < len(members) - 1 or row == 0:
                 last = place == len(members) - 1
