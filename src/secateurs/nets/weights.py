@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
-from secateurs.nets.backbones import layers
+from secateurs.nets.backbones import layers, num_heads, source_of
 from secateurs.nets.download import WeightsFile, find_weights
-from secateurs.nets.tensor_files import read_tensors, unwrapped
+from secateurs.nets.sources import timm_models
+from secateurs.nets.sources.tensor_files import read_tensors, unwrapped
 from secateurs.progress import SILENT, Progress
 
 # Names that torchvision has changed since it published some of its files.
@@ -72,7 +73,10 @@ def load_pretrained(
     known = layers(model, name)
     given: set[str] = set()
     if found.path is not None:
-        tensors = fitting(read_tensors(found.path), model, name, file=found.path)
+        tensors = read_tensors(found.path)
+        if source_of(name) == "timm":
+            tensors = timm_models.in_own_names(tensors, model)
+        tensors = fitting(tensors, model, name, file=found.path)
         own = model.state_dict()
         with torch.no_grad():
             for key, tensor in tensors.items():
@@ -107,18 +111,19 @@ def words(loaded: tuple[str, ...], fresh: tuple[str, ...]) -> str:
 def fitting(
     tensors: Mapping[str, Tensor], model: nn.Module, name: str, *, file: Path
 ) -> dict[str, Tensor]:
-    """The tensors that belong into a network, the head's left out, under its own names and types.
+    """The tensors that belong into a network, the heads' left out, under its own names and types.
 
     Raises InputError that names the file and the tensor: one that has no place in the network, is
     there twice, is of another shape, is not finite, or comes without the rest of its layer.
     """
     own = model.state_dict()
     known = layers(model, name)
-    head = f"{known[-1].path}."
+    num_body = len(known) - num_heads(model, name)
+    heads = tuple(f"{layer.path}." for layer in known[num_body:])
     kept: dict[str, Tensor] = {}
     for given, tensor in tensors.items():
         key = _own_name(given, own.keys())
-        if key.startswith(head) or (key not in own and key.startswith(_AUXILIARY)):
+        if key.startswith(heads) or (key not in own and key.startswith(_AUXILIARY)):
             continue
         if key in kept:
             raise InputError(f"{file}: tensor {_shown(key)} is in it twice, as {_shown(given)} too")
@@ -141,7 +146,7 @@ def fitting(
         kept[key] = tensor.to(own[key].dtype)
         if not bool(torch.isfinite(kept[key]).all()):
             raise InputError(f"{file}: tensor {key!r} holds values that are not finite")
-    for layer in known[:-1]:
+    for layer in known[:num_body]:
         parts = [key for key in own if key.rpartition(".")[0] == layer.path]
         missing = [key for key in parts if key not in kept]
         if missing and len(missing) < len(parts):

@@ -1,1 +1,1 @@
-"""Where backbones come from: torchvision's classifiers and timm's."""
+"""Where backbones come from, torchvision's classifiers and timm's, and files of tensors."""

