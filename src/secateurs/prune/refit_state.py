@@ -116,6 +116,7 @@ class RefitState:
                 repeats=self.repeats,
                 at_once=self.at_once,
                 known=True,
+                unrun=not outputs,
             )
         else:
             held, steps = self.reach(path, self.held), self.steps(self.model)

@@ -37,6 +37,8 @@ from secateurs.prune.verification import Outcome, cut_and_check
 from secateurs.stopping import StopFlag
 
 CHECKED_SAMPLES = 4
+CHECKED_LARGE = 2  # of samples of which fewer than `LARGE` run at once: checks are in float64
+LARGE = 16
 
 
 @dataclass(frozen=True)
@@ -216,6 +218,8 @@ def survey_network(
     model = open_attention(model).eval()
     few = samples(calibration[0], slice(0, CHECKED_SAMPLES))
     at_once = samples_at_once(model, few, hooks.run)
+    if at_once is not None and at_once < LARGE:
+        few = samples(few, slice(0, CHECKED_LARGE))
     with progress.task("finding groups", 3) as advance:
         groups = find_groups(model, few, run=hooks.run)
         advance(1)

@@ -55,3 +55,15 @@ def test_parts_are_as_large_as_the_largest_output_allows(monkeypatch: pytest.Mon
     torch.testing.assert_close(torch.cat(parts_of(x, at_once)), x)
     assert parts_of(x, 8)[0] is x and parts_of(x, None)[0] is x
     assert samples_at_once(model.to("meta"), x, forward) is None  # not a processor
+
+
+@pytest.mark.parametrize("path", ["first", "within"])
+def test_rows_are_the_same_where_the_layer_itself_does_not_run(path: str):
+    torch.manual_seed(0)
+    model, batches = Windows(), [torch.randn(5, 2, 6, 6)]
+    runs: list[int] = []
+    found: list[Tensor] = []
+    model.get_submodule(path).register_forward_hook(lambda *_: runs.append(1))
+    for unrun in (False, True):
+        visit_rows(model, {path: 4}, batches, lambda _, rows, *__: found.append(rows), unrun=unrun)
+    assert torch.equal(found[0], found[1]) and len(runs) == 1

@@ -15,7 +15,7 @@ from secateurs.nets.trace import eval_mode, first_line, tensors_of
 from secateurs.prune.statistics.forced_gradients import KeptHistory
 
 PROBED = 48  # samples whose gradients are taken
-PROBED_AT_ONCE = 16
+PROBED_AT_ONCE = 16  # at most
 NO_GRADIENT = "loss: it does not depend on the network's layers by gradients"
 
 Loss = Callable[[nn.Module, Batch], object]
@@ -30,20 +30,23 @@ def importance(
     seed: int = 0,
     num_images: int = PROBED,
     loss: Loss | None = None,
+    at_once: int | None = None,
 ) -> dict[str, Tensor]:
     """How much the network's answers move with each output of the layers: (outputs,) by layer.
 
     The mean over samples of the squared derivative of a random combination (signs +1 and -1) of the
     logits, summed over positions: times a mean squared error of the output it is, to first order
     and with errors that are independent, the mean squared change of the logits' sum. Needs no
-    labels, and does not vanish where a network is sure of itself. Taken on every k-th sample.
+    labels, and does not vanish where a network is sure of itself. Taken on every k-th sample, at
+    most `at_once` at once.
 
     With a `loss(model, batch)`, a scalar, it is the mean squared derivative of that, which is the
     diagonal of the empirical Fisher information of the outputs. The loss is called with one sample
     at a time, so that a mean over a batch and a sum are the same. Raises InputError where it is no
     finite scalar with gradients.
     """
-    parts = probed(batches, num_images, PROBED_AT_ONCE if loss is None else 1)
+    most = min(PROBED_AT_ONCE, at_once or PROBED_AT_ONCE)
+    parts = probed(batches, num_images, most if loss is None else 1)
     sums: dict[str, Tensor] = {}
 
     def watch(path: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:

@@ -141,7 +141,9 @@ def survey(
             )
     weights: dict[str, Tensor] = {}
     if readers:
-        weights = importance(model, readers, batches, run=run, seed=seed, loss=loss)
+        weights = importance(
+            model, readers, batches, run=run, seed=seed, loss=loss, at_once=at_once
+        )
     unread = [group for group in groups if not group.side("in")]
     found: dict[str, Elimination] = {}
     if unread:

@@ -30,7 +30,7 @@ from secateurs.nets.layers import (
     groups_of,
     matrix,
 )
-from secateurs.nets.trace import check_device, eval_mode, tensors_of
+from secateurs.nets.trace import check_device, eval_mode, skeleton, tensors_of
 from secateurs.prune.statistics.parts import parts_of
 from secateurs.prune.statistics.products import is_plain, product
 
@@ -176,6 +176,7 @@ def visit_rows(
     repeats: Mapping[str, int] | None = None,
     at_once: int | None = None,
     known: bool = False,
+    unrun: bool = False,
     advance: Callable[[int], None] = lambda samples: None,
 ) -> None:
     """Run the batches and call `visit(path, rows, outputs, samples)` for each layer and batch.
@@ -186,8 +187,10 @@ def visit_rows(
     looks at a layer in the places of another. `repeats` says how often layers run that run more
     than once: their rows of all runs come together, one run's positions after the other's. No batch
     runs further than the last of the layers. No more than `at_once` samples run at once, which
-    changes no position. Raises InputError when one of the layers does not run as often, and for
-    batches as `check_batches` does, unless they are `known` to be right.
+    changes no position. With `unrun` a batch ends before a layer asked for alone, where that works
+    as PyTorch's class does and runs once; then `outputs` has no columns. Raises InputError when one
+    of the layers does not run as often, and for batches as `check_batches` does, unless they are
+    `known` to be right.
     """
     seen: dict[str, int] = {}
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
@@ -195,6 +198,23 @@ def visit_rows(
     drawn = _Positions(seed)
     if not known:
         check_batches(model, batches)
+
+    def before(path: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        assert isinstance(layer, LAYERS)
+        bare = skeleton(layer)
+
+        def hook(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+            received = args[0] if args else kwargs["input"]
+            blank = torch.empty_like(received, dtype=layer.weight.dtype, device="meta")
+            shape = bare.forward(blank).shape  # without hooks of its own
+            output = received.new_empty(shape)  # never written: memory is not taken
+            place = (drawn_as or {}).get(path, path)
+            position = drawn.of(layer, output, layers[path], place)
+            rows = rows_of(layer, received, output, position)
+            visit(path, rows, rows[:, :0], len(position))
+            raise _Reached
+
+        return layer.register_forward_pre_hook(hook, with_kwargs=True)
 
     def watch(path: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
         def hook(
@@ -220,7 +240,11 @@ def visit_rows(
 
         return layer.register_forward_hook(hook, with_kwargs=True)
 
-    handles = [watch(path, model.get_submodule(path)) for path in layers]
+    handles: list[torch.utils.hooks.RemovableHandle] = []
+    for path in layers:
+        layer = model.get_submodule(path)
+        early = unrun and often == {path: 1} and is_plain(layer)
+        handles.append(before(path, layer) if early else watch(path, layer))
     try:
         with torch.no_grad(), eval_mode(model):
             for part in drawn.parts(batches, at_once):
