@@ -85,6 +85,7 @@ LIMITS: dict[str, Range] = {
     "label_smoothing": Range(0, 1, open_high=True),
     "patience": EPOCHS,
     "views": _whole(1, 10_000),
+    "image_size": _whole(8, 4096),
     "rotation_deg": Range(0, 180),
     "min_scale": SHARE,
     "scale": SHARE,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,12 @@ CONV = f"{BRANCH}.0"
         (put("preprocessing", "std", value=[1, 1]), r"preprocessing.std: expected 3 finite"),
         (put("preprocessing", "std", value=[0, 1, 1]), r"preprocessing.std: expected positive"),
         (put("preprocessing", "mean", value=[float("nan")] * 3), r"NaN is not a finite number"),
+        (
+            put("preprocessing", "interpolation", value="cubic"),
+            r"preprocessing.interpolation: expected 'bilinear' or 'bicubic', got 'cubic'",
+        ),
+        (put("preprocessing", "crop_share", value=0), r"preprocessing.crop_share: expected 0.1..1"),
+        (put("preprocessing", "crop_share", value=True), r"crop_share: expected 0.1..1, got True"),
         (put("widths", value=[]), r"widths: expected an object"),
         (put("widths", CONV, "out", value=10**15), r"widths.stage2.1.branch2.0.out: 1000.*only 24"),
         (put("widths", CONV, "out", value=0), r"widths.stage2.1.branch2.0: expected whole numbers"),
@@ -205,6 +212,23 @@ def test_a_recipe_that_lies_is_refused(
     with pytest.raises(InputError, match=message) as caught:
         load(saved)
     assert str(saved.parent) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_recipe_of_0_1_0_says_nothing_of_interpolation_and_crop(saved: Path) -> None:
+    def older(data: dict[str, Any]) -> None:
+        del data["preprocessing"]["interpolation"], data["preprocessing"]["crop_share"]
+
+    edit(saved, older)
+    image = load(saved).spec.preprocessing
+    assert image == IMAGE and (image.interpolation, image.crop_share) == ("bilinear", 0.875)
+
+
+def test_the_whole_recipe_is_kept(cut: tuple[nn.Module, ModelSpec], tmp_path: Path) -> None:
+    image = replace(IMAGE, resize="crop", interpolation="bicubic", crop_share=0.95)
+    model, spec = cut
+    assert (
+        load(save(model, replace(spec, preprocessing=image), tmp_path)).spec.preprocessing == image
+    )
 
 
 def resign(path: Path) -> None:

@@ -68,6 +68,8 @@ def test_the_file_says_what_it_needs_and_nothing_of_where_it_was_made(
         "resize": "straight",
         "mean": [0.5, 0.4, 0.3],
         "std": [0.25, 0.2, 0.3],
+        "interpolation": "bilinear",
+        "crop_share": 0.875,
     }
     assert meta["backbone"] == "resnet18"
     loaded = onnx.load(path)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from secateurs.cli.options.data import Cache, Data, GroupBy, Seed, SplitRule, Strict
-from secateurs.cli.options.network import Backbone, Device, Precision, Resize, Weights
+from secateurs.cli.options.network import Backbone, Device, ImageSize, Precision, Resize, Weights
 from secateurs.cli.options.output import AsJson, Config, Overwrite, ProgressMode, Quiet, StudyOut
 from secateurs.cli.options.panels import NETWORK, TRAINING, suggest, within
 from secateurs.cli.options.training import (
@@ -162,6 +162,7 @@ def search(
     rotation_deg: RotationDeg = None,
     min_scale: MinScale = None,
     resize: Resize = "straight",
+    image_size: ImageSize = None,
     precision: Precision = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -230,6 +231,7 @@ def search(
         rotation_deg=rotation_deg,
         min_scale=min_scale,
         resize=resize,
+        image_size=image_size,
         precision=precision,
         device=device,
         seed=seed,

@@ -107,10 +107,8 @@ def session_of(
 
 def config_of(preset: str = "quick", **options: Any) -> StudyConfig:
     """A preset's configuration with a command's options; lists are still text."""
-    from secateurs.study.setup.config import from_preset, parse_depths, parse_keep
+    from secateurs.study.setup.config import from_preset, parse_keep
 
-    if options.get("depths") is not None:
-        options["depths"] = parse_depths(options["depths"])
     if options.get("keep") is not None:
         options["keep"] = parse_keep(options["keep"])
     if options.get("layers") is not None:

@@ -7,7 +7,15 @@ from pathlib import Path
 import typer
 
 from secateurs.cli.options.data import Cache, Data, GroupBy, Seed, SplitRule, Strict
-from secateurs.cli.options.network import Backbone, Depths, Device, Precision, Resize, Weights
+from secateurs.cli.options.network import (
+    Backbone,
+    Depths,
+    Device,
+    ImageSize,
+    Precision,
+    Resize,
+    Weights,
+)
 from secateurs.cli.options.output import (
     AsJson,
     Config,
@@ -75,6 +83,7 @@ def study(
     min_scale: MinScale = None,
     schedule: Schedule = None,
     resize: Resize = "straight",
+    image_size: ImageSize = None,
     precision: Precision = None,
     layers: Layers = None,
     low_deg: LowDeg = None,
@@ -132,6 +141,7 @@ def study(
         min_scale=min_scale,
         schedule=schedule,
         resize=resize,
+        image_size=image_size,
         precision=precision,
         layers=layers,
         low_deg=low_deg,

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from secateurs.cli.options.data import Cache, Data, GroupBy, Seed, SplitRule, Strict
-from secateurs.cli.options.network import Backbone, Depths, Device, Precision, Resize, Weights
+from secateurs.cli.options.network import (
+    Backbone,
+    Depths,
+    Device,
+    ImageSize,
+    Precision,
+    Resize,
+    Weights,
+)
 from secateurs.cli.options.output import (
     AsJson,
     Config,
@@ -75,6 +83,7 @@ def sweep(
     min_scale: MinScale = None,
     schedule: Schedule = None,
     resize: Resize = "straight",
+    image_size: ImageSize = None,
     precision: Precision = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -122,6 +131,7 @@ def sweep(
         min_scale=min_scale,
         schedule=schedule,
         resize=resize,
+        image_size=image_size,
         precision=precision,
         device=device,
         seed=seed,

@@ -7,7 +7,15 @@ from pathlib import Path
 import typer
 
 from secateurs.cli.options.data import Cache, Data, GroupBy, Seed, SplitRule, Strict
-from secateurs.cli.options.network import Backbone, Depth, Device, Precision, Resize, Weights
+from secateurs.cli.options.network import (
+    Backbone,
+    Depth,
+    Device,
+    ImageSize,
+    Precision,
+    Resize,
+    Weights,
+)
 from secateurs.cli.options.output import (
     AsJson,
     Config,
@@ -58,6 +66,7 @@ def train(
     min_scale: MinScale = None,
     schedule: Schedule = None,
     resize: Resize = "straight",
+    image_size: ImageSize = None,
     precision: Precision = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -103,6 +112,7 @@ def train(
         min_scale=min_scale,
         schedule=schedule,
         resize=resize,
+        image_size=image_size,
         precision=precision,
         device=device,
         seed=seed,

@@ -14,7 +14,14 @@ from PIL import Image
 
 from secateurs.data.audit import NEAR_BITS, Audit, audit, content_id
 from secateurs.data.images.decode import MAX_PIXELS, decoding, without_warnings
-from secateurs.data.images.resolution import Resize, Working, eval_pixels, squash
+from secateurs.data.images.resolution import (
+    CROP_SHARE,
+    Interpolation,
+    Resize,
+    Working,
+    eval_pixels,
+    squash,
+)
 from secateurs.data.mapped_arrays import MappedArrays, create_arrays, map_arrays
 from secateurs.data.scan import Listing, scan
 from secateurs.data.thread_map import in_order
@@ -50,6 +57,8 @@ def open_store(
     side: int = 256,
     crop: int = 224,
     resize: Resize = "straight",
+    interpolation: Interpolation = "bilinear",
+    crop_share: float = CROP_SHARE,
     workers: int | None = None,
     progress: Progress = SILENT,
 ) -> ImageStore:
@@ -59,7 +68,7 @@ def open_store(
     and the last stays. Raises InputError when there is no usable image, a file has changed or
     become unreadable since the audit, or the disk is full.
     """
-    working = Working(side, crop, resize)
+    working = Working(side, crop, resize, interpolation, crop_share)
     if not len(audit.listing):
         raise InputError(f"{audit.listing.root}: no usable images")
     key = _key(audit, working)
@@ -81,6 +90,8 @@ def audit_and_store(
     side: int = 256,
     crop: int = 224,
     resize: Resize = "straight",
+    interpolation: Interpolation = "bilinear",
+    crop_share: float = CROP_SHARE,
     max_pixels: int = MAX_PIXELS,
     near_bits: int = NEAR_BITS,
     workers: int | None = None,
@@ -91,7 +102,7 @@ def audit_and_store(
     The same as `audit` and then `open_store`, which decode once each when nothing is remembered.
     """
     listing = root_or_listing if isinstance(root_or_listing, Listing) else scan(root_or_listing)
-    working = Working(side, crop, resize)
+    working = Working(side, crop, resize, interpolation, crop_share)
     with _room(cache, working, len(listing)), create_arrays(cache / "images") as arrays:
         checked = audit(
             listing,
@@ -111,6 +122,8 @@ def audit_and_store(
         side=side,
         crop=crop,
         resize=resize,
+        interpolation=interpolation,
+        crop_share=crop_share,
         workers=workers,
         progress=progress,
     )
@@ -137,9 +150,7 @@ def _key(audit: Audit, working: Working) -> str:
             "version": VERSION,
             "pillow": PIL.__version__,
             "ids": [f"{int(value):016x}" for value in audit.content_ids],
-            "side": working.side,
-            "crop": working.crop,
-            "resize": working.resize,
+            **working.identity(),
         }
     )
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from secateurs.nets.backbones import bare, check_name, preprocessing
+from secateurs.nets.backbones import backbones, bare, preprocessing
 from secateurs.nets.batches import blank_image
 from secateurs.nets.counting import macs
 from secateurs.nets.download import NoWeightsError, WeightsFile, find_weights
+from secateurs.nets.sources import timm_models
 from secateurs.progress import SILENT, Progress
 
 # From small to large, each a usual choice of its size; the files have 5 to 98 MB, 205 MB together.
@@ -50,12 +51,13 @@ def candidates(
     Weights that are not on this machine are fetched. A site that does not answer is asked once, so
     that without a network this takes seconds. Raises InputError for an unknown name.
     """
-    for name in names:
-        check_name(name)
     found: list[Candidate] = []
     skipped: list[Skipped] = []
     unreachable: set[str] = set()
     for name in dict.fromkeys(names):
+        if name in AUTO and name not in backbones() and not timm_models.is_installed():
+            skipped.append(Skipped(name, "timm is not installed"))
+            continue
         try:
             one = candidate(name, cache=cache, progress=progress, unreachable=unreachable)
             found.append(one)

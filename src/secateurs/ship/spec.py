@@ -9,21 +9,22 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
+from secateurs.data.images.resolution import CROP_SHARE, Interpolation, Resize, eval_pixels
 from secateurs.data.names import printable
 from secateurs.data.splits.record import SplitRecord, parse_split_record
 from secateurs.errors import InputError
+from secateurs.nets import backbones
 from secateurs.nets.attention import BiasedAttention, is_open, open_attention
-from secateurs.nets.backbones import build, check_name, preprocessing
-from secateurs.nets.trace import skeleton
+from secateurs.nets.backbones import check_name, check_size, preprocessing
 
 FORMAT = "secateurs-model"
 VERSION = 1
 
-Resize = Literal["straight", "crop"]
 Attention = Literal["stock", "open"]
 Widths = dict[str, dict[str, int]]
 
@@ -33,13 +34,16 @@ class ImageInput:
     """How an image becomes a network's input.
 
     A square of `size` pixels: "straight" resizes the whole image to it, "crop" resizes the short
-    side to `size` * 256 / 224 and takes the centre. Then values in 0..1, minus `mean`, over `std`.
+    side to `size` / `crop_share` and takes the centre. Then values in 0..1, minus `mean`, over
+    `std`.
     """
 
     size: int
     resize: Resize
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    interpolation: Interpolation = "bilinear"
+    crop_share: float = CROP_SHARE
 
     @classmethod
     def of(
@@ -47,11 +51,49 @@ class ImageInput:
     ) -> ImageInput:
         """What a backbone's published weights expect, by default at its own input size.
 
+        Raises InputError for a size that the network does not take.
+
         >>> ImageInput.of("alexnet").size
         224
         """
         own = preprocessing(backbone)
-        return cls(size or own.size, resize, own.mean, own.std)
+        if size is not None:
+            check_size(backbone, size)
+        return cls(size or own.size, resize, own.mean, own.std, own.interpolation, own.crop_share)
+
+    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+        """What the network sees of an image (size, size, 3), before it is normalised."""
+        return eval_pixels(
+            image,
+            crop=self.size,
+            resize=self.resize,
+            interpolation=self.interpolation,
+            crop_share=self.crop_share,
+        )
+
+    def unusual(self) -> dict[str, Any]:
+        """What decides the pixels beside size and way, where it is not what 0.1.0 always did.
+
+        >>> ImageInput.of("alexnet").unusual(), ImageInput.of("efficientnet_b0").unusual()
+        ({}, {'interpolation': 'bicubic'})
+        """
+        found: dict[str, Any] = {}
+        if self.interpolation != "bilinear":
+            found["interpolation"] = self.interpolation
+        if self.resize == "crop" and self.crop_share != CROP_SHARE:
+            found["crop_share"] = self.crop_share
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as plain data."""
+        return {
+            "size": self.size,
+            "resize": self.resize,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "interpolation": self.interpolation,
+            "crop_share": self.crop_share,
+        }
 
 
 @dataclass(frozen=True)
@@ -76,16 +118,10 @@ class ModelSpec:
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain data."""
-        image = self.preprocessing
         return {
             "backbone": self.backbone,
             "classes": list(self.classes),
-            "preprocessing": {
-                "size": image.size,
-                "resize": image.resize,
-                "mean": list(image.mean),
-                "std": list(image.std),
-            },
+            "preprocessing": self.preprocessing.to_json(),
             "widths": self.widths,
             "kept": {path: list(units) for path, units in self.kept.items()},
             "extra": self.extra,
@@ -133,31 +169,16 @@ def describe(
     return ModelSpec(backbone, tuple(classes), image_input, found, units, more, attention, split)
 
 
-@lru_cache(maxsize=4)
 def bare(backbone: str, num_classes: int, attention: Attention = "stock") -> nn.Module:
     """The stock network with shapes and no values; shared, so never to be changed."""
     if attention == "open":
-        return open_attention(bare(backbone, num_classes))
-    try:
-        with torch.device("meta"):
-            return build(backbone, num_classes).eval()
-    except NotImplementedError:  # RegNet computes its widths with tensors.
-        with _ParametersOnMeta():
-            return skeleton(build(backbone, num_classes))
+        return _bare_opened(backbone, num_classes)
+    return backbones.bare(backbone, num_classes)
 
 
-class _ParametersOnMeta(TorchFunctionMode):
-    """Parameters without values, and all other tensors with theirs; one network has 2.6 GB."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        named = kwargs or {}
-        return func(*args, **(named | {"device": "meta"} if func is torch.empty else named))
+@lru_cache(maxsize=4)
+def _bare_opened(backbone: str, num_classes: int) -> nn.Module:
+    return open_attention(backbones.bare(backbone, num_classes))
 
 
 def widths_of(module: nn.Module) -> dict[str, int]:
@@ -193,6 +214,15 @@ def parse_spec(data: Any, *, where: str) -> ModelSpec:
     mean, std = (
         _three(_get(image, key, list, field_of), f"{field_of}.{key}") for key in ("mean", "std")
     )
+    interpolation = image.get("interpolation", "bilinear")  # models of 0.1.0 do not say
+    if interpolation not in ("bilinear", "bicubic"):
+        raise InputError(
+            f"{field_of}.interpolation: expected 'bilinear' or 'bicubic', got "
+            f"{shown_value(interpolation)}"
+        )
+    share = image.get("crop_share", CROP_SHARE)
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0.1 <= share <= 1:
+        raise InputError(f"{field_of}.crop_share: expected 0.1..1, got {shown_value(share)}")
     if min(std) <= 0:
         raise InputError(f"{field_of}.std: expected positive numbers, got {list(std)}")
     classes = _get(data, "classes", list, where)
@@ -213,7 +243,7 @@ def parse_spec(data: Any, *, where: str) -> ModelSpec:
     return ModelSpec(
         backbone,
         tuple(classes),
-        ImageInput(size, resize, mean, std),
+        ImageInput(size, resize, mean, std, interpolation, float(share)),
         _entries(_get(data, "widths", dict, where), _width, f"{where}: widths"),
         _entries(_get(data, "kept", dict, where), _units, f"{where}: kept"),
         _get(data, "extra", dict, where),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from secateurs.errors import InputError
 from secateurs.nets.backbones import build
+from secateurs.nets.depth import auto_depths
 from secateurs.progress import Silent
 from secateurs.report.study.page import write_report
 from secateurs.report.study.schema import check_results
@@ -20,6 +22,7 @@ from secateurs.study.pruning.tail import layers_to_cut
 from secateurs.study.saved.evaluate_saved import evaluation_words
 from secateurs.study.setup.config import StudyConfig, from_preset
 from secateurs.study.setup.defaults import chosen_layers, fit_to, hidden_layers, standard_layers
+from secateurs.study.setup.trial_context import open_dataset
 from secateurs.study.study import headline, run_study
 
 BACKBONE = "squeezenet1_1"
@@ -163,3 +166,37 @@ def test_a_saved_network_says_what_prunes_it(study, six: Path, tmp_path: Path):
             out / "unpruned", str(six), tmp_path / "x", changes={}, cache=tmp_path / "cache"
         )
     assert not (tmp_path / "x").exists()
+
+
+def test_depths_of_another_network_than_alexnet_are_chosen_by_its_parts():
+    model = build("mobilenet_v2", 2)
+    notes = Notes()
+    config = fit_to(
+        from_preset("quick", backbone="mobilenet_v2"), model, num_train=99, progress=notes
+    )
+    assert config.depths == auto_depths(model, "mobilenet_v2") and not config.auto_depths
+    [note] = [text for text in notes.texts if "depths" in text]
+    assert note.startswith("depths of mobilenet_v2: 0 (all trained), 9 (up to features 3)")
+    assert note.endswith("52 (head only)")
+    full = fit_to(from_preset("full", backbone="mobilenet_v2"), model, num_train=99)
+    assert full.depths == config.depths
+    every = from_preset("full", backbone="mobilenet_v2", depths="all")
+    assert fit_to(every, model, num_train=99).depths == tuple(range(53))
+    given = from_preset("quick", backbone="mobilenet_v2", depths="5,3")
+    assert fit_to(given, model, num_train=99).depths == (3, 5)
+
+
+def test_alexnet_keeps_the_paper_s_depths_unless_others_are_asked_for():
+    model = build("alexnet", 2)
+    assert fit_to(from_preset("quick"), model, num_train=99).depths == (3, 5, 7)
+    assert fit_to(from_preset("full"), model, num_train=99).depths == tuple(range(8))
+    auto = from_preset("quick", depths="auto")
+    assert fit_to(auto, model, num_train=99).depths == (0, 1, 3, 4, 6, 7)
+
+
+def test_an_image_size_that_the_network_does_not_take_is_refused(six: Path, tmp_path: Path):
+    config = replace(from_preset("quick"), **WORDS | {"image_size": 16})
+    with pytest.raises(InputError, match=r"squeezenet1_1 does not take images of 16 pixels; its"):
+        open_dataset(str(six), config, cache=tmp_path)
+    dataset = open_dataset(str(six), replace(config, image_size=40), cache=tmp_path)
+    assert dataset.sides["train"].size == 40 and dataset.recipe.size == 40

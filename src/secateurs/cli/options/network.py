@@ -12,7 +12,9 @@ from secateurs.paths import weights_path
 
 Backbone = Annotated[
     str,
-    typer.Option(metavar="NAME", help="A torchvision classifier.", rich_help_panel=NETWORK),
+    typer.Option(
+        metavar="NAME", help="A classifier of torchvision or timm.", rich_help_panel=NETWORK
+    ),
 ]
 Weights = Annotated[
     str,
@@ -26,8 +28,8 @@ Weights = Annotated[
 Depths = Annotated[
     str | None,
     typer.Option(
-        metavar="0-7|5,6",
-        help="Numbers of frozen layers to try. [default: 3,5,7; all in full]",
+        metavar="auto|all|5,6",
+        help="Numbers of frozen layers to try. [default: auto; alexnet: 3,5,7, all in full]",
         rich_help_panel=NETWORK,
     ),
 ]
@@ -47,6 +49,15 @@ Resize = Annotated[
         help="Evaluation images: straight (squashed to size) or crop (short side, then centre).",
         rich_help_panel=NETWORK,
         autocompletion=suggest("straight", "crop"),
+    ),
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="Side of the network's input. [default: the backbone's own]",
+        callback=within(LIMITS["image_size"]),
+        rich_help_panel=NETWORK,
     ),
 ]
 Precision = Annotated[

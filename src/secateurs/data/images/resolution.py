@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from PIL import Image
 from secateurs.errors import InputError
 
 Resize = Literal["straight", "crop"]
+Interpolation = Literal["bilinear", "bicubic"]
+CROP_SHARE = 224 / 256  # of the short side, which remains where the centre is cut out
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 MAX_RATIO = 16  # of the sides, up to which a picture is resized whole before it is cropped
 LONG_SIDE_PX = 65_535
 PASS_PIXELS = 2**24  # of the result of the first of two passes
@@ -37,28 +40,37 @@ def _factor(side: int) -> int:
     return 1 if side <= LONG_SIDE_PX else -(-side // (LONG_SIDE_PX // 2))
 
 
-def squash(image: Image.Image, side: int) -> NDArray[np.uint8]:
-    """A whole image as (side, side, 3) uint8, bilinear with antialiasing.
+def squash(
+    image: Image.Image, side: int, interpolation: Interpolation = "bilinear"
+) -> NDArray[np.uint8]:
+    """A whole image as (side, side, 3) uint8, with antialiasing.
 
     >>> squash(Image.new("RGB", (40, 20)), 8).shape
     (8, 8, 3)
     """
-    return np.asarray(resized(image, (side, side), Image.Resampling.BILINEAR))
+    return np.asarray(resized(image, (side, side), _RESAMPLING[interpolation]))
 
 
-def eval_pixels(image: Image.Image, *, crop: int, resize: Resize) -> NDArray[np.uint8]:
+def eval_pixels(
+    image: Image.Image,
+    *,
+    crop: int,
+    resize: Resize,
+    interpolation: Interpolation = "bilinear",
+    crop_share: float = CROP_SHARE,
+) -> NDArray[np.uint8]:
     """What evaluation sees of an image: (crop, crop, 3) uint8.
 
-    "straight" resizes it to the square; "crop" resizes the short side to crop * 256 / 224 and
+    "straight" resizes it to the square; "crop" resizes the short side to crop / `crop_share` and
     takes the centre, as torchvision's Resize and CenterCrop do on pictures. Where one side is
     more than 16 times the other, the centre is cut out first: the same to rounding. Raises
     InputError for another `resize`.
     """
     if resize == "straight":
-        return squash(image, crop)
+        return squash(image, crop, interpolation)
     if resize != "crop":
         raise InputError(f"resize must be straight or crop, got {resize!r}")
-    short = crop * 256 // 224
+    short = int(crop / crop_share + 1e-6)  # timm rounds down, too
     width, height = image.size
     if width <= height:
         size = (short, int(short * height / width))
@@ -66,19 +78,24 @@ def eval_pixels(image: Image.Image, *, crop: int, resize: Resize) -> NDArray[np.
         size = (int(short * width / height), short)
     left, top = round((size[0] - crop) / 2.0), round((size[1] - crop) / 2.0)
     box = (left, top, left + crop, top + crop)
+    resample = _RESAMPLING[interpolation]
     if max(width, height) > MAX_RATIO * min(width, height):
-        return np.asarray(_crop_then_resize(image, size, box))
-    return np.asarray(image.resize(size, Image.Resampling.BILINEAR).crop(box))
+        return np.asarray(_crop_then_resize(image, size, box, resample))
+    return np.asarray(image.resize(size, resample).crop(box))
 
 
 def _crop_then_resize(
-    image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]
+    image: Image.Image,
+    size: tuple[int, int],
+    box: tuple[int, int, int, int],
+    resample: Image.Resampling,
 ) -> Image.Image:
     """The `box` of an image resized to `size`, of which only what the box needs is computed."""
     scales = (image.width / size[0], image.height / size[1])  # source pixels a pixel
     wanted = [box[k] * scales[k % 2] for k in range(4)]
-    # A pixel is a mean over two pixels' widths, of the source or the result.
-    reach = [max(scale, 1.0) + 1.0 for scale in scales]
+    # A pixel is a mean over two pixels' widths, of the source or the result; bicubic over four.
+    width = 2.0 if resample == Image.Resampling.BICUBIC else 1.0
+    reach = [width * max(scale, 1.0) + 1.0 for scale in scales]
     outer = (
         max(0, math.floor(wanted[0] - reach[0])),
         max(0, math.floor(wanted[1] - reach[1])),
@@ -92,7 +109,7 @@ def _crop_then_resize(
         wanted[3] - outer[1],
     )
     shape = (box[2] - box[0], box[3] - box[1])
-    return image.crop(outer).resize(shape, Image.Resampling.BILINEAR, box=inner)
+    return image.crop(outer).resize(shape, resample, box=inner)
 
 
 @dataclass(frozen=True)
@@ -102,12 +119,30 @@ class Working:
     side: int
     crop: int
     resize: Resize
+    interpolation: Interpolation = "bilinear"
+    crop_share: float = CROP_SHARE
 
     def render(self, image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Both views of an RGB image: (side, side, 3) and (crop, crop, 3) uint8."""
-        whole = squash(image, self.side)
-        return whole, eval_pixels(image, crop=self.crop, resize=self.resize)
+        whole = squash(image, self.side, self.interpolation)
+        seen = eval_pixels(
+            image,
+            crop=self.crop,
+            resize=self.resize,
+            interpolation=self.interpolation,
+            crop_share=self.crop_share,
+        )
+        return whole, seen
 
     def shapes(self, num: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The shapes of both arrays for `num` images."""
         return (num, self.side, self.side, 3), (num, self.crop, self.crop, 3)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the pixels; the usual interpolation and share are not named."""
+        named: dict[str, Any] = {"side": self.side, "crop": self.crop, "resize": self.resize}
+        if self.interpolation != "bilinear":
+            named["interpolation"] = self.interpolation
+        if self.resize == "crop" and self.crop_share != CROP_SHARE:
+            named["crop_share"] = self.crop_share
+        return named

@@ -17,7 +17,6 @@ from PIL import Image
 from torch import nn
 
 from secateurs.data.images.decode import decode
-from secateurs.data.store import eval_pixels
 from secateurs.data.views import normalise
 from secateurs.errors import InputError
 from secateurs.files import atomic_folder
@@ -286,9 +285,7 @@ def read_picture(explorer: Explorer, path: Path, *, max_pixels: int) -> NDArray[
 
     Raises DecodeError for a file that cannot be used.
     """
-    wanted = explorer.loaded.spec.preprocessing
-    image = decode(path, max_pixels=max_pixels)
-    return eval_pixels(image, crop=wanted.size, resize=wanted.resize)
+    return explorer.loaded.spec.preprocessing.pixels(decode(path, max_pixels=max_pixels))
 
 
 def look_at(explorer: Explorer, pixels: NDArray[np.uint8]) -> tuple[torch.Tensor, str]:

@@ -9,7 +9,7 @@ import torch
 import secateurs
 from secateurs.errors import InputError
 from secateurs.fit.metrics import Evaluation, evaluate, predict_logits
-from secateurs.ship.spec import ImageInput, ModelSpec, describe
+from secateurs.ship.spec import ModelSpec, describe
 from secateurs.study.setup.trial_context import Dataset, TrialContext
 
 EVAL_BATCH = 64
@@ -66,7 +66,7 @@ def model_spec(
         model,
         config.backbone,
         context.dataset.classes,
-        ImageInput.of(config.backbone, resize=config.resize),
+        context.dataset.recipe,
         kept=kept,
         extra={
             "depth": depth,

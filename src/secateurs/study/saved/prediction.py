@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from secateurs.data.folders import image_files
 from secateurs.data.images.decode import DecodeError, decode, without_warnings
-from secateurs.data.store import eval_pixels
 from secateurs.data.thread_map import in_order
 from secateurs.data.views import normalise
 from secateurs.fit.metrics import predict_logits
@@ -150,8 +149,7 @@ def read_pixels(spec: ModelSpec, path: Path) -> NDArray[np.uint8]:
 
     Raises DecodeError for one that cannot be used.
     """
-    wanted = spec.preprocessing
-    return eval_pixels(decode(path), crop=wanted.size, resize=wanted.resize)
+    return spec.preprocessing.pixels(decode(path))
 
 
 def network_inputs(spec: ModelSpec, pixels: Sequence[NDArray[np.uint8]]) -> torch.Tensor:

@@ -39,7 +39,17 @@ FILES = {"search": "search.json", "csv": "search.csv", "page": "search.html"}
 PLAN = "plan.json"
 # What all trainings of a search have in common, unless it is what the search varies.
 SHARED = (
-    *("backbone", "weights", "split", "group_by", "resize", "depths", "runs", "batch_size"),
+    *(
+        "backbone",
+        "weights",
+        "split",
+        "group_by",
+        "resize",
+        "image_size",
+        "depths",
+        "runs",
+        "batch_size",
+    ),
     *("weight_decay", "label_smoothing", "dropout", "views", "augment", "rotation_deg"),
     *("min_scale", "schedule", "precision", "device", "seed"),
 )

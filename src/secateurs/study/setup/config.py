@@ -34,7 +34,9 @@ def per_layer(keep: tuple[int, ...] | None, num_layers: int) -> list[int | None]
 class StudyConfig:
     """Everything that decides a study's numbers, beside the images and the weights themselves.
 
-    `depths` empty means every depth of the backbone; `batch_size` None means the whole training
+    `depths` empty means every depth of the backbone, and with `auto_depths` some are chosen by the
+    network's parts, as they are for every backbone but alexnet where none were asked for;
+    `image_size` None is the backbone's own, in pixels; `batch_size` None means the whole training
     set; `keep_epoch` is the network that a trial ends with, the best on validation or the last;
     `views` views of each image are shared by all epochs, None for a new one in every epoch;
     `scratch_runs` runs of the baseline with random weights. `rotation_deg` and `min_scale` bound
@@ -55,6 +57,8 @@ class StudyConfig:
     split: str = "auto"
     group_by: str | None = None
     resize: Literal["straight", "crop"] = "straight"
+    image_size: int | None = None
+    auto_depths: bool = False
     depths: tuple[int, ...] = (3, 5, 7)
     runs: int = 2
     scratch_runs: int = 1
@@ -178,7 +182,7 @@ def from_preset(name: str, **changes: Any) -> StudyConfig:
 
     None leaves a field as the preset has it; `batch_size` "full" and `views` 0 give the fields
     that are None when set: the whole training set, and new views in every epoch. So does a
-    negative `max_loss`.
+    negative `max_loss`. `depths` may be text: "auto", "all", or what `parse_depths` takes.
 
     >>> from_preset("quick", runs=3, batch_size="full").batch_size is None
     True
@@ -186,6 +190,8 @@ def from_preset(name: str, **changes: Any) -> StudyConfig:
     if name not in PRESETS:
         raise InputError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
     given: dict[str, Any] = {key: v for key, v in changes.items() if v is not None}
+    if isinstance(given.get("depths"), str):
+        given |= _depths_from(given.pop("depths"))
     given.setdefault("fitted", tuple(name for name in FITTED if name not in given))
     if "batch_size" in given:
         given["batch_size"] = parse_batch_size(str(given["batch_size"]))
@@ -194,6 +200,13 @@ def from_preset(name: str, **changes: Any) -> StudyConfig:
     if given.get("views") == 0:
         given["views"] = None
     return replace(PRESETS[name], **given)
+
+
+def _depths_from(text: str) -> dict[str, Any]:
+    """The fields that words for depths stand for."""
+    if text == "auto":
+        return {"auto_depths": True}
+    return {"depths": () if text == "all" else parse_depths(text)}
 
 
 def from_json(plain: Any) -> StudyConfig:
@@ -232,7 +245,9 @@ def parse_depths(text: str) -> tuple[int, ...]:
         low = whole_number(first)
         high = whole_number(last) if dash else low
         if low is None or high is None:
-            raise InputError(f"depths must look like 0-7 or 3,5,7, got {shown(text)}")
+            raise InputError(
+                f"depths must look like 0-7 or 3,5,7, or be auto or all, got {shown(text)}"
+            )
         check_number("depths", max(low, high), LIMITS["depths"])
         if low > high:
             raise InputError(f"depths {part.strip()!r} run backwards; write {high}-{low}")

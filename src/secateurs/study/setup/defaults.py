@@ -9,12 +9,10 @@ from torch import nn
 
 from secateurs.errors import InputError
 from secateurs.nets.backbones import layers
-from secateurs.nets.depth import num_depths
+from secateurs.nets.depth import auto_depths, depth_name, num_depths
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.surgery.removal import find_consumer
 from secateurs.study.setup.config import StudyConfig
-
-ALEXNET_BODY = 7  # layers before the head of AlexNet, for which the presets' depths were chosen
 
 
 def hidden_layers(model: nn.Module, backbone: str) -> tuple[str, ...]:
@@ -78,17 +76,28 @@ prunes the whole network'
     )
 
 
-def standard_depths(depths: tuple[int, ...], num: int) -> tuple[int, ...]:
-    """A preset's depths in a network of `num` depths, by their share of the layers if need be.
+def chosen_depths(
+    config: StudyConfig, model: nn.Module, *, progress: Progress = SILENT
+) -> tuple[int, ...]:
+    """The depths of a configuration in its network: those asked for, all, or some by its parts.
 
-    >>> standard_depths((3, 5, 7), 21), standard_depths((3, 5, 7), 6), standard_depths((), 3)
-    ((3, 5, 7), (2, 4, 5), (0, 1, 2))
+    A preset's own depths are for AlexNet; in another network some are chosen by its parts, and
+    named.
+
+    >>> from secateurs.nets.backbones import build
+    >>> chosen_depths(StudyConfig(), build("alexnet", 3))
+    (3, 5, 7)
+    >>> chosen_depths(StudyConfig(backbone="resnet18"), build("resnet18", 3))
+    (0, 3, 8, 10, 15, 20)
     """
-    if not depths:
-        return tuple(range(num))
-    if max(depths) < num:
-        return depths
-    return tuple(sorted({round(depth / ALEXNET_BODY * (num - 1)) for depth in depths}))
+    name = config.backbone
+    asked = "depths" not in (config.fitted or ())
+    if config.auto_depths or (not asked and name != "alexnet"):
+        found = auto_depths(model, name)
+        words = ", ".join(f"{depth} ({depth_name(model, name, depth)})" for depth in found)
+        progress.note(f"depths of {name}: {words}")
+        return found
+    return config.depths or tuple(range(num_depths(model, name)))
 
 
 def fit_to(
@@ -115,12 +124,8 @@ def fit_to(
             f"batch size {num_train} instead of {config.batch_size}: there are no more training "
             "images"
         )
-    if not config.depths or "depths" in fitted:
-        depths = standard_depths(config.depths, num_depths(model, config.backbone))
-        changes["depths"] = depths
-        if config.depths and depths != config.depths:
-            words = ", ".join(map(str, depths))
-            progress.note(f"depths {words}: {config.backbone} has fewer layers than AlexNet")
+    changes["depths"] = chosen_depths(config, model, progress=progress)
+    changes["auto_depths"] = False
     if "layers" in fitted:
         changes["layers"] = standard_layers(model, config.backbone)
     return replace(config, **changes)

@@ -22,7 +22,7 @@ from secateurs.errors import InputError
 from secateurs.files import fingerprint
 from secateurs.fit.images import Images
 from secateurs.fit.precision import Precision, resolve_device, resolve_precision
-from secateurs.nets.backbones import build, check_name, preprocessing
+from secateurs.nets.backbones import build, check_name
 from secateurs.nets.depth import check_depth
 from secateurs.nets.download import WeightsFile, find_weights
 from secateurs.nets.weights import WeightsReport, load_pretrained
@@ -53,6 +53,7 @@ class Dataset:
     leakage: Leakage
     groups: tuple[str, ...] | None
     sides: dict[str, Images]
+    recipe: ImageInput
     image_status: ImageStatus | None = None
 
     @property
@@ -66,9 +67,10 @@ class Dataset:
         return [self.audit.listing.names[row] for row in rows]
 
     def identity(self) -> dict[str, Any]:
-        """What decides which pixels are on which side."""
+        """What decides which pixels are on which side; the usual recipe is not named."""
         sides = {side: self.names(side) for side in SIDES}
-        return {"data": self.audit.fingerprint, "split": fingerprint(sides)}
+        found = {"data": self.audit.fingerprint, "split": fingerprint(sides)}
+        return found | self.recipe.unusual()
 
     def record(self, earlier: SplitRecord | None = None) -> SplitRecord:
         """Which images are on which side by content, for a model that is made with them.
@@ -112,6 +114,11 @@ def seeded_model(backbone: str, num_classes: int, seed: int) -> torch.nn.Module:
         return build(backbone, num_classes)
 
 
+def image_input(config: StudyConfig) -> ImageInput:
+    """How images become the input of a configuration's backbone."""
+    return ImageInput.of(config.backbone, resize=config.resize, size=config.image_size)
+
+
 def settle_split(data: str, config: StudyConfig) -> StudyConfig:
     """The configuration with the split `auto` replaced by what it stands for.
 
@@ -130,6 +137,7 @@ class Opened:
     name: str
     audit: Audit
     images: Images
+    recipe: ImageInput
 
     def dataset(
         self,
@@ -146,6 +154,7 @@ class Opened:
             leakage=leakage(split, self.audit, groups),
             groups=groups,
             sides={name: self.images.take(getattr(split, name)) for name in SIDES},
+            recipe=self.recipe,
             image_status=image_status,
         )
 
@@ -173,6 +182,8 @@ def open_images(
         side=wanted.size * 8 // 7,
         crop=wanted.size,
         resize=wanted.resize,
+        interpolation=wanted.interpolation,
+        crop_share=wanted.crop_share,
         progress=progress,
     )
     if strict and checked.findings:
@@ -187,7 +198,7 @@ def open_images(
         std=wanted.std,
     )
     name = FACES if data == FACES else escaped(folder.resolve().name)
-    return Opened(name, checked, images)
+    return Opened(name, checked, images, wanted)
 
 
 def group_rule(data: str, config: StudyConfig) -> str | None:
@@ -210,8 +221,7 @@ def open_dataset(
     Raises InputError for whatever is wrong with the folder, and with `strict` for any finding.
     """
     config = settle_split(data, config)
-    own = preprocessing(config.backbone)
-    wanted = ImageInput(own.size, config.resize, own.mean, own.std)
+    wanted = image_input(config)
     opened = open_images(
         data, wanted, split=config.split, cache=cache, strict=strict, progress=progress
     )

@@ -26,7 +26,7 @@ CURVES = {
 SHOWN = (
     *("backbone", "weights", "split", "group_by", "epochs", "lr", "batch_size", "weight_decay"),
     *("label_smoothing", "dropout", "schedule", "patience", "views", "augment", "rotation_deg"),
-    *("min_scale", "resize"),
+    *("min_scale", "resize", "image_size"),
 )
 
 

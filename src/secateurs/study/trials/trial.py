@@ -28,6 +28,7 @@ from secateurs.progress import SILENT, Progress, epoch_task
 from secateurs.stopping import StopFlag
 from secateurs.study.records.checksummed import read_sealed, write_sealed
 from secateurs.study.records.kinds import is_trial
+from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import TrialContext
 
 TRIAL_FORMAT = 2
@@ -78,6 +79,11 @@ def view_plan(context: TrialContext, trial: Trial) -> ViewPlan:
     )
 
 
+def image_size(config: StudyConfig) -> dict[str, int]:
+    """The size of the images where it is not the backbone's own, which its name says."""
+    return {} if config.image_size is None else {"image_size": config.image_size}
+
+
 def trial_key(context: TrialContext, trial: Trial) -> str:
     """64 hexadecimal digits over configuration, images, split, weights and format."""
     config = context.config
@@ -90,6 +96,7 @@ def trial_key(context: TrialContext, trial: Trial) -> str:
             "weights": weights if trial.pretrained else None,
             "backbone": config.backbone,
             "resize": config.resize,
+            **image_size(config),
             "trial": asdict(trial),
             "fit": asdict(config.fit_config(run=trial.run)),
             "views": config.views,
@@ -193,6 +200,7 @@ def _views_key(context: TrialContext, trial: Trial) -> str:
             **context.dataset.identity(),
             "backbone": context.config.backbone,
             "resize": context.config.resize,
+            **image_size(context.config),
             "plan": asdict(plan),
             "num_views": plan.num_distinct(context.config.epochs),
             "precision": context.precision,
