@@ -71,6 +71,37 @@ def example_probe() -> dict[str, Any]:
             },
         ],
         "seconds": 48.2,
+        "labels": {
+            "backbone": "tf_efficientnet_lite0",
+            "depth": 20,
+            "place": "head only",
+            "num_images": 540,
+            "num_flagged": 3,
+            "images": [
+                {
+                    "name": f"dog/{number}.jpg",
+                    "side": "train",
+                    "place": number,
+                    "label": "dog",
+                    "group": None,
+                    "probability": 0.001 + 0.2 * number,
+                    "suggested": "cat",
+                    "suggested_probability": 0.97,
+                    "flagged": True,
+                    "thumbnail": f"thumbnails/label-{number}.jpg",
+                }
+                for number in range(2)
+            ],
+            "classes": [
+                {"class": "cat", "num_images": 300, "num_flagged": 0}
+                | {"suggested": None, "num_suggested": 0},
+                {"class": "dog", "num_images": 240, "num_flagged": 3}
+                | {"suggested": "cat", "num_suggested": 2},
+            ],
+            "duplicates": [
+                {"names": ["cat/1.jpg", "dog/9.jpg"], "labels": ["cat", "dog"], "identical": True}
+            ],
+        },
         "config": {"backbones": ["squeezenet1_1", "tf_efficientnet_lite0"], "seed": 0},
         "versions": {"secateurs": "0.1.0"},
     }

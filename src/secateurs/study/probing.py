@@ -13,9 +13,11 @@ import torchvision
 import secateurs
 from secateurs.directories import INSTEAD, clear_output, open_output
 from secateurs.errors import InputError
+from secateurs.files import write_text
 from secateurs.progress import SILENT, Progress
 from secateurs.shape import check_record
 from secateurs.stopping import StopFlag
+from secateurs.study.labelling import TABLE, csv_text, label_findings
 from secateurs.study.probe.run import FOLDER, SCHEMA, Probed, run_probe
 from secateurs.study.records.checksummed import read_sealed, write_sealed
 from secateurs.study.setup.config import StudyConfig
@@ -39,13 +41,14 @@ def probe_data(
     stop: StopFlag | None = None,
     progress: Progress = SILENT,
 ) -> Probed:
-    """Probe networks and write `out`/probe.json; what `out` holds of the same probe is believed.
+    """Probe networks and write `out`/probe.json and labels.csv.
 
+    What `out` holds of the same probe is believed.
     Raises InputError for bad input and when `out` holds a probe of other options or anything else,
     StopRequested when asked to stop.
     """
     config = settle_split(data, config)
-    open_output(out, marker=MARKER, kind="a probe", early=(FOLDER,))
+    open_output(out, marker=MARKER, kind="a probe", early=(FOLDER, TABLE, "thumbnails"))
     settings = _settings(config, backbones, depths, balanced=balanced)
     if overwrite:
         clear_output(out, "probe")
@@ -70,6 +73,8 @@ def probe_data(
         "torchvision": str(torchvision.__version__),
         "numpy": np.__version__,
     }
+    found.record["labels"], table = label_findings(found, out)
+    write_text(out / TABLE, csv_text(table))
     write_sealed(out / MARKER, found.record)
     return found
 

@@ -92,3 +92,23 @@ def test_the_answer_on_a_terminal_has_a_line_for_each_depth(probe: dict[str, Any
     assert "    40% frozen   43.0% (39–47)  up to stage 1 block 2" in words
     assert "majority class (dog): 14.8%" in words
     assert words.count("frozen  ") == 6
+
+
+@pytest.mark.usefixtures("without_plotly")
+def test_improbable_labels_are_shown_with_pictures(probe: dict[str, Any], tmp_path: Path):
+    (tmp_path / "thumbnails").mkdir()
+    (tmp_path / "thumbnails/label-0.jpg").write_bytes(b"\xff\xd8\xff picture")
+    page = render_probe(probe, tmp_path)
+    text = shown(page)
+    assert "finds the label of 3 of 540 training and validation images improbable" in text
+    assert "labelled dog under 1%" in text
+    assert "more probable cat 97%" in text
+    assert "1 more image in labels.csv." in text
+    assert "Identical: cat/1.jpg (cat) and dog/9.jpg (dog)" in text
+    assert "dog 240 3 cat (2)" in text
+    assert page.count("data:image/jpeg;base64,") == 1
+    assert text.count("thumbnail missing") == 1
+    probe["labels"] |= {"num_flagged": 0, "images": [], "duplicates": []}
+    assert "of none of the 540 images improbable" in shown(render_probe(probe))
+    del probe["labels"]
+    assert 'id="labels"' not in render_probe(probe)

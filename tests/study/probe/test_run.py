@@ -11,6 +11,7 @@ import torch
 
 from secateurs.errors import InputError
 from secateurs.nets.backbones import build
+from secateurs.study.labelling import csv_text, label_findings
 from secateurs.study.probe import network, run
 from secateurs.study.probe.run import Probed, run_probe
 from secateurs.study.setup.config import StudyConfig
@@ -120,3 +121,24 @@ def test_labels_and_groups_are_those_of_training_then_validation(probed: Probed)
     expected = np.concatenate([dataset.sides["train"].labels, dataset.sides["val"].labels])
     assert np.array_equal(probed.labels, expected)
     assert probed.groups == _groups(probed, "train") + _groups(probed, "val")
+
+
+def test_labels_are_ranked_with_their_sides_and_pictures(probed: Probed, tmp_path: Path):
+    record, rows = label_findings(probed, tmp_path)
+    assert len(rows) == len(probed.labels) == record["num_images"]
+    assert [row["probability"] for row in rows] == sorted(row["probability"] for row in rows)
+    assert sum(row["flagged"] for row in rows) == record["num_flagged"]
+    names = {side: probed.dataset.names(side) for side in ("train", "val")}
+    labels = {
+        name: probed.dataset.classes[label]
+        for side in names
+        for name, label in zip(names[side], probed.dataset.sides[side].labels, strict=True)
+    }
+    assert all(row["name"] in names[row["side"]] for row in rows)
+    assert all(labels[row["name"]] == row["label"] for row in rows)
+    assert all(row["group"] == Path(row["name"]).name[:2] for row in rows)
+    assert sum(one["num_flagged"] for one in record["classes"]) == record["num_flagged"]
+    shown = record["images"]
+    assert len(shown) == min(24, record["num_flagged"])
+    assert all((tmp_path / row["thumbnail"]).stat().st_size > 0 for row in shown)
+    assert csv_text(rows).count("\n") == len(rows) + 1

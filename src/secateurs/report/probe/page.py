@@ -19,6 +19,7 @@ from secateurs.report.common.formatting import (
 from secateurs.report.common.next_steps import Step, page_values, shown_data, shown_path, step
 from secateurs.report.common.render import render_page, write_page
 from secateurs.report.common.sweep_rows import Record
+from secateurs.report.probe.labels import label_part
 from secateurs.report.probe.panels import best_row, place_name, probe_panel, suggestion_words
 
 NAME = "probe.html"
@@ -49,6 +50,7 @@ def render_probe(record: Record, directory: Path | None = None, *, data: str | N
             "cautions": cautions(record),
             "blocks": blocks,
             "suggestions": suggestion_words(record),
+            "labels": label_part(record.get("labels"), directory),
             "record_groups": _record(record),
             **page_values(next_steps(record, data), record, directory),
         },
@@ -166,6 +168,12 @@ def probe_words(record: Record) -> str:
     lines.append(f"majority class ({majority['class']}): {percent(majority['accuracy'])}")
     lines += [f"{one['backbone']} was left out: {one['reason']}" for one in record["skipped"]]
     lines += suggestion_words(record)
+    labels = record.get("labels")
+    if labels is not None:
+        lines.append(
+            f"labels to check: {labels['num_flagged']} of {plural(labels['num_images'], 'image')} "
+            "(labels.csv)"
+        )
     return "\n".join(lines)
 
 

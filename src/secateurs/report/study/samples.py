@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from pathlib import Path
 
-from secateurs.files import read_regular
 from secateurs.report.common.formatting import percent
 from secateurs.report.common.sweep_rows import Record
+from secateurs.report.common.thumbnails import MAX_BYTES, thumbnail
 
-MAX_BYTES = 1_000_000
+__all__ = ["MAX_BYTES", "Answer", "Sample", "read_samples", "thumbnail"]
 
 
 @dataclass(frozen=True)
@@ -60,34 +59,6 @@ def read_samples(results: Record, study_dir: Path) -> list[Sample]:
         )
         for entry in results["samples"] or []
     ]
-
-
-def thumbnail(study_dir: Path, name: str | None) -> str:
-    """An image below `study_dir` as a data: address; empty when it cannot be shown.
-
-    Only JPEG, PNG and WebP files up to 1 MB that lie below the directory are taken: the name
-    comes from a file, and pages are shared.
-    """
-    if not name:
-        return ""
-    try:
-        path = (study_dir / name).resolve()
-        if not path.is_relative_to(study_dir.resolve()) or path.stat().st_size > MAX_BYTES:
-            return ""
-        content = read_regular(path, max_bytes=MAX_BYTES)
-    except (OSError, ValueError):
-        return ""
-    kind = _kind(content)
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}" if kind else ""
-
-
-def _kind(content: bytes) -> str:
-    """The media type by the first bytes, empty for any other content."""
-    if content.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    return "image/webp" if content[:4] == b"RIFF" and content[8:12] == b"WEBP" else ""
 
 
 def samples_sentence(samples: list[Sample], *, accuracy: float | None = None) -> str:
