@@ -101,8 +101,8 @@ def test_improbable_labels_are_shown_with_pictures(probe: dict[str, Any], tmp_pa
     page = render_probe(probe, tmp_path)
     text = shown(page)
     assert "finds the label of 3 of 540 training and validation images improbable" in text
-    assert "labelled dog under 1%" in text
-    assert "more probable cat 97%" in text
+    assert "dog/0.jpg dog under 1%" in text
+    assert "more probable: cat 97%" in text
     assert "1 more image in labels.csv." in text
     assert "Identical: cat/1.jpg (cat) and dog/9.jpg (dog)" in text
     assert "dog 240 3 cat (2)" in text

@@ -16,7 +16,7 @@ from secateurs.fit.images import Images
 from secateurs.nets.backbones import trace_of
 from secateurs.nets.trace import eval_mode
 
-NUM_SHIFT = 256  # images from which the shift of a convolution head is found
+NUM_SHIFT = 128  # images from which the shift of a convolution head is found
 MARGIN = 0.1  # of the range of the scores, added to the shift
 
 
