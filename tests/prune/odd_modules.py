@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -215,7 +216,9 @@ def lazy() -> nn.Module:
 
 
 def scripted() -> nn.Module:
-    inner = torch.jit.script(nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        inner = torch.jit.script(nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU()))
     return Net(lambda net, x: net.inner(x), inner=inner)
 
 
@@ -313,6 +316,7 @@ CUT: dict[str, tuple[int, Made]] = {
     "keeps a map": (2, lambda: Net(keeps)),
     "auxiliary": (1, Auxiliary),
     "unused layer": (2, lambda: Net(unused=nn.Linear(4, 4))),
+    "scripted": (1, scripted),
     "one unit": (1, lambda: Net(made=1, width=1)),
     "channels last": (2, lambda: Net().to(memory_format=torch.channels_last)),
     "recurrent": (0, Recurrent),
@@ -332,7 +336,6 @@ TOLD: dict[str, tuple[str, Made]] = {
     "encoder, causal": (r"Tensor.item\(\) cannot be called", lambda: Transformer("causal")),
     "overwritten": (r"answers cannot be differentiated", lambda: Net(overwritten)),
     "lazy": (r"0\.weight: not initialised yet", lazy),
-    "scripted": (r"inner: compiled by TorchScript", scripted),
     "no parameters": (
         r"the network has no parameters",
         lambda: nn.Sequential(nn.AvgPool2d(2), nn.Flatten()),

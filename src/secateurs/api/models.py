@@ -12,7 +12,15 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from secateurs.errors import InputError
-from secateurs.nets.batches import Batch, Run, copied_batch, map_tensors, shape_words, zipped
+from secateurs.nets.batches import (
+    Batch,
+    Run,
+    copied_batch,
+    map_tensors,
+    num_samples,
+    shape_words,
+    zipped,
+)
 from secateurs.nets.trace import copied, eval_mode, first_line, tensors_of
 
 HALF = (torch.float16, torch.bfloat16)
@@ -95,13 +103,24 @@ def on_device(batch: Batch, model: nn.Module) -> Batch:
     """
     floats = {p.dtype for p in model.parameters() if p.is_floating_point()}
     batch = with_tensors(batch, None if torch.float64 in floats else next(iter(floats), None))
-    if any(tensor.is_meta for tensor in tensors_of(batch)):
-        raise InputError("batch: its tensors have shapes and no values (device meta)")
+    check_dense(batch, "batch")
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     return map_tensors(
         batch,
         lambda tensor: tensor.to(device, torch.float32 if tensor.dtype in HALF else tensor.dtype),
     )
+
+
+def check_dense(batch: Batch, words: str) -> None:
+    """Raise InputError for tensors without values, and for sparse and nested ones."""
+    for tensor in tensors_of(batch):
+        if tensor.is_meta:
+            raise InputError(f"{words}: its tensors have shapes and no values (device meta)")
+        if tensor.is_nested or tensor.layout != torch.strided:
+            kind = "nested" if tensor.is_nested else "sparse"
+            raise InputError(
+                f"{words}: {kind} tensors cannot be split into samples; give dense ones"
+            )
 
 
 @torch.no_grad()
@@ -160,6 +179,9 @@ def call_with(example_inputs: Any) -> Any:
             "example_inputs: expected a tensor, a tuple of arguments or a mapping of keywords, "
             f"got {type(example_inputs).__name__} without a tensor"
         )
+    check_dense(inputs, "example_inputs")
+    if not num_samples(inputs):
+        raise InputError("example_inputs: no sample, the first axis has length 0")
     return inputs if isinstance(inputs, tuple | Mapping) else (inputs,)
 
 

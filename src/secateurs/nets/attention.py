@@ -31,17 +31,19 @@ class Lookup(nn.Module):
             self.register_buffer("coordinates", coordinates.clone())
 
 
-class HeadAttention(nn.Module):
+class HeadAttention(nn.MultiheadAttention):
     """Attention of nn.MultiheadAttention over (images, places, channels), called as that is.
 
-    The attributes that PyTorch's own transformer layers read are there; they say that the layers'
-    fused kernel, which knows no fewer heads, is not to be used.
+    It is one, for networks that ask what their layers are, and has none of its parameters. The
+    attributes that PyTorch's own transformer layers read are there; they say that the layers' fused
+    kernel, which knows no fewer heads, is not to be used.
     """
 
-    _qkv_same_embed_dim = False
-
     def __init__(self, given: nn.MultiheadAttention) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
+        self._qkv_same_embed_dim = False
+        self.bias_k = self.bias_v = None
+        self.add_zero_attn = False
         self.head_dim, self.dropout = given.head_dim, given.dropout
         self.batch_first = given.batch_first
         weight, bias = given.in_proj_weight, given.in_proj_bias

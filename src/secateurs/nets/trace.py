@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,8 +96,8 @@ def copied(
 
     `change` gets each tensor detached and returns a new one. Tensors that modules keep as plain
     attributes, such as a feature map of the last run, are copied without their history. Raises
-    InputError for a model that cannot be copied: compiled by TorchScript, or with layers that are
-    not initialised yet.
+    InputError for a model that cannot be copied: compiled by TorchScript as a whole, or with layers
+    that are not initialised yet.
 
     >>> copied(nn.Linear(3, 2), lambda tensor: tensor.double()).weight.dtype
     torch.float64
@@ -125,21 +126,53 @@ def attribute_memo(
 ) -> dict[int, object]:
     """What `copy.deepcopy` has to know of tensors that modules keep as plain attributes.
 
-    Each, without its history, goes through `change`: a tensor with a history cannot be copied.
-    Raises InputError for modules that TorchScript compiled, which cannot be copied in this way.
+    Each, without its history, goes through `change`: a tensor with a history cannot be copied. So
+    do the tensors of parts that TorchScript compiled, which are copied here. Raises InputError for
+    a model that TorchScript compiled as a whole.
     """
     memo: dict[int, object] = {}
+    compiled: list[str] = []
     for path, module in model.named_modules():
+        if any(path.startswith(f"{known}.") for known in compiled):
+            continue
         if isinstance(module, torch.jit.ScriptModule):
-            raise InputError(
-                f"{path or 'the network'}: compiled by TorchScript, so that its layers cannot be "
-                "cut; give the module that it was made from"
-            )
+            if not path:
+                raise InputError(
+                    "the network: compiled by TorchScript, so that its layers cannot be cut; give "
+                    "the module that it was made from"
+                )
+            compiled.append(path)
+            memo[id(module)] = _compiled_copy(module, change)
+            continue
         for name, value in vars(module).items():
             if name not in ("_parameters", "_buffers", "_modules"):
                 for tensor in tensors_of(value):
                     memo[id(tensor)] = change(tensor.detach())
     return memo
+
+
+def python_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Every module with its path, but those that TorchScript compiled, which take no hooks.
+
+    >>> [path for path, _ in python_modules(nn.Sequential(nn.ReLU()))]
+    ['', '0']
+    """
+    return [
+        (path, module)
+        for path, module in model.named_modules()
+        if not isinstance(module, torch.jit.ScriptModule)
+    ]
+
+
+def _compiled_copy(module: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A copy of a part that TorchScript compiled, its tensors gone through `change`."""
+    made = copy.deepcopy(module)
+    for part in made.modules():
+        inner: Any = getattr(part, "_c")  # noqa: B009 (no other way sets them)
+        own = dict(part.named_parameters(recurse=False)) | dict(part.named_buffers(recurse=False))
+        for name, tensor in own.items():
+            inner.setattr(name, change(tensor.detach()).requires_grad_(tensor.requires_grad))
+    return made
 
 
 def is_chain(module: nn.Module) -> bool:
@@ -151,6 +184,8 @@ def is_chain(module: nn.Module) -> bool:
     >>> is_chain(nn.Sequential(nn.ReLU())), is_chain(nn.ReLU())
     (True, False)
     """
+    if isinstance(module, torch.jit.ScriptModule):
+        return False
     return type(module).forward is nn.Sequential.forward and "forward" not in vars(module)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from secateurs.errors import InputError
 from secateurs.nets.batches import Batch, Run, forward, map_tensors, num_samples, samples
 from secateurs.nets.layers import LAYERS, channel_axis, width_of
-from secateurs.nets.trace import eval_mode, first_line, tensors_of
+from secateurs.nets.trace import eval_mode, first_line, python_modules, tensors_of
 from secateurs.prune.statistics.forced_gradients import KeptHistory
 
 PROBED = 48  # samples whose gradients are taken
@@ -106,7 +106,7 @@ def gradients(
                 # A network that reads a number from a tensor is warned of its gradient.
                 warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad")
                 total = (
-                    _combination(tensors_of(run(model, followed)), generator)
+                    _combination(_answers(run, model, followed), generator)
                     if loss is None
                     else _scalar(loss, model, followed)
                 )
@@ -123,12 +123,35 @@ def gradients(
                 raise InputError(
                     f"the network's answers cannot be differentiated ({first_line(error)})"
                 ) from error
+        _forget_history(model)
         yield found
 
 
 def probed(batches: Sequence[Batch], num_samples: int, most: int) -> list[Batch]:
     """Samples for derivatives: every k-th, about so many, in parts of at most `most`."""
     return _parts(batches, max(1, _total(batches) // num_samples), most)
+
+
+def _answers(run: Run, model: nn.Module, batch: Batch) -> list[Tensor]:
+    try:
+        return tensors_of(run(model, batch))
+    except InputError:
+        raise
+    except Exception as error:  # as where it turns tensors to NumPy
+        raise InputError(
+            f"the network does not run with gradients ({type(error).__name__}: {first_line(error)})"
+        ) from error
+
+
+def _forget_history(model: nn.Module) -> None:
+    """Cut what a network keeps from run to run off from the run that computed it."""
+    for _, module in python_modules(model):
+        for name, tensor in module.named_buffers(recurse=False):
+            if tensor.grad_fn is not None:
+                setattr(module, name, tensor.detach())
+        for name, value in [*vars(module).items()]:
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                setattr(module, name, value.detach())
 
 
 def _combination(answers: Sequence[Tensor], generator: torch.Generator) -> Tensor:

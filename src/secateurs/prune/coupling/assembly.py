@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from secateurs.nets.batches import Batch, Run
+from secateurs.nets.layers import LAYERS
+from secateurs.nets.trace import python_modules
 from secateurs.prune.coupling.flow import OUTPUT, follow
 from secateurs.prune.coupling.members import Group, Member, NotPruned
 from secateurs.prune.coupling.numbering import Event
@@ -52,7 +54,27 @@ def groups_by_flow(bare: nn.Module, sample: Batch, run: Run) -> tuple[list[Group
         else:
             at_source = bool(contracted & set(kind.units))
             found.append(replace(group, name=name, at_source=at_source))
-    return found, not_pruned
+    return found, [*not_pruned, *_not_followed(bare, seen.events)]
+
+
+def _not_followed(bare: nn.Module, events: list[Event]) -> list[NotPruned]:
+    """Layers that make units which nothing is known of, and why."""
+    making = {event.path for event in events if event.side != "in"}
+    found: list[NotPruned] = []
+    for path, module in python_modules(bare):
+        if any(made == path or made.startswith(f"{path}.") for made in making):
+            continue
+        own = dict(module.named_parameters(recurse=False))
+        if isinstance(module, LAYERS) and "weight" not in own:
+            why = (
+                "its weight is computed from other parameters: fold them into it with "
+                "torch.nn.utils.parametrize.remove_parametrizations"
+            )
+            found.append(NotPruned(path, why))
+        elif isinstance(module, nn.RNNBase):
+            why = f"this form of {type(module).__name__} is not known (projections, packed samples)"
+            found.append(NotPruned(path, why))
+    return found
 
 
 def _channels(

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from secateurs.errors import InputError
 from secateurs.nets.attention import BiasedAttention
 from secateurs.nets.batches import Batch, Run, map_tensors
 from secateurs.nets.layers import LAYERS
-from secateurs.nets.trace import tensors_of
+from secateurs.nets.trace import first_line, python_modules, tensors_of
 from secateurs.prune.coupling.layers import MAKING, LayerRules
 from secateurs.prune.coupling.numbering import Event, Product
 from secateurs.prune.coupling.rules import PassThrough, rule_of
@@ -54,7 +55,15 @@ def follow(bare: nn.Module, sample: Batch, run: Run) -> Followed:
     heads, it runs in training too: what they read stays as well.
     """
     flow = _Flow(bare)
-    _run(flow, bare, sample, run)
+    try:
+        _run(flow, bare, sample, run)
+    except InputError:
+        raise
+    except Exception as error:  # as of a network that differentiates itself
+        raise InputError(
+            "the network does not run without gradients, so that its layers cannot be followed "
+            f"({type(error).__name__}: {first_line(error)})"
+        ) from error
     found = Followed(flow.ties, flow.events, flow.products, flow.contracted)
     ran = {event.path for event in flow.events}
     idle = [
@@ -81,7 +90,7 @@ def _train(flow: _Flow, bare: nn.Module, sample: Batch, run: Run) -> None:
         finally:
             bare.eval()
     for event in flow.events[known:]:
-        flow.ties.fix(event.numbers, f"{event.path} uses it, which runs in training only")
+        flow.ties.fix(event.numbers, f"{event.path} uses it, which does not run on this sample")
     del flow.events[known:]
 
 
@@ -97,9 +106,9 @@ def _pair(tensor: Tensor, times: int) -> Tensor:
 
 def _run(flow: _Flow, bare: nn.Module, sample: Batch, run: Run) -> None:
     handles = [
-        module.register_forward_pre_hook(flow.enter(path)) for path, module in bare.named_modules()
+        module.register_forward_pre_hook(flow.enter(path)) for path, module in python_modules(bare)
     ]
-    handles += [module.register_forward_hook(flow.leave) for module in bare.modules()]
+    handles += [module.register_forward_hook(flow.leave) for _, module in python_modules(bare)]
     try:
         with torch.inference_mode(), flow:
             result = run(bare, sample)
@@ -236,8 +245,9 @@ class _Flow(LayerRules, TorchDispatchMode):
             self.views[id(out)] = _View(args[0], lambda t: func(t, *args[1:], **kwargs))
         if not func._schema.is_mutable or not args or not isinstance(args[0], Tensor):
             return
-        part = args[0]
-        while (view := self.views.get(id(part))) is not None:
+        part, seen = args[0], set[int]()
+        while id(part) not in seen and (view := self.views.get(id(part))) is not None:
+            seen.add(id(part))  # under `vmap` a view may be of itself
             written = self.numbers_of(part)
             if written is not None and id(view.of) in self.neutral and _spreads(written, view.of):
                 self._set(view.of, written)  # beside zeros, which go with any units

@@ -115,7 +115,7 @@ def _obstacle(group: Group, modules: dict[str, nn.Module]) -> str:
         module = modules.get(member.path)
         if module is None:
             return f"the parameter {member.path} goes with it"
-        if isinstance(module, nn.MultiheadAttention):
+        if type(module) is nn.MultiheadAttention:
             return f"attention {member.path} reads it"
         if not member.is_layer:
             # Of a buffer that is saved with no weights the constructor would make a wide one again.

@@ -32,7 +32,13 @@ class LayerRules(Operations):
     def __init__(self, bare: nn.Module) -> None:
         super().__init__(bare)
         self.layers: dict[int, str] = {}  # paths of layers by the identity of their weights
+        self.compiled: dict[int, str] = {}  # why, by the identity of the weights
+        self.held: list[Tensor] = []  # so that these keep their identities
         for path, module in bare.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                self.held += module.parameters(recurse=False)
+                why = f"{path} reads it, which TorchScript compiled"
+                self.compiled |= {id(p): why for p in module.parameters(recurse=False)}
             if isinstance(module, LAYERS):
                 # A weight that is computed from others is no parameter, and new in every run.
                 weight = dict(module.named_parameters(recurse=False)).get("weight")
@@ -152,7 +158,8 @@ class LayerRules(Operations):
         makers = [(o, k) for o in origins if (k := o.axis_at(makes)) is not None]
         readers = [(o, k) for o in origins if (k := o.axis_at(reads)) is not None]
         if not makers or groups > 1 or (numbers is not None and not readers):
-            why = f"{self.where()} reads it with weights that are no layer's"
+            why = self.compiled.get(id(weight), "")
+            why = why or f"{self.where()} reads it with weights that are no layer's"
             for tensor in (x, weight):
                 if (some := self.numbers_of(tensor)) is not None:
                     self.ties.fix(some, why)

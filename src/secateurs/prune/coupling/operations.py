@@ -66,6 +66,17 @@ def _only(numbers: Tensor | None, axis: int) -> bool:
     return numbers is not None and varying(numbers) == [numbers.ndim + axis]
 
 
+def _unknown_words(where: str, name: str) -> str:
+    """Why units stay that an operation reads which is not known.
+
+    >>> _unknown_words("Net", "nll_loss_forward"), _unknown_words("Net", "sort")
+    ('Net computes a loss from it', 'Net does sort with it, which is not known')
+    """
+    if "loss" in name or name == "binary_cross_entropy":
+        return f"{where} computes a loss from it"
+    return f"{where} does {name} with it, which is not known"
+
+
 class Operations(Picking):
     """Rules that move the numbers of units from the tensors that go in to those that come out."""
 
@@ -133,7 +144,7 @@ class Operations(Picking):
     def _unknown(self, name: str, given: Sequence[Tensor]) -> None:
         for tensor in given:
             if (numbers := self.numbers_of(tensor)) is not None:
-                self.ties.fix(numbers, f"{self.where()} does {name} with it, which is not known")
+                self.ties.fix(numbers, _unknown_words(self.where(), name))
 
     def _elementwise(self, _: str, __: Any, args: list[Any], kw: Any, out: Any) -> None:
         given = [t for t in tree_leaves((args, kw)) if isinstance(t, Tensor)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from secateurs.nets.trace import python_modules
 from secateurs.prune.coupling.union_find import compact, varying
 
 
@@ -60,7 +61,7 @@ def whole(source: Tensor, path: str, name: str) -> Origin:
 def origins_of(model: nn.Module) -> dict[int, tuple[Origin, ...]]:
     """The origins of all parameters and floating-point buffers of a model, by identity."""
     found: dict[int, tuple[Origin, ...]] = {}
-    for path, module in model.named_modules():
+    for path, module in python_modules(model):
         for name, tensor in (
             *module.named_parameters(recurse=False),
             *module.named_buffers(recurse=False),

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+# What a network reads plain numbers with: it warns of a history, or refuses it.
+PLAIN = (Tensor.__float__, Tensor.__int__, Tensor.numpy, Tensor.__array__)
+
 
 class KeptHistory(TorchFunctionMode):
     """A network keeps the history of what it computes, also under `torch.no_grad` and `detach`.
@@ -34,6 +37,6 @@ class KeptHistory(TorchFunctionMode):
             return None
         if func in (Tensor.detach, torch.detach):
             return args[0]
-        if func in (Tensor.__float__, Tensor.__int__):  # which warn of a history
+        if func in PLAIN:
             return func(args[0].detach())
         return func(*args, **(kwargs or {}))

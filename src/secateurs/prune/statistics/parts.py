@@ -9,7 +9,7 @@ from torch import nn
 
 from secateurs.nets.batches import Batch, Run, copied_batch, num_samples, samples
 from secateurs.nets.runnable import runnable
-from secateurs.nets.trace import tensors_of
+from secateurs.nets.trace import python_modules, tensors_of
 
 # Bytes of the largest output of a module in one run. The C library gives larger blocks back to the
 # system when they are freed; each run then waits for new pages, which takes a third of the time.
@@ -31,7 +31,7 @@ def samples_at_once(model: nn.Module, example: Batch, run: Run) -> int | None:
         sizes = [tensor.numel() * tensor.element_size() for tensor in tensors_of(output)]
         largest = max([largest, *sizes])
 
-    for module in bare.modules():
+    for _, module in python_modules(bare):
         module.register_forward_hook(note)
     with torch.no_grad():
         run(bare, copied_batch(sample))

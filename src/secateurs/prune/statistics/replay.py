@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateurs.nets.batches import Batch, Run, map_tensors, num_samples, samples
-from secateurs.nets.trace import eval_mode, tensors_of
+from secateurs.nets.trace import eval_mode, python_modules, tensors_of
 
 Hook = torch.utils.hooks.RemovableHandle
 
@@ -238,7 +238,7 @@ def uses_of(model: nn.Module, sample: Batch, run: Run) -> Uses:
     mode = _UseMode()
     handles: list[Hook] = []
     try:
-        for path, module in model.named_modules():
+        for path, module in python_modules(model):
             if path:
                 handles.append(module.register_forward_pre_hook(mode.enter(path)))
                 handles.append(module.register_forward_hook(mode.leave))

@@ -9,7 +9,6 @@ _BY_CAUSE = {
     "units of two axes, and layers that did not run": (
         "mixer outer_product sparse_mixture_of_experts"
     ),
-    "parts that TorchScript compiled": "scripted_part",
     "channels of heads whose number is written down": "attention_head_channels",
 }
 
