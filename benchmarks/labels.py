@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 
 from secateurs.data.predefined_splits import SIDES
 from secateurs.files import cache_dir
+from secateurs.fit.calibration import fit_temperature
 from secateurs.fit.probe.classifier import fit_classifier
-from secateurs.fit.probe.head import fit_temperature
 from secateurs.fit.probe.labels import scan_labels
 from secateurs.fit.probe.pooling import borders, pooled_features
 from secateurs.nets.depth import num_depths

@@ -11,8 +11,9 @@ from torch import nn
 from torch.nn import functional
 
 from secateurs.errors import InputError
+from secateurs.fit.calibration import fit_temperature
 from secateurs.fit.images import Images
-from secateurs.fit.probe.head import Head, can_start, fit_temperature, start_head
+from secateurs.fit.probe.head import Head, can_start, start_head
 from secateurs.fit.probe.pooling import borders, pooled, pooled_features
 from secateurs.fit.probe.probing import probe
 from secateurs.nets.backbones import build

@@ -5,11 +5,8 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from secateurs.errors import InputError
 from secateurs.fit.images import Images
@@ -34,37 +31,6 @@ class Head:
     bias: Tensor
     temperature: float
     shift: float = 0.0
-
-
-def fit_temperature(scores: Tensor, labels: NDArray[np.int64]) -> float:
-    """The temperature T > 0 for which softmax(scores / T) is most likely (Guo et al. 2017).
-
-    `scores` (images, classes). The cross-entropy is convex in 1 / T, which is found by Newton's
-    method; between 1/1000 and 1000 of the scores' standard deviation.
-
-    >>> scores = torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
-    >>> round(fit_temperature(scores, np.array([0, 1, 1])), 3)
-    2.885
-    """
-    scores = scores.double()
-    spread = float(scores.std(unbiased=False)) or 1.0
-    z = scores / spread
-    own = z.gather(1, torch.from_numpy(np.asarray(labels))[:, None])[:, 0]
-    low, high = 1e-3, 1e3
-    slope = 1.0  # 1 / T, in units of the spread
-    for _ in range(100):
-        p = functional.softmax(slope * z, 1)
-        mean = (p * z).sum(1)
-        gradient = float((mean - own).mean())
-        low, high = (slope, high) if gradient < 0 else (low, slope)
-        curvature = float(((p * z.square()).sum(1) - mean.square()).mean())
-        following = slope - gradient / curvature if curvature > 1e-12 else 0.0
-        if not low < following < high:
-            following = (low * high) ** 0.5
-        if abs(following / slope - 1) < 1e-10:
-            break
-        slope = following
-    return spread / slope
 
 
 def start_head(model: nn.Module, name: str, head: Head) -> nn.Module:

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
+from secateurs.fit.calibration import fit_temperature
 from secateurs.fit.images import Images
 from secateurs.fit.metrics import grouped_interval
 from secateurs.fit.precision import Precision
 from secateurs.fit.probe.classifier import RIDGES, fit_classifier
-from secateurs.fit.probe.head import Head, can_start, fit_temperature, shifted
+from secateurs.fit.probe.head import Head, can_start, shifted
 from secateurs.fit.probe.pooling import borders, pooled_features
 from secateurs.nets.backbones import trace_of
 from secateurs.progress import SILENT, Progress
