@@ -20,6 +20,7 @@ _TRIALS = ("trials/*.json", "trials/*.safetensors", "trials/*.lock", "frozen/*.b
 _LEDGER = ("ledger.csv", "ledger.parquet")
 _STUDY = (
     *("results.json", "report.html", "thumbnails/*.jpg", "thumbnails/*.webp", "stages/*.json"),
+    *("stages/*.safetensors", *(f"models/*/{name}" for name in _MODEL)),
     *(f"{folder}/{name}" for folder in ("model", "unpruned") for name in _MODEL),
     *(*_LEDGER, *_TRIALS),
 )
@@ -91,9 +92,10 @@ def clear_output(out: Path, kind: str) -> None:
     *patterns, marker = OUTPUTS[kind]
     if not (out / marker).is_file():
         return
-    for folder in _folders(patterns):
-        if (out / folder).is_symlink():
-            raise InputError(f"{out / folder}: a link; --overwrite deletes nothing through links")
+    folders = [found for folder in _folders(patterns) for found in sorted(out.glob(folder))]
+    for folder in folders:
+        if folder.is_symlink():
+            raise InputError(f"{folder}: a link; --overwrite deletes nothing through links")
     for lock in out.glob("trials/*.lock"):
         if _is_held(lock):
             raise InputError(f"{out}: another process is at work here; wait for it, or stop it")
@@ -101,9 +103,9 @@ def clear_output(out: Path, kind: str) -> None:
         for path in out.glob(pattern):
             if path.is_symlink() or path.is_file():
                 path.unlink(missing_ok=True)
-    for folder in reversed(_folders(patterns)):
-        with contextlib.suppress(OSError):  # it holds other files, or was never there
-            (out / folder).rmdir()
+    for folder in reversed(folders):
+        with contextlib.suppress(OSError):  # it holds other files, or is none
+            folder.rmdir()
 
 
 def _folders(patterns: Collection[str]) -> list[str]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from secateurs.cli.options.data import Cache, Data, GroupBy, Seed, SplitRule, Strict
+from secateurs.cli.options.frontier import Backbones, Batch, MaxMb, MaxMs
 from secateurs.cli.options.network import (
-    Backbone,
     Depths,
     Device,
     ImageSize,
+    OneBackbone,
     Precision,
     Resize,
     Weights,
@@ -26,14 +29,14 @@ from secateurs.cli.options.output import (
     StudyOut,
 )
 from secateurs.cli.options.pruning import (
-    Compensation,
     HighDeg,
     Keep,
     KeepFraction,
     Layers,
+    LossAllowed,
     LowDeg,
-    MaxLoss,
     NormStd,
+    OwnCompensation,
     Rule,
 )
 from secateurs.cli.options.training import (
@@ -56,6 +59,12 @@ from secateurs.cli.options.training import (
     WeightDecay,
 )
 from secateurs.cli.session import config_of, session_of
+from secateurs.errors import InputError
+
+if TYPE_CHECKING:
+    from secateurs.stopping import StopFlag
+    from secateurs.study.frontier.options import FrontierOptions
+    from secateurs.study.setup.config import StudyConfig
 
 
 def study(
@@ -63,8 +72,13 @@ def study(
     data: Data,
     out: StudyOut = Path("studies/DATA"),
     preset: Preset = "quick",
-    backbone: Backbone = "alexnet",
+    backbones: Backbones = "auto",
+    backbone: OneBackbone = None,
     weights: Weights = "auto",
+    max_mb: MaxMb = None,
+    max_ms: MaxMs = None,
+    batch: Batch = 1,
+    max_loss: LossAllowed = None,
     split: SplitRule = "auto",
     group_by: GroupBy = None,
     depths: Depths = None,
@@ -89,11 +103,10 @@ def study(
     low_deg: LowDeg = None,
     high_deg: HighDeg = None,
     norm_std: NormStd = None,
-    max_loss: MaxLoss = 2.0,
     rule: Rule = None,
     keep: Keep = None,
     keep_fraction: KeepFraction = None,
-    compensation: Compensation = "merge",
+    compensation: OwnCompensation = None,
     device: Device = "auto",
     seed: Seed = 0,
     strict: Strict = False,
@@ -107,75 +120,158 @@ def study(
     quiet: Quiet = False,
     progress: ProgressMode = "auto",
 ) -> None:
-    """Fine-tune, select on validation, prune, export, measure, and write a report.
+    """Find the network to use: probe, fine-tune, prune to several sizes, recommend one, test it.
 
-    The same command again resumes after an interruption.
+    With --layers, or another option of layer pruning: fine-tune one network at several depths and
+    prune the named layers. The same command again resumes after an interruption.
     """
-    from secateurs.report.study.card import write_card
-    from secateurs.report.study.page import write_report
-    from secateurs.report.study.schema import check_results
     from secateurs.study.setup.config import rule_of
-    from secateurs.study.study import headline, run_study
     from secateurs.study.tracking.log import open_log
     from secateurs.study.trials.trial import prefix_cache
 
+    of_layers = {
+        "layers": layers,
+        "low_deg": low_deg,
+        "high_deg": high_deg,
+        "norm_std": norm_std,
+        "rule": rule,
+        "keep": keep,
+        "keep_fraction": keep_fraction,
+        "compensation": compensation,
+    }
+    one_network = any(value is not None for value in of_layers.values())
+    shared = {
+        "weights": weights,
+        "split": split,
+        "group_by": group_by,
+        "depths": depths,
+        "runs": runs,
+        "scratch_runs": scratch_runs,
+        "epochs": epochs,
+        "lr": lr,
+        "batch_size": batch_size,
+        "weight_decay": weight_decay,
+        "label_smoothing": label_smoothing,
+        "dropout": dropout,
+        "patience": patience,
+        "views": views,
+        "augment": augment,
+        "rotation_deg": rotation_deg,
+        "min_scale": min_scale,
+        "schedule": schedule,
+        "resize": resize,
+        "image_size": image_size,
+        "precision": precision,
+        "device": device,
+        "seed": seed,
+    }
+    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
+    running = {
+        "cache": session.cache,
+        "strict": strict,
+        "overwrite": overwrite,
+        "prefix_cache": prefix_cache(out, cache_budget, cache_in),
+        "progress": session.progress,
+        "log": open_log(log, out),
+    }
+    if not one_network:
+        options = frontier_options(
+            preset, backbones, backbone, max_mb=max_mb, max_ms=max_ms, batch=batch, loss=max_loss
+        )
+        settings = config_of(preset, **shared)
+        with session.running(out) as stop:
+            text, results = study_networks(data, settings, options, out, stop, running)
+        session.answer(results, text)
+        return
+    refuse_together(backbones=backbones != "auto", max_mb=max_mb, max_ms=max_ms)
+    loss = 2.0 if max_loss is None else max_loss
     settings = config_of(
         preset,
-        backbone=backbone,
-        weights=weights,
-        split=split,
-        group_by=group_by,
-        depths=depths,
-        runs=runs,
-        scratch_runs=scratch_runs,
-        epochs=epochs,
-        lr=lr,
-        batch_size=batch_size,
-        weight_decay=weight_decay,
-        label_smoothing=label_smoothing,
-        dropout=dropout,
-        patience=patience,
-        views=views,
-        augment=augment,
-        rotation_deg=rotation_deg,
-        min_scale=min_scale,
-        schedule=schedule,
-        resize=resize,
-        image_size=image_size,
-        precision=precision,
-        layers=layers,
-        low_deg=low_deg,
-        high_deg=high_deg,
-        norm_std=norm_std,
-        max_loss=max_loss,
-        rule=rule_of(
-            rule,
-            search=max_loss >= 0 or keep is not None or keep_fraction is not None,
-            low_deg=low_deg,
-            high_deg=high_deg,
-            norm_std=norm_std,
-        ),
-        keep=keep,
-        keep_fraction=keep_fraction,
-        compensation=compensation,
-        device=device,
-        seed=seed,
+        backbone=backbone or "alexnet",
+        max_loss=loss,
+        **shared,
+        **of_layers
+        | {
+            "compensation": compensation or "merge",
+            "rule": rule_of(
+                rule,
+                search=loss >= 0 or keep is not None or keep_fraction is not None,
+                low_deg=low_deg,
+                high_deg=high_deg,
+                norm_std=norm_std,
+            ),
+        },
     )
-    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
     with session.running(out) as stop:
-        results = run_study(
-            data,
-            settings,
-            out,
-            cache=session.cache,
-            strict=strict,
-            overwrite=overwrite,
-            prefix_cache=prefix_cache(out, cache_budget, cache_in),
-            stop=stop,
-            progress=session.progress,
-            log=open_log(log, out),
+        text, results = study_layers(data, settings, out, stop, running)
+    session.answer(results, text)
+
+
+def frontier_options(
+    preset: str,
+    backbones: str,
+    backbone: str | None,
+    *,
+    max_mb: float | None,
+    max_ms: float | None,
+    batch: int,
+    loss: float | None,
+) -> FrontierOptions:
+    """What a study over several networks is asked for, from the command line's options."""
+    from secateurs.study.frontier.options import FRONTIER_PRESETS, parse_backbones
+
+    if preset not in FRONTIER_PRESETS:
+        raise InputError(f"unknown preset {preset!r}; there are {', '.join(FRONTIER_PRESETS)}")
+    if backbone is not None and backbones != "auto":
+        raise InputError("--backbone and --backbones: give one of them")
+    base = FRONTIER_PRESETS[preset]
+    return replace(
+        base,
+        backbones=parse_backbones(backbone or backbones),
+        max_mb=max_mb,
+        max_ms=max_ms,
+        batch=batch,
+        max_loss=base.max_loss if loss is None else loss,
+    )
+
+
+def refuse_together(**given: object) -> None:
+    """Raise InputError for options that a study of named layers does not have."""
+    names = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
+    if names:
+        raise InputError(
+            f"{', '.join(names)}: not with --layers and the other options of layer pruning"
         )
+
+
+def study_networks(
+    data: str,
+    settings: StudyConfig,
+    options: FrontierOptions,
+    out: Path,
+    stop: StopFlag,
+    running: dict[str, Any],
+) -> tuple[str, dict[str, Any]]:
+    """Run a study over several networks, write its page, and say the answer."""
+    from secateurs.report.frontier.page import write_frontier_report
+    from secateurs.study.frontier.run import headline, run_frontier
+
+    results = run_frontier(data, settings, options, out, stop=stop, **running)
+    page = write_frontier_report(results, out)
+    return f"{headline(results)}\nreport: {page}", results
+
+
+def study_layers(
+    data: str, settings: StudyConfig, out: Path, stop: StopFlag, running: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Run a study of one network whose named layers are pruned, write its page, say the answer."""
+    from secateurs.report.study.card import write_card
+    from secateurs.report.study.page import write_report
+    from secateurs.report.study.schema import check_results
+    from secateurs.study.study import headline, run_study
+
+    results = run_study(data, settings, out, stop=stop, **running)
     page = write_report(results, out)
     if results["pruned"]:
         write_card(check_results(results), out)
-    session.answer(results, f"{headline(results)}\nreport: {page}")
+    return f"{headline(results)}\nreport: {page}", results

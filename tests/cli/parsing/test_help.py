@@ -55,7 +55,7 @@ def test_study_shows_its_eight_usual_options_first(capsys, monkeypatch):
     assert basics is not None
     shown = re.findall(r"^  (--[\w-]+)", basics[1], re.M)
     assert shown == [
-        *("--out", "--preset", "--backbone", "--group-by", "--depths", "--epochs", "--max-loss"),
+        *("--out", "--preset", "--backbones", "--max-mb", "--max-ms", "--max-loss", "--group-by"),
         "--config",
     ]
 

@@ -12,6 +12,7 @@ import typer
 from secateurs.cli.app import app, main
 from secateurs.cli.parsing.names import RENAMED, current_names
 from secateurs.prune.layer_grid import GridOptions
+from secateurs.study.frontier.options import FrontierOptions
 from secateurs.study.paper.protocol import PaperPlan
 from secateurs.study.pruning.network import Budget
 from secateurs.study.pruning.recovery import RecoveryOptions
@@ -29,7 +30,7 @@ def names(*records: type) -> set[str]:
 RECOVERY = {f"recovery_{name}" for name in names(RecoveryOptions)}
 STUDY = names(StudyConfig)
 RECORDS = {
-    "study": STUDY,
+    "study": STUDY | names(FrontierOptions),
     "sweep": STUDY,
     "train": STUDY | {"depth"},  # of a trial
     "search": STUDY | names(GridSearch, Halving, Tpe) | {"method", "depth", "lr"},

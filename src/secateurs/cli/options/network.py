@@ -16,6 +16,15 @@ Backbone = Annotated[
         metavar="NAME", help="A classifier of torchvision or timm.", rich_help_panel=NETWORK
     ),
 ]
+OneBackbone = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone",
+        metavar="NAME",
+        help="One network, in the place of --backbones. [default with --layers: alexnet]",
+        rich_help_panel=NETWORK,
+    ),
+]
 Weights = Annotated[
     str,
     typer.Option(

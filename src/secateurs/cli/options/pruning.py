@@ -69,6 +69,18 @@ MaxLoss = Annotated[
         rich_help_panel=PRUNING,
     ),
 ]
+LossAllowed = Annotated[
+    float | None,
+    typer.Option(
+        "--max-loss",
+        metavar="POINTS",
+        help="Validation accuracy that the answer may lose to the best network, in percentage "
+        "points. With --layers: that pruning may cost; a negative number takes --low-deg as it "
+        "is. [default: 1; 2 with --layers]",
+        callback=within(_SIGNED_LOSS),
+        rich_help_panel=PRUNING,
+    ),
+]
 Rule = Annotated[
     str | None,
     typer.Option(
@@ -107,6 +119,18 @@ Compensation = Annotated[
         metavar="NAME",
         help="How the remaining weights change: merge (mean incoming weights of a group, outgoing "
         "ones refitted), least_squares (outgoing ones refitted), affine, add or drop.",
+        rich_help_panel=PRUNING,
+        autocompletion=suggest("merge", "least_squares", "affine", "add", "drop"),
+    ),
+]
+OwnCompensation = Annotated[
+    str | None,
+    typer.Option(
+        "--compensation",
+        metavar="NAME",
+        help="How the remaining weights change: merge (mean incoming weights of a group, outgoing "
+        "ones refitted), least_squares (outgoing ones refitted), affine, add or drop. "
+        "[default: merge]",
         rich_help_panel=PRUNING,
         autocompletion=suggest("merge", "least_squares", "affine", "add", "drop"),
     ),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 USUAL: Mapping[str, tuple[str, ...]] = {
     "study": (
-        *("out", "preset", "backbone", "group_by", "depths", "epochs", "max_loss", "config"),
+        *("out", "preset", "backbones", "max_mb", "max_ms", "max_loss", "group_by", "config"),
     ),
     "sweep": ("out", "preset", "backbone", "group_by", "depths", "runs", "epochs", "config"),
     "search": ("out", "method", "backbone", "group_by", "depth", "lr", "epochs", "config"),

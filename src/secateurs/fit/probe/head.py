@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,14 @@ class Head:
     bias: Tensor
     temperature: float
     shift: float = 0.0
+
+    def digest(self) -> str:
+        """64 hexadecimal digits over all of it."""
+        digest = hashlib.sha256()
+        for tensor in (self.weight, self.bias, torch.tensor([self.temperature, self.shift])):
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(tensor.double().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
 
 def start_head(model: nn.Module, name: str, head: Head) -> nn.Module:

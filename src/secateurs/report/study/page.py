@@ -98,8 +98,7 @@ def _blocks(results: Record) -> dict[str, panels.Panel]:
         panels.sweep_panel(results),
         panels.splits_panel(results),
         panels.curves_panel(results),
-        panels.confusion_panel(results),
-        panels.scores_panel(results),
+        *panels.class_panels(results),
         *panels.angle_panels(results),
         panels.cost_panel(results),
         panels.latency_panel(results),
@@ -156,7 +155,7 @@ def _record(results: Record) -> list[tuple[str, list[tuple[str, str]]]]:
 
 def next_steps(results: Record, study_dir: Path) -> list[Step]:
     """What to do with the results: use the model, check it, make it smaller, or train more."""
-    study, data = shown_path(study_dir), shown_data(_data_of(study_dir))
+    study, data = shown_path(study_dir), shown_data(data_of(study_dir))
     beside = study_dir.resolve()  # `.` has no name
     if summary.ends_with_choice(results):
         depth = str(results["recommendation"]["depth"])
@@ -197,7 +196,7 @@ def next_steps(results: Record, study_dir: Path) -> list[Step]:
     return steps
 
 
-def _data_of(study_dir: Path) -> str | None:
+def data_of(study_dir: Path) -> str | None:
     """The images of a study as `study.json` names them; None where it does not."""
     try:
         found = read_json(study_dir / "study.json")

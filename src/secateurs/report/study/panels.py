@@ -7,7 +7,7 @@ from secateurs.report.common.formatting import integer, plural
 from secateurs.report.common.panel import Panel, where
 from secateurs.report.common.sweep_rows import Record
 from secateurs.report.study import captions, figures, reduction_figures, splits, tables
-from secateurs.report.study.evaluations import chosen_trial, shown_evaluations
+from secateurs.report.study.evaluations import Evaluations, chosen_trial, shown_evaluations
 
 
 def data_panel(results: Record) -> Panel:
@@ -78,15 +78,21 @@ def curves_panel(results: Record) -> Panel | None:
     )
 
 
-def confusion_panel(results: Record) -> Panel | None:
-    """Confusion matrices before and after pruning."""
+def class_panels(results: Record) -> list[Panel]:
+    """Confusion matrices and scores of the classes, before and after pruning."""
     found = shown_evaluations(results)
     if found is None:
-        return None
-    classes: list[str] = results["data"]["classes"]
+        return []
+    return evaluation_panels(found, results["data"]["classes"], where("chosen", "pruned"))
+
+
+def evaluation_panels(found: Evaluations, classes: list[str], source: str) -> list[Panel]:
+    """The panels `confusion` and `scores` of one network, or of one before and after pruning."""
     pairs = [("Before pruning", found.before), ("After pruning", found.after)]
     shown = [(name, evaluation) for name, evaluation in pairs if evaluation]
-    return Panel(
+    if len(shown) == 1:
+        shown = [(f"On the {found.side} images", found.before)]
+    confusion = Panel(
         "confusion",
         "Confusion matrix",
         captions.confusion_caption(found, classes),
@@ -101,16 +107,10 @@ def confusion_panel(results: Record) -> Panel | None:
         ),
         tuple(tables.confusion_table(evaluation, classes, name) for name, evaluation in shown),
         wide=len(classes) > reduction_figures.MANY_CLASSES,
-        source=where("chosen", "pruned"),
+        source=source,
     )
-
-
-def scores_panel(results: Record) -> Panel | None:
-    """Precision, recall and specificity per class."""
-    found = shown_evaluations(results)
-    if found is None:
-        return None
-    return Panel(
+    when = ", before and after pruning" if len(shown) > 1 else ""
+    scores = Panel(
         "scores",
         "Precision, recall and specificity",
         captions.scores_caption(found),
@@ -118,15 +118,16 @@ def scores_panel(results: Record) -> Panel | None:
             Plot(
                 reduction_figures.class_scores(found, measure),
                 measure.capitalize(),
-                f"{measure.capitalize()} of each class, before and after pruning.",
+                f"{measure.capitalize()} of each class{when}.",
             )
             for measure in reduction_figures.MEASURES
         ),
         (tables.scores_table(found),),
         open_tables=True,
         wide=False,
-        source=where("chosen", "pruned"),
+        source=source,
     )
+    return [confusion, scores]
 
 
 def angle_panels(results: Record) -> list[Panel]:

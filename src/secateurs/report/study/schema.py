@@ -25,7 +25,7 @@ _COST: dict[str, Any] = {
 }
 _QUARTILES: dict[str, Any] = {"median": NUMBER, "p25": NUMBER, "p75": NUMBER}
 _ANSWER: dict[str, Any] = {"label": str, "probability": NUMBER}
-_SPLIT: dict[str, Any] = {
+SPLIT: dict[str, Any] = {
     "split": {
         "rule": str,
         "seed": Maybe(int),
@@ -62,25 +62,26 @@ _SWEEP: dict[str, Any] = {
     ],
     "recommendation": Maybe({"depth": int, "best": int, "sentences": [str]}, absent=True),
 }
+DATA: dict[str, Any] = {
+    "name": str,
+    "num_images": int,
+    "classes": [str],
+    "per_class": [int],
+    "height_px": Maybe(_SPREAD, absent=True),
+    "width_px": Maybe(_SPREAD, absent=True),
+    "bad": [{"name": str, "reason": str, "detail": Maybe(str)}],
+    "exact": [[str]],
+    "near": [[str]],
+    "conflicts": [[str]],
+    "findings": [str],
+}
 _RESULTS: dict[str, Any] = {
     "config": dict,
-    "data": {
-        "name": str,
-        "num_images": int,
-        "classes": [str],
-        "per_class": [int],
-        "height_px": Maybe(_SPREAD, absent=True),
-        "width_px": Maybe(_SPREAD, absent=True),
-        "bad": [{"name": str, "reason": str, "detail": Maybe(str)}],
-        "exact": [[str]],
-        "near": [[str]],
-        "conflicts": [[str]],
-        "findings": [str],
-    },
-    **_SPLIT,
+    "data": DATA,
+    **SPLIT,
     "weights": {"source": str, "sentence": str, "loaded": [str], "fresh": [str]},
     **_SWEEP,
-    "ungrouped": Maybe(_SPLIT | _SWEEP, absent=True),
+    "ungrouped": Maybe(SPLIT | _SWEEP, absent=True),
     "chosen": Maybe(
         {"key": str, "depth": int, "run": int, "reason": str}
         | {"val": Maybe(EVALUATION), "test": Maybe(EVALUATION)}

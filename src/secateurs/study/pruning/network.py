@@ -143,16 +143,18 @@ def survey_whole(
     config: StudyConfig,
     *,
     device: torch.device,
+    num_images: int | None = None,
     stop: StopFlag | None = None,
     progress: Progress = SILENT,
 ) -> SurveyedNetwork:
     """Survey a network on the training images of a study; the model given is not changed.
 
-    Raises InputError when nothing can be pruned.
+    With `num_images` on so many of them at most, spread over the classes. Raises InputError when
+    nothing can be pruned.
     """
     model = open_attention(model).to(device).eval()
     train, val = dataset.sides["train"], dataset.sides["val"]
-    train = train.take(stratified_order(train, seed=config.seed))
+    train = train.take(stratified_order(train, seed=config.seed)[:num_images])
     calibration, held_out = views(train, device, mirrored=config.augment), views(val, device)
     labels = torch.from_numpy(val.labels)
 

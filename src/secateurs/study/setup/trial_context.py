@@ -22,6 +22,7 @@ from secateurs.errors import InputError
 from secateurs.files import fingerprint
 from secateurs.fit.images import Images
 from secateurs.fit.precision import Precision, resolve_device, resolve_precision
+from secateurs.fit.probe.head import Head, start_head
 from secateurs.nets.backbones import build, check_name
 from secateurs.nets.depth import check_depth
 from secateurs.nets.download import WeightsFile, find_weights
@@ -88,7 +89,10 @@ class Dataset:
 
 @dataclass(frozen=True)
 class TrialContext:
-    """A dataset with a backbone, its weights and a device."""
+    """A dataset with a backbone, its weights and a device.
+
+    `head`, where there is one, is what pretrained networks start with as their last layer.
+    """
 
     config: StudyConfig
     dataset: Dataset
@@ -98,12 +102,18 @@ class TrialContext:
     device: torch.device
     precision: Precision
     cache: Path
+    head: Head | None = None
 
     def new_model(self, *, seed: int, pretrained: bool) -> torch.nn.Module:
-        """The backbone with seeded random weights, then the pretrained ones where asked for."""
+        """The backbone with seeded random weights, then the pretrained ones where asked for.
+
+        With the pretrained weights comes the `head`.
+        """
         model = seeded_model(self.config.backbone, len(self.dataset.classes), seed)
         if pretrained:
             load_pretrained(model, self.config.backbone, self.weights_file, cache=self.cache)
+            if self.head is not None:
+                model = start_head(model, self.config.backbone, self.head)
         return model.to(self.device)
 
 

@@ -88,7 +88,12 @@ def trial_key(context: TrialContext, trial: Trial) -> str:
     """64 hexadecimal digits over configuration, images, split, weights and format."""
     config = context.config
     augmentation = config.augmentation()
-    weights = {"loaded": list(context.weights.loaded), "sha256": context.weights.sha256}
+    weights: dict[str, Any] = {
+        "loaded": list(context.weights.loaded),
+        "sha256": context.weights.sha256,
+    }
+    if context.head is not None:
+        weights["head"] = context.head.digest()
     return fingerprint(
         {
             "format": TRIAL_FORMAT,

@@ -1,0 +1,48 @@
+"""Options of a study over several networks: the candidates, and what the answer has to meet."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from secateurs.cli.options.panels import NETWORK, within
+from secateurs.limits import LIMITS
+
+Backbones = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|NAME,...",
+        help="Networks to choose from; auto: a short list over sizes, of those whose weights can "
+        "be had.",
+        rich_help_panel=NETWORK,
+    ),
+]
+MaxMb = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MB",
+        help="Largest file of weights, in 10^6 bytes. [default: any]",
+        callback=within(LIMITS["max_mb"]),
+        rich_help_panel=NETWORK,
+    ),
+]
+MaxMs = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MS",
+        help="Longest time for --batch images in PyTorch on this device, in milliseconds. "
+        "[default: any]",
+        callback=within(LIMITS["max_ms"]),
+        rich_help_panel=NETWORK,
+    ),
+]
+Batch = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="Images at a time when networks are timed.",
+        callback=within(LIMITS["batch"]),
+        rich_help_panel=NETWORK,
+    ),
+]

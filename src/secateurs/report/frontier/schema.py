@@ -1,0 +1,83 @@
+"""What the results of a study over several networks must hold before a page is made of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from secateurs.report.study.schema import DATA, SPLIT
+from secateurs.shape import Maybe, check_shape
+from secateurs.study.records.kinds import EVALUATION, NUMBER, TRIAL
+
+SCHEMA = 3
+Record = dict[str, Any]
+
+_PROBED: dict[str, Any] = {
+    "depth": int,
+    "name": str,
+    "train_accuracy": float,
+    "train_low": float,
+    "train_high": float,
+    "val_accuracy": float,
+    "val_low": float,
+    "val_high": float,
+}
+_GAP: dict[str, Any] = {"difference": float, "low": float, "high": float, "p_value": float}
+_RESULTS: dict[str, Any] = {
+    "config": dict,
+    "options": {"max_mb": NUMBER, "max_ms": NUMBER, "batch": int, "max_loss": float},
+    "data": DATA,
+    **SPLIT,
+    "candidates": [{"backbone": str, "depths": [_PROBED], "weights": {"sentence": str}}],
+    "skipped": [{"name": str, "reason": str}],
+    "arms": [
+        {
+            "backbone": str,
+            "depth": int,
+            "sentences": [str],
+            "trials": [TRIAL],
+            "sweep": [{"depth": int, "num_runs": int, "val_accuracy_mean": NUMBER}],
+        }
+    ],
+    "points": [
+        {
+            "name": str,
+            "kind": str,
+            "reason": Maybe(str, absent=True),
+            "backbone": Maybe(str, absent=True),
+            "val": Maybe(EVALUATION, absent=True),
+            "cost": Maybe({"num_parameters": int, "macs": int, "file_bytes": int}, absent=True),
+        }
+    ],
+    "latency": {"runtime": str, "device": str, "batch": int, "num_rounds": int, "ms": dict},
+    "answer": {
+        "name": str,
+        "best": str,
+        "meets": bool,
+        "as_good": [str],
+        "to_best": dict,
+        "sentences": [str],
+    },
+    "recommended": {
+        "name": str,
+        "unpruned": str,
+        "test": EVALUATION,
+        "cost": {
+            "before": dict,
+            "after": dict,
+            "latency": [dict],
+            "sentence": str,
+        },
+        "files": dict,
+    },
+    "versions": dict,
+    "timing": dict,
+}
+
+
+def check_frontier(found: Any, *, where: str = "results.json") -> Record:
+    """The results, checked; InputError names the field that is wrong."""
+    results: Record = check_shape(found, _RESULTS, where=where)
+    check_shape(
+        list(results["answer"]["to_best"].values()), [_GAP], where=f"{where}: answer.to_best"
+    )
+    return results

@@ -1,0 +1,151 @@
+"""The answer of a study over several networks: headline, tiles, captions, cautions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from secateurs.report.common.evaluation import majority
+from secateurs.report.common.formatting import (
+    integer,
+    listed,
+    milliseconds,
+    percent,
+    percent_interval,
+    plural,
+    size,
+)
+from secateurs.report.common.latency import latency_name, measured
+from secateurs.report.frontier.figures import made_points
+
+Record = dict[str, Any]
+Tile = tuple[str, str, str]
+
+
+def headline(results: Record) -> str:
+    """The recommended network in one sentence."""
+    test, row = results["recommended"]["test"], recommended(results)
+    correct = round(test["accuracy"] * test["num_images"])
+    return (
+        f"{row['name']}: {integer(correct)} of {plural(test['num_images'], 'test image')} correct, "
+        f"{row['mb']:.1f} MB"
+    )
+
+
+def recommended(results: Record) -> Record:
+    """The point that is recommended."""
+    name = results["answer"]["name"]
+    return next(row for row in made_points(results) if row["name"] == name)
+
+
+def standfirst(results: Record) -> str:
+    """What was compared on which images."""
+    data, points = results["data"], made_points(results)
+    names = [one["backbone"] for one in results["candidates"]]
+    classes = plural(len(data["classes"]), "class", "classes")
+    return (
+        f"{plural(len(points), 'network')} made from {listed(names)} on "
+        f"{plural(data['num_images'], 'image')} of {classes} ({data['name']}), split: "
+        f"{results['split']['rule']}."
+    )
+
+
+def tiles(results: Record) -> list[Tile]:
+    """Test accuracy, size, time, and what the network was made from."""
+    final, row = results["recommended"], recommended(results)
+    test = final["test"]
+    base = majority(test)
+    note = f"95%: {percent(test['accuracy_low'])} to {percent(test['accuracy_high'])}"
+    if base is not None:
+        note += f"; always the largest class: {percent(base)}"
+    shown: list[Tile] = [("Test accuracy", percent(test["accuracy"]), note)]
+    before, after = final["cost"]["before"], final["cost"]["after"]
+    pruned = final["name"] != final["unpruned"]
+    whole = f"{size(before['file_bytes'])} unpruned" if pruned else "not pruned"
+    shown.append(("Weights", size(after["file_bytes"]), whole))
+    batch = results["latency"]["batch"]
+    where = f"{plural(batch, 'image')} in PyTorch, {results['latency']['device']}"
+    shown.append(("Time", milliseconds(row["ms"]), where))
+    rows = [one for one in final["cost"]["latency"] if pruned]
+    if rows:
+        least = max(rows, key=lambda one: one.get("ratio") or one.get("ratio_p50") or 0.0)
+        speed = f"the smallest gain: {latency_name(least)}, batch {integer(least['batch'])}"
+        shown.append(("Against unpruned", measured(least), speed))
+    return shown
+
+
+def advice(results: Record) -> list[str]:
+    """The answer's own sentences, then the rule by which it was chosen."""
+    loss = results["options"]["max_loss"]
+    return [
+        *results["answer"]["sentences"],
+        f"Rule: the smallest network whose validation accuracy is not significantly below the best "
+        f"(paired by image, 5%) and at most {loss:g} {'point' if loss == 1 else 'points'} below "
+        "it. The test images were used once, for this network.",
+    ]
+
+
+def frontier_caption(results: Record) -> str:
+    """What the two figures show."""
+    asked = results["options"]
+    limits = [
+        f"{asked[key]:g} {unit}"
+        for key, unit in (("max_mb", "MB"), ("max_ms", "ms"))
+        if asked[key] is not None
+    ]
+    text = (
+        "Each mark is a network on disk; bars are 95% intervals of its accuracy on validation "
+        "images. Lines join the sizes of one network. The ring is the recommended network, the "
+        "dotted line what always answering the largest class gives."
+    )
+    return f"{text} Dashed: the limit of {listed(limits)}." if limits else text
+
+
+def cautions(results: Record) -> list[str]:
+    """What a reader has to know before using the network."""
+    found: list[str] = []
+    if not results["answer"]["meets"]:
+        found.append(
+            "No network meets what was asked for; the nearest is shown. "
+            "Smaller networks as --backbones, or smaller --sizes, may."
+        )
+    val = recommended(results)["val"]
+    wide = val["accuracy_high"] - val["accuracy_low"]
+    if wide > 0.1:
+        found.append(
+            f"The validation side has {plural(val['num_images'], 'image')}: accuracies on it are "
+            f"known to {100 * wide / 2:.0f} points either way, so networks that are closer than "
+            "that cannot be told apart."
+        )
+    for row in results["points"]:
+        if row.get("reason"):
+            found.append(f"{row['name']} was not made: {row['reason']}.")
+    for one in results["skipped"]:
+        found.append(f"{one['name']} was not tried: {one['reason']}.")
+    return found
+
+
+def point_rows(results: Record) -> tuple[tuple[str, ...], ...]:
+    """A row of text for each point, largest accuracy first."""
+    gaps = results["answer"]["to_best"]
+    rows = sorted(made_points(results), key=lambda row: (-row["val"]["accuracy"], row["mb"]))
+    return tuple(
+        (
+            row["name"],
+            percent_interval(
+                row["val"]["accuracy"], row["val"]["accuracy_low"], row["val"]["accuracy_high"]
+            ),
+            _gap(gaps[row["name"]], best=row["name"] == results["answer"]["best"]),
+            f"{row['mb']:.1f}",
+            f"{row['ms']:.1f}",
+            f"{row['cost']['num_parameters'] / 1e6:.2f}",
+            f"{row['cost']['macs'] / 1e6:,.0f}",
+        )
+        for row in rows
+    )
+
+
+def _gap(gap: Record, *, best: bool) -> str:
+    if best:
+        return "the best"
+    low, high = 100 * gap["low"], 100 * gap["high"]
+    return f"{100 * gap['difference']:+.1f} ({low:+.1f} to {high:+.1f}), p = {gap['p_value']:.2g}"

@@ -1,0 +1,97 @@
+"""The recommended network: tested once, exported, and measured against the unpruned one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import secateurs
+from secateurs.progress import Progress
+from secateurs.ship.checkpoint import Loaded, load, save
+from secateurs.ship.export import export_onnx, onnx_obstacle
+from secateurs.ship.program import export_program
+from secateurs.study.pruning.savings import price
+from secateurs.study.saved.evaluation import evaluate_model
+from secateurs.study.setup.trial_context import TrialContext
+from secateurs.study.stages import FILES, NUM_EXPORT_IMAGES, Stages, machine_words
+
+Record = dict[str, Any]
+
+
+def export_recommended(
+    folder: Path,
+    unpruned: Path,
+    context: TrialContext,
+    stages: Stages,
+    key: Record,
+    *,
+    progress: Progress,
+) -> Record:
+    """Write the network in `folder` to `model/` with its exports, and `unpruned` to `unpruned/`.
+
+    Returns its accuracy on the test images, the only ones that are used here, and the cost of both:
+    what pruning saved.
+    """
+    out = stages.root
+    network = load(folder)
+    obstacle = onnx_obstacle(network.model)
+    note = obstacle and f"No ONNX file was written and ONNX Runtime was not timed: {obstacle}"
+    names = ["model", "tensors", "program", *([] if note else ["onnx", "unpruned_onnx"])]
+
+    def make() -> Record:
+        whole = load(unpruned)
+        example = _example(context)
+        with progress.task("export", 3) as advance:
+            save(network.model, network.spec, out / "model")
+            save(whole.model, whole.spec, out / "unpruned")
+            difference = _export(network, out / FILES["onnx"], example, note)
+            advance(1)
+            _export(whole, out / FILES["unpruned_onnx"], example, note)
+            advance(1)
+            export_program(network.model, network.spec, out / FILES["program"], example)
+            advance(1)
+        test = evaluate_model(_on(network.model, context), context.dataset, "test", context.device)
+        return {
+            "name": folder.name,
+            "unpruned": unpruned.name,
+            "test": test.to_json(),
+            "onnx_max_abs_difference": difference,
+        }
+
+    version = {"version": secateurs.__version__}
+    made = stages.run(
+        "recommended", key | version, make, makes=tuple(out / FILES[name] for name in names)
+    )
+    cost = stages.run(
+        "cost",
+        key | version | {"machine": machine_words(context), "torch": torch.__version__},
+        lambda: price(
+            out / "unpruned",
+            out / "model",
+            _example(context),
+            device=context.device,
+            onnx_note=note,
+            progress=progress,
+        ),
+    )
+    return made | {"cost": cost, "files": {name: FILES[name] for name in names}}
+
+
+def _on(model: nn.Module, context: TrialContext) -> nn.Module:
+    return model.to(context.device)
+
+
+def _export(network: Loaded, path: Path, example: torch.Tensor, note: str | None) -> float | None:
+    if note is not None:
+        path.unlink(missing_ok=True)
+        return None
+    return export_onnx(network.model, network.spec, path, example).max_abs_difference
+
+
+def _example(context: TrialContext) -> torch.Tensor:
+    """Some test images for checking exports and timing; no label of theirs is looked at."""
+    test = context.dataset.sides["test"]
+    return test.eval_views(slice(0, NUM_EXPORT_IMAGES), torch.device("cpu"))

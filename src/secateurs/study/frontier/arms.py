@@ -1,0 +1,56 @@
+"""Fine-tuning of the networks that the probe chose, each at some depths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from secateurs.fit.cache import PrefixCache
+from secateurs.progress import SILENT, Progress
+from secateurs.stopping import StopFlag
+from secateurs.study.setup.trial_context import TrialContext
+from secateurs.study.sweep.sweep import Choice, Record, choose, layers_frozen_at_random, run_sweep
+from secateurs.study.trials.trial import Store
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One network fine-tuned at several depths: its trials, and which of them stays."""
+
+    context: TrialContext
+    trials: list[Record]
+    choice: Choice
+
+
+def fine_tune(
+    context: TrialContext,
+    depths: tuple[int, ...],
+    store: Store,
+    *,
+    prefix_cache: PrefixCache,
+    stop: StopFlag,
+    progress: Progress = SILENT,
+    on_trial: Callable[[TrialContext, Record], None] = lambda context, record: None,
+) -> Arm:
+    """Train a network at each depth and choose one on validation.
+
+    What was trained before is read. `on_trial` receives each record with the context of its depths.
+    Raises StopRequested when asked to stop, and InputError when every training diverges.
+    """
+    config = replace(context.config, depths=depths, scratch_runs=0)
+    context = replace(context, config=config, depths=depths)
+    progress.note(f"fine-tuning {config.backbone}")
+    trials = run_sweep(
+        context,
+        store,
+        prefix_cache=prefix_cache,
+        stop=stop,
+        progress=progress,
+        on_trial=lambda record: on_trial(context, record),
+    )
+    choice = choose(
+        trials,
+        num_images=len(context.dataset.sides["val"]),
+        random_frozen=layers_frozen_at_random(context),
+    )
+    return Arm(context, trials, choice)

@@ -1,0 +1,167 @@
+"""The network to use, by rules that are written down.
+
+1. Networks that are larger or slower than asked for are left out.
+2. Of the rest, the best has the highest validation accuracy; of equals the smallest file.
+3. Another one is as good when its difference to the best, paired by image, is not significant at 5%
+   and at most the allowed loss.
+4. Recommended is the smallest file of those that are as good; of equals the fastest.
+
+When no network is small and fast enough, the one that misses by the least is shown, and that it
+misses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateurs.errors import InputError
+from secateurs.study.frontier.paired import PairedDifference, paired_difference
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Network:
+    """A saved network: its name, 10**6 bytes of weights, milliseconds, answers on validation."""
+
+    name: str
+    mb: float
+    ms: float
+    correct: NDArray[np.bool_]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the validation images that it answers correctly."""
+        return float(self.correct.mean())
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a network may have at most; `max_loss` in points of validation accuracy."""
+
+    max_mb: float | None
+    max_ms: float | None
+    max_loss: float
+
+    def excess(self, network: Network) -> float:
+        """How far a network is beyond the limits: 0 within them, 0.5 when half as much again."""
+        over = [0.0]
+        if self.max_mb is not None:
+            over.append(network.mb / self.max_mb - 1)
+        if self.max_ms is not None:
+            over.append(network.ms / self.max_ms - 1)
+        return max(over)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The recommended network, the best that is allowed, and how each compares with that best.
+
+    `meets` says whether the recommended one is within the limits; `smaller` is the smallest of all
+    networks, `as_good` those between which size decided. `sentences` say it in words.
+    """
+
+    name: str
+    best: str
+    meets: bool
+    as_good: tuple[str, ...]
+    to_best: Mapping[str, PairedDifference]
+    sentences: tuple[str, ...]
+
+
+def recommend_network(
+    networks: Sequence[Network], limits: Limits, groups: Sequence[str] | None = None
+) -> Answer:
+    """Recommend one of several networks by the rules at the head of this file.
+
+    `groups` name the group of each validation image, where images of one resemble each other.
+
+    >>> right = np.array([True] * 90 + [False] * 10)
+    >>> large, small = Network("large", 9.0, 5.0, right), Network("small", 3.0, 2.0, right)
+    >>> recommend_network([large, small], Limits(None, None, 1.0)).name
+    'small'
+    """
+    if not networks:
+        raise InputError("no network was made: nothing to recommend")
+    allowed = [network for network in networks if limits.excess(network) <= 0]
+    meets = bool(allowed)
+    if not meets:
+        allowed = [min(networks, key=lambda one: (limits.excess(one), -one.accuracy))]
+    best = min(allowed, key=lambda one: (-one.accuracy, one.mb, one.ms))
+    to_best = {one.name: paired_difference(one.correct, best.correct, groups) for one in networks}
+    floor = -limits.max_loss / 100 - 1e-12
+    good = [
+        one
+        for one in allowed
+        if one is best
+        or (
+            (to_best[one.name].p_value >= ALPHA or to_best[one.name].difference >= 0)
+            and to_best[one.name].difference >= floor
+        )
+    ]
+    chosen = min(good, key=lambda one: (one.mb, one.ms))
+    sentences = _sentences(chosen, best, good, networks, limits, to_best, meets=meets)
+    return Answer(
+        name=chosen.name,
+        best=best.name,
+        meets=meets,
+        as_good=tuple(one.name for one in good),
+        to_best=to_best,
+        sentences=sentences,
+    )
+
+
+def _sentences(
+    chosen: Network,
+    best: Network,
+    good: Sequence[Network],
+    networks: Sequence[Network],
+    limits: Limits,
+    to_best: Mapping[str, PairedDifference],
+    *,
+    meets: bool,
+) -> tuple[str, ...]:
+    lines = [
+        f"Use {chosen.name}: {chosen.accuracy:.1%} on validation, {chosen.mb:.1f} MB, "
+        f"{chosen.ms:.1f} ms."
+    ]
+    if not meets:
+        lines.append(
+            f"No network is within {_asked(limits)}. {chosen.name} is the nearest: it exceeds this "
+            f"by {limits.excess(chosen):.0%}."
+        )
+        return tuple(lines)
+    if chosen is not best:
+        gap = to_best[chosen.name]
+        lines.append(
+            f"{best.name} has the highest validation accuracy, {best.accuracy:.1%} with "
+            f"{best.mb:.1f} MB. The difference of {100 * abs(gap.difference):.1f} points is not "
+            f"significant (95% {100 * gap.low:+.1f} to {100 * gap.high:+.1f}), and "
+            f"{chosen.name} is the smallest within {limits.max_loss:g} "
+            f"{'point' if limits.max_loss == 1 else 'points'}."
+        )
+    elif len(good) == 1 and len(networks) > 1:
+        lines.append(
+            f"It has the highest validation accuracy, and no smaller network is within "
+            f"{limits.max_loss:g} {'point' if limits.max_loss == 1 else 'points'} of it."
+        )
+    left_out = [one for one in networks if limits.excess(one) > 0]
+    if left_out:
+        lines.append(f"{_many(len(left_out))} beyond {_asked(limits)}.")
+    return tuple(lines)
+
+
+def _many(number: int) -> str:
+    return "1 network is" if number == 1 else f"{number} networks are"
+
+
+def _asked(limits: Limits) -> str:
+    parts = [
+        f"{limits.max_mb:g} MB" if limits.max_mb is not None else "",
+        f"{limits.max_ms:g} ms" if limits.max_ms is not None else "",
+    ]
+    return " and ".join(part for part in parts if part)

@@ -1,0 +1,378 @@
+"""A study over several networks, from the images to one recommended network."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from secateurs.directories import INSTEAD, clear_output, open_output
+from secateurs.errors import InputError
+from secateurs.files import write_json
+from secateurs.fit.cache import PrefixCache
+from secateurs.paths import FACES
+from secateurs.progress import SILENT, Progress
+from secateurs.shape import read_record
+from secateurs.stopping import StopFlag
+from secateurs.study.frontier.answer import export_recommended
+from secateurs.study.frontier.arms import Arm, fine_tune
+from secateurs.study.frontier.latency import time_networks
+from secateurs.study.frontier.options import FrontierOptions
+from secateurs.study.frontier.points import (
+    Place,
+    Record,
+    answers,
+    keep_point,
+    megabytes,
+    point_name,
+)
+from secateurs.study.frontier.probing import Probed, choose_arms, open_candidates, probe_candidates
+from secateurs.study.frontier.recommendation import Answer, Limits, Network, recommend_network
+from secateurs.study.frontier.shrink import Shrinking, sizes_of
+from secateurs.study.pruning.recovery import RecoveryOptions
+from secateurs.study.records.kinds import STUDY, STUDY_SCHEMA, odd_keys
+from secateurs.study.saved.evaluation import model_spec
+from secateurs.study.setup.config import StudyConfig, difference
+from secateurs.study.setup.trial_context import TrialContext, settle_split
+from secateurs.study.stages import Stages, versions
+from secateurs.study.sweep.sweep import chosen_model, discard_weights, summarise_sweep
+from secateurs.study.tracking.log import Log, log_entry, trial_entry
+from secateurs.study.trials.trial import Store
+
+SCHEMA = 3  # of the results.json of such a study
+KIND = "frontier"
+
+
+def run_frontier(
+    data: str,
+    config: StudyConfig,
+    options: FrontierOptions,
+    out: Path,
+    *,
+    cache: Path,
+    strict: bool = False,
+    overwrite: bool = False,
+    prefix_cache: PrefixCache | None = None,
+    stop: StopFlag | None = None,
+    progress: Progress = SILENT,
+    log: Log | None = None,
+) -> Record:
+    """Find the network to use for `data`, and return what is written to `out`/results.json.
+
+    Each candidate is probed, the best are fine-tuned and pruned to several sizes, and the
+    recommended one is tested, once. Of `config` the backbone, depths and layers are not used. What
+    is already done is not done again. Raises InputError for bad input and when `out` holds another
+    study, StopRequested when asked to stop.
+    """
+    stop = stop or StopFlag()
+    config = settle_split(data, config)
+    open_output(out, marker="study.json", kind="a study")
+    if not overwrite:
+        _check_configuration(out, config, options)
+    opened = open_candidates(data, config, options, cache=cache, strict=strict, progress=progress)
+    if overwrite:
+        clear_output(out, "study")
+    first = opened.contexts[0]
+    _claim(out, config, options, opened.contexts, data)
+    started = time.perf_counter()
+    stages, store = Stages(out), Store(out)
+    store.tidy()
+    kept = prefix_cache or PrefixCache()
+    probed = probe_candidates(opened, stages, stop=stop, progress=progress)
+    arms = [
+        fine_tune(
+            plan.context,
+            plan.depths,
+            store,
+            prefix_cache=kept,
+            stop=stop,
+            progress=progress,
+            on_trial=lambda context, record: log_entry(
+                log, lambda: trial_entry(record, context.config), progress
+            ),
+        )
+        for plan in choose_arms(probed, options, progress=progress)
+    ]
+    with store.wait_for("stages", stop):
+        study = _Frontier(out, options, stages, store, kept, stop, progress)
+        points = [study.probe_point(one) for one in probed]
+        tuned = [(arm, study.tuned_point(arm)) for arm in arms]
+        points += [row for _, row in tuned]
+        for arm, row in tuned:
+            points += study.sizes(arm, _better(points, row))
+        discard_weights(store)
+        made = [row for row in points if "reason" not in row]
+        timing = study.time_all(made, {**opened.by_name}, final=True)
+        answer = _recommend(made, timing, options, first)
+        for sentence in answer.sentences:
+            progress.note(sentence)
+        stop.check()
+        final = study.finish(answer, made, opened.by_name)
+    kept.close()
+    results = {
+        "schema": SCHEMA,
+        "kind": KIND,
+        "config": {"data": first.dataset.name, **config.to_json()},
+        "options": options.to_json(),
+        "data": first.dataset.audit.to_json() | {"name": first.dataset.name},
+        "split": first.dataset.split_json(),
+        "candidates": [one.to_json() for one in probed],
+        "skipped": [asdict(one) for one in opened.skipped],
+        "arms": [_arm_json(arm) for arm in arms],
+        "points": points,
+        "latency": timing,
+        "answer": _answer_json(answer),
+        "recommended": final,
+        "versions": versions(first),
+        "timing": {"total": time.perf_counter() - started},
+    }
+    write_json(out / "results.json", results)
+    return results
+
+
+class _Frontier:
+    """The stages of a study: each makes one network, and is done once."""
+
+    def __init__(
+        self,
+        out: Path,
+        options: FrontierOptions,
+        stages: Stages,
+        store: Store,
+        kept: PrefixCache,
+        stop: StopFlag,
+        progress: Progress,
+    ) -> None:
+        self.out, self.options, self.stages, self.store = out, options, stages, store
+        self.kept, self.stop, self.progress = kept, stop, progress
+
+    def probe_point(self, probed: Probed) -> Record:
+        """A candidate as it was published, with the probe as its last layer."""
+        place = Place(self.out, point_name(probed.context.config.backbone, "probe"))
+
+        def make() -> Record:
+            model = probed.model()
+            spec = model_spec(model, probed.context, depth=probed.head_depth, kept={})
+            return keep_point(model, spec, probed.context, place, "probe")
+
+        self.stop.check()
+        return self.stages.run(place.name, {"probe": probed.key}, make, makes=place.files)
+
+    def tuned_point(self, arm: Arm) -> Record:
+        """The best run of the depth that was chosen for a network."""
+        choice, context = arm.choice, arm.context
+        place = Place(self.out, point_name(context.config.backbone))
+
+        def make() -> Record:
+            model = chosen_model(
+                context,
+                self.store,
+                choice,
+                prefix_cache=self.kept,
+                stop=self.stop,
+                progress=self.progress,
+            )
+            spec = model_spec(model, context, depth=choice.record["depth"], kept={})
+            row = keep_point(model.to(context.device), spec, context, place, "fine-tuned")
+            return row | {"depth": choice.record["depth"], "run": choice.record["run"]}
+
+        self.stop.check()
+        key = {"trial": choice.record["key"]}
+        return self.stages.run(place.name, key, make, makes=place.files)
+
+    def sizes(self, arm: Arm, unpruned: Record) -> list[Record]:
+        """A network pruned to each size; recovery trains all of it, since all of it was changed."""
+        options, backbone = self.options, arm.context.config.backbone
+        folder = Place(self.out, unpruned["name"]).folder
+        ms = 0.0
+        if options.max_ms is not None:
+            timing = self.time_all([unpruned], {backbone: arm.context})
+            ms = timing["ms"][unpruned["name"]]["median"]
+        wanted = sizes_of(
+            options.sizes,
+            mb=megabytes(unpruned),
+            ms=ms,
+            max_mb=options.max_mb,
+            max_ms=options.max_ms,
+            batch=options.batch,
+        )
+        recovery = RecoveryOptions(epochs=options.recover, views=arm.context.config.views or 6)
+        network = Shrinking(
+            arm.context,
+            folder,
+            num_images=options.calibration,
+            stop=self.stop,
+            progress=self.progress,
+        )
+        rows: list[Record] = []
+        for size in wanted:
+            self.stop.check()
+            place = Place(self.out, point_name(backbone, size.ending))
+            key = {
+                "unpruned": {name: unpruned[name] for name in ("name", "correct", "tensors")},
+                "budget": asdict(size.budget),
+                "calibration": options.calibration,
+                "recovery": asdict(recovery),
+            }
+            self.progress.note(f"pruning {backbone} to {size.words}")
+            rows.append(
+                self.stages.run(
+                    place.name,
+                    key,
+                    lambda size=size, place=place: (
+                        network.to(size, place, recovery) | {"made_from": unpruned["name"]}
+                    ),
+                )
+            )
+        return rows
+
+    def time_all(
+        self, rows: list[Record], contexts: dict[str, TrialContext], *, final: bool = False
+    ) -> Record:
+        """The time of some points, measured together; that of all is a stage of its own."""
+        folders = {row["name"]: Place(self.out, row["name"]).folder for row in rows}
+        images = {
+            row["name"]: contexts[row["backbone"]]
+            .dataset.sides["val"]
+            .eval_views(slice(0, self.options.batch), contexts[row["backbone"]].device)
+            for row in rows
+        }
+
+        def measure() -> Record:
+            return time_networks(
+                folders,
+                images,
+                batch=self.options.batch,
+                device=next(iter(contexts.values())).device,
+                progress=self.progress,
+            )
+
+        if not final:
+            return measure()
+        key = {"points": [row["tensors"] for row in rows], "batch": self.options.batch}
+        return self.stages.run("latency", key, measure)
+
+    def finish(
+        self, answer: Answer, rows: list[Record], contexts: dict[str, TrialContext]
+    ) -> Record:
+        """Test the recommended network, this once, and write it with its exports."""
+        row = next(row for row in rows if row["name"] == answer.name)
+        whole = row.get("made_from", row["name"])
+        context = contexts[row["backbone"]]
+        return export_recommended(
+            Place(self.out, row["name"]).folder,
+            Place(self.out, whole).folder,
+            context,
+            self.stages,
+            {name: row[name] for name in ("name", "correct", "tensors")},
+            progress=self.progress,
+        )
+
+
+def _better(points: list[Record], tuned: Record) -> Record:
+    """Of a network fine-tuned and with the probe as its head the better one on validation."""
+    own = next(
+        row for row in points if row["kind"] == "probe" and row["backbone"] == tuned["backbone"]
+    )
+    return max(tuned, own, key=lambda row: row["val"]["accuracy"])  # the first of equals
+
+
+def _recommend(
+    rows: list[Record], timing: Record, options: FrontierOptions, context: TrialContext
+) -> Answer:
+    networks = [
+        Network(row["name"], megabytes(row), timing["ms"][row["name"]]["median"], answers(row))
+        for row in rows
+    ]
+    limits = Limits(options.max_mb, options.max_ms, options.max_loss)
+    return recommend_network(networks, limits, _val_groups(context))
+
+
+def _val_groups(context: TrialContext) -> list[str] | None:
+    """The group of each validation image, where groups are known."""
+    dataset = context.dataset
+    if dataset.groups is None:
+        return None
+    return [dataset.groups[row] for row in dataset.split.val]
+
+
+def _arm_json(arm: Arm) -> Record:
+    num_images = len(arm.context.dataset.sides["val"])
+    return {
+        "backbone": arm.context.config.backbone,
+        "depths": list(arm.context.depths),
+        "weights": arm.context.weights.to_json(),
+        "trials": arm.trials,
+        "sweep": summarise_sweep(arm.trials, num_images=num_images),
+        "depth": arm.choice.advice.depth,
+        "sentences": list(arm.choice.advice.sentences),
+    }
+
+
+def _answer_json(answer: Answer) -> Record:
+    return {
+        "name": answer.name,
+        "best": answer.best,
+        "meets": answer.meets,
+        "as_good": list(answer.as_good),
+        "to_best": {name: asdict(gap) for name, gap in answer.to_best.items()},
+        "sentences": list(answer.sentences),
+    }
+
+
+def _check_configuration(out: Path, config: StudyConfig, options: FrontierOptions) -> None:
+    """Refuse another configuration before anything long begins."""
+    if not (out / "study.json").exists():
+        return
+    found = read_record(out / "study.json", STUDY, schema=STUDY_SCHEMA, what="a study")
+    asked: Any = found.get(KIND)
+    if asked is None:
+        raise InputError(
+            f"{out}: holds a study of one network (of an earlier version, or with --layers); "
+            f"{INSTEAD}"
+        )
+    mine = config.to_json() | options.to_json()
+    differs = difference(found["config"] | asked, mine)
+    if differs:
+        raise InputError(f"{out}: holds a study with another configuration: {differs}; {INSTEAD}")
+
+
+def _claim(
+    out: Path,
+    config: StudyConfig,
+    options: FrontierOptions,
+    contexts: tuple[TrialContext, ...],
+    data: str,
+) -> None:
+    """Mark a new directory as this study's, or check that it holds the same images."""
+    identity = contexts[0].dataset.identity()
+    path = out / "study.json"
+    if not path.exists():
+        mine = {
+            "schema": STUDY_SCHEMA,
+            "config": config.to_json(),
+            KIND: options.to_json(),
+            "identity": identity,
+            "data": data if data == FACES else str(Path(data).resolve()),
+        }
+        write_json(path, mine)
+        return
+    found = read_record(path, STUDY, schema=STUDY_SCHEMA, what="a study")
+    odd = odd_keys(found["identity"], identity)
+    if odd:
+        raise InputError(f"{out}: holds a study of other {' and '.join(odd)}; {INSTEAD}")
+
+
+def headline(results: Record) -> str:
+    """A study's answer in a few lines."""
+    from secateurs.study.saved.evaluate_saved import cautions, evaluation_words
+
+    final = results["recommended"]
+    lines = [*results["answer"]["sentences"], evaluation_words(final["test"], "test")]
+    if final["unpruned"] != final["name"]:
+        lines.append(final["cost"]["sentence"])
+    known = results["split"]["leakage"]["same_group"] is not None
+    grouped = known or results["config"]["split"] in ("folders", "paper")
+    lines += [f"caution: {text}" for text in cautions(final["test"], grouped=grouped)]
+    return "\n".join(line for line in lines if line)

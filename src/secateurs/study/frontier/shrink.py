@@ -1,0 +1,133 @@
+"""One fine-tuned network pruned to several sizes, each recovered and kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from secateurs.errors import InputError
+from secateurs.progress import SILENT, Progress
+from secateurs.prune.to_budget import Budget
+from secateurs.ship.checkpoint import load
+from secateurs.ship.spec import describe
+from secateurs.stopping import StopFlag
+from secateurs.study.frontier.points import Place, Record, keep_point
+from secateurs.study.pruning.network import SurveyedNetwork, survey_whole
+from secateurs.study.pruning.recovery import RecoveryOptions
+from secateurs.study.setup.trial_context import TrialContext
+
+
+@dataclass(frozen=True)
+class Size:
+    """A budget, the end of the name of what it gives, and in words."""
+
+    ending: str
+    budget: Budget
+    words: str
+
+
+def sizes_of(
+    shares: tuple[float, ...],
+    *,
+    mb: float,
+    ms: float,
+    max_mb: float | None,
+    max_ms: float | None,
+    batch: int,
+) -> list[Size]:
+    """The sizes to which a network is pruned: `shares` of its multiply-accumulates, and the limits.
+
+    `mb` and `ms` are what the unpruned network has. A limit that it exceeds is a size of its own.
+
+    >>> [size.ending for size in sizes_of((0.5,), mb=9, ms=7, max_mb=5, max_ms=None, batch=1)]
+    ['macs50', 'mb5']
+    """
+    found = [
+        Size(
+            f"macs{100 * share:g}",
+            Budget(macs=share),
+            f"{share:.0%} of its multiply-accumulates",
+        )
+        for share in shares
+    ]
+    if max_mb is not None and mb > max_mb:
+        # The file has a header and buffers beside the parameters.
+        found.append(Size(f"mb{max_mb:g}", Budget(size_mb=0.98 * max_mb), f"{max_mb:g} MB"))
+    if max_ms is not None and ms > max_ms:
+        budget = Budget(latency=0.95 * max_ms / ms, latency_batch=batch)
+        found.append(Size(f"ms{max_ms:g}", budget, f"{max_ms:g} ms"))
+    return found
+
+
+class Shrinking:
+    """Prunes one saved network to any number of sizes; what they share is computed once, if at all.
+
+    `folder` is where the unpruned network is kept; it is measured on `num_images` training images.
+    """
+
+    def __init__(
+        self,
+        context: TrialContext,
+        folder: Path,
+        *,
+        num_images: int | None = None,
+        stop: StopFlag,
+        progress: Progress = SILENT,
+    ) -> None:
+        self.context, self.stop, self.progress = context, stop, progress
+        self.num_images = num_images
+        self.unpruned = load(folder)
+
+    @cached_property
+    def _network(self) -> SurveyedNetwork:
+        model: nn.Module = self.unpruned.model.to(self.context.device)
+        return survey_whole(
+            model,
+            self.context.dataset,
+            self.context.config,
+            device=self.context.device,
+            num_images=self.num_images,
+            stop=self.stop,
+            progress=self.progress,
+        )
+
+    def to(self, size: Size, place: Place, recovery: RecoveryOptions) -> Record:
+        """Prune to a size, recover, save, and return the point's row.
+
+        A budget that cannot be met, or a network of which nothing can be pruned, gives a row with
+        the reason under "reason" and no model.
+        """
+        try:
+            network = self._network
+            state = place.root / "stages" / f"{place.name}.recovery.state.safetensors"
+            found = network.prune(
+                size.budget,
+                recovery=recovery,
+                state_file=state,
+                stop=self.stop,
+                progress=self.progress,
+            )
+        except InputError as error:
+            return {"name": place.name, "kind": "pruned", "reason": str(error)}
+        spec = describe(
+            found.model,
+            self.unpruned.spec.backbone,
+            self.unpruned.spec.classes,
+            self.unpruned.spec.preprocessing,
+            kept=found.pruned.channels,
+            extra=self.unpruned.spec.extra,
+            split=self.unpruned.spec.split,
+        )
+        row = keep_point(found.model, spec, self.context, place, "pruned")
+        state.unlink(missing_ok=True)
+        return row | {"pruning": _summary(found.record)}
+
+
+def _summary(record: dict[str, Any]) -> Record:
+    """What the study keeps of a pruning: the groups, what was predicted, and the recovery."""
+    names = ("groups", "not_pruned", "outcome", "recovery", "seconds", "parity")
+    return {name: record[name] for name in names if name in record}

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from narrow import narrowed
+
+from secateurs.errors import InputError
+from secateurs.paths import saved_model
+from secateurs.ship.checkpoint import load
+from secateurs.stopping import StopFlag, StopRequested
+from secateurs.study.frontier import answer, latency, run
+from secateurs.study.frontier.options import FrontierOptions
+from secateurs.study.frontier.run import headline, run_frontier
+from secateurs.study.saved.evaluation import side_logits
+from secateurs.study.setup.config import StudyConfig
+from secateurs.study.setup.trial_context import open_dataset
+
+CONFIG = StudyConfig(
+    weights="none", group_by=r"^(\d+)_", runs=1, epochs=1, batch_size=8, device="cpu"
+)
+OPTIONS = FrontierOptions(backbones=("alexnet",), num_depths=1, sizes=(0.95,), recover=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Generator[None]:
+    """A narrow network, few timing rounds, no ONNX files: all that the flow does not depend on."""
+    with narrowed(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "REPEATS", 3)
+        patch.setattr("secateurs.study.pruning.savings.BUDGET_S", 0.05)
+        patch.setattr(answer, "onnx_obstacle", lambda model: "left out here")
+        yield
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def study(flags: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("study") / "out"
+    run_frontier(str(flags), CONFIG, OPTIONS, out, cache=cache)
+    return out
+
+
+@pytest.fixture(scope="module")
+def results(study: Path) -> dict[str, Any]:
+    return json.loads((study / "results.json").read_text())
+
+
+def test_every_point_is_a_network_on_disk_that_answers_as_its_row_says(
+    results: dict[str, Any], study: Path, flags: Path, cache: Path
+):
+    assert [row["name"] for row in results["points"]] == [
+        "alexnet-probe",
+        "alexnet",
+        "alexnet-macs95",
+    ]
+    dataset = open_dataset(str(flags), replace(CONFIG, backbone="alexnet"), cache=cache)
+    labels = dataset.sides["val"].labels
+    for row in results["points"]:
+        saved = load(study / "models" / row["name"])
+        logits = side_logits(saved.model, dataset, "val", torch.device("cpu"))
+        correct = logits.argmax(1).numpy() == labels
+        assert row["correct"] == "".join("01"[int(one)] for one in correct)
+        assert row["val"]["accuracy"] == pytest.approx(float(correct.mean()))
+        size = (study / "models" / row["name"] / "model.safetensors").stat().st_size
+        assert row["cost"]["file_bytes"] == size
+    cost = {row["name"]: row["cost"]["macs"] for row in results["points"]}
+    assert cost["alexnet-macs95"] <= 0.95 * cost["alexnet"]
+
+
+def test_the_recommended_network_is_in_model_and_was_tested(
+    results: dict[str, Any], study: Path, flags: Path, cache: Path
+):
+    name = results["answer"]["name"]
+    assert results["recommended"]["name"] == name
+    found, point = load(saved_model(study)), load(study / "models" / name)
+    assert all(
+        torch.equal(value, point.model.state_dict()[key])
+        for key, value in found.model.state_dict().items()
+    )
+    dataset = open_dataset(str(flags), replace(CONFIG, backbone="alexnet"), cache=cache)
+    logits = side_logits(found.model, dataset, "test", torch.device("cpu"))
+    correct = logits.argmax(1).numpy() == dataset.sides["test"].labels
+    assert results["recommended"]["test"]["accuracy"] == pytest.approx(float(correct.mean()))
+    assert name in headline(results).splitlines()[0]
+    assert (study / "model" / "model.pt2").exists()
+
+
+def test_a_finished_study_answers_again_without_computing(
+    results: dict[str, Any], study: Path, flags: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*given: Any, **words: Any) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr("secateurs.study.trials.trial.fit", refuse)
+    monkeypatch.setattr("secateurs.study.frontier.probing.probe", refuse)
+    monkeypatch.setattr("secateurs.study.frontier.shrink.survey_whole", refuse)
+    monkeypatch.setattr("secateurs.study.frontier.run.time_networks", refuse)
+    again = run_frontier(str(flags), CONFIG, OPTIONS, study, cache=cache)
+    assert again | {"timing": None} == results | {"timing": None}
+
+
+def test_a_stop_in_any_stage_goes_on_to_the_same_networks(
+    results: dict[str, Any], flags: Path, cache: Path, tmp_path: Path
+):
+    class StopAt(StopFlag):
+        """Asks to stop at its `number`-th check."""
+
+        def __init__(self, number: int) -> None:
+            super().__init__()
+            self.number = number
+
+        def check(self) -> None:
+            self.number -= 1
+            if self.number == 0:
+                raise StopRequested(2)
+
+    out, number = tmp_path / "out", 0
+    while True:
+        number += 7
+        try:
+            found = run_frontier(str(flags), CONFIG, OPTIONS, out, cache=cache, stop=StopAt(number))
+            break
+        except StopRequested:
+            continue
+    assert number > 14
+    rows = [row["correct"] for row in found["points"]]
+    assert rows == [row["correct"] for row in results["points"]]
+    assert not list(out.rglob("*.state.safetensors"))
+
+
+def test_another_configuration_or_an_older_study_is_refused(
+    study: Path, flags: Path, cache: Path, tmp_path: Path
+):
+    with pytest.raises(InputError, match=r"another configuration: recover \(1 there, 2 now\)"):
+        run_frontier(str(flags), CONFIG, replace(OPTIONS, recover=2), study, cache=cache)
+    old = tmp_path / "old"
+    old.mkdir()
+    shutil.copy(study / "study.json", old)
+    plain = json.loads((old / "study.json").read_text())
+    del plain["frontier"]
+    (old / "study.json").write_text(json.dumps(plain))
+    with pytest.raises(InputError, match="a study of one network"):
+        run_frontier(str(flags), CONFIG, OPTIONS, old, cache=cache)
+
+
+def test_limits_that_the_sizes_miss_are_sizes_of_their_own(
+    results: dict[str, Any], flags: Path, cache: Path, tmp_path: Path
+):
+    whole = next(row for row in results["points"] if row["kind"] == "fine-tuned")
+    limit = round(0.5 * whole["cost"]["file_bytes"] / 1e6, 4)
+    options = replace(OPTIONS, sizes=(), max_mb=limit)
+    found = run_frontier(str(flags), CONFIG, options, tmp_path / "out", cache=cache)
+    row = found["points"][-1]
+    assert row["name"] == f"alexnet-mb{limit:g}"
+    assert row["cost"]["file_bytes"] <= 1e6 * limit
+    assert found["answer"]["name"] == row["name"]
+    assert found["answer"]["meets"]
+
+
+def test_a_size_out_of_reach_is_a_reason_and_not_an_error(flags: Path, cache: Path, tmp_path: Path):
+    options = replace(OPTIONS, sizes=(), max_mb=1e-6)
+    found = run_frontier(str(flags), CONFIG, options, tmp_path / "out", cache=cache)
+    assert "budget" in found["points"][-1]["reason"]
+    assert not found["answer"]["meets"]
+    assert "No network is within 1e-06 MB" in found["answer"]["sentences"][1]
+
+
+def test_candidates_without_weights_are_skipped_unless_they_were_named(
+    flags: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def offline(*given: Any, **words: Any) -> None:
+        raise InputError("no pretrained weights for it; tried nothing")
+
+    monkeypatch.setattr("secateurs.nets.candidates.find_weights", offline)
+    options = replace(OPTIONS, backbones=())
+    with pytest.raises(InputError, match=r"no network to start from: .*name networks"):
+        run_frontier(str(flags), CONFIG, options, tmp_path / "out", cache=cache)
+    assert not (tmp_path / "out" / "study.json").exists()
+
+
+def test_one_file_of_weights_is_refused_for_several_networks(
+    flags: Path, cache: Path, tmp_path: Path
+):
+    (tmp_path / "w.pth").write_bytes(b"")
+    config = replace(CONFIG, weights=str(tmp_path / "w.pth"))
+    options = replace(OPTIONS, backbones=("alexnet", "vgg11"))
+    with pytest.raises(InputError, match="a file is of one network"):
+        run_frontier(str(flags), config, options, tmp_path / "out", cache=cache)
+
+
+def test_the_answers_of_a_row_come_back():
+    row = {"correct": "0110"}
+    assert np.array_equal(run.answers(row), [False, True, True, False])
