@@ -49,9 +49,9 @@ ROOMS = {
     "api": (),
     "study": (
         *("records", "setup", "trials", "sweep", "probe", "tracking"),
-        *("saved", "pruning", "search", "paper"),
+        *("saved", "pruning", "frontier", "search", "paper"),
     ),
-    "report": ("common", "probe", "study", "grid", "search", "network", "paper"),
+    "report": ("common", "probe", "study", "frontier", "grid", "search", "network", "paper"),
     "serve": (),
     "cli": ("options", "parsing"),
 }

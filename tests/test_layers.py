@@ -28,9 +28,9 @@ ROOMS = {
     ],
     "study": [
         *("records", "setup", "trials", "sweep", "probe", "tracking", "saved", "pruning"),
-        *("", "search", "paper"),
+        *("", "frontier", "search", "paper"),
     ],
-    "report": ["common", "probe", "study", "grid", "search", "network", "paper"],
+    "report": ["common", "probe", "study", "frontier", "grid", "search", "network", "paper"],
     "cli": ["options", "parsing", ""],
 }
 MOST_FILES = 20

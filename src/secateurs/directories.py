@@ -20,7 +20,8 @@ _TRIALS = ("trials/*.json", "trials/*.safetensors", "trials/*.lock", "frozen/*.b
 _LEDGER = ("ledger.csv", "ledger.parquet")
 _STUDY = (
     *("results.json", "report.html", "thumbnails/*.jpg", "thumbnails/*.webp", "stages/*.json"),
-    *("stages/*.safetensors", *(f"models/*/{name}" for name in _MODEL)),
+    *("stages/*.safetensors", *(f"probe/*.{kind}" for kind in ("json", "safetensors", "lock"))),
+    *(f"models/*/{name}" for name in _MODEL),
     *(f"{folder}/{name}" for folder in ("model", "unpruned") for name in _MODEL),
     *(*_LEDGER, *_TRIALS),
 )

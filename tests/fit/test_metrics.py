@@ -14,7 +14,6 @@ from secateurs.errors import InputError
 from secateurs.fit.metrics import (
     evaluate,
     grouped_interval,
-    paired_difference,
     predict_logits,
     wilson_interval,
 )
@@ -152,27 +151,3 @@ def test_the_grouped_interval_of_images_without_groups_is_wilsons():
     assert grouped_interval(correct) == wilson_interval(31, 50)
     assert grouped_interval(correct, ["a"] * 50) == wilson_interval(31, 50)
     assert grouped_interval(correct | True, ["a", "b"] * 25) == wilson_interval(50, 50)
-
-
-def test_the_paired_difference_is_that_of_a_t_test_without_groups():
-    generator = np.random.default_rng(0)
-    first, second = generator.random(400) < 0.8, generator.random(400) < 0.7
-    found = paired_difference(first, second)
-    away = first.astype(float) - second
-    assert found.mean == pytest.approx(away.mean())
-    half = 1.959964 * away.std(ddof=1) / 20
-    assert found.high - found.mean == pytest.approx(half, rel=1e-5)
-    assert found.mean - found.low == pytest.approx(half, rel=1e-5)
-
-
-def test_the_paired_difference_is_wider_with_groups_that_agree():
-    first, second = np.arange(40) // 4 % 3 == 0, np.arange(40) // 4 % 2 == 0
-    alone = paired_difference(first, second)
-    grouped = paired_difference(first, second, [str(k // 4) for k in range(40)])
-    assert grouped.mean == alone.mean
-    assert (grouped.high - grouped.low) / (alone.high - alone.low) == pytest.approx(
-        (4 * 39 / 40 * 10 / 9) ** 0.5, rel=1e-6
-    )
-    assert paired_difference(first, second, ["a"] * 40).high == pytest.approx(
-        min(1, alone.mean + 1)
-    )

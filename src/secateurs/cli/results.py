@@ -36,7 +36,8 @@ def results(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Of a study: trials (one row per trial), depths, epochs, networks, classes, "
+            help="Of a study: networks (one row per network), probe, trials, depths or "
+            "classes; with --layers trials (one row per trial), depths, epochs, networks, classes, "
             "costs, latency or units (the ledger); of a search: trials, epochs or cells; of a "
             "grid: cells or angles; of the paper: published, trials or cells. [default: the first "
             "of them]",
@@ -51,9 +52,16 @@ def results(
     Works for an unfinished study as well, with the trials so far. Fractions are in 0..1.
     """
     from secateurs.report.common.table_files import write_table
+    from secateurs.report.frontier.result_tables import frontier_tables
+    from secateurs.report.frontier.schema import load_frontier
     from secateurs.report.study.result_tables import choose_table, is_unfinished, result_tables
+    from secateurs.shape import made_of
 
-    rows = choose_table(result_tables(directory), table, directory)
+    path = directory / "results.json"
+    with made_of(path):
+        frontier = load_frontier(directory)
+        found = None if frontier is None else frontier_tables(frontier, path)
+    rows = choose_table(found or result_tables(directory), table, directory)
     if is_unfinished(directory):
         print(f"{directory}: not finished; these are the trials so far", file=sys.stderr)
     text = write_table(rows, kind, out)

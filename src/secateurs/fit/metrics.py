@@ -105,42 +105,6 @@ def grouped_interval(
     return _wilson(share, num / effect)
 
 
-@dataclass(frozen=True)
-class Difference:
-    """The mean difference of two networks on the same images, with its 95% interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def paired_difference(
-    first: NDArray[np.bool_], second: NDArray[np.bool_], groups: Sequence[str] | None = None
-) -> Difference:
-    """The accuracy of `first` less that of `second`, (n,) correct answers to the same n images.
-
-    The interval is normal, with the standard error of means over groups where there are some: a
-    sign of two accuracies says less than it, as easy images are easy for both. In -1..1.
-
-    >>> first, second = np.array([True] * 9 + [False]), np.array([True] * 8 + [False] * 2)
-    >>> found = paired_difference(first, second)
-    >>> round(found.mean, 3), round(found.low, 3), round(found.high, 3)
-    (0.1, -0.096, 0.296)
-    """
-    away = first.astype(np.float64) - second.astype(np.float64)
-    mean, num = float(away.mean()), len(away)
-    own = np.arange(num)
-    if groups is not None:
-        _, own = np.unique(np.asarray(groups), return_inverse=True)
-    number = int(own.max()) + 1
-    rest = np.bincount(own, weights=away - mean, minlength=number)
-    half = 1.0
-    if number > 1:
-        half = float(ndtri(0.975)) * (number / (number - 1) * float(np.square(rest).sum())) ** 0.5
-        half /= num
-    return Difference(mean, max(-1.0, mean - half), min(1.0, mean + half))
-
-
 def majority_share(labels: NDArray[np.int64]) -> float:
     """The accuracy of always answering the commonest of (n,) class indices, 0..1.
 

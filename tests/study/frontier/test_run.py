@@ -103,7 +103,7 @@ def test_a_finished_study_answers_again_without_computing(
         raise AssertionError("computed again")
 
     monkeypatch.setattr("secateurs.study.trials.trial.fit", refuse)
-    monkeypatch.setattr("secateurs.study.frontier.probing.probe", refuse)
+    monkeypatch.setattr("secateurs.study.probe.network.probe", refuse)
     monkeypatch.setattr("secateurs.study.frontier.shrink.survey_whole", refuse)
     monkeypatch.setattr("secateurs.study.frontier.run.time_networks", refuse)
     again = run_frontier(str(flags), CONFIG, OPTIONS, study, cache=cache)

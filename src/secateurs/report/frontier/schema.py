@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from secateurs.report.study.schema import DATA, SPLIT
+from secateurs.files import read_json
+from secateurs.report.study.schema import DATA, SPLIT, SWEEP
 from secateurs.shape import Maybe, check_shape
 from secateurs.study.records.kinds import EVALUATION, NUMBER, TRIAL
 
@@ -35,7 +37,7 @@ _RESULTS: dict[str, Any] = {
             "depth": int,
             "sentences": [str],
             "trials": [TRIAL],
-            "sweep": [{"depth": int, "num_runs": int, "val_accuracy_mean": NUMBER}],
+            "sweep": SWEEP["sweep"],
         }
     ],
     "points": [
@@ -72,6 +74,20 @@ _RESULTS: dict[str, Any] = {
     "versions": dict,
     "timing": dict,
 }
+
+
+def load_frontier(directory: Path) -> Record | None:
+    """The results of a study over several networks in a directory; None for anything else.
+
+    Raises InputError when its results lack something.
+    """
+    path = directory / "results.json"
+    if not path.is_file():
+        return None
+    found = read_json(path)
+    if not isinstance(found, dict) or found.get("kind") != "frontier":
+        return None
+    return check_frontier(found, where=str(path))
 
 
 def check_frontier(found: Any, *, where: str = "results.json") -> Record:

@@ -54,7 +54,7 @@ def result_tables(directory: Path) -> dict[str, list[Row]]:
     found = [name for name in FILES if (directory / name).exists()]
     if found:
         with made_of(directory / found[0]):
-            return _plain_tables(_MAKERS[found[0]](directory), directory / found[0])
+            return plain_tables(_MAKERS[found[0]](directory), directory / found[0])
     records = [
         _read_trial(path)
         for path in sorted((directory / "trials").glob("*.json"))
@@ -66,7 +66,7 @@ def result_tables(directory: Path) -> dict[str, list[Row]]:
             "study, sweep, search, grid, paper or train"
         )
     records.sort(key=lambda record: (not record["pretrained"], record["depth"], record["run"]))
-    return _plain_tables(_of_trials([(record, "") for record in records]), directory / "trials")
+    return plain_tables(of_trials([(record, "") for record in records]), directory / "trials")
 
 
 def _read_trial(path: Path) -> Row:
@@ -76,7 +76,8 @@ def _read_trial(path: Path) -> Row:
     return check_shape(record, TRIAL, where=str(path))
 
 
-def _plain_tables(tables: dict[str, list[Row]], path: Path) -> dict[str, list[Row]]:
+def plain_tables(tables: dict[str, list[Row]], path: Path) -> dict[str, list[Row]]:
+    """The tables; InputError that names a value of `path` that no table can show."""
     for name, rows in tables.items():
         for at, row in enumerate(rows):
             for column, value in row.items():
@@ -101,7 +102,7 @@ def choose_table(tables: dict[str, list[Row]], name: str | None, where: Path) ->
     return tables[name]
 
 
-def _of_trials(records: list[tuple[Row, str]]) -> dict[str, list[Row]]:
+def of_trials(records: list[tuple[Row, str]]) -> dict[str, list[Row]]:
     """Tables `trials` and `epochs` of records, each with the split it was trained on."""
     trials: list[Row] = []
     epochs: list[Row] = []
@@ -127,9 +128,9 @@ def _of_study(directory: Path) -> dict[str, list[Row]]:
     records = [
         (record, rule if split_named else "") for part, rule in sweeps for record in part["trials"]
     ]
-    tables = _of_trials(records)
+    tables = of_trials(records)
     tables["depths"] = [
-        ({"split": rule} if split_named else {}) | _depth_row(row)
+        ({"split": rule} if split_named else {}) | depth_row(row)
         for part, rule in sweeps
         for row in part["sweep"]
     ]
@@ -165,7 +166,8 @@ def _of_study(directory: Path) -> dict[str, list[Row]]:
     return tables
 
 
-def _depth_row(row: Row) -> Row:
+def depth_row(row: Row) -> Row:
+    """A row of a sweep with its comparison to the best depth in columns of their own."""
     odd = ("to_best", "timing", "random_frozen")
     flat = {name: value for name, value in row.items() if name not in odd}
     flat["random_frozen"] = ", ".join(row["random_frozen"] or ())
@@ -232,7 +234,7 @@ def _cells(answer: Row) -> list[Row]:
 
 
 def _of_training(directory: Path) -> dict[str, list[Row]]:
-    return _of_trials([(_read(directory / "training.json", TRIAL), "")])
+    return of_trials([(_read(directory / "training.json", TRIAL), "")])
 
 
 _MAKERS: dict[str, Callable[[Path], dict[str, list[Row]]]] = dict(

@@ -40,7 +40,7 @@ SPLIT: dict[str, Any] = {
         },
     },
 }
-_SWEEP: dict[str, Any] = {
+SWEEP: dict[str, Any] = {
     "trials": [TRIAL],
     "sweep": [
         {
@@ -80,8 +80,8 @@ _RESULTS: dict[str, Any] = {
     "data": DATA,
     **SPLIT,
     "weights": {"source": str, "sentence": str, "loaded": [str], "fresh": [str]},
-    **_SWEEP,
-    "ungrouped": Maybe(SPLIT | _SWEEP, absent=True),
+    **SWEEP,
+    "ungrouped": Maybe(SPLIT | SWEEP, absent=True),
     "chosen": Maybe(
         {"key": str, "depth": int, "run": int, "reason": str}
         | {"val": Maybe(EVALUATION), "test": Maybe(EVALUATION)}

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateurs.errors import InputError
-from secateurs.study.frontier.paired import PairedDifference, paired_difference
+from secateurs.fit.paired import PairedDifference, paired_difference
 
 ALPHA = 0.05
 

@@ -30,6 +30,7 @@ from secateurs.study.frontier.points import (
 from secateurs.study.frontier.probing import Probed, choose_arms, open_candidates, probe_candidates
 from secateurs.study.frontier.recommendation import Answer, Limits, Network, recommend_network
 from secateurs.study.frontier.shrink import Shrinking, sizes_of
+from secateurs.study.probe.network import groups_of
 from secateurs.study.pruning.recovery import RecoveryOptions
 from secateurs.study.records.kinds import STUDY, STUDY_SCHEMA, odd_keys
 from secateurs.study.saved.evaluation import model_spec
@@ -79,7 +80,8 @@ def run_frontier(
     stages, store = Stages(out), Store(out)
     store.tidy()
     kept = prefix_cache or PrefixCache()
-    probed = probe_candidates(opened, stages, stop=stop, progress=progress)
+    probed = probe_candidates(opened, out / "probe", stop=stop, progress=progress)
+    plans, suggestions = choose_arms(probed, options, progress=progress)
     arms = [
         fine_tune(
             plan.context,
@@ -92,7 +94,7 @@ def run_frontier(
                 log, lambda: trial_entry(record, context.config), progress
             ),
         )
-        for plan in choose_arms(probed, options, progress=progress)
+        for plan in plans
     ]
     with store.wait_for("stages", stop):
         study = _Frontier(out, options, stages, store, kept, stop, progress)
@@ -117,7 +119,8 @@ def run_frontier(
         "options": options.to_json(),
         "data": first.dataset.audit.to_json() | {"name": first.dataset.name},
         "split": first.dataset.split_json(),
-        "candidates": [one.to_json() for one in probed],
+        "candidates": [one.found.record for one in probed],
+        "suggestions": [one.to_json() for one in suggestions],
         "skipped": [asdict(one) for one in opened.skipped],
         "arms": [_arm_json(arm) for arm in arms],
         "points": points,
@@ -157,7 +160,9 @@ class _Frontier:
             return keep_point(model, spec, probed.context, place, "probe")
 
         self.stop.check()
-        return self.stages.run(place.name, {"probe": probed.key}, make, makes=place.files)
+        return self.stages.run(
+            place.name, {"probe": probed.found.record["key"]}, make, makes=place.files
+        )
 
     def tuned_point(self, arm: Arm) -> Record:
         """The best run of the depth that was chosen for a network."""
@@ -286,15 +291,7 @@ def _recommend(
         for row in rows
     ]
     limits = Limits(options.max_mb, options.max_ms, options.max_loss)
-    return recommend_network(networks, limits, _val_groups(context))
-
-
-def _val_groups(context: TrialContext) -> list[str] | None:
-    """The group of each validation image, where groups are known."""
-    dataset = context.dataset
-    if dataset.groups is None:
-        return None
-    return [dataset.groups[row] for row in dataset.split.val]
+    return recommend_network(networks, limits, groups_of(context.dataset, "val"))
 
 
 def _arm_json(arm: Arm) -> Record:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateurs.fit.metrics import paired_difference
+from secateurs.fit.paired import paired_difference
 from secateurs.study.probe.network import NetworkProbe, Record
 
 HALF = 0.5  # of the way from the majority class to the network's best depth
@@ -84,7 +84,7 @@ def suggest(
                 backbone=one.name,
                 best_depth=depth[one.name],
                 accuracy=float(correct[one.name].mean()),
-                difference=difference.mean,
+                difference=difference.difference,
                 low=difference.low,
                 high=difference.high,
                 freeze=_freeze(one, labels, majority),

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from secateurs.errors import InputError
-from secateurs.study.frontier.paired import paired_difference
+from secateurs.fit.paired import paired_difference
 
 
 def answers(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,58 @@
+"""Every table of a study over several networks, as rows of plain values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from secateurs.report.frontier.figures import made_points
+from secateurs.report.study.result_tables import depth_row, of_trials, plain_tables
+
+Row = dict[str, Any]
+ACCURACY = ("num_images", "accuracy", "accuracy_low", "accuracy_high")
+
+
+def frontier_tables(results: Row, path: Path) -> dict[str, list[Row]]:
+    """Tables `networks` (one row a point of the frontier), `probe`, `trials`, `depths` and more.
+
+    The first is the one to show. Sizes are in MB (10^6 bytes), times in ms, fractions in 0..1.
+    `path` is the file that errors name.
+    """
+    gaps, answer = results["answer"]["to_best"], results["answer"]["name"]
+    networks = [
+        {
+            "network": row["name"],
+            "kind": row["kind"],
+            "side": "val",
+            **{name: row["val"][name] for name in ACCURACY},
+            **{f"to_best_{name}": value for name, value in gaps[row["name"]].items()},
+            "mb": row["mb"],
+            "ms": row["ms"],
+            "num_parameters": row["cost"]["num_parameters"],
+            "macs": row["cost"]["macs"],
+            "recommended": row["name"] == answer,
+        }
+        for row in made_points(results)
+    ]
+    probe = [
+        {
+            "backbone": one["backbone"],
+            **{key: value for key, value in row.items() if not isinstance(value, dict | list)},
+        }
+        for one in results["candidates"]
+        for row in one["depths"]
+    ]
+    records = [(trial, arm["backbone"]) for arm in results["arms"] for trial in arm["trials"]]
+    of = of_trials([(trial, "") for trial, _ in records])
+    for row, (_, backbone) in zip(of["trials"], records, strict=True):
+        row["backbone"] = backbone
+    of.pop("epochs")
+    depths = [
+        {"backbone": arm["backbone"], **depth_row(row)}
+        for arm in results["arms"]
+        for row in arm["sweep"]
+    ]
+    test = results["recommended"]["test"]
+    classes = [{"network": answer, "side": "test", **score} for score in test["per_class"]]
+    tables = {"networks": networks, "probe": probe, **of, "depths": depths, "classes": classes}
+    return plain_tables(tables, path)

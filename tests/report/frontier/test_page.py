@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from example_frontier import example_frontier
+
+from secateurs.errors import InputError
+from secateurs.report.frontier import figures
+from secateurs.report.frontier.page import render_frontier, write_frontier_report
+from secateurs.report.frontier.result_tables import frontier_tables
+from secateurs.report.frontier.schema import check_frontier
+
+pytestmark = pytest.mark.usefixtures("without_plotly")
+
+
+@pytest.fixture
+def frontier(study_dir: Path) -> dict[str, Any]:
+    study_dir.mkdir()
+    return example_frontier(study_dir)
+
+
+def test_the_page_says_the_answer_first(frontier: dict[str, Any], study_dir: Path):
+    text = write_frontier_report(frontier, study_dir).read_text()
+    name = frontier["answer"]["name"]
+    assert name == "mobilenet_v2-macs50"
+    head = text[: text.index('<section id="probe"')]
+    assert f"{name}: " in head.split("<h1")[1]
+    assert "test images correct" in head
+    for sentence in frontier["answer"]["sentences"]:
+        assert sentence.split(".")[0] in text
+    assert "resnet18 was not tried" in head
+    assert "mobilenet_v2-mb1 was not made" in head
+
+
+def test_the_frontier_shows_every_network_with_its_interval(frontier: dict[str, Any]):
+    for cost in ("mb", "ms"):
+        figure = figures.frontier(frontier, cost)
+        marks = [trace for trace in figure.data if trace.error_y.array is not None]
+        assert sum(len(trace.x) for trace in marks) == 6
+        for trace in marks:
+            for up, down in zip(trace.error_y.array, trace.error_y.arrayminus, strict=True):
+                assert up > 0 and down > 0
+        ring = next(trace for trace in figure.data if trace.name == "recommended")
+        point = next(
+            row for row in figures.made_points(frontier) if row["name"] == "mobilenet_v2-macs50"
+        )
+        assert list(ring.x) == [point[cost]]
+        assert list(ring.y) == [point["val"]["accuracy"]]
+
+
+def test_networks_of_other_numbers_of_depths_share_one_map(frontier: dict[str, Any]):
+    del frontier["candidates"][0]["depths"][-2:]
+    (heat,) = (trace for trace in figures.probe_map(frontier).data if trace.type == "heatmap")
+    assert [len(row) for row in heat.z] == [5, 5, 5]
+    assert list(heat.z[0][-2:]) == [None, None]
+
+
+def test_what_is_missing_is_named(frontier: dict[str, Any]):
+    broken = copy.deepcopy(frontier)
+    del broken["answer"]["best"]
+    with pytest.raises(InputError, match=r"missing key 'answer.best'"):
+        check_frontier(broken)
+
+
+def test_odd_names_stay_text(frontier: dict[str, Any], study_dir: Path):
+    frontier["candidates"][0]["backbone"] = "<script>alert(1)</script>"
+    assert "<script>alert(1)" not in render_frontier(check_frontier(frontier), study_dir)
+
+
+def test_every_network_is_a_row_of_the_first_table(frontier: dict[str, Any], study_dir: Path):
+    tables = frontier_tables(check_frontier(frontier), study_dir / "results.json")
+    assert next(iter(tables)) == "networks"
+    assert [row["network"] for row in tables["networks"]] == [
+        row["name"] for row in frontier["points"] if "reason" not in row
+    ]
+    assert sum(row["recommended"] for row in tables["networks"]) == 1
+    assert len(tables["probe"]) == 15
+    assert {row["backbone"] for row in tables["trials"]} == {"mobilenet_v2"}

@@ -1,0 +1,31 @@
+"""The page of a study over several networks in a real browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browsing import opened, violations
+from example_frontier import example_frontier
+
+from secateurs.report.frontier.page import write_frontier_report
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_the_page_draws_everything_and_loads_nothing(
+    browser: Any, tmp_path: Path, width: int, scheme: str
+) -> None:
+    path = write_frontier_report(example_frontier(tmp_path), tmp_path)
+    with opened(browser, path, width=width, scheme=scheme) as (page, requests, complaints):
+        places = page.query_selector_all(".figure")
+        marks = ".cartesianlayer .overplot :is(path, rect, image, text)"
+        assert len(places) >= 6
+        assert all(place.query_selector(marks) for place in places)
+        page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert [url for url in requests if not url.startswith("data:image/")] == [path.as_uri()]
+        assert complaints == []
+        assert violations(page) == []
