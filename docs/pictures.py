@@ -39,7 +39,7 @@ INKS = {
 # Packages in the order of their imports, with their rooms. Tests compare them with the source.
 ROOMS = {
     "data": ("images", "faces", "splits"),
-    "nets": ("sources",),
+    "nets": ("sources", "archives"),
     "fit": ("probe",),
     "prune": (
         *("coupling", "similarity", "statistics", "selection"),

@@ -49,6 +49,9 @@ def _probed(backbone: str, top: float) -> dict[str, Any]:
                 "random_frozen": [],
                 "num_features": 16 * 2**place,
                 "ridge": 0.1,
+                "accuracy": share,
+                "low": low,
+                "high": high,
                 "train_accuracy": share,
                 "train_low": low,
                 "train_high": high,
@@ -61,6 +64,8 @@ def _probed(backbone: str, top: float) -> dict[str, Any]:
         )
     return {
         "backbone": backbone,
+        "num_parameters": 2_000_000,
+        "seconds": 21.0,
         "depths": rows,
         "weights": {"sentence": "all but the head", "source": "file"},
     }
@@ -127,9 +132,15 @@ def example_frontier(folder: Path) -> dict[str, Any]:
         "options": {"backbones": [], "max_mb": 5.0, "max_ms": None, "batch": 1, "max_loss": 1.0},
         "data": old["data"],
         "split": old["split"],
-        "candidates": [_probed(name, share) for name, share in SHARES.items()],
-        "suggestions": [],
-        "skipped": [{"name": "resnet18", "reason": "no pretrained weights for it"}],
+        "probe": {
+            "data": {"num_train": 405, "num_val": 133, "num_groups": 75},
+            "majority": {"accuracy": 0.15},
+            "networks": [_probed(name, share) for name, share in SHARES.items()],
+            "suggestions": [
+                {"backbone": "mobilenet_v2", "reason": "the best of all", "freeze": [11, 18]}
+            ],
+            "skipped": [{"backbone": "resnet18", "reason": "no pretrained weights for it"}],
+        },
         "arms": [
             {
                 "backbone": "mobilenet_v2",

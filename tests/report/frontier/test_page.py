@@ -51,13 +51,6 @@ def test_the_frontier_shows_every_network_with_its_interval(frontier: dict[str, 
         assert list(ring.y) == [point["val"]["accuracy"]]
 
 
-def test_networks_of_other_numbers_of_depths_share_one_map(frontier: dict[str, Any]):
-    del frontier["candidates"][0]["depths"][-2:]
-    (heat,) = (trace for trace in figures.probe_map(frontier).data if trace.type == "heatmap")
-    assert [len(row) for row in heat.z] == [5, 5, 5]
-    assert list(heat.z[0][-2:]) == [None, None]
-
-
 def test_what_is_missing_is_named(frontier: dict[str, Any]):
     broken = copy.deepcopy(frontier)
     del broken["answer"]["best"]
@@ -66,7 +59,7 @@ def test_what_is_missing_is_named(frontier: dict[str, Any]):
 
 
 def test_odd_names_stay_text(frontier: dict[str, Any], study_dir: Path):
-    frontier["candidates"][0]["backbone"] = "<script>alert(1)</script>"
+    frontier["probe"]["networks"][0]["backbone"] = "<script>alert(1)</script>"
     assert "<script>alert(1)" not in render_frontier(check_frontier(frontier), study_dir)
 
 

@@ -13,6 +13,7 @@ import torch
 from narrow import narrowed
 
 from secateurs.errors import InputError
+from secateurs.nets.download import NoWeightsError
 from secateurs.paths import saved_model
 from secateurs.ship.checkpoint import load
 from secateurs.stopping import StopFlag, StopRequested
@@ -180,11 +181,11 @@ def test_candidates_without_weights_are_skipped_unless_they_were_named(
     flags: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def offline(*given: Any, **words: Any) -> None:
-        raise InputError("no pretrained weights for it; tried nothing")
+        raise NoWeightsError("it", "nothing")
 
     monkeypatch.setattr("secateurs.nets.candidates.find_weights", offline)
     options = replace(OPTIONS, backbones=())
-    with pytest.raises(InputError, match=r"no network to start from: .*name networks"):
+    with pytest.raises(InputError, match=r"no network to start from: .*name one with"):
         run_frontier(str(flags), CONFIG, options, tmp_path / "out", cache=cache)
     assert not (tmp_path / "out" / "study.json").exists()
 

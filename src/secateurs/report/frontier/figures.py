@@ -19,11 +19,9 @@ from secateurs.report.common.canvas import (
     base,
     error_bars,
     fraction_range,
-    rows_axis,
     safe,
 )
 from secateurs.report.common.formatting import percent_interval
-from secateurs.report.common.heat_map import add_heat_map
 
 Record = dict[str, Any]
 KINDS = (
@@ -140,38 +138,3 @@ def _log_axis(figure: go.Figure, values: list[float]) -> None:
         ticktext=[f"{tick:g}" for tick in ticks],
         tickfont={"color": INK},
     )
-
-
-def probe_map(results: Record) -> go.Figure:
-    """Accuracy of a linear classifier on the features of each depth: a row a network.
-
-    Columns are the depths in running order, from the images themselves to the last features.
-    """
-    found = results["candidates"]
-    most = max(len(one["depths"]) for one in found)
-    rows = [sorted(one["depths"], key=lambda row: row["depth"]) for one in found]
-    values: list[list[float | None]] = [
-        [row["train_accuracy"] for row in line] + [None] * (most - len(line)) for line in rows
-    ]
-    texts = [[f"{row['train_accuracy']:.0%}" for row in line] for line in rows]
-    detail = [
-        [f"{safe(row['name'])}: {_probed(row)}" for row in line] + [""] * (most - len(line))
-        for line in rows
-    ]
-    known = [row["train_accuracy"] for line in rows for row in line]
-    figure = base(110 + 46 * len(found), x_title="depth, from the input to the head")
-    add_heat_map(
-        figure,
-        values,
-        [line + [""] * (most - len(line)) for line in texts],
-        detail=detail,
-        low=min(known),
-        high=max(known),
-    )
-    rows_axis(figure, [one["backbone"] for one in found], limit=24)
-    figure.update_xaxes(showticklabels=False, showgrid=False, range=[-0.5, most - 0.5])
-    return figure
-
-
-def _probed(row: Record) -> str:
-    return percent_interval(row["train_accuracy"], row["train_low"], row["train_high"])

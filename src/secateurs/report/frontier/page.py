@@ -13,6 +13,7 @@ from secateurs.report.common.panel import Panel, Table, where
 from secateurs.report.common.render import render_page, write_page
 from secateurs.report.frontier import figures, summary
 from secateurs.report.frontier.schema import check_frontier
+from secateurs.report.probe.panels import probe_panel
 from secateurs.report.study.evaluations import Evaluations
 from secateurs.report.study.page import data_of
 from secateurs.report.study.panels import data_panel, evaluation_panels
@@ -60,7 +61,7 @@ def _panels(results: Record) -> list[Panel]:
     test = results["recommended"]["test"]
     return [
         _frontier_panel(results),
-        _probe_panel(results),
+        probe_panel(results["probe"], source=where("probe")),
         _depths_panel(results),
         *_pruning_panel(results),
         *evaluation_panels(
@@ -87,29 +88,6 @@ def _frontier_panel(results: Record) -> Panel:
     return Panel(
         "frontier", "Accuracy, size and time", caption, plots, (table,), wide=False, source=source
     )
-
-
-def _probe_panel(results: Record) -> Panel:
-    """What each depth of each candidate knows, as a heat map."""
-    caption = (
-        "Accuracy on training images whose group was left out of the fit. Features are means over "
-        "positions; the classifier is a ridge regression, and its ridge was chosen on the same "
-        "left-out images. Validation and test images decide nothing here."
-    )
-    rows = [
-        (
-            f"{one['backbone']}, {row['name']}",
-            percent_interval(row["train_accuracy"], row["train_low"], row["train_high"]),
-            percent_interval(row["val_accuracy"], row["val_low"], row["val_high"]),
-        )
-        for one in results["candidates"]
-        for row in one["depths"]
-    ]
-    columns = ("network, features up to", "left-out training images", "validation images")
-    title = "What each depth of each network knows about the images"
-    plot = Plot(figures.probe_map(results), "", f"Heat map, a row for each network. {caption}")
-    table = Table("Accuracy of frozen features (95% interval)", columns, tuple(rows))
-    return Panel("probe", title, caption, (plot,), (table,), source=where("candidates"))
 
 
 def _depths_panel(results: Record) -> Panel:
@@ -148,7 +126,7 @@ def _depths_panel(results: Record) -> Panel:
 
 
 def _depth_names(results: Record, backbone: str) -> dict[int, str]:
-    found = next(one for one in results["candidates"] if one["backbone"] == backbone)
+    found = next(one for one in results["probe"]["networks"] if one["backbone"] == backbone)
     return {row["depth"]: row["name"] for row in found["depths"]}
 
 

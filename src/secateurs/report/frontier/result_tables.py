@@ -39,7 +39,7 @@ def frontier_tables(results: Row, path: Path) -> dict[str, list[Row]]:
             "backbone": one["backbone"],
             **{key: value for key, value in row.items() if not isinstance(value, dict | list)},
         }
-        for one in results["candidates"]
+        for one in results["probe"]["networks"]
         for row in one["depths"]
     ]
     records = [(trial, arm["backbone"]) for arm in results["arms"] for trial in arm["trials"]]

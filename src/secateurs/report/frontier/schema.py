@@ -16,6 +16,13 @@ Record = dict[str, Any]
 _PROBED: dict[str, Any] = {
     "depth": int,
     "name": str,
+    "share": float,
+    "num_features": int,
+    "ridge": float,
+    "random_frozen": [str],
+    "accuracy": float,
+    "low": float,
+    "high": float,
     "train_accuracy": float,
     "train_low": float,
     "train_high": float,
@@ -29,8 +36,21 @@ _RESULTS: dict[str, Any] = {
     "options": {"max_mb": NUMBER, "max_ms": NUMBER, "batch": int, "max_loss": float},
     "data": DATA,
     **SPLIT,
-    "candidates": [{"backbone": str, "depths": [_PROBED], "weights": {"sentence": str}}],
-    "skipped": [{"name": str, "reason": str}],
+    "probe": {
+        "data": {"num_train": int, "num_val": int, "num_groups": Maybe(int)},
+        "majority": {"accuracy": float},
+        "networks": [
+            {
+                "backbone": str,
+                "num_parameters": int,
+                "seconds": float,
+                "depths": [_PROBED],
+                "weights": {"sentence": str},
+            }
+        ],
+        "suggestions": [{"backbone": str, "reason": str, "freeze": [int]}],
+        "skipped": [{"backbone": str, "reason": str}],
+    },
     "arms": [
         {
             "backbone": str,

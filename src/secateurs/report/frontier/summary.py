@@ -40,7 +40,7 @@ def recommended(results: Record) -> Record:
 def standfirst(results: Record) -> str:
     """What was compared on which images."""
     data, points = results["data"], made_points(results)
-    names = [one["backbone"] for one in results["candidates"]]
+    names = [one["backbone"] for one in results["probe"]["networks"]]
     classes = plural(len(data["classes"]), "class", "classes")
     return (
         f"{plural(len(points), 'network')} made from {listed(names)} on "
@@ -119,8 +119,8 @@ def cautions(results: Record) -> list[str]:
     for row in results["points"]:
         if row.get("reason"):
             found.append(f"{row['name']} was not made: {row['reason']}.")
-    for one in results["skipped"]:
-        found.append(f"{one['name']} was not tried: {one['reason']}.")
+    for one in results["probe"]["skipped"]:
+        found.append(f"{one['backbone']} was not tried: {one['reason']}.")
     return found
 
 

@@ -6,18 +6,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from secateurs.data.scan import scan
 from secateurs.errors import InputError
 from secateurs.fit.precision import resolve_device, resolve_precision
-from secateurs.nets.candidates import AUTO, Skipped, candidate
+from secateurs.nets.backbones import check_name
+from secateurs.nets.candidates import AUTO, Skipped, candidates
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 from secateurs.study.frontier.options import FrontierOptions
-from secateurs.study.probe.choice import Suggestion, suggest
-from secateurs.study.probe.network import NetworkProbe, groups_of, probe_network
+from secateurs.study.probe.choice import everything
+from secateurs.study.probe.network import NetworkProbe, probe_network
+from secateurs.study.probe.run import FOLDER, gather
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.splitting import data_folder
 from secateurs.study.setup.trial_context import TrialContext, open_context
@@ -83,37 +84,43 @@ def open_candidates(
             "weights: a file is of one network; name that with --backbones, or give auto or none"
         )
     # What is wrong with the options or the folder is said before any weights are fetched.
+    for name in names:
+        check_name(name)
     resolve_precision(config.precision, resolve_device(config.device))
     scan(data_folder(data, cache=cache, progress=progress), split=config.split)
-    contexts: list[TrialContext] = []
-    skipped: list[Skipped] = []
-    for name in names:
-        if not options.backbones:
-            try:
-                candidate(name, weights=config.weights, cache=cache, progress=progress)
-            except InputError as error:
-                skipped.append(Skipped(name, str(error)))
-                progress.note(f"without {name}: {error}")
-                continue
-        own = replace(config, backbone=name, depths=(), layers=(), fitted=("batch_size", "layers"))
-        contexts.append(open_context(data, own, cache=cache, strict=strict, progress=progress))
-    if not contexts:
+    skipped: tuple[Skipped, ...] = ()
+    if not options.backbones:
+        found, skipped = candidates(names, cache=cache, progress=progress)
+        names = tuple(one.name for one in found)
+        for one in skipped:
+            progress.note(f"without {one.name}: {one.reason}")
+    if not names:
         raise InputError(
             "no network to start from: "
             + "; ".join(f"{one.name}: {one.reason}" for one in skipped)
-            + "; name networks with --backbones and give --weights"
+            + "; name one with --backbone and give --weights"
         )
-    return Opened(tuple(contexts), tuple(skipped))
+    contexts = [
+        open_context(
+            data,
+            replace(config, backbone=name, depths=(), layers=(), fitted=("batch_size", "layers")),
+            cache=cache,
+            strict=strict,
+            progress=progress,
+        )
+        for name in names
+    ]
+    return Opened(tuple(contexts), skipped)
 
 
 def probe_candidates(
-    opened: Opened, folder: Path, *, stop: StopFlag, progress: Progress = SILENT
+    opened: Opened, out: Path, *, stop: StopFlag, progress: Progress = SILENT
 ) -> list[Probed]:
-    """Probe every candidate at some depths; what `folder` has of it is read."""
+    """Probe every candidate at some depths; what `out`/probe has of it is read."""
     probed: list[Probed] = []
     for context in opened.contexts:
         stop.check()
-        found = probe_network(context, folder, stop=stop, progress=progress)
+        found = probe_network(context, out / FOLDER, stop=stop, progress=progress)
         best = max(found.record["depths"], key=lambda row: row["train_accuracy"])
         progress.note(
             f"{context.config.backbone}: a linear classifier on its features reaches "
@@ -124,23 +131,29 @@ def probe_candidates(
 
 
 def choose_arms(
-    probed: list[Probed], options: FrontierOptions, *, progress: Progress = SILENT
-) -> tuple[list[ArmPlan], tuple[Suggestion, ...]]:
-    """The networks to fine-tune and at which depths, by the probe: see `suggest`."""
-    first = probed[0].context.dataset
-    sides = ("train", "val")
-    labels = np.concatenate([first.sides[side].labels for side in sides])
-    parts = [groups_of(first, side) for side in sides]
-    groups = None if None in parts else [name for part in parts for name in part or ()]
-    suggestions = suggest([one.found for one in probed], labels, groups, num=options.num_networks)
+    probed: list[Probed], opened: Opened, options: FrontierOptions, *, progress: Progress = SILENT
+) -> tuple[list[ArmPlan], Record]:
+    """The networks to fine-tune and at which depths, by the probe, and what is kept of the probe.
+
+    See `suggest`.
+    """
+    skipped = [{"backbone": one.name, "reason": one.reason} for one in opened.skipped]
+    found = gather(
+        probed[0].context.dataset,
+        [one.found for one in probed],
+        skipped,
+        num=options.num_networks,
+        allowed=everything,
+        seconds=sum(one.found.record["seconds"] for one in probed),
+    )
     plans: list[ArmPlan] = []
-    for suggestion in suggestions:
+    for suggestion in found.suggestions:
         one = next(one for one in probed if one.found.name == suggestion.backbone)
         depths = near_depths(suggestion.freeze, options.num_depths)
         names = "; ".join(one.found.row(depth)["name"] for depth in depths)
         progress.note(f"to fine-tune: {suggestion.backbone}, {suggestion.reason} ({names})")
         plans.append(ArmPlan(one.context, depths))
-    return plans, suggestions
+    return plans, found.record
 
 
 def near_depths(ranked: tuple[int, ...], num: int) -> tuple[int, ...]:

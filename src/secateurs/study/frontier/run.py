@@ -80,8 +80,8 @@ def run_frontier(
     stages, store = Stages(out), Store(out)
     store.tidy()
     kept = prefix_cache or PrefixCache()
-    probed = probe_candidates(opened, out / "probe", stop=stop, progress=progress)
-    plans, suggestions = choose_arms(probed, options, progress=progress)
+    probed = probe_candidates(opened, out, stop=stop, progress=progress)
+    plans, probe = choose_arms(probed, opened, options, progress=progress)
     arms = [
         fine_tune(
             plan.context,
@@ -119,9 +119,7 @@ def run_frontier(
         "options": options.to_json(),
         "data": first.dataset.audit.to_json() | {"name": first.dataset.name},
         "split": first.dataset.split_json(),
-        "candidates": [one.found.record for one in probed],
-        "suggestions": [one.to_json() for one in suggestions],
-        "skipped": [asdict(one) for one in opened.skipped],
+        "probe": probe,
         "arms": [_arm_json(arm) for arm in arms],
         "points": points,
         "latency": timing,

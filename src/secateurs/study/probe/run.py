@@ -102,13 +102,13 @@ def run_probe(
     if dataset is None:
         reasons = "; ".join(f"{one['backbone']}: {one['reason']}" for one in skipped)
         raise InputError(f"no network can be probed: {reasons or 'none was given'}")
-    return _probed(
+    return gather(
         dataset, found, skipped, num=num, allowed=allowed,
         seconds=time.perf_counter() - started,
     )  # fmt: skip
 
 
-def _probed(
+def gather(
     dataset: Dataset,
     found: Sequence[NetworkProbe],
     skipped: Sequence[Record],
@@ -117,6 +117,7 @@ def _probed(
     allowed: Callable[[Record], bool],
     seconds: float,
 ) -> Probed:
+    """The probes of some networks on the images of `dataset` as one result; see `run_probe`."""
     sides = ("train", "val")
     labels = np.concatenate([dataset.sides[side].labels for side in sides])
     parts = [groups_of(dataset, side) for side in sides]
