@@ -59,9 +59,15 @@ def narrowed() -> Generator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, "get_model", narrow_alexnet)
         patch.setattr(backbones, "_TRACES", {})
-        spec.bare.cache_clear()
+        _forget()
         yield
-    spec.bare.cache_clear()
+    _forget()
+
+
+def _forget() -> None:
+    """The next network without values is built anew."""
+    backbones.bare.cache_clear()
+    spec._bare_opened.cache_clear()
 
 
 def sweep_narrow(data: str, config: dict[str, Any], out: Path, cache: Path, finished: Path) -> None:
