@@ -49,9 +49,12 @@ ROOMS = {
     "api": (),
     "study": (
         *("records", "setup", "trials", "sweep", "probe", "tracking"),
-        *("saved", "pruning", "frontier", "search", "paper"),
+        *("saved", "insight", "pruning", "frontier", "search", "paper"),
     ),
-    "report": ("common", "probe", "study", "frontier", "grid", "search", "network", "paper"),
+    "report": (
+        *("common", "probe", "insight", "study", "frontier"),
+        *("grid", "search", "network", "paper"),
+    ),
     "serve": (),
     "cli": ("options", "parsing"),
 }

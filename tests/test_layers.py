@@ -27,10 +27,13 @@ ROOMS = {
         *("surgery", "compensation", "allocation", ""),
     ],
     "study": [
-        *("records", "setup", "trials", "sweep", "probe", "tracking", "saved", "pruning"),
-        *("", "frontier", "search", "paper"),
+        *("records", "setup", "trials", "sweep", "probe", "tracking", "saved", "insight"),
+        *("pruning", "", "frontier", "search", "paper"),
     ],
-    "report": ["common", "probe", "study", "frontier", "grid", "search", "network", "paper"],
+    "report": [
+        *("common", "probe", "insight", "study", "frontier"),
+        *("grid", "search", "network", "paper"),
+    ],
     "cli": ["options", "parsing", ""],
 }
 MOST_FILES = 20

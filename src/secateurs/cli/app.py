@@ -32,6 +32,7 @@ from secateurs.cli.search import search
 from secateurs.cli.study import study
 from secateurs.cli.sweep import sweep
 from secateurs.cli.train import train
+from secateurs.cli.trust import trust
 from secateurs.errors import FULL, UNUSABLE, InputError
 from secateurs.native_stderr import asked_of, give_stderr_back, leave_stderr_to_us, print_end
 from secateurs.stopping import StopRequested, exit_code, interrupted_by_signals
@@ -49,7 +50,7 @@ PANELS = {
     "Start here": (audit, probe, study),
     "Train": (sweep, search, train),
     "Prune": (prune, grid, explore),
-    "Use a model": (evaluate, predict, export),
+    "Use a model": (evaluate, trust, predict, export),
     "Results": (report, results),
     "More": (paper, faces),
 }

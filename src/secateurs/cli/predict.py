@@ -38,6 +38,15 @@ def predict(
             rich_help_panel=OUTPUT,
         ),
     ] = 3,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Least probability of an answer, 0..1; below it the model does not know. "
+            "[default: that of the model, see trust --save-threshold]",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     kind: Annotated[
         str | None,
         typer.Option(
@@ -69,10 +78,14 @@ def predict(
 
     from secateurs.study.saved.prediction import list_images, load_saved, predictions
 
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise InputError(f"--threshold must be in 0..1, got {threshold:g}")
     listed = list_images(images)
     for text in listed.notes:
         session.progress.note(text)
-    rows = predictions(load_saved(model), listed.files, top=top, progress=session.progress)
+    rows = predictions(
+        load_saved(model), listed.files, top=top, threshold=threshold, progress=session.progress
+    )
     if out is None:
         num_errors = write_predictions(rows, sys.stdout, kind=kind, top=top)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from secateurs.paths import saved_model
 from secateurs.progress import SILENT, Progress
 from secateurs.ship.checkpoint import Loaded, load
 from secateurs.ship.spec import ModelSpec
+from secateurs.study.saved.confidence import Confidence, confidence_of
 
 BATCH = 32
 Record = dict[str, Any]
@@ -73,17 +74,22 @@ def predictions(
     files: Sequence[tuple[Path, str | None]],
     *,
     top: int = 3,
+    threshold: float | None = None,
     progress: Progress = SILENT,
 ) -> Generator[Record]:
     """One record for each file of `list_images`, in order, made as it is asked for.
 
     `name` is the file, `answers` the `top` most probable classes as `label` and `probability`, in
     falling order, and `error` None; for a file that cannot be used `answers` is empty and `error`
-    says why. At most a few dozen images are in memory at a time.
+    says why. Where a threshold is known, that of the model or the one given, `unsure` says whether
+    the best answer is below it. At most a few dozen images are in memory at a time.
     """
     device = resolve_device("auto")
     network = loaded.model.to(device).eval()
     spec = loaded.spec
+    confidence = confidence_of(spec)
+    if threshold is not None:
+        confidence = replace(confidence, threshold=threshold)
 
     def read(file: tuple[Path, str | None]) -> tuple[Path, NDArray[np.uint8] | str]:
         path, wrong = file
@@ -103,7 +109,7 @@ def predictions(
         for place, picture in enumerate(pictures, start=1):
             waiting.append(picture)
             if len(waiting) == BATCH or place == len(files):
-                yield from _answers(network, spec, waiting, top, device)
+                yield from _answers(network, spec, waiting, top, device, confidence)
                 advance(len(waiting))
                 waiting = []
 
@@ -114,16 +120,25 @@ def _answers(
     pictures: Sequence[tuple[Path, NDArray[np.uint8] | str]],
     top: int,
     device: torch.device,
+    confidence: Confidence,
 ) -> list[Record]:
     usable = [pixels for _, pixels in pictures if not isinstance(pixels, str)]
     rows: Iterator[torch.Tensor] = iter(())
     if usable:
         inputs = network_inputs(spec, usable).to(device)
-        rows = iter(predict_logits(network, inputs).double().softmax(1))
-    return [
+        logits = predict_logits(network, inputs).double()
+        rows = iter((logits / confidence.temperature).softmax(1))
+    found = [
         _record(path, None if isinstance(pixels, str) else next(rows), spec, top, pixels)
         for path, pixels in pictures
     ]
+    if confidence.threshold is None:
+        return found
+    return [record | {"unsure": _is_unsure(record, confidence.threshold)} for record in found]
+
+
+def _is_unsure(record: Record, threshold: float) -> bool:
+    return bool(record["answers"]) and record["answers"][0]["probability"] < threshold
 
 
 def _record(

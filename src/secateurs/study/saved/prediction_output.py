@@ -54,6 +54,8 @@ def _text(rows: Iterable[Record], file: TextIO, top: int) -> None:
     for row in rows:
         answers = (f"{a['label']} {a['probability']:.1%}" for a in row["answers"])
         said = ", ".join(answers) if row["error"] is None else f"error: {row['error']}"
+        if row.get("unsure"):
+            said = f"does not know ({said})"
         print(printable(f"{row['name']}: {said}"), file=file)
 
 
@@ -61,11 +63,19 @@ def _csv(rows: Iterable[Record], file: TextIO, top: int) -> None:
     writer = csv.writer(file, lineterminator="\n")
     places = ["", *(f"_{place}" for place in range(2, top + 1))]
     head = [f"{word}{place}" for place in places for word in ("label", "probability")]
-    writer.writerow(["name", *head, "error"])
+    first = True
     for row in rows:
+        # Where a threshold is known every row says whether its answer is below it.
+        known = "unsure" in row
+        if first:
+            writer.writerow(["name", *head, "error", *(["unsure"] if known else [])])
+            first = False
         cells = [value for a in row["answers"] for value in (a["label"], f"{a['probability']:.6g}")]
         cells += [""] * (len(head) - len(cells))
-        writer.writerow([row["name"], *cells, row["error"] or ""])
+        unsure = [str(row["unsure"]).lower()] if known else []
+        writer.writerow([row["name"], *cells, row["error"] or "", *unsure])
+    if first:
+        writer.writerow(["name", *head, "error"])
 
 
 def _json_lines(rows: Iterable[Record], file: TextIO, top: int) -> None:

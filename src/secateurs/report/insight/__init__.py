@@ -1,0 +1,1 @@
+"""Parts of pages about what a network can be trusted with and what it gets wrong."""

@@ -1,0 +1,1 @@
+"""What a study knows about its networks beyond their accuracy."""

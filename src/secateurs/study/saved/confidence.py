@@ -1,0 +1,55 @@
+"""How a saved network turns its outputs into answers: temperature, and when it does not know."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+from secateurs.errors import InputError
+from secateurs.ship.spec import ModelSpec
+
+KEY = "confidence"  # in `extra` of a model's recipe
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """What a saved model keeps for `predict`.
+
+    softmax(logits / `temperature`) are its probabilities; below `threshold` it does not know, None
+    answers always. `target` is the accuracy on validation that the threshold was chosen for, and
+    `coverage` the share of validation images that it answers.
+    """
+
+    temperature: float = 1.0
+    threshold: float | None = None
+    target: float | None = None
+    coverage: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, for `extra` of a model's recipe."""
+        return asdict(self)
+
+
+def confidence_of(spec: ModelSpec) -> Confidence:
+    """What a model's recipe says, or temperature 1 and no threshold.
+
+    Raises InputError when it is not what `to_json` made.
+    """
+    plain = spec.extra.get(KEY)
+    if plain is None:
+        return Confidence()
+    wrong = InputError(f"the model's extra.{KEY} is damaged: expected temperature and threshold")
+    if not isinstance(plain, dict):
+        raise wrong
+    given = cast("dict[str, Any]", plain)
+    temperature, threshold = _number(given.get("temperature")), _number(given.get("threshold"))
+    if temperature is None or not 0 < temperature < math.inf:
+        raise wrong
+    if given.get("threshold") is not None and (threshold is None or not 0 <= threshold <= 1):
+        raise wrong
+    return Confidence(temperature, threshold)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
