@@ -14,6 +14,10 @@ from secateurs.cli.session import session_of
 from secateurs.paths import model_path
 
 
+def _against(model: Path | None) -> Path | None:
+    return None if model is None else model_path(model)
+
+
 def trust(
     context: typer.Context,
     model: Model,
@@ -24,7 +28,7 @@ def trust(
         typer.Option(
             metavar="MODEL",
             help="Another model to compare with. [default: of a study the network before pruning]",
-            callback=model_path,
+            callback=_against,
             rich_help_panel=DATA,
         ),
     ] = None,
