@@ -19,7 +19,8 @@ from secateurs.fit.calibration import (
     thinned,
     threshold_for,
 )
-from secateurs.fit.metrics import grouped_interval, paired_difference
+from secateurs.fit.metrics import grouped_interval
+from secateurs.fit.paired import paired_difference
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 from secateurs.study.saved.confidence import Confidence
@@ -134,8 +135,8 @@ def _compared(correct: Mapping[str, Correct], groups: tuple[str, ...] | None) ->
         record[when] = {"accuracy": float(own.mean()), "low": low, "high": high}
     record["difference"] = None
     if "after" in correct:
-        difference = paired_difference(correct["after"], correct["before"], groups)
-        record["difference"] = asdict(difference)
+        found = paired_difference(correct["after"], correct["before"], groups)
+        record["difference"] = {"mean": found.difference, "low": found.low, "high": found.high}
     return record
 
 
