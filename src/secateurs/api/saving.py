@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from secateurs.fit.tensors import DamagedError, read_checked, write_checked
 from secateurs.nets.attention import OPEN, open_attention
 from secateurs.nets.trace import copied
 from secateurs.prune.surgery.attributes import set_attributes
-from secateurs.prune.surgery.widths import set_widths
+from secateurs.prune.surgery.resized import put_tensors
 
 OPENED = "opened_attention"
 UNPRUNED = "unpruned_shapes"
@@ -95,11 +96,7 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
                 f"{path}: weights of another model: {name} has {tuple(shape)}, and "
                 f"{tuple(unpruned[name])} in the model that was pruned"
             )
-    shared: dict[int, tuple[Tensor, Tensor]] = {}  # the old one too: an identity stays its own
-    for prefix, module in model.named_modules(remove_duplicate=False):
-        changed = _take(module, prefix, tensors, shared, path)
-        if changed:
-            set_widths(module)
+    put_tensors(model, partial(_taken, tensors, path))
     try:
         set_attributes(model, attributes)
     except InputError as error:
@@ -117,35 +114,16 @@ def _check_names(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
             raise InputError(f"{path}: weights of another model: {name} is not in the one given")
 
 
-def _take(
-    module: nn.Module,
-    prefix: str,
-    tensors: Mapping[str, Tensor],
-    shared: dict[int, tuple[Tensor, Tensor]],
-    path: Path,
-) -> bool:
-    """Put the file's tensors in the place of a module's own; whether a size has changed."""
-    changed = False
-    own = [
-        *((name, old, True) for name, old in module.named_parameters(recurse=False)),
-        *((name, old, False) for name, old in module.named_buffers(recurse=False)),
-    ]
-    for name, old, is_parameter in own:
-        key = f"{prefix}.{name}" if prefix else name
-        if key not in tensors:  # a buffer that is not saved
-            continue
-        # In aligned memory of its own, where sums come out as before: the file's is not aligned.
-        new = tensors[key].to(old.device, copy=True)
-        sizes = zip(new.shape, old.shape, strict=False)
-        if new.ndim != old.ndim or any(size > most for size, most in sizes):
-            raise InputError(
-                f"{path}: weights of another model: {key} has {tuple(new.shape)}, expected at "
-                f"most {tuple(old.shape)}"
-            )
-        changed |= new.shape != old.shape
-        if id(old) not in shared:
-            grad = old.requires_grad and new.is_floating_point()
-            taken = nn.Parameter(new, requires_grad=grad) if is_parameter else new
-            shared[id(old)] = old, taken
-        setattr(module, name, shared[id(old)][1])
-    return changed
+def _taken(tensors: Mapping[str, Tensor], path: Path, key: str, old: Tensor) -> Tensor | None:
+    """The file's tensor for one of a model; None for a buffer that is not saved."""
+    if key not in tensors:
+        return None
+    # In aligned memory of its own, where sums come out as before: the file's is not aligned.
+    new = tensors[key].to(old.device, copy=True)
+    sizes = zip(new.shape, old.shape, strict=False)
+    if new.ndim != old.ndim or any(size > most for size, most in sizes):
+        raise InputError(
+            f"{path}: weights of another model: {key} has {tuple(new.shape)}, expected at "
+            f"most {tuple(old.shape)}"
+        )
+    return new

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,18 +16,19 @@ from torch import Tensor, nn
 from secateurs.errors import InputError
 from secateurs.files import atomic_path, read_json, sha256_file, to_json, write_json
 from secateurs.fit.tensors import write_tensors
-from secateurs.nets.attention import BiasedAttention, open_attention
+from secateurs.nets.attention import open_attention
 from secateurs.nets.backbones import build
 from secateurs.ship.spec import (
     FORMAT,
     VERSION,
     ModelSpec,
+    Shapes,
     bare,
     parse_spec,
     shown_name,
     shown_value,
-    widths_of,
 )
+from secateurs.ship.widths import tensors_of, widths_of, with_shapes, with_widths
 
 JSON_NAME = "model.json"
 TENSORS_NAME = "model.safetensors"
@@ -103,7 +103,7 @@ def load(path: Path | str) -> Loaded:
     # Module versions, which state_dict() carries and MNASNet insists on: these are today's names.
     vars(tensors)["_metadata"] = vars(resized.state_dict())["_metadata"]
     resized.load_state_dict(tensors, strict=True, assign=True)
-    _fill_buffers(resized, spec)
+    _fill_values(resized, spec, where=str(path))
     return Loaded(resized.eval(), spec)
 
 
@@ -154,9 +154,7 @@ def _planned(spec: ModelSpec, *, where: str) -> nn.Module:
         stock = bare(spec.backbone, len(spec.classes), spec.attention)
     except InputError as error:  # attention that cannot be opened
         raise InputError(f"{where}: {error}") from None
-    model = copy.deepcopy(stock)
-    modules = dict(model.named_modules())
-    stock_widths = {path: widths_of(module) for path, module in modules.items()}
+    stock_widths = {path: widths_of(module) for path, module in stock.named_modules()}
     for path, width in spec.widths.items():
         known = stock_widths.get(path)
         if not known or set(width) - {"groups"} != set(known) - {"groups"}:
@@ -170,7 +168,8 @@ def _planned(spec: ModelSpec, *, where: str) -> nn.Module:
                     f"{where}: widths.{path}.{side}: {shown_value(number)}, {spec.backbone} has "
                     f"only {known.get(side, 1)}"
                 )
-        _resize(modules[path], width)
+    model = with_shapes(with_widths(stock, spec.widths), _known_shapes(spec, stock, where))
+    _set_attributes(model, spec, where)
     for path, units in spec.kept.items():
         known = stock_widths.get(path)
         if not known:
@@ -188,29 +187,41 @@ def _planned(spec: ModelSpec, *, where: str) -> nn.Module:
     return model
 
 
-def _resize(module: nn.Module, width: dict[str, int]) -> None:
-    num_in, num_out, groups = width["in"], width["out"], width.get("groups", 1)
-    if isinstance(module, nn.Linear):
-        module.in_features, module.out_features = num_in, num_out
-        shapes = {"weight": (num_out, num_in), "bias": (num_out,)}
-    elif isinstance(module, nn.Conv2d):
-        module.in_channels, module.out_channels, module.groups = num_in, num_out, groups
-        shapes = {"weight": (num_out, num_in // groups, *module.kernel_size), "bias": (num_out,)}
-    elif isinstance(module, BiasedAttention):
-        own = module.named_parameters(recurse=False)
-        shapes = {name: (num_out, *parameter.shape[1:]) for name, parameter in own}
-    else:
-        if isinstance(module, nn.BatchNorm2d):
-            module.num_features = num_out
-        elif isinstance(module, nn.LayerNorm):
-            module.normalized_shape = (num_out,)
-        shapes = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (num_out,))
-    for name, shape in shapes.items():
-        old = getattr(module, name, None)
-        if isinstance(old, nn.Parameter):
-            setattr(module, name, nn.Parameter(torch.empty(shape, dtype=old.dtype, device="meta")))
-        elif isinstance(old, Tensor):
-            setattr(module, name, torch.empty(shape, dtype=old.dtype, device="meta"))
+def _known_shapes(spec: ModelSpec, stock: nn.Module, where: str) -> Shapes:
+    known = tensors_of(stock)
+    for key, shape in spec.shapes.items():
+        if key not in known:
+            raise InputError(
+                f"{where}: shapes.{shown_name(key)}: {spec.backbone} has no such tensor"
+            )
+        own = tuple(known[key].shape)
+        pairs = list(zip(shape, own, strict=False))
+        if len(shape) != len(own) or any(size > most for size, most in pairs):
+            raise InputError(
+                f"{where}: shapes.{key}: {shown_value(shape)}, {spec.backbone} has {own}"
+            )
+    return spec.shapes
+
+
+def _set_attributes(model: nn.Module, spec: ModelSpec, where: str) -> None:
+    modules = dict(model.named_modules())
+    for path, numbers in spec.attributes.items():
+        for name, value in numbers.items():
+            own = vars(modules[path]).get(name) if path in modules else None
+            if type(own) is not type(value) or not _is_at_most(value, own):
+                raise InputError(
+                    f"{where}: attributes.{shown_name(f'{path}.{name}')}: {shown_value(value)}, "
+                    f"{spec.backbone} has {shown_value(own)}"
+                )
+            setattr(modules[path], name, value)
+
+
+def _is_at_most(value: Any, own: Any) -> bool:
+    if not isinstance(own, tuple):
+        return value <= own
+    return len(value) == len(own) and all(
+        type(most) is int and size <= most for size, most in zip(value, own, strict=True)
+    )
 
 
 def _check_tensors(
@@ -248,14 +259,26 @@ def _check_runs(planned: nn.Module, spec: ModelSpec, *, where: str) -> None:
         ) from None
 
 
-def _fill_buffers(model: nn.Module, spec: ModelSpec) -> None:
-    """Give values to buffers that are no part of a state_dict: tables computed when building."""
-    left = [path for path, buffer in model.named_buffers() if buffer.is_meta]
+def _fill_values(model: nn.Module, spec: ModelSpec, *, where: str) -> None:
+    """Give values to what is no part of a state_dict: tables computed when building."""
+    left = [path for path, tensor in _tables(model).items() if tensor.is_meta]
     if not left:
         return
     stock = build(spec.backbone, len(spec.classes))
     stock = open_attention(stock) if spec.attention == "open" else stock
-    buffers = dict(stock.named_buffers())
+    own, given = _tables(model), _tables(stock)
     for path in left:
         owner, _, name = path.rpartition(".")
-        setattr(model.get_submodule(owner), name, buffers[path])
+        if own[path].shape != given[path].shape:
+            raise InputError(f"{where}: {shown_name(path)} is cut, and its values are not saved")
+        setattr(model.get_submodule(owner), name, given[path])
+
+
+def _tables(model: nn.Module) -> dict[str, Tensor]:
+    """Buffers, and tensors that modules keep as plain attributes."""
+    found = dict(model.named_buffers())
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor):
+                found[f"{path}.{name}" if path else name] = value
+    return found

@@ -19,14 +19,18 @@ from secateurs.data.names import printable
 from secateurs.data.splits.record import SplitRecord, parse_split_record
 from secateurs.errors import InputError
 from secateurs.nets import backbones
-from secateurs.nets.attention import BiasedAttention, is_open, open_attention
+from secateurs.nets.attention import is_open, open_attention
 from secateurs.nets.backbones import check_name, check_size, preprocessing
+from secateurs.prune.surgery.attributes import changed_attributes
+from secateurs.ship.widths import tensors_of, widths_of, with_shapes, with_widths
 
 FORMAT = "secateurs-model"
 VERSION = 1
 
 Attention = Literal["stock", "open"]
 Widths = dict[str, dict[str, int]]
+Shapes = dict[str, tuple[int, ...]]
+Attributes = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,10 @@ class ImageInput:
 class ModelSpec:
     """All that is needed, beside the tensors, to build a model again.
 
-    `widths` holds, for each layer that differs from the stock network, its "in" and "out" widths
-    (and "groups" of a grouped convolution); `kept` the indices of the stock network's units that a
+    `widths` holds, for each layer or norm that differs from the stock network, its "in" and "out"
+    widths (and "groups" of a grouped convolution); `shapes` the shape of every other tensor that
+    differs, such as a position embedding; `attributes` numbers that modules keep of their widths,
+    such as `num_heads`, where they differ; `kept` the indices of the stock network's units that a
     layer still has; `extra` any plain data to keep with the model. `attention` is "open" where the
     network's attention was replaced by one whose heads can be cut (see `nets.attention`). `split`
     says which images it was trained, chosen and tested on; None where that is not known.
@@ -115,6 +121,8 @@ class ModelSpec:
     extra: dict[str, Any] = field(default_factory=dict)
     attention: Attention = "stock"
     split: SplitRecord | None = None
+    shapes: Shapes = field(default_factory=dict)
+    attributes: Attributes = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain data."""
@@ -125,6 +133,8 @@ class ModelSpec:
             "widths": self.widths,
             "kept": {path: list(units) for path, units in self.kept.items()},
             "extra": self.extra,
+            **({"shapes": {k: list(v) for k, v in self.shapes.items()}} if self.shapes else {}),
+            **({"attributes": _listed(self.attributes)} if self.attributes else {}),
             **({} if self.attention == "stock" else {"attention": self.attention}),
             **({} if self.split is None else {"split": self.split.to_json()}),
         }
@@ -150,23 +160,41 @@ def describe(
     {}
     """
     attention: Attention = "open" if is_open(model) else "stock"
-    stock = dict(bare(backbone, len(classes), attention).named_modules())
-    given = dict(model.named_modules())
-    if list(stock) != list(given):
-        odd = next(iter(set(stock).symmetric_difference(given)), "their order")
+    stock = bare(backbone, len(classes), attention)
+    modules, given = dict(stock.named_modules()), dict(model.named_modules())
+    if list(modules) != list(given):
+        odd = next(iter(set(modules).symmetric_difference(given)), "their order")
         raise InputError(f"the model given is not a {backbone}: its modules differ ({odd})")
     found: Widths = {}
     for path, module in given.items():
-        if type(module) is not type(stock[path]):
+        if type(module) is not type(modules[path]):
             raise InputError(
                 f"the model given is not a {backbone}: {path} is a {type(module).__name__}"
             )
         width = widths_of(module)
-        if width and width != widths_of(stock[path]):
+        if width and width != widths_of(modules[path]):
             found[path] = width
+    resized = with_widths(stock, found)
+    expected = tensors_of(resized)
+    shapes = {
+        key: tuple(value.shape)
+        for key, value in tensors_of(model).items()
+        if key in expected and value.shape != expected[key].shape
+    }
+    attributes = changed_attributes(with_shapes(resized, shapes), model)
     units = {path: tuple(int(u) for u in indices) for path, indices in (kept or {}).items()}
-    more = dict(extra or {})
-    return ModelSpec(backbone, tuple(classes), image_input, found, units, more, attention, split)
+    return ModelSpec(
+        backbone,
+        tuple(classes),
+        image_input,
+        found,
+        units,
+        dict(extra or {}),
+        attention,
+        split,
+        shapes,
+        attributes,
+    )
 
 
 def bare(backbone: str, num_classes: int, attention: Attention = "stock") -> nn.Module:
@@ -179,27 +207,6 @@ def bare(backbone: str, num_classes: int, attention: Attention = "stock") -> nn.
 @lru_cache(maxsize=4)
 def _bare_opened(backbone: str, num_classes: int) -> nn.Module:
     return open_attention(backbones.bare(backbone, num_classes))
-
-
-def widths_of(module: nn.Module) -> dict[str, int]:
-    """The "in" and "out" widths of a layer, "groups" of a grouped convolution; {} without any.
-
-    >>> widths_of(nn.Conv2d(8, 8, 3, groups=8))
-    {'in': 8, 'out': 8, 'groups': 8}
-    """
-    if isinstance(module, nn.Linear):
-        return {"in": module.in_features, "out": module.out_features}
-    if isinstance(module, nn.Conv2d):
-        width = {"in": module.in_channels, "out": module.out_channels}
-        return width | ({"groups": module.groups} if module.groups > 1 else {})
-    if isinstance(module, nn.BatchNorm2d):
-        return {"in": module.num_features, "out": module.num_features}
-    if isinstance(module, BiasedAttention):
-        heads = len(next(module.parameters(recurse=False)))
-        return {"in": heads, "out": heads}
-    if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
-        return {"in": module.normalized_shape[0], "out": module.normalized_shape[0]}
-    return {}
 
 
 def parse_spec(data: Any, *, where: str) -> ModelSpec:
@@ -249,6 +256,8 @@ def parse_spec(data: Any, *, where: str) -> ModelSpec:
         _get(data, "extra", dict, where),
         attention,
         None if split is None else parse_split_record(split, where=f"{where}: split"),
+        _entries(_optional(data, "shapes", where), _sizes, f"{where}: shapes"),
+        _entries(_optional(data, "attributes", where), _numbers, f"{where}: attributes"),
     )
 
 
@@ -258,6 +267,11 @@ def _get(data: Any, key: str, kind: type, where: str) -> Any:
         dot = "." if ": " in where else ": "
         raise InputError(f"{where}{dot}{key}: expected {_KINDS[kind]}, got {shown_value(value)}")
     return value
+
+
+def _optional(data: Any, key: str, where: str) -> dict[str, Any]:
+    """An object that models without such parts, and those of 0.1.0, do not have."""
+    return _get(data, key, dict, where) if key in data else {}
 
 
 _KINDS = {dict: "an object", list: "a list", int: "a whole number", str: "a text"}
@@ -308,3 +322,31 @@ def _units(value: Any) -> tuple[int, ...]:
     if not whole or value != sorted(set(value)):
         raise ValueError(f"expected unit numbers in rising order, got {shown_value(value)}")
     return tuple(value)
+
+
+def _sizes(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(_is_count(size) for size in value):
+        raise ValueError(f"expected whole numbers of at least 1, got {shown_value(value)}")
+    return tuple(value)
+
+
+def _numbers(value: Any) -> dict[str, Any]:
+    """Numbers by name; a list becomes a tuple, as modules have it."""
+    found: dict[str, Any] = {}
+    for name, number in (value if isinstance(value, dict) else {"": None}).items():
+        parts = number if isinstance(number, list) and number else [number]
+        if not name.isidentifier() or not all(_is_count(part) for part in parts):
+            raise ValueError(f"expected whole numbers by name, got {shown_value(value)}")
+        found[name] = tuple(number) if isinstance(number, list) else number
+    return found
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _listed(attributes: Attributes) -> dict[str, Any]:
+    return {
+        path: {name: list(v) if isinstance(v, tuple) else v for name, v in numbers.items()}
+        for path, numbers in attributes.items()
+    }

@@ -42,18 +42,29 @@ def set_widths(layer: nn.Module, width: int | None = None) -> None:
 
 
 def _set_channels(layer: nn.Module, width: int | None) -> None:
-    before = channels_of(layer)
-    if before is None:  # a module with parameters of its own, or attention that reads its heads
-        return
+    if channels_of(layer) is None:
+        return  # a module with parameters of its own, or attention that reads its heads
     for tensor in (layer.weight, getattr(layer, "running_mean", None)):
         if isinstance(tensor, Tensor):
             width = len(tensor)
-    if width is None:
-        return
+    if width is not None:
+        set_channels(layer, width)
+
+
+def set_channels(layer: nn.Module, width: int) -> None:
+    """Tell a norm how many channels it has; of one with groups whole groups have gone.
+
+    >>> norm = nn.GroupNorm(4, 16)
+    >>> set_channels(norm, 12)
+    >>> norm.num_groups
+    3
+    """
+    before = channels_of(layer)
+    assert before is not None
     if isinstance(layer, nn.LayerNorm | nn.RMSNorm):
         layer.normalized_shape = (width, *layer.normalized_shape[1:])
         return
-    if isinstance(layer, nn.GroupNorm) and layer.num_groups > 1:  # whole groups go
+    if isinstance(layer, nn.GroupNorm) and layer.num_groups > 1:
         layer.num_groups = layer.num_groups * width // before
     for kind, name in CHANNELS.items():
         if isinstance(layer, kind):
