@@ -223,6 +223,11 @@ def test_a_network_of_other_names_is_taken_in_order_from_a_wheel(tmp_path: Path)
     torch.manual_seed(0)
     model = build("squeezenet1_1", 4)
     state = model.state_dict()
+    key = (
+        "features.3.expand3x3.weight"  # not in the order of its axes, as converted files have them
+    )
+    state[key] = state[key].permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
+    assert not state[key].is_contiguous()
     torch.save(
         {f"layer{k}.{key[-6:]}": value for k, (key, value) in enumerate(state.items())},
         tmp_path / "state.pth",

