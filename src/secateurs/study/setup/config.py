@@ -245,9 +245,7 @@ def parse_depths(text: str) -> tuple[int, ...]:
         low = whole_number(first)
         high = whole_number(last) if dash else low
         if low is None or high is None:
-            raise InputError(
-                f"depths must look like 0-7 or 3,5,7, or be auto or all, got {shown(text)}"
-            )
+            raise InputError(f"depths must look like 0-7 or 3,5,7, got {shown(text)}")
         check_number("depths", max(low, high), LIMITS["depths"])
         if low > high:
             raise InputError(f"depths {part.strip()!r} run backwards; write {high}-{low}")
