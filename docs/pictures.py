@@ -56,7 +56,7 @@ ROOMS = {
         *("grid", "search", "network", "paper"),
     ),
     "serve": (),
-    "cli": ("options", "parsing"),
+    "cli": ("options", "parsing", "insight"),
 }
 PURPOSE = {
     "data": "image files",

@@ -34,7 +34,7 @@ ROOMS = {
         *("common", "probe", "insight", "study", "frontier"),
         *("grid", "search", "network", "paper"),
     ],
-    "cli": ["options", "parsing", ""],
+    "cli": ["options", "parsing", "insight", ""],
 }
 MOST_FILES = 20
 
@@ -160,7 +160,7 @@ def test_everything_exported_can_be_had():
 
 def test_an_audit_starts_without_pytorch():
     code = (
-        "import sys, secateurs.study.audit_summary, secateurs.cli.session;"
+        "import sys, secateurs.study.audit_summary, secateurs.cli.parsing.session;"
         "print(sorted({'torch', 'torchvision', 'scipy'} & set(sys.modules)))"
     )
     printed = subprocess.run(

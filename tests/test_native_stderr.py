@@ -15,7 +15,7 @@ from secateurs.native_stderr import leave_stderr_to_us
 
 PRINT = """
 import os, sys, warnings
-from secateurs.cli.session import session_of
+from secateurs.cli.parsing.session import session_of
 from secateurs.native_stderr import give_stderr_back, own_stderr
 session_of(None, quiet={quiet}, progress={mode!r})
 os.write(2, b"library\\n")

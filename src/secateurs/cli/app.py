@@ -21,10 +21,12 @@ from secateurs.cli.explore import explore
 from secateurs.cli.export import export
 from secateurs.cli.faces import faces
 from secateurs.cli.grid import grid
+from secateurs.cli.insight.probe import probe
+from secateurs.cli.insight.show import show
+from secateurs.cli.insight.trust import trust
 from secateurs.cli.paper import paper
 from secateurs.cli.parsing.command import Command, Group
 from secateurs.cli.predict import predict
-from secateurs.cli.probe import probe
 from secateurs.cli.prune import prune
 from secateurs.cli.report import report
 from secateurs.cli.results import results
@@ -32,7 +34,6 @@ from secateurs.cli.search import search
 from secateurs.cli.study import study
 from secateurs.cli.sweep import sweep
 from secateurs.cli.train import train
-from secateurs.cli.trust import trust
 from secateurs.errors import FULL, UNUSABLE, InputError
 from secateurs.native_stderr import asked_of, give_stderr_back, leave_stderr_to_us, print_end
 from secateurs.stopping import StopRequested, exit_code, interrupted_by_signals
@@ -47,7 +48,7 @@ app = typer.Typer(
     "fast models with a report of their accuracy.",
 )
 PANELS = {
-    "Start here": (audit, probe, study),
+    "Start here": (audit, show, probe, study),
     "Train": (sweep, search, train),
     "Prune": (prune, grid, explore),
     "Use a model": (evaluate, trust, predict, export),

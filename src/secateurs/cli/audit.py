@@ -9,7 +9,7 @@ import typer
 from secateurs.cli.options.data import SPLITS, Cache, Data, GroupBy, Seed, Strict
 from secateurs.cli.options.output import AsJson, Config, ProgressMode, Quiet
 from secateurs.cli.options.panels import DATA
-from secateurs.cli.session import session_of
+from secateurs.cli.parsing.session import session_of
 from secateurs.errors import InputError
 
 

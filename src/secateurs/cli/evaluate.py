@@ -9,7 +9,7 @@ import typer
 from secateurs.cli.options.data import Cache, Data, GroupBy, Model, OwnSeed, OwnSplit
 from secateurs.cli.options.output import AsJson, Config, ProgressMode, Quiet
 from secateurs.cli.options.panels import DATA, suggest
-from secateurs.cli.session import session_of
+from secateurs.cli.parsing.session import session_of
 
 
 def evaluate(

@@ -14,7 +14,7 @@ from secateurs.cli.options.output import AsJson, Config, ProgressMode, Quiet
 from secateurs.cli.options.panels import OUTPUT, within
 from secateurs.cli.options.pruning import OwnLayer
 from secateurs.cli.parsing.places import check_outside
-from secateurs.cli.session import session_of
+from secateurs.cli.parsing.session import session_of
 from secateurs.limits import LIMITS
 from secateurs.paths import FACES, existing_directory, output_directory
 

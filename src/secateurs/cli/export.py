@@ -10,7 +10,7 @@ import typer
 from secateurs.cli.options.data import Model
 from secateurs.cli.options.output import AsJson, Config
 from secateurs.cli.options.panels import OUTPUT
-from secateurs.cli.session import session_of
+from secateurs.cli.parsing.session import session_of
 from secateurs.paths import existing_path, output_file
 
 

@@ -9,7 +9,7 @@ import typer
 
 from secateurs.cli.options.output import Config, ProgressMode, Quiet
 from secateurs.cli.options.panels import DATA, OUTPUT, within
-from secateurs.cli.session import session_of
+from secateurs.cli.parsing.session import session_of
 from secateurs.errors import InputError
 from secateurs.limits import LIMITS
 from secateurs.paths import output_directory

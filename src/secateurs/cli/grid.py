@@ -12,7 +12,7 @@ from secateurs.cli.options.network import OwnDevice
 from secateurs.cli.options.output import AsJson, Config, Overwrite, ProgressMode, Quiet, StudyOut
 from secateurs.cli.options.panels import DATA, PRUNING, suggest
 from secateurs.cli.options.pruning import OwnLayer
-from secateurs.cli.session import session_of
+from secateurs.cli.parsing.session import session_of
 from secateurs.errors import InputError
 
 

@@ -12,7 +12,7 @@ from secateurs.cli.options.network import Depths, Device, Precision, Weights
 from secateurs.cli.options.output import AsJson, Config, Overwrite, ProgressMode, Quiet, StudyOut
 from secateurs.cli.options.panels import DATA, PRUNING, TRAINING, within
 from secateurs.cli.options.training import CacheBudget, CacheIn
-from secateurs.cli.session import session_of
+from secateurs.cli.parsing.session import session_of
 from secateurs.limits import LIMITS
 
 

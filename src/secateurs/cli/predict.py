@@ -11,7 +11,7 @@ import typer
 from secateurs.cli.options.data import Model
 from secateurs.cli.options.output import AsJson, Config, FileOut, ProgressMode, Quiet
 from secateurs.cli.options.panels import OUTPUT, suggest, within
-from secateurs.cli.session import session_of
+from secateurs.cli.parsing.session import session_of
 from secateurs.errors import InputError
 from secateurs.limits import LIMITS
 from secateurs.paths import existing_paths

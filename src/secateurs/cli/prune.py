@@ -29,7 +29,7 @@ from secateurs.cli.options.pruning import (
     Rule,
     Starts,
 )
-from secateurs.cli.session import layer_names, session_of
+from secateurs.cli.parsing.session import layer_names, session_of
 from secateurs.errors import InputError
 
 

@@ -20,7 +20,7 @@ from secateurs.cli.options.training import (
     RotationDeg,
     Views,
 )
-from secateurs.cli.session import session_of
+from secateurs.cli.parsing.session import session_of
 from secateurs.limits import LIMITS
 
 

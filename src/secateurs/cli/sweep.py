@@ -46,7 +46,7 @@ from secateurs.cli.options.training import (
     Views,
     WeightDecay,
 )
-from secateurs.cli.session import config_of, session_of
+from secateurs.cli.parsing.session import config_of, session_of
 
 
 def sweep(

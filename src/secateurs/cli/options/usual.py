@@ -17,6 +17,7 @@ USUAL: Mapping[str, tuple[str, ...]] = {
     "explore": ("layer", "port", "open_browser", "config"),
     "export": ("out", "config"),
     "probe": ("out", "backbones", "depths", "group_by", "config"),
+    "show": ("out", "backbone", "num_images", "num_views", "rotation_deg", "min_scale", "config"),
     "trust": ("out", "against", "target", "save_threshold", "config"),
     "predict": ("top", "kind", "out", "config"),
     "paper": ("out", "depths", "runs", "epochs", "search", "config"),

@@ -10,7 +10,7 @@ import typer
 from secateurs.cli.options.data import Cache, Data, GroupBy, Model, OwnSeed, OwnSplit
 from secateurs.cli.options.output import AsJson, Config, Overwrite, ProgressMode, Quiet, StudyOut
 from secateurs.cli.options.panels import DATA, OUTPUT, suggest
-from secateurs.cli.session import session_of
+from secateurs.cli.parsing.session import session_of
 from secateurs.paths import model_path
 
 

@@ -11,7 +11,7 @@ from secateurs.cli.options.data import Cache, Data, GroupBy, Seed, SplitRule, St
 from secateurs.cli.options.network import Device, Precision, Resize, Weights
 from secateurs.cli.options.output import AsJson, Config, Overwrite, ProgressMode, Quiet, StudyOut
 from secateurs.cli.options.panels import NETWORK, TRAINING
-from secateurs.cli.session import session_of
+from secateurs.cli.parsing.session import session_of
 
 
 def probe(

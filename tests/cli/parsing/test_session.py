@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from secateurs.cli.parsing.config_file import NAME, Parameter, RunConfig
-from secateurs.cli.session import Session, session_of
+from secateurs.cli.parsing.session import Session, session_of
 from secateurs.errors import InputError
 from secateurs.progress import SILENT, Said
 from secateurs.stopping import StopRequested
@@ -49,7 +49,7 @@ def test_an_answer_repeats_notes_only_where_they_are_not_seen(
     said.note("the folder is new")
     own = replace(session, progress=said)
     for same in (True, False):
-        monkeypatch.setattr("secateurs.cli.session.same_stream", lambda *_, same=same: same)
+        monkeypatch.setattr("secateurs.cli.parsing.session.same_stream", lambda *_, same=same: same)
         own.answer({"a": 1}, "result\nnote: the folder is new")
         assert ("the folder is new" in capsys.readouterr().out) != same
     replace(own, as_json=True).answer({"a": "the folder is new"}, "")

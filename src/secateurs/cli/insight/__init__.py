@@ -1,0 +1,1 @@
+"""Commands about images and models beyond accuracy: views, probe, trust, comparison."""
