@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Generator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -94,6 +95,41 @@ def test_pytorch_s_cache_has_what_timm_fetched_before(
     path.parent.mkdir(parents=True)
     path.write_bytes(b"another file")
     assert weights_at_hand(name, cache=tmp_path / "cache") is None
+
+
+def original_name(key: str) -> str:
+    """A tensor of timm's ConvNeXt under the name that it has in Facebook's own files."""
+    changes = (
+        (r"^stem\.(\d)", r"downsample_layers.0.\1"),
+        (r"^stages\.(\d)\.downsample", r"downsample_layers.\1"),
+        (r"^(stages\.\d)\.blocks", r"\1"),
+        *((r"conv_dw", "dwconv"), (r"mlp\.fc(\d)", r"pwconv\1")),
+        *((r"^head\.norm", "norm"), (r"^head\.fc", "head")),
+    )
+    for pattern, replacement in changes:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def test_a_file_in_the_names_of_its_authors_is_read_as_timm_reads_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    published = build("convnext_atto", 1000).state_dict()
+    original = {original_name(key): value for key, value in published.items()}
+    assert "stages.0.0.dwconv.weight" in original
+    torch.save({"model": original}, tmp_path / "convnext.pth")
+    model = build("convnext_atto", 3)
+    report = load_pretrained(model, "convnext_atto", tmp_path / "convnext.pth", cache=tmp_path)
+    assert report.sentence == "40 of 41 layers pretrained (head.fc is the new head)"
+    for key, value in model.state_dict().items():
+        assert key.startswith("head.fc.") or torch.equal(value, published[key]), key
+
+
+def test_a_distilled_network_gets_two_new_heads(tmp_path: Path) -> None:
+    name = "deit_tiny_distilled_patch16_224"
+    published = build(name, 1000).state_dict()
+    save_file(published, tmp_path / "deit.safetensors")
+    report = load_pretrained(build(name, 3), name, tmp_path / "deit.safetensors", cache=tmp_path)
+    assert report.sentence == "49 of 51 layers pretrained (head and head_dist are the new head)"
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -84,7 +84,7 @@ def load_pretrained(
         given = set(tensors)
     loaded = tuple(layer.alias for layer in known if f"{layer.path}.weight" in given)
     fresh = tuple(layer.alias for layer in known if layer.alias not in loaded)
-    sentence = words(loaded, fresh)
+    sentence = words(loaded, fresh, num_heads(model, name))
     if found.path is None:
         sentence = f"{found.detail}: {sentence}"
     report = WeightsReport(found.source, found.detail, loaded, fresh, found.sha256, sentence)
@@ -93,19 +93,19 @@ def load_pretrained(
     return report
 
 
-def words(loaded: tuple[str, ...], fresh: tuple[str, ...]) -> str:
-    """How many layers are pretrained and which are not; the last of `fresh` is the head.
+def words(loaded: tuple[str, ...], fresh: tuple[str, ...], num_heads: int = 1) -> str:
+    """How many layers are pretrained and which are not; the last of `fresh` are the heads.
 
     >>> words(("conv1",), ("fc6", "fc7", "fc8"))
     '1 of 4 layers pretrained, fc6 and fc7 new (fc8 is the new head)'
     """
-    *new, head = fresh
+    new, heads = fresh[:-num_heads], " and ".join(fresh[-num_heads:])
     text = f"{len(loaded)} of {len(loaded) + len(fresh)} layers pretrained"
     if loaded and len(new) > 4:
         text += f", {len(new)} new"
     elif loaded and new:
         text += f", {' and '.join(filter(None, (', '.join(new[:-1]), new[-1])))} new"
-    return f"{text} ({head} is the new head)"
+    return f"{text} ({heads} {'is' if num_heads == 1 else 'are'} the new head)"
 
 
 def fitting(
