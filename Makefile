@@ -17,9 +17,9 @@ CAMPAIGN ?= campaign.json
 
 .PHONY: study test docs lint format pins dist campaign clean
 
-## study: make the environment and run the study on the embedded faces, in under five minutes
+## study: make the environment and find a network for the embedded faces, in some five minutes
 study: $(INSTALLED)
-	$(BIN)/secateurs study faces --epochs 12 --out $(OUT)
+	$(BIN)/secateurs study faces --backbones squeezenet1_1,tf_efficientnet_lite0 --epochs 4 --runs 1 --out $(OUT)
 
 ## test: make the environment and run every test
 test: $(INSTALLED)

@@ -50,6 +50,8 @@ _HOMES = {
     "from_preset": "study.setup.config",
     "parse_depths": "study.setup.config",
     "run_study": "study.study",
+    "run_frontier": "study.frontier.run",
+    "FrontierOptions": "study.frontier.options",
     "train_model": "study.training",
     "evaluate_saved": "study.saved.evaluate_saved",
     "prune_saved": "study.pruning.saved_layers",
