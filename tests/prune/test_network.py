@@ -255,7 +255,7 @@ def test_importance_is_the_mean_square_of_a_random_derivative():
     model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).eval()
     model[0].weight.requires_grad_(False)
     x = torch.randn(24, 5)
-    found = importance(model, ["0", "2"], [x], seed=7, num_images=24)
+    found = importance(model, ["0", "2"], [x], seed=7, num_images=24).each
     signs = []
     generator = torch.Generator().manual_seed(7)
     for part in x.split(16):

@@ -34,7 +34,7 @@ def summed(model: nn.Module, batch: Pair) -> Tensor:
 def test_a_loss_weighs_by_its_squared_derivative_for_each_sample(loss: Any):
     torch.manual_seed(0)
     model, x, y = network(), torch.randn(6, 2, 4, 4), torch.randint(0, 5, (6,))
-    found = importance(model, ["0", "2"], [(x[:4], y[:4]), (x[4:], y[4:])], run=run, loss=loss)
+    found = importance(model, ["0", "2"], [(x[:4], y[:4]), (x[4:], y[4:])], run=run, loss=loss).each
     expected = {"0": torch.zeros(4), "2": torch.zeros(3)}
     for one in range(6):
         first = model[0](x[one : one + 1])
@@ -63,3 +63,18 @@ def test_what_is_no_loss_is_one_clear_line(loss: Any, message: str):
     with pytest.raises(InputError, match=message) as caught:
         importance(network(), ["0"], [batch], run=run, loss=loss)
     assert "\n" not in str(caught.value)
+
+
+def test_an_error_that_is_the_same_everywhere_counts_by_the_summed_derivative():
+    torch.manual_seed(0)
+    model, x = network(), torch.randn(6, 2, 4, 4)
+    found = importance(model, ["0"], [x], seed=3)
+    signs = torch.randint(0, 2, (6, 5), generator=torch.Generator().manual_seed(3)) * 2.0 - 1
+    alone = same = 0.0
+    for one in range(6):
+        maps = model[0](x[one : one + 1]).detach().requires_grad_(True)
+        answers = model[1:](maps)
+        gradient = torch.autograd.grad((answers * signs[one]).sum(), maps)[0][0].flatten(1)
+        alone += float(gradient.square().sum())
+        same += float(gradient.sum(1).square().sum())
+    assert found.together["0"] == pytest.approx(max(1.0, same / alone), rel=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,19 @@ NO_GRADIENT = "loss: it does not depend on the network's layers by gradients"
 Loss = Callable[[nn.Module, Batch], object]
 
 
+@dataclass(frozen=True)
+class Importance:
+    """How much a network's answers move with what each layer gives, by layer.
+
+    `each` (outputs,) is for errors that are independent from place to place. `together` is how many
+    times as much an error moves them that is the same in all places of a sample, at least 1: of a
+    map that is averaged at the end it is up to the number of its places.
+    """
+
+    each: dict[str, Tensor]
+    together: dict[str, float]
+
+
 def importance(
     model: nn.Module,
     paths: Sequence[str],
@@ -31,8 +45,8 @@ def importance(
     num_images: int = PROBED,
     loss: Loss | None = None,
     at_once: int | None = None,
-) -> dict[str, Tensor]:
-    """How much the network's answers move with each output of the layers: (outputs,) by layer.
+) -> Importance:
+    """How much the network's answers move with each output of the layers.
 
     The mean over samples of the squared derivative of a random combination (signs +1 and -1) of the
     logits, summed over positions: times a mean squared error of the output it is, to first order
@@ -48,6 +62,7 @@ def importance(
     most = min(PROBED_AT_ONCE, at_once or PROBED_AT_ONCE)
     parts = probed(batches, num_images, most if loss is None else 1)
     sums: dict[str, Tensor] = {}
+    together: dict[str, float] = {}
 
     def watch(path: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
         axis = channel_axis(layer)
@@ -57,8 +72,12 @@ def importance(
                 output = output.detach().requires_grad_(True)
 
             def add(gradient: Tensor) -> None:
-                found = gradient.float().movedim(axis, -1).flatten(0, -2).square().sum(0)
+                by_place = gradient.float().movedim(axis, -1)
+                by_place = by_place.reshape(len(by_place), -1, by_place.shape[-1])
+                found = by_place.square().sum((0, 1))
                 sums[path] = sums[path] + found if path in sums else found
+                same = float(by_place.sum(1).square().sum())
+                together[path] = together.get(path, 0.0) + same
 
             output.register_hook(add)
             return output
@@ -81,7 +100,11 @@ def importance(
         raise InputError(NO_GRADIENT)
     # A layer without a gradient has no part in the answers, as what only keeps a feature map.
     nothing = {path: _no_part(model.get_submodule(path)) for path in paths}
-    return {path: sums.get(path, none) / _total(parts) for path, none in nothing.items()}
+    alone = {path: float(found.sum()) for path, found in sums.items()}
+    return Importance(
+        {path: sums.get(path, none) / _total(parts) for path, none in nothing.items()},
+        {p: max(1.0, same / alone[p]) if alone[p] > 0 else 1.0 for p, same in together.items()},
+    )
 
 
 def gradients(

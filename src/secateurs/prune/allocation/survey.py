@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ from secateurs.nets.runnable import runnable
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.allocation.elimination import Elimination, Reader, eliminate
 from secateurs.prune.allocation.first_order import first_order
-from secateurs.prune.allocation.importance import Loss, importance
+from secateurs.prune.allocation.importance import Importance, Loss, importance
 from secateurs.prune.coupling.groups import Group, Member
 from secateurs.prune.statistics.gram import add_products, mirror
 from secateurs.prune.statistics.patches import (
@@ -137,9 +137,10 @@ def survey(
                 repeats=repeats,
                 at_once=at_once,
                 known=True,
+                means=lambda path, rows: sums[path].means.append(rows),
                 advance=advance,
             )
-    weights: dict[str, Tensor] = {}
+    weights = Importance({}, {})
     if readers:
         weights = importance(
             model, readers, batches, run=run, seed=seed, loss=loss, at_once=at_once
@@ -156,7 +157,7 @@ def survey(
                 )
             advance(1)
     held = {path: Targets(torch.cat(parts, 1), centers[path]) for path, parts in targets.items()}
-    return Survey(found, held, positions, norms, weights, repeats)
+    return Survey(found, held, positions, norms, weights.each, repeats)
 
 
 def _center(outputs: Tensor) -> Tensor:
@@ -192,6 +193,7 @@ class _Sums:
         self.shift: Tensor | None = None  # (inputs,)
         self.gram: Tensor | None = None  # its lower triangle
         self.total: Tensor | None = None
+        self.means: list[Tensor] = []  # (samples, inputs) over the places of a sample
 
     def add(self, rows: Tensor) -> None:
         """Take in rows (samples, inputs)."""
@@ -213,11 +215,29 @@ class _Sums:
         add_products(self.gram, about)
         self.total += about.sum(0, dtype=torch.float64)
 
-    def reader(self, weight: Tensor, columns: Tensor, *, centred: bool) -> Reader:
+    def reader(
+        self, weight: Tensor, columns: Tensor, *, centred: bool, together: float = 1.0
+    ) -> Reader:
         """The reader of (inputs, outputs) weights, its inputs about their mean if `centred`.
 
-        Raises InputError when an input was not finite.
+        What is the same in all places of a sample counts `together` times. Raises InputError when
+        an input was not finite.
         """
+        reader = self._reader(weight, columns, centred)
+        if together <= 1 or not self.means:
+            return reader
+        means = torch.cat(self.means).float()
+        means = means - _mean(means) if centred else means
+        if reader.gram is not None:
+            scaled = means * math.sqrt((together - 1) / len(means))
+            return replace(reader, gram=reader.gram.addmm_(scaled.T, scaled))
+        assert reader.rows is not None
+        # Mean squares over these rows are those over the rows alone, and the means' share.
+        more = math.sqrt((together - 1) * len(reader.rows) / len(means))
+        rows = torch.cat([reader.rows, more * means.to(reader.rows)])
+        return replace(reader, rows=rows * math.sqrt(len(rows) / len(reader.rows)))
+
+    def _reader(self, weight: Tensor, columns: Tensor, centred: bool) -> Reader:
         if self.gram is None:
             rows = torch.cat(self.rows)
             self._check(rows)
@@ -254,7 +274,7 @@ def _reader(
     member: Member,
     group: Group,
     sums: dict[str, _Sums],
-    weights: dict[str, Tensor],
+    weights: Importance,
     norms: dict[str, str],
 ) -> Reader:
     path = member.path
@@ -265,9 +285,10 @@ def _reader(
     order = member.unit.argsort(stable=True)
     channels = member.index[order].view(group.num_units, -1)
     columns = (channels[:, :, None] * kernel + torch.arange(kernel)).flatten(1)
-    weight = matrix(layer).detach().T * weights[path].sqrt()
+    weight = matrix(layer).detach().T * weights.each[path].sqrt()
     centred = layer.bias is not None or path in norms
-    return sums[path].reader(weight, columns, centred=centred)
+    together = weights.together.get(path, 1.0)
+    return sums[path].reader(weight, columns, centred=centred, together=together)
 
 
 def norms_after(model: nn.Module, sample: Batch, *, run: Run = forward) -> dict[str, str]:

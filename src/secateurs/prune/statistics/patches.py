@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
@@ -20,120 +19,18 @@ from secateurs.nets.batches import (
     num_samples,
     samples,
 )
-from secateurs.nets.layers import (
-    LAYERS,
-    TRANSPOSED,
-    Convolution,
-    Transposed,
-    batched,
-    channel_axis,
-    groups_of,
-    matrix,
-)
+from secateurs.nets.layers import LAYERS, matrix
 from secateurs.nets.trace import check_device, eval_mode, skeleton, tensors_of
 from secateurs.prune.statistics.parts import parts_of
 from secateurs.prune.statistics.products import is_plain, product
+from secateurs.prune.statistics.rows import by_place, mean_rows, outputs_at
+from secateurs.prune.statistics.rows import rows_of as rows_of
 
 Visit = Callable[[str, Tensor, Tensor, int], None]
 
 
 class _Reached(Exception):
     """Every layer asked for has run: the rest of the network is not needed."""
-
-
-def rows_of(layer: nn.Module, received: Tensor, output: Tensor, position: Tensor) -> Tensor:
-    """The rows (positions * samples, inputs) that `layer` multiplied with its weights.
-
-    `position` (samples, positions) are places in the flattened space of the output. Rows are
-    ordered position by position, all samples at each: `positions` copies of the samples.
-    Inputs are channels by kernel places, as the columns of `matrix`; a place outside the input, or
-    between the strides of a transposed convolution, is zero. Grouped convolutions are not known
-    here.
-
-    >>> conv, x = nn.Conv2d(2, 3, 3, padding=1), torch.rand(4, 2, 5, 5)
-    >>> rows = rows_of(conv, x, conv(x), torch.tensor([[0, 24]] * 4))
-    >>> torch.allclose(rows[4] @ matrix(conv)[1] + conv.bias[1], conv(x)[0, 1, 4, 4])
-    True
-    """
-    assert isinstance(layer, LAYERS) and groups_of(layer) == 1
-    received, output = batched(layer, received), batched(layer, output)
-    if isinstance(layer, nn.Linear):
-        flat = received.reshape(len(received), -1, received.shape[-1])
-        index = position[:, :, None].expand(-1, -1, flat.shape[-1])
-        return flat.gather(1, index).transpose(0, 1).flatten(0, 1)
-    inside = None
-    if isinstance(layer, TRANSPOSED):
-        place, inside = _touching(layer, received, output, position)
-    else:
-        received = _padded(layer, received)
-        place = _under(layer, received, output, position)
-    images, positions, kernel = place.shape
-    flat = received.flatten(2)
-    index = place.flatten(1)[:, None].expand(-1, flat.shape[1], -1)
-    found = flat.gather(2, index).view(images, -1, positions, kernel)
-    if inside is not None:
-        found = found.where(inside[:, None], 0.0)
-    return found.permute(2, 0, 1, 3).reshape(positions * images, -1)
-
-
-def _under(layer: Convolution, padded: Tensor, output: Tensor, position: Tensor) -> Tensor:
-    """Places (samples, positions, kernel) of the flattened padded input under the kernel."""
-    place = torch.zeros_like(position)[..., None]
-    for axis, start in enumerate(_coordinates(position, output.shape[2:])):
-        reach = torch.arange(layer.kernel_size[axis], device=start.device) * layer.dilation[axis]
-        along = (start * layer.stride[axis])[..., None] + reach
-        place = (place[..., None] * padded.shape[2 + axis] + along[..., None, :]).flatten(2)
-    return place
-
-
-def _touching(
-    layer: Transposed, received: Tensor, output: Tensor, position: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Places (samples, positions, kernel) of the flattened input, and which of them there are.
-
-    A place of the input touches with kernel place k the output at stride * place + dilation * k -
-    padding. Output padding adds places at the end, which follow the same rule.
-    """
-    place = torch.zeros_like(position)[..., None]
-    inside = torch.ones_like(place, dtype=torch.bool)
-    for axis, reached in enumerate(_coordinates(position, output.shape[2:])):
-        size, stride = received.shape[2 + axis], layer.stride[axis]
-        kernel = torch.arange(layer.kernel_size[axis], device=reached.device)
-        start = reached[..., None] + _number(layer.padding, axis) - kernel * layer.dilation[axis]
-        along = start.div(stride, rounding_mode="floor")
-        within = (start % stride == 0) & (along >= 0) & (along < size)
-        along = along.clamp(0, size - 1)
-        place = (place[..., None] * size + along[..., None, :]).flatten(2)
-        inside = (inside[..., None] & within[..., None, :]).flatten(2)
-    return place, inside
-
-
-def _coordinates(position: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """Places in a flattened space as coordinates along each of its axes."""
-    found: list[Tensor] = []
-    for size in reversed(sizes):
-        found.append(position % size)
-        position = position.div(size, rounding_mode="floor")
-    return found[::-1]
-
-
-def _padded(layer: Convolution, received: Tensor) -> Tensor:
-    """What the kernel of a convolution runs over: the input with its borders, of any kind."""
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    around: list[int] = []  # from the last axis to the first, before and after
-    for axis in reversed(range(len(layer.kernel_size))):
-        reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
-        if isinstance(layer.padding, str):
-            missing = reach if layer.padding == "same" else 0
-        else:
-            missing = 2 * layer.padding[axis]
-        around += [missing // 2, missing - missing // 2]
-    return F.pad(received, around, mode)
-
-
-def _number(padding: str | tuple[int, ...], axis: int) -> int:
-    assert not isinstance(padding, str)  # a transposed convolution has none in words
-    return padding[axis]
 
 
 def _check_rows(path: str, layer: nn.Module, rows: Tensor, outputs: Tensor) -> None:
@@ -151,19 +48,6 @@ def _check_rows(path: str, layer: nn.Module, rows: Tensor, outputs: Tensor) -> N
         )
 
 
-def outputs_at(layer: nn.Module, output: Tensor, position: Tensor) -> Tensor:
-    """The outputs (positions * samples, outputs) at the same places, rows in the same order."""
-    flat = _by_place(layer, output)
-    index = position[:, :, None].expand(-1, -1, flat.shape[-1])
-    return flat.gather(1, index).transpose(0, 1).flatten(0, 1)
-
-
-def _by_place(layer: nn.Module, output: Tensor) -> Tensor:
-    """A layer's output as (samples, places, outputs)."""
-    output = batched(layer, output).movedim(channel_axis(layer), -1)
-    return output.flatten(1, -2) if output.ndim > 2 else output[:, None]
-
-
 def visit_rows(
     model: nn.Module,
     layers: Mapping[str, int],
@@ -177,6 +61,7 @@ def visit_rows(
     at_once: int | None = None,
     known: bool = False,
     unrun: bool = False,
+    means: Callable[[str, Tensor], None] | None = None,
     advance: Callable[[int], None] = lambda samples: None,
 ) -> None:
     """Run the batches and call `visit(path, rows, outputs, samples)` for each layer and batch.
@@ -188,9 +73,10 @@ def visit_rows(
     than once: their rows of all runs come together, one run's positions after the other's. No batch
     runs further than the last of the layers. No more than `at_once` samples run at once, which
     changes no position. With `unrun` a batch ends before a layer asked for alone, where that works
-    as PyTorch's class does and runs once; then `outputs` has no columns. Raises InputError when one
-    of the layers does not run as often, and for batches as `check_batches` does, unless they are
-    `known` to be right.
+    as PyTorch's class does and runs once; then `outputs` has no columns. `means(path, rows)` gets
+    before the rows of a layer that runs once their mean (samples, inputs) over all places, where
+    there are several. Raises InputError when one of the layers does not run as often, and for
+    batches as `check_batches` does, unless they are `known` to be right.
     """
     seen: dict[str, int] = {}
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
@@ -229,6 +115,14 @@ def visit_rows(
             rows = rows_of(made.layer, made.received, made.output, position)
             outputs = outputs_at(made.layer, made.output, position)
             _check_rows(path, layer, rows, outputs)
+            if (
+                means is not None
+                and often[path] == 1
+                and by_place(made.layer, made.output).shape[1] > 1
+            ):
+                mean = mean_rows(made.layer, made.received, made.output)
+                if mean is not None:
+                    means(path, mean)
             if often[path] > 1:
                 parts.setdefault(path, []).append((rows, outputs))
                 if len(parts[path]) < often[path]:
@@ -356,7 +250,7 @@ def fewest_positions(
 
     def watch(path: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
         def hook(_: nn.Module, __: object, output: Tensor) -> None:
-            num = _by_place(layer, output).shape[1]
+            num = by_place(layer, output).shape[1]
             found[path] = min(num, found.get(path, num))
 
         return layer.register_forward_hook(hook)
@@ -396,7 +290,7 @@ class _Positions:
 
     def of(self, layer: nn.Module, output: Tensor, wanted: int, path: str) -> Tensor:
         """Places (samples, positions) in the flattened space of a layer's output."""
-        images, total = _by_place(layer, output).shape[:2]
+        images, total = by_place(layer, output).shape[:2]
         each, rest = divmod(images, self.num) if self.num else (0, 1)
         if rest:  # what does not depend on the samples
             return self._draw(images, total, wanted, path).to(output.device)
