@@ -69,7 +69,13 @@ def _plan(model: nn.Module, seen: Trace, *, size: int) -> Plan:
 
 
 def _opened(
-    model: nn.Module, where: str, given: Tensor, expected: Tensor, seen: Trace
+    model: nn.Module,
+    where: str,
+    given: Tensor,
+    expected: Tensor,
+    seen: Trace,
+    *,
+    fewest_blocks: int = 0,
 ) -> Plan | None:
     """The parts of a module, those with blocks opened again; None where they do not agree with it.
 
@@ -80,14 +86,17 @@ def _opened(
         results = _results(model, plan, given)
         if results is None or not torch.equal(results[-1], expected):
             continue
-        if where and _num_blocks(model, plan) < 2:
+        if _num_blocks(model, plan) < fewest_blocks:
             return None  # not worth a name for each
         found: list[Segment | str] = []
         for step, before, after in zip(plan, [given, *results], results, strict=False):
             inner = step.path if isinstance(step, Segment) else None
             parts: Plan | None = None
-            if inner and _may_open(model.get_submodule(inner)):
+            module = model.get_submodule(inner or "")
+            if inner and seen.weighted[-1].startswith(f"{inner}."):  # the head, and what it is in
                 parts = _opened(model, inner, before, after, seen)
+            elif inner and _may_open(module):
+                parts = _opened(model, inner, before, after, seen, fewest_blocks=2)
             found += parts or [step]
         return tuple(found)
     return None

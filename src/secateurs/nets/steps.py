@@ -128,7 +128,9 @@ def _shortened(paths: Sequence[str], model: nn.Module) -> list[str]:
 def _merged(names: list[str], paths: list[str], depths: list[int]) -> tuple[Step, ...]:
     """One step where neighbours have the same name, and no name twice."""
     found: list[Step] = []
-    for name, path, depth in zip(names, paths, depths, strict=True):
+    for place, (name, path, depth) in enumerate(zip(names, paths, depths, strict=True)):
+        if name == "head" and place + 1 < len(names):
+            name = "hidden layers of the head"
         if found and found[-1].name == name:
             continue
         if any(step.name == name for step in found):
