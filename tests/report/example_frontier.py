@@ -94,7 +94,7 @@ def _point(number: int, name: str, kind: str, share: float, mb: float, macs: flo
         row["made_from"] = "mobilenet_v2"
         row["pruning"] = {
             "groups": [{"num_units": 1280, "num_kept": 640}],
-            "outcome": {"change": {"relative": 0.31}},
+            "outcome": {"relative": 0.31},
             "recovery": {"curve": [{"epoch": epoch} for epoch in range(4)]},
         }
     return row

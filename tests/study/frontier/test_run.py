@@ -12,6 +12,8 @@ import pytest
 import torch
 from narrow import narrowed
 
+from secateurs.cli import main
+from secateurs.directories import clear_output
 from secateurs.errors import InputError
 from secateurs.nets.download import NoWeightsError
 from secateurs.paths import saved_model
@@ -138,6 +140,48 @@ def test_a_stop_in_any_stage_goes_on_to_the_same_networks(
     rows = [row["correct"] for row in found["points"]]
     assert rows == [row["correct"] for row in results["points"]]
     assert not list(out.rglob("*.state.safetensors"))
+
+
+def test_the_commands_read_a_finished_study(
+    study: Path,
+    flags: Path,
+    cache: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def run_command(*words: object) -> str:
+        monkeypatch.setattr("sys.argv", ["secateurs", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert stop.value.code == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    table = run_command("results", study)
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == [
+        "alexnet-probe",
+        "alexnet",
+        "alexnet-macs95",
+    ]
+    assert run_command("report", study).strip() == str(study / "report.html")
+    assert "alexnet" in (study / "report.html").read_text()
+    words = run_command("evaluate", study, flags, "--cache", cache)
+    found = json.loads((study / "results.json").read_text())["recommended"]["test"]
+    assert f"{found['accuracy']:.1%}" in words
+
+
+def test_overwriting_deletes_what_the_study_wrote_and_nothing_else(
+    flags: Path, cache: Path, tmp_path: Path
+):
+    out = tmp_path / "out"
+    run_frontier(str(flags), CONFIG, replace(OPTIONS, sizes=()), out, cache=cache)
+    (out / "models" / "mine.txt").write_text("mine")
+    before = {path.name for path in (out / "models").iterdir()}
+    assert before == {"alexnet-probe", "alexnet", "mine.txt"}
+    clear_output(out, "study")
+    assert [path.relative_to(out).as_posix() for path in out.rglob("*")] == [
+        "models",
+        "models/mine.txt",
+    ]
 
 
 def test_another_configuration_or_an_older_study_is_refused(

@@ -138,7 +138,7 @@ def _pruning_panel(results: Record) -> list[Panel]:
             continue
         kept = sum(group["num_kept"] for group in found["groups"])
         units = sum(group["num_units"] for group in found["groups"])
-        change = found["outcome"]["change"]["relative"]
+        change = found["outcome"]["relative"]
         recovery = found["recovery"]
         rows.append(
             (

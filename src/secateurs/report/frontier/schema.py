@@ -68,6 +68,14 @@ _RESULTS: dict[str, Any] = {
             "backbone": Maybe(str, absent=True),
             "val": Maybe(EVALUATION, absent=True),
             "cost": Maybe({"num_parameters": int, "macs": int, "file_bytes": int}, absent=True),
+            "pruning": Maybe(
+                {
+                    "groups": [{"num_units": int, "num_kept": int}],
+                    "outcome": {"relative": float},
+                    "recovery": Maybe({"curve": [dict]}),
+                },
+                absent=True,
+            ),
         }
     ],
     "latency": {"runtime": str, "device": str, "batch": int, "num_rounds": int, "ms": dict},
