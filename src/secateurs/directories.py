@@ -41,6 +41,7 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
         *("probe/*.json", "probe/*.safetensors", "probe/*.lock"),
         *("probe.html", "labels.csv", "thumbnails/*.jpg", "probe.json"),
     ),
+    "compare": ("comparison.html", "thumbnails/compared-*.jpg", "comparison.json"),
     "show": ("show.html",),
     "trust": ("trust.html", "trust.json"),
     "grid": ("grid.csv", "grid.html", "grid.json"),

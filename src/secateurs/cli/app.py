@@ -21,6 +21,7 @@ from secateurs.cli.explore import explore
 from secateurs.cli.export import export
 from secateurs.cli.faces import faces
 from secateurs.cli.grid import grid
+from secateurs.cli.insight.compare import compare
 from secateurs.cli.insight.probe import probe
 from secateurs.cli.insight.show import show
 from secateurs.cli.insight.trust import trust
@@ -51,7 +52,7 @@ PANELS = {
     "Start here": (audit, show, probe, study),
     "Train": (sweep, search, train),
     "Prune": (prune, grid, explore),
-    "Use a model": (evaluate, trust, predict, export),
+    "Use a model": (evaluate, trust, compare, predict, export),
     "Results": (report, results),
     "More": (paper, faces),
 }

@@ -18,6 +18,7 @@ USUAL: Mapping[str, tuple[str, ...]] = {
     "export": ("out", "config"),
     "probe": ("out", "backbones", "depths", "group_by", "config"),
     "show": ("out", "backbone", "num_images", "num_views", "rotation_deg", "min_scale", "config"),
+    "compare": ("out", "side", "group_by", "config"),
     "trust": ("out", "against", "target", "save_threshold", "config"),
     "predict": ("top", "kind", "out", "config"),
     "paper": ("out", "depths", "runs", "epochs", "search", "config"),

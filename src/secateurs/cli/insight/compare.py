@@ -1,0 +1,88 @@
+"""The command `compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secateurs.cli.options.data import Cache, GroupBy, Model, OwnSeed, OwnSplit
+from secateurs.cli.options.output import AsJson, Config, Overwrite, ProgressMode, Quiet, StudyOut
+from secateurs.cli.options.panels import DATA, suggest
+from secateurs.cli.parsing.session import session_of
+from secateurs.paths import data_path, model_path
+
+
+def _data(data: str | None) -> str | None:
+    return None if data is None else data_path(data)
+
+
+def compare(
+    context: typer.Context,
+    model: Model,
+    other: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OTHER",
+            help="Another folder with model.json, or directory of a study.",
+            callback=model_path,
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DATA]",
+            help="Folder with one folder per class, or the word faces. [default: the images of "
+            "the study]",
+            callback=_data,
+        ),
+    ] = None,
+    out: StudyOut = Path("studies/MODEL-compared"),
+    side: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Compare on test or val images.",
+            rich_help_panel=DATA,
+            autocompletion=suggest("test", "val"),
+        ),
+    ] = "test",
+    split: OwnSplit = None,
+    group_by: GroupBy = None,
+    seed: OwnSeed = None,
+    cache: Cache = None,
+    config: Config = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    progress: ProgressMode = "auto",
+) -> None:
+    """Compare two models or studies on the same images: accuracy in pairs, size and time.
+
+    Images that one of them was trained or chosen on are left out. Writes comparison.json and
+    comparison.html.
+    """
+    from secateurs.errors import InputError
+    from secateurs.report.insight.compare_page import compare_words, write_compare_page
+    from secateurs.study.insight.compare import compare_saved
+    from secateurs.study.saved.location import find_location
+
+    if side not in ("val", "test"):
+        raise InputError(f"side must be val or test, got {side!r}")
+    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
+    images = find_location(model, None).data if data is None else data
+    record = compare_saved(
+        model,
+        other,
+        images,
+        out,
+        side=side,
+        changes={"split": split, "group_by": group_by, "seed": seed},
+        cache=session.cache,
+        overwrite=overwrite,
+        progress=session.progress,
+    )
+    session.save_config(out)
+    page = write_compare_page(record, out)
+    session.answer(record, f"{compare_words(record)}\npage: {page}")
