@@ -89,6 +89,13 @@ def test_names_are_those_that_people_use() -> None:
             ["stem", "stages.0.blocks.0", "stages.1.downsample", "stages.1.blocks.0"],
             ["stem", "stage 1 block 1", "stage 2 downsample", "stage 2 block 1"],
         ),
+        "timm stage of one block": (
+            ["stem", "stages.0", "stages.1.downsample", "stages.1.blocks.0", "stages.1.blocks.1"],
+            [
+                *("stem", "stage 1", "stage 2 downsample"),
+                *("stage 2 block 1", "stage 2 block 2"),
+            ],
+        ),
         "efficientnet": (
             ["conv_stem", "blocks.0.0", "blocks.1.0", "blocks.1.1", "conv_head"],
             ["stem", "stage 1 block 1", "stage 2 block 1", "stage 2 block 2", "conv head"],

@@ -173,7 +173,7 @@ def _parts(module: nn.Module, path: str, seen: Trace, *, deep: bool = False) -> 
     for name, child in module.named_children():
         where = f"{path}.{name}" if path else name
         plain = is_chain(child) or isinstance(child, nn.ModuleList)
-        plain = plain or (deep and holds_blocks(child))
+        plain = plain or (deep and (isinstance(child, nn.Sequential) or holds_blocks(child)))
         found += _parts(child, where, seen, deep=deep) if plain else [where]
     return sorted(found, key=place.__getitem__)
 
@@ -192,7 +192,7 @@ def holds_blocks(module: nn.Module) -> bool:
     return any(
         num_weighted(block) > 1
         for child in module.children()
-        if is_chain(child) or isinstance(child, nn.ModuleList)
+        if isinstance(child, nn.Sequential | nn.ModuleList)
         for block in child.children()
     )
 

@@ -47,7 +47,11 @@ def step_names(paths: Sequence[str]) -> tuple[str, ...]:
         elif len(part.numbers) > 1:
             word, number, own = part.numbers[0]
             seen_stage = groups[word, number]
-            stage = number if own else str(seen_stage)
+            # In these lists stages stand among other parts.
+            counted = (
+                seen_stage if word in ("features", "layers") else _from_one((word, number, own))
+            )
+            stage = number if own else str(counted)
             names.append(f"stage {stage} block {_from_one(part.numbers[-1])}{_tail(part.rest)}")
         elif place == 0 and (groups or not part.numbers or part.numbers[0][2]):
             names.append("stem")

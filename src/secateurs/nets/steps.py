@@ -30,7 +30,8 @@ def steps(model: nn.Module, name: str) -> tuple[Step, ...]:
     """The freezable parts of a network in running order; the last is the head.
 
     A part is a block of the network, or a layer outside of blocks. At the depth of each, all parts
-    before it are the prefix that `split_at` gives.
+    before it are the prefix that `split_at` gives; where blocks hand on more than one tensor, the
+    prefix is shorter.
 
     >>> from secateurs.nets.backbones import build
     >>> [step.name for step in steps(build("resnet18", 3), "resnet18")][:3]
@@ -97,16 +98,18 @@ def depth_name(model: nn.Module, name: str, depth: int) -> str:
 
 
 def _paths(model: nn.Module, name: str) -> list[str]:
+    """The modules that make up the parts: those of the chain's steps, or the blocks within one."""
     found = chain(model, name)
+    blocks = opened_parts(model, trace_of(model, name))
     if [path for path, _ in found] == [WHOLE]:
-        return opened_parts(model, trace_of(model, name))
+        return blocks
     paths: list[str] = []
     for path, module in found:
-        if path.startswith(BETWEEN):  # layers that run beside each other
-            inner = module.named_modules()
-            paths += [path for path, layer in inner if isinstance(layer, nn.Conv2d | nn.Linear)]
-        else:
+        if not path.startswith(BETWEEN):
             paths.append(path)
+        elif num_weighted(module):  # blocks that run beside each other, or hand on several tensors
+            inner = {id(part) for part in module.modules()}
+            paths += [block for block in blocks if id(model.get_submodule(block)) in inner]
     return paths
 
 
