@@ -176,7 +176,14 @@ def study(
     }
     if not one_network:
         options = frontier_options(
-            preset, backbones, backbone, max_mb=max_mb, max_ms=max_ms, batch=batch, loss=max_loss
+            preset,
+            backbones,
+            backbone,
+            max_mb=max_mb,
+            max_ms=max_ms,
+            batch=batch,
+            loss=max_loss,
+            scratch_runs=scratch_runs,
         )
         settings = config_of(preset, **shared)
         with session.running(out) as stop:
@@ -216,6 +223,7 @@ def frontier_options(
     max_ms: float | None,
     batch: int,
     loss: float | None,
+    scratch_runs: int | None,
 ) -> FrontierOptions:
     """What a study over several networks is asked for, from the command line's options."""
     from secateurs.study.frontier.options import FRONTIER_PRESETS, parse_backbones
@@ -232,6 +240,7 @@ def frontier_options(
         max_ms=max_ms,
         batch=batch,
         max_loss=base.max_loss if loss is None else loss,
+        scratch_runs=base.scratch_runs if scratch_runs is None else scratch_runs,
     )
 
 

@@ -234,6 +234,19 @@ def test_candidates_without_weights_are_skipped_unless_they_were_named(
     assert not (tmp_path / "out" / "study.json").exists()
 
 
+def test_depths_and_runs_from_scratch_that_were_asked_for_are_run(
+    flags: Path, cache: Path, tmp_path: Path
+):
+    config = replace(CONFIG, depths=(6, 7), fitted=("batch_size", "layers"))
+    options = replace(OPTIONS, sizes=(), scratch_runs=1)
+    found = run_frontier(str(flags), config, options, tmp_path / "out", cache=cache)
+    trials = [(row["depth"], row["pretrained"]) for row in found["arms"][0]["trials"]]
+    assert sorted(trials) == [(0, False), (6, True), (7, True)]
+    wrong = replace(config, depths=(9,), fitted=())
+    with pytest.raises(InputError, match="depth 9 is outside"):
+        run_frontier(str(flags), wrong, options, tmp_path / "other", cache=cache)
+
+
 def test_one_file_of_weights_is_refused_for_several_networks(
     flags: Path, cache: Path, tmp_path: Path
 ):

@@ -97,6 +97,8 @@ def _depths_panel(results: Record) -> Panel:
         names = _depth_names(results, arm["backbone"])
         for row in arm["sweep"]:
             name = names.get(row["depth"], f"{row['depth']} layers frozen")
+            if not row["pretrained"]:
+                name = "all trained from random weights"
             rows.append(
                 (
                     f"{arm['backbone']}, {name}",
@@ -106,7 +108,7 @@ def _depths_panel(results: Record) -> Panel:
                         row.get("val_accuracy_high"),
                     ),
                     integer(row["num_runs"]),
-                    "kept" if row["depth"] == arm["depth"] else "",
+                    "kept" if row["pretrained"] and row["depth"] == arm["depth"] else "",
                 )
             )
     columns = ("network, frozen", "validation accuracy", "runs", "")

@@ -27,6 +27,7 @@ def fine_tune(
     depths: tuple[int, ...],
     store: Store,
     *,
+    scratch_runs: int = 0,
     prefix_cache: PrefixCache,
     stop: StopFlag,
     progress: Progress = SILENT,
@@ -37,7 +38,7 @@ def fine_tune(
     What was trained before is read. `on_trial` receives each record with the context of its depths.
     Raises StopRequested when asked to stop, and InputError when every training diverges.
     """
-    config = replace(context.config, depths=depths, scratch_runs=0)
+    config = replace(context.config, depths=depths, scratch_runs=scratch_runs)
     context = replace(context, config=config, depths=depths)
     progress.note(f"fine-tuning {config.backbone}")
     trials = run_sweep(

@@ -19,6 +19,7 @@ class FrontierOptions:
     accuracy to the best. The probe chooses `num_networks` to fine-tune, each at up to `num_depths`
     depths. `sizes` are the shares of the multiply-accumulates to which each is pruned, by what is
     measured on `calibration` training images (None for all), with `recover` epochs of recovery.
+    `scratch_runs` trainings of the first network start from random weights, for comparison.
     """
 
     backbones: tuple[str, ...] = ()
@@ -31,6 +32,7 @@ class FrontierOptions:
     sizes: tuple[float, ...] = (0.5, 0.25)
     calibration: int | None = 256
     recover: int = 4
+    scratch_runs: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self)

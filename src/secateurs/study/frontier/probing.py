@@ -28,10 +28,14 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Opened:
-    """The candidates that can be used, and those that cannot with the reasons."""
+    """The candidates that can be used, and those that cannot with the reasons.
+
+    `depths` are those that were asked for, None where the probe suggests them.
+    """
 
     contexts: tuple[TrialContext, ...]
     skipped: tuple[Skipped, ...]
+    depths: tuple[int, ...] | None = None
 
     @property
     def by_name(self) -> dict[str, TrialContext]:
@@ -100,17 +104,25 @@ def open_candidates(
             + "; ".join(f"{one.name}: {one.reason}" for one in skipped)
             + "; name one with --backbone and give --weights"
         )
+    asked = "depths" not in (config.fitted or ()) and not config.auto_depths
+    own = replace(
+        config,
+        depths=config.depths if asked else (),
+        auto_depths=False,
+        layers=(),
+        fitted=tuple({*(config.fitted or ()), "layers"} - {"depths"}),
+    )
     contexts = [
         open_context(
             data,
-            replace(config, backbone=name, depths=(), layers=(), fitted=("batch_size", "layers")),
+            replace(own, backbone=name),
             cache=cache,
             strict=strict,
             progress=progress,
         )
         for name in names
     ]
-    return Opened(tuple(contexts), skipped)
+    return Opened(tuple(contexts), skipped, contexts[0].depths if asked else None)
 
 
 def probe_candidates(
@@ -135,7 +147,7 @@ def choose_arms(
 ) -> tuple[list[ArmPlan], Record]:
     """The networks to fine-tune and at which depths, by the probe, and what is kept of the probe.
 
-    See `suggest`.
+    See `suggest`. Depths that were asked for are taken as they are.
     """
     skipped = [{"backbone": one.name, "reason": one.reason} for one in opened.skipped]
     found = gather(
@@ -149,7 +161,7 @@ def choose_arms(
     plans: list[ArmPlan] = []
     for suggestion in found.suggestions:
         one = next(one for one in probed if one.found.name == suggestion.backbone)
-        depths = near_depths(suggestion.freeze, options.num_depths)
+        depths = opened.depths or near_depths(suggestion.freeze, options.num_depths)
         names = "; ".join(one.found.row(depth)["name"] for depth in depths)
         progress.note(f"to fine-tune: {suggestion.backbone}, {suggestion.reason} ({names})")
         plans.append(ArmPlan(one.context, depths))

@@ -62,9 +62,9 @@ def run_frontier(
     """Find the network to use for `data`, and return what is written to `out`/results.json.
 
     Each candidate is probed, the best are fine-tuned and pruned to several sizes, and the
-    recommended one is tested, once. Of `config` the backbone, depths and layers are not used. What
-    is already done is not done again. Raises InputError for bad input and when `out` holds another
-    study, StopRequested when asked to stop.
+    recommended one is tested, once. Of `config` the backbone and layers are not used, and the
+    depths only where they were asked for. What is already done is not done again. Raises InputError
+    for bad input and when `out` holds another study, StopRequested when asked to stop.
     """
     stop = stop or StopFlag()
     config = settle_split(data, config)
@@ -87,6 +87,7 @@ def run_frontier(
             plan.context,
             plan.depths,
             store,
+            scratch_runs=0 if number else options.scratch_runs,
             prefix_cache=kept,
             stop=stop,
             progress=progress,
@@ -94,7 +95,7 @@ def run_frontier(
                 log, lambda: trial_entry(record, context.config), progress
             ),
         )
-        for plan in plans
+        for number, plan in enumerate(plans)
     ]
     with store.wait_for("stages", stop):
         study = _Frontier(out, options, stages, store, kept, stop, progress)
