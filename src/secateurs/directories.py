@@ -43,7 +43,7 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     ),
     "compare": ("comparison.html", "thumbnails/compared-*.jpg", "comparison.json"),
     "show": ("show.html",),
-    "trust": ("trust.html", "trust.json"),
+    "trust": ("trust.html", "thumbnails/mistake-*.jpg", "trust.json"),
     "grid": ("grid.csv", "grid.html", "grid.json"),
     "train": (*_MODEL, *_TRIALS, "training.json"),
     "prune": (

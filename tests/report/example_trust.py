@@ -46,6 +46,17 @@ def _network(error: float) -> dict[str, Any]:
     }
 
 
+def _image(name: str, label: str, answer: str, probability: float) -> dict[str, Any]:
+    said = {"label": answer, "probability": probability, "own": 0.01}
+    return {
+        "name": name,
+        "place": 0,
+        "label": label,
+        "thumbnail": "thumbnails/mistake-0.jpg",
+        "answers": {"before": {**said, "label": label}, "after": said},
+    }
+
+
 def example_trust() -> dict[str, Any]:
     """A pruned network against the unpruned one."""
     return {
@@ -72,6 +83,21 @@ def example_trust() -> dict[str, Any]:
             "num_better": 2,
             "all_wrong": {"before": 3, "after": 5},
             "rows": [{"group": "012", "num_images": 4, "before": 3, "after": 1}],
+        },
+        "mistakes": {
+            "network": "after",
+            "losses": [_image("cat/1.jpg", "cat", "dog", 0.98)],
+            "confusions": [
+                {
+                    "true": "cat",
+                    "answer": "dog",
+                    "num_images": 6,
+                    "num_true": 40,
+                    "counts": {"before": 4, "after": 6},
+                    "mistakes": [_image("cat/1.jpg", "cat", "dog", 0.98)],
+                    "likest": [_image("dog/7.jpg", "dog", "dog", 0.6)],
+                }
+            ],
         },
         "seconds": 12.3,
     }

@@ -34,7 +34,7 @@ def test_the_page_says_where_pruning_costs_most(trust: dict[str, Any], tmp_path:
     assert "after pruning 4 have fewer correct images and 2 more" in text
     assert "012 4 3 1" in text
     assert "rarer classes (50) 70.0% (65–75) 66.0% (61–71) -4.0 (-7.0 to -1.0)" in text
-    assert page.count('role="img"') == 4
+    assert page.count('role="img"') == 4 + 3  # figures, and pictures that are missing here
     assert re.search(r"(src|href)=\"(?!#)", page) is None
 
 
@@ -47,6 +47,7 @@ def test_one_network_is_compared_with_nothing(trust: dict[str, Any]):
     trust["groups"]["all_wrong"].pop("after")
     trust["groups"]["rows"][0].pop("after")
     trust["side"] = "val"
+    trust["mistakes"] |= {"network": "before", "losses": []}
     text = shown(render_trust(trust))
     assert "81% on clean images, 60% under blur" in text
     assert "pruning" not in text.replace("before pruning", "")
@@ -67,3 +68,20 @@ def test_without_a_threshold_the_table_says_none(trust: dict[str, Any]):
     [panel] = [one for one in trust_panels(trust) if one.key == "coverage"]
     assert panel.tables[0].rows[1] == ("after pruning", "1.30", "none", "", "")
     assert "no threshold reaches 90% accuracy" in trust_words(trust)[1]
+
+
+@pytest.mark.usefixtures("without_plotly")
+def test_confused_classes_have_example_pairs(trust: dict[str, Any], tmp_path: Path):
+    (tmp_path / "thumbnails").mkdir()
+    (tmp_path / "thumbnails/mistake-0.jpg").write_bytes(b"\xff\xd8\xff picture")
+    page = render_trust(trust, tmp_path)
+    text = shown(page)
+    assert (
+        "cat taken for dog 6 images of 40 labelled cat (4 before pruning, 6 after pruning)." in text
+    )
+    assert "wrong after pruning dog 98%" in text
+    assert page.count("data:image/jpeg;base64,") == 3
+    trust["mistakes"]["losses"] = []
+    assert "There is no mistake of the network after pruning on these images" in shown(
+        render_trust(trust)
+    )

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,15 @@ def test_the_command_compares_keeps_the_threshold_and_predict_uses_it(
     assert f"page: {out / 'trust.html'}" in capsys.readouterr().out
     record = read_json(out / "trust.json")
     assert record["clean"]["difference"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    mistakes = record["mistakes"]
+    losses = [row["answers"]["after"]["own"] for row in mistakes["losses"]]
+    assert losses == sorted(losses)
+    assert len(losses) == min(12, round(record["num_images"] * (1 - accuracy_of(record))))
+    for pair in mistakes["confusions"]:
+        assert pair["counts"]["before"] == pair["counts"]["after"] == pair["num_images"]
+        assert all(row["label"] == pair["true"] for row in pair["mistakes"])
+        assert all(row["label"] == pair["answer"] for row in pair["likest"])
+    assert all((out / row["thumbnail"]).is_file() for row in mistakes["losses"])
     kept = confidence_of(load(model).spec)
     assert kept.temperature == record["networks"]["after"]["confidence"]["temperature"]
     assert kept.threshold == record["networks"]["after"]["confidence"]["threshold"]
@@ -51,6 +61,10 @@ def test_the_command_compares_keeps_the_threshold_and_predict_uses_it(
     head, line = capsys.readouterr().out.splitlines()
     assert head.endswith(",error,unsure")
     assert line.endswith(",,false")
+
+
+def accuracy_of(record: dict[str, Any]) -> float:
+    return record["clean"]["after"]["accuracy"]
 
 
 def test_other_classes_and_bad_numbers_are_refused(

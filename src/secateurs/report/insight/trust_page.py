@@ -10,6 +10,7 @@ from secateurs.report.common.formatting import integer, interval, percent, plain
 from secateurs.report.common.next_steps import Step, page_values, shown_data, shown_path, step
 from secateurs.report.common.render import render_page, write_page
 from secateurs.report.common.sweep_rows import Record
+from secateurs.report.insight.mistakes import mistakes_part
 from secateurs.report.insight.trust import names_of, trust_panels, trust_words, worst_change
 
 NAME = "trust.html"
@@ -45,6 +46,7 @@ def render_trust(
             "cautions": cautions(record),
             "blocks": blocks,
             "findings": trust_words(record),
+            "mistakes": mistakes_part(record.get("mistakes"), names_of(record), directory),
             "record_groups": [
                 ("Configuration", [(k, plain(v)) for k, v in record["config"].items()]),
                 ("Time", [("total", seconds(record["seconds"]))]),

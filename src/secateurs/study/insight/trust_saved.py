@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from secateurs.directories import clear_output, open_output
 from secateurs.errors import InputError
@@ -16,10 +18,13 @@ from secateurs.paths import saved_model
 from secateurs.progress import SILENT, Progress
 from secateurs.ship.checkpoint import JSON_NAME, Loaded, load
 from secateurs.stopping import StopFlag
+from secateurs.study.insight.mistakes import mistakes_record
 from secateurs.study.insight.trust import TARGET, trust_record
 from secateurs.study.probe.network import groups_of
 from secateurs.study.saved.confidence import KEY
+from secateurs.study.saved.evaluation import side_logits
 from secateurs.study.saved.opened import open_saved
+from secateurs.study.setup.trial_context import Dataset
 
 MARKER = "trust.json"
 SCHEMA = 1
@@ -52,7 +57,7 @@ def trust_saved(
         raise InputError(f"side must be val or test, got {side!r}")
     if not 0 < target <= 1:
         raise InputError(f"target must be above 0 and at most 1, got {target!r}")
-    open_output(out, marker=MARKER, kind="a measure of trust")
+    open_output(out, marker=MARKER, kind="a measure of trust", early=("thumbnails",))
     place = saved_model(model)
     other = against or _unpruned(model, place)
     loaded, _, dataset = open_saved(
@@ -81,12 +86,24 @@ def trust_saved(
         models, dataset, groups_of(dataset, side), side=side, target=target, device=device,
         stop=stop, progress=progress,
     )  # fmt: skip
+    record["mistakes"] = mistakes_record(
+        {when: _probabilities(model, dataset, side, device) for when, model in models.items()},
+        dataset,
+        side,
+        out,
+    )
     record["seconds"] = round(time.perf_counter() - started, 2)
     write_json(out / MARKER, record)
     if save_threshold:
         last = list(models)[-1]
         _keep(place, record["networks"][last]["confidence"])
     return record
+
+
+def _probabilities(
+    model: torch.nn.Module, dataset: Dataset, side: str, device: torch.device
+) -> NDArray[np.float64]:
+    return torch.softmax(side_logits(model, dataset, side, device).double(), 1).numpy()
 
 
 def _unpruned(model: Path, place: Path) -> Path | None:
