@@ -100,6 +100,10 @@ class Stages:
         write_sealed(path, {"key": identity, "value": value, "files": files})
         return value
 
+    def forget(self, name: str) -> None:
+        """Delete a stage's stored result, so that it is computed again."""
+        (self.root / "stages" / f"{name}.json").unlink(missing_ok=True)
+
     def _digests(self, files: tuple[Path, ...]) -> dict[str, str]:
         """The SHA-256 of each file, by its path within the directory."""
         return {

@@ -113,6 +113,23 @@ def test_a_finished_study_answers_again_without_computing(
     assert again | {"timing": None} == results | {"timing": None}
 
 
+def test_a_network_that_was_deleted_or_damaged_is_made_again(
+    results: dict[str, Any], study: Path, flags: Path, cache: Path, tmp_path: Path
+):
+    out = tmp_path / "out"
+    shutil.copytree(study, out)
+    (out / "models" / "alexnet-macs95" / "model.json").unlink()
+    damaged = out / "models" / "alexnet" / "model.safetensors"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:-4] + b"\0\0\0\1")
+    again = run_frontier(str(flags), CONFIG, OPTIONS, out, cache=cache)
+    assert damaged.read_bytes() == whole
+    assert load(out / "models" / "alexnet-macs95").spec.backbone == "alexnet"
+    assert [row["correct"] for row in again["points"]] == [
+        row["correct"] for row in results["points"]
+    ]
+
+
 def test_a_stop_in_any_stage_goes_on_to_the_same_networks(
     results: dict[str, Any], flags: Path, cache: Path, tmp_path: Path
 ):

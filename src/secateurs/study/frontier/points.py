@@ -81,6 +81,18 @@ def keep_point(
     }
 
 
+def is_whole(place: Place, row: Record) -> bool:
+    """Whether a point's network is on disk as its row says.
+
+    >>> is_whole(Place(Path("nowhere"), "net"), {"tensors": ""})
+    False
+    """
+    description, tensors = place.files
+    if not (description.is_file() and tensors.is_file()):
+        return False
+    return sha256_file(tensors) == row["tensors"]
+
+
 def answers(row: Record) -> NDArray[np.bool_]:
     """Which validation images a point answers correctly, in the order of the side."""
     return np.frombuffer(row["correct"].encode(), np.uint8) == ord("1")

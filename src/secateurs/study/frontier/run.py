@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,20 +24,21 @@ from secateurs.study.frontier.points import (
     Place,
     Record,
     answers,
+    is_whole,
     keep_point,
     megabytes,
     point_name,
 )
 from secateurs.study.frontier.probing import Probed, choose_arms, open_candidates, probe_candidates
 from secateurs.study.frontier.recommendation import Answer, Limits, Network, recommend_network
-from secateurs.study.frontier.shrink import Shrinking, sizes_of
+from secateurs.study.frontier.shrink import Shrinking, Size, sizes_of
 from secateurs.study.probe.network import groups_of
 from secateurs.study.pruning.recovery import RecoveryOptions
 from secateurs.study.records.kinds import STUDY, STUDY_SCHEMA, odd_keys
 from secateurs.study.saved.evaluation import model_spec
 from secateurs.study.setup.config import StudyConfig, difference
 from secateurs.study.setup.trial_context import TrialContext, settle_split
-from secateurs.study.stages import Stages, versions
+from secateurs.study.stages import Stages, machine_words, versions
 from secateurs.study.sweep.sweep import chosen_model, discard_weights, summarise_sweep
 from secateurs.study.tracking.log import Log, log_entry, trial_entry
 from secateurs.study.trials.trial import Store
@@ -106,7 +108,7 @@ def run_frontier(
             points += study.sizes(arm, _better(points, row))
         discard_weights(store)
         made = [row for row in points if "reason" not in row]
-        timing = study.time_all(made, {**opened.by_name}, final=True)
+        timing = study.time("latency", made, opened.by_name)
         answer = _recommend(made, timing, options, first)
         for sentence in answer.sentences:
             progress.note(sentence)
@@ -191,7 +193,7 @@ class _Frontier:
         folder = Place(self.out, unpruned["name"]).folder
         ms = 0.0
         if options.max_ms is not None:
-            timing = self.time_all([unpruned], {backbone: arm.context})
+            timing = self.time(f"time-{unpruned['name']}", [unpruned], {backbone: arm.context})
             ms = timing["ms"][unpruned["name"]]["median"]
         wanted = sizes_of(
             options.sizes,
@@ -219,22 +221,24 @@ class _Frontier:
                 "calibration": options.calibration,
                 "recovery": asdict(recovery),
             }
-            self.progress.note(f"pruning {backbone} to {size.words}")
-            rows.append(
-                self.stages.run(
-                    place.name,
-                    key,
-                    lambda size=size, place=place: (
-                        network.to(size, place, recovery) | {"made_from": unpruned["name"]}
-                    ),
-                )
-            )
+
+            def make(size: Size = size, place: Place = place) -> Record:
+                self.progress.note(f"pruning {backbone} to {size.words}")
+                return network.to(size, place, recovery) | {"made_from": unpruned["name"]}
+
+            rows.append(self._whole_row(place, key, make))
         return rows
 
-    def time_all(
-        self, rows: list[Record], contexts: dict[str, TrialContext], *, final: bool = False
-    ) -> Record:
-        """The time of some points, measured together; that of all is a stage of its own."""
+    def _whole_row(self, place: Place, key: Record, make: Callable[[], Record]) -> Record:
+        """The row of a point that may have no network, made again when its network is not whole."""
+        row = self.stages.run(place.name, key, make)
+        if "reason" in row or is_whole(place, row):
+            return row
+        self.stages.forget(place.name)
+        return self.stages.run(place.name, key, make)
+
+    def time(self, name: str, rows: list[Record], contexts: dict[str, TrialContext]) -> Record:
+        """The stage that times some points, measured together."""
         folders = {row["name"]: Place(self.out, row["name"]).folder for row in rows}
         images = {
             row["name"]: contexts[row["backbone"]]
@@ -242,20 +246,23 @@ class _Frontier:
             .eval_views(slice(0, self.options.batch), contexts[row["backbone"]].device)
             for row in rows
         }
-
-        def measure() -> Record:
-            return time_networks(
+        first = next(iter(contexts.values()))
+        key = {
+            "points": [row["tensors"] for row in rows],
+            "batch": self.options.batch,
+            "machine": machine_words(first),
+        }
+        return self.stages.run(
+            name,
+            key,
+            lambda: time_networks(
                 folders,
                 images,
                 batch=self.options.batch,
-                device=next(iter(contexts.values())).device,
+                device=first.device,
                 progress=self.progress,
-            )
-
-        if not final:
-            return measure()
-        key = {"points": [row["tensors"] for row in rows], "batch": self.options.batch}
-        return self.stages.run("latency", key, measure)
+            ),
+        )
 
     def finish(
         self, answer: Answer, rows: list[Record], contexts: dict[str, TrialContext]
