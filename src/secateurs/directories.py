@@ -19,7 +19,14 @@ _MODEL = ("model.json", "model.safetensors", "model.onnx", "model.pt2", "README.
 _TRIALS = ("trials/*.json", "trials/*.safetensors", "trials/*.lock", "frozen/*.bin")
 _LEDGER = ("ledger.csv", "ledger.parquet")
 _STUDY = (
-    *("results.json", "report.html", "thumbnails/*.jpg", "thumbnails/*.webp", "stages/*.json"),
+    *(
+        "results.json",
+        "report.html",
+        "labels.csv",
+        "thumbnails/*.jpg",
+        "thumbnails/*.webp",
+        "stages/*.json",
+    ),
     *("stages/*.safetensors", *(f"probe/*.{kind}" for kind in ("json", "safetensors", "lock"))),
     *(f"models/*/{name}" for name in _MODEL),
     *(f"{folder}/{name}" for folder in ("model", "unpruned") for name in _MODEL),

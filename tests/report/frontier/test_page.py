@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from example_frontier import example_frontier
+from example_probe import example_probe
 
 from secateurs.errors import InputError
 from secateurs.report.frontier import figures
@@ -72,3 +73,11 @@ def test_every_network_is_a_row_of_the_first_table(frontier: dict[str, Any], stu
     assert sum(row["recommended"] for row in tables["networks"]) == 1
     assert len(tables["probe"]) == 15
     assert {row["backbone"] for row in tables["trials"]} == {"mobilenet_v2"}
+
+
+def test_labels_to_check_are_part_of_the_page(frontier: dict[str, Any], tmp_path: Path):
+    assert 'id="labels"' not in render_frontier(frontier, tmp_path)
+    frontier["probe"]["labels"] = example_probe()["labels"]
+    page = render_frontier(check_frontier(frontier), tmp_path)
+    assert 'id="labels"' in page
+    assert "improbable, the least probable first" in page

@@ -13,6 +13,7 @@ from secateurs.report.common.panel import Panel, Table, where
 from secateurs.report.common.render import render_page, write_page
 from secateurs.report.frontier import figures, summary
 from secateurs.report.frontier.schema import check_frontier
+from secateurs.report.probe.labels import label_part
 from secateurs.report.probe.panels import probe_panel
 from secateurs.report.study.evaluations import Evaluations
 from secateurs.report.study.page import data_of
@@ -50,6 +51,7 @@ def render_frontier(results: Record, study_dir: Path) -> str:
             "cautions": summary.cautions(results),
             "advice": summary.advice(results),
             "arms": results["arms"],
+            "labels": label_part(results["probe"].get("labels"), study_dir),
             "blocks": blocks,
             "record_groups": _record(results),
             **page_values(next_steps(results, study_dir), results, study_dir),

@@ -31,6 +31,26 @@ _PROBED: dict[str, Any] = {
     "val_high": float,
 }
 _GAP: dict[str, Any] = {"difference": float, "low": float, "high": float, "p_value": float}
+_LABEL: dict[str, Any] = {
+    "name": str,
+    "label": str,
+    "probability": float,
+    "suggested": str,
+    "suggested_probability": float,
+    "thumbnail": Maybe(str),
+}
+_LABELS: dict[str, Any] = {
+    "backbone": str,
+    "place": str,
+    "num_images": int,
+    "num_flagged": int,
+    "images": [_LABEL],
+    "classes": [
+        {"class": str, "num_images": int, "num_flagged": int, "suggested": Maybe(str)}
+        | {"num_suggested": int}
+    ],
+    "duplicates": [{"names": [str], "labels": [str], "identical": bool}],
+}
 _RESULTS: dict[str, Any] = {
     "config": dict,
     "options": {"max_mb": NUMBER, "max_ms": NUMBER, "batch": int, "max_loss": float},
@@ -50,6 +70,7 @@ _RESULTS: dict[str, Any] = {
         ],
         "suggestions": [{"backbone": str, "reason": str, "freeze": [int]}],
         "skipped": [{"backbone": str, "reason": str}],
+        "labels": Maybe(_LABELS, absent=True),
     },
     "arms": [
         {

@@ -10,12 +10,14 @@ from torch import nn
 
 from secateurs.data.scan import scan
 from secateurs.errors import InputError
+from secateurs.files import write_text
 from secateurs.fit.precision import resolve_device, resolve_precision
 from secateurs.nets.backbones import check_name
 from secateurs.nets.candidates import AUTO, Skipped, candidates
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 from secateurs.study.frontier.options import FrontierOptions
+from secateurs.study.labelling import TABLE, csv_text, label_findings
 from secateurs.study.probe.choice import everything
 from secateurs.study.probe.network import NetworkProbe, probe_network
 from secateurs.study.probe.run import FOLDER, gather
@@ -143,11 +145,17 @@ def probe_candidates(
 
 
 def choose_arms(
-    probed: list[Probed], opened: Opened, options: FrontierOptions, *, progress: Progress = SILENT
+    probed: list[Probed],
+    opened: Opened,
+    options: FrontierOptions,
+    out: Path,
+    *,
+    progress: Progress = SILENT,
 ) -> tuple[list[ArmPlan], Record]:
     """The networks to fine-tune and at which depths, by the probe, and what is kept of the probe.
 
-    See `suggest`. Depths that were asked for are taken as they are.
+    See `suggest`. Depths that were asked for are taken as they are. Writes what the probe says of
+    labels to `out`/labels.csv.
     """
     skipped = [{"backbone": one.name, "reason": one.reason} for one in opened.skipped]
     found = gather(
@@ -165,6 +173,8 @@ def choose_arms(
         names = "; ".join(one.found.row(depth)["name"] for depth in depths)
         progress.note(f"to fine-tune: {suggestion.backbone}, {suggestion.reason} ({names})")
         plans.append(ArmPlan(one.context, depths))
+    found.record["labels"], table = label_findings(found, out)
+    write_text(out / TABLE, csv_text(table))
     return plans, found.record
 
 

@@ -83,7 +83,7 @@ def run_frontier(
     store.tidy()
     kept = prefix_cache or PrefixCache()
     probed = probe_candidates(opened, out, stop=stop, progress=progress)
-    plans, probe = choose_arms(probed, opened, options, progress=progress)
+    plans, probe = choose_arms(probed, opened, options, out, progress=progress)
     arms = [
         fine_tune(
             plan.context,
