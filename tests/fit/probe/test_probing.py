@@ -13,6 +13,7 @@ from torch.nn import functional
 from secateurs.errors import InputError
 from secateurs.fit.calibration import fit_temperature
 from secateurs.fit.images import Images
+from secateurs.fit.probe import pooling
 from secateurs.fit.probe.head import Head, can_start, start_head
 from secateurs.fit.probe.pooling import borders, pooled, pooled_features
 from secateurs.fit.probe.probing import probe
@@ -64,6 +65,16 @@ def test_one_pass_gives_what_each_prefix_gives(name: str, depths: tuple[int, ...
                 if depth < num_depths(model, name) - 1:
                     expected.append(maps.std((2, 3), unbiased=False))
                 assert torch.allclose(features[view], torch.cat(expected, 1), atol=1e-4), depth
+
+
+def test_features_beyond_the_memory_lie_in_a_file(monkeypatch: pytest.MonkeyPatch):
+    name = "squeezenet1_1"
+    model, images = _network(name).eval(), _images(5)
+    places = borders(model, name, (1, 7, 25))
+    held = pooled_features(model, name, places, images, mirrored=True, device=CPU)
+    monkeypatch.setattr(pooling, "MEMORY_BYTES", 100)
+    mapped = pooled_features(model, name, places, images, mirrored=True, device=CPU)
+    assert all(torch.equal(a, b) for a, b in zip(held, mapped, strict=True))
 
 
 def test_the_last_depth_is_what_the_head_receives():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +23,7 @@ from secateurs.nets.trace import Trace, eval_mode
 from secateurs.stopping import StopFlag
 
 BATCH, BATCH_CUDA = 32, 256
+MEMORY_BYTES = 2**30  # of features that are held in memory
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,8 @@ def pooled_features(
     """Features (views, images, features), float32 on the CPU, one tensor for each of `places`.
 
     One pass of the evaluation views, and with `mirrored` one of their mirror images. Holds the
-    features and one batch; what lies behind the last place is not computed. The model's modes are
+    features, beyond `MEMORY_BYTES` in a temporary file that the system pages in and out, and one
+    batch; what lies behind the last place is not computed. The model's modes are
     restored. Raises StopRequested when `stop` is set, between two batches.
     """
     if not places or len(images) == 0:
@@ -136,11 +140,23 @@ def pooled_features(
                 batch = upright.flip(-1) if view else upright
                 parts = _visit(model, name, places, batch)
                 if not found:
-                    found = [torch.empty(views, num, part.shape[1]) for part in parts]
+                    found = _room([(views, num, part.shape[1]) for part in parts])
                 for whole, part in zip(found, parts, strict=True):
                     whole[view, rows] = part.cpu()
                 advance(rows.stop - rows.start)
     return found
+
+
+def _room(shapes: Sequence[tuple[int, int, int]]) -> list[Tensor]:
+    """Tensors of these shapes: in memory, or mapped to a file that goes with the last of them."""
+    total = sum(4 * views * num * width for views, num, width in shapes)
+    if total <= MEMORY_BYTES:
+        return [torch.empty(shape) for shape in shapes]
+    with tempfile.TemporaryFile() as file:
+        file.truncate(total)
+        flat = torch.from_numpy(np.memmap(file, dtype=np.float32, mode="r+"))
+    parts = flat.split([views * num * width for views, num, width in shapes])
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _visit(model: nn.Module, name: str, places: Sequence[Border], batch: Tensor) -> list[Tensor]:
