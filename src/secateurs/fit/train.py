@@ -22,6 +22,7 @@ from secateurs.fit.metrics import predict_logits
 from secateurs.fit.precision import Precision, arithmetic
 from secateurs.fit.state import TrainState, adam_state, load_adam, load_state, save_state
 from secateurs.limits import check_fields
+from secateurs.nets.strided import safe_strides
 from secateurs.stopping import StopFlag, StopRequested
 
 AUTOSAVE_S = 60.0
@@ -259,18 +260,19 @@ class _Run:
             group["lr"] = learning_rate(config, progress=done)
         target = self.labels[torch.from_numpy(rows).to(device)]
         batch = self.inputs.batch(self.epoch, rows)
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(_step_seed(config.seed, self.epoch, self.step))
-            with arithmetic(config.precision, device):
-                logits = self.tail(batch)
-        logits = logits.float()
-        loss = functional.cross_entropy(logits, target, label_smoothing=config.label_smoothing)
-        if config.distil:
-            teacher_logits = self.inputs.teacher_logits(self.epoch, rows)
-            soft = distillation_loss(logits, teacher_logits, temperature=config.temperature)
-            loss = (1 - config.distil) * loss + config.distil * soft
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        with safe_strides(self.tail):
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                torch.manual_seed(_step_seed(config.seed, self.epoch, self.step))
+                with arithmetic(config.precision, device):
+                    logits = self.tail(batch)
+            logits = logits.float()
+            loss = functional.cross_entropy(logits, target, label_smoothing=config.label_smoothing)
+            if config.distil:
+                teacher_logits = self.inputs.teacher_logits(self.epoch, rows)
+                soft = distillation_loss(logits, teacher_logits, temperature=config.temperature)
+                loss = (1 - config.distil) * loss + config.distil * soft
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
         self.optimizer.step()
         self.sums.add(loss, logits, target)
         self.step += 1

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from secateurs.errors import InputError
 from secateurs.nets.batches import Batch, Run, forward, map_tensors, num_samples, samples
 from secateurs.nets.layers import LAYERS, channel_axis, width_of
+from secateurs.nets.strided import safe_strides
 from secateurs.nets.trace import eval_mode, first_line, python_modules, tensors_of
 from secateurs.prune.statistics.forced_gradients import KeptHistory
 
@@ -124,7 +125,7 @@ def gradients(
     generator = torch.Generator().manual_seed(seed)
     for part in parts:
         followed = map_tensors(part, _followed)
-        with eval_mode(model), torch.enable_grad():
+        with eval_mode(model), safe_strides(model), torch.enable_grad():
             with KeptHistory(), warnings.catch_warnings():
                 # A network that reads a number from a tensor is warned of its gradient.
                 warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad")
