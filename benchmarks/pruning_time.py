@@ -1,16 +1,20 @@
 """Time and memory of `secateurs.prune` on a network of torchvision with random weights.
 
     python benchmarks/pruning_time.py resnet50 --json benchmarks/measured/pruning_time.json
+    python benchmarks/pruning_time_table.py benchmarks/measured/pruning_time.json \
+        --into docs/benchmarks.md
 
 Half of the multiply-accumulates, 256 calibration images of 224 x 224. Processor time is beside the
-wall clock, since other work on the machine changes only the latter. Memory is the peak of the
-process less what it was with the model and the images loaded. One network a run.
+wall clock, since other work on the machine changes the latter most. Memory is the peak of the
+process less what it was with the model and the images loaded. One network a run; `--code` names
+the state of the source where several are compared.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import time
 from pathlib import Path
@@ -30,7 +34,7 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measured(name: str) -> Row:
+def measured(name: str, code: str) -> Row:
     """One pruning."""
     torch.manual_seed(0)
     model = models.get_model(name, weights=None)
@@ -42,6 +46,7 @@ def measured(name: str) -> Row:
     small = secateurs.prune(model, images, secateurs.Budget(macs=0.5))
     return {
         "network": name,
+        "code": code,
         "images": IMAGES,
         "size": SIZE,
         "machine": heading(),
@@ -50,19 +55,22 @@ def measured(name: str) -> Row:
         "seconds": time.perf_counter() - started,
         "processor_seconds": time.process_time() - used,
         "added_mib": peak_mib() - before,
+        "load": os.getloadavg()[2],
     }
 
 
 def main() -> None:
     known = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     known.add_argument("network")
+    known.add_argument("--code", default="now", help="state of the source, for the table")
     known.add_argument("--json", type=Path, help="file of figures, one row per network")
     given = known.parse_args()
-    row = measured(given.network)
+    row = measured(given.network, given.code)
     print(json.dumps(row, indent=2))
     if given.json is not None:
         kept = read_json(given.json) if given.json.exists() else {"rows": []}
-        rows = [old for old in kept["rows"] if old["network"] != row["network"]]
+        key = ("network", "code")
+        rows = [old for old in kept["rows"] if [old[k] for k in key] != [row[k] for k in key]]
         write_json(given.json, {"rows": [*rows, row]})
 
 
