@@ -53,6 +53,7 @@ def _image(name: str, label: str, answer: str, probability: float) -> dict[str, 
         "place": 0,
         "label": label,
         "thumbnail": "thumbnails/mistake-0.jpg",
+        "maps": {"after": "thumbnails/mistake-map-0-after.jpg"},
         "answers": {"before": {**said, "label": label}, "after": said},
     }
 

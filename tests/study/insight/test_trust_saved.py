@@ -43,7 +43,12 @@ def test_the_command_compares_keeps_the_threshold_and_predict_uses_it(
         assert pair["counts"]["before"] == pair["counts"]["after"] == pair["num_images"]
         assert all(row["label"] == pair["true"] for row in pair["mistakes"])
         assert all(row["label"] == pair["answer"] for row in pair["likest"])
-    assert all((out / row["thumbnail"]).is_file() for row in mistakes["losses"])
+    for row in mistakes["losses"]:
+        assert (out / row["thumbnail"]).is_file()
+        assert set(row["maps"]) == {"before", "after"}
+        assert (out / row["maps"]["before"]).read_bytes() == (
+            out / row["maps"]["after"]
+        ).read_bytes()
     kept = confidence_of(load(model).spec)
     assert kept.temperature == record["networks"]["after"]["confidence"]["temperature"]
     assert kept.threshold == record["networks"]["after"]["confidence"]["threshold"]

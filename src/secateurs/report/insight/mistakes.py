@@ -23,14 +23,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image with the networks' answers, and where a network looked where that is known."""
+    """An image with the networks' answers; `maps` are names of networks and where they looked."""
 
     name: str
     label: str
     source: str
     answers: tuple[Answer, ...]
-    map: str = ""
-    map_of: str = ""
+    maps: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,8 @@ def mistakes_part(
         lead=(
             f"Mistakes of {who}: the images whose label it finds least probable, then the classes "
             "that it confuses most. Beside the surest mistakes of a pair are the images of the "
-            "other class that it finds most like the first."
+            "other class that it finds most like the first. Dimmed pictures show where a network "
+            "looked for its answer (Grad-CAM)."
         ),
         losses=tuple(_picture(row, names, directory) for row in found["losses"]),
         pairs=tuple(_pair(pair, names, directory) for pair in found["confusions"]),
@@ -104,6 +104,9 @@ def _picture(row: Record, names: Mapping[str, str], directory: Path | None) -> P
             )
             for when, name in names.items()
         ),
-        map=shown(row.get("map")),
-        map_of="the network",
+        maps=tuple(
+            (name, shown(file))
+            for when, name in names.items()
+            if (file := row.get("maps", {}).get(when)) is not None
+        ),
     )

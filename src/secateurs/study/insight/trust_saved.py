@@ -18,6 +18,7 @@ from secateurs.paths import saved_model
 from secateurs.progress import SILENT, Progress
 from secateurs.ship.checkpoint import JSON_NAME, Loaded, load
 from secateurs.stopping import StopFlag
+from secateurs.study.insight.mistake_maps import add_maps
 from secateurs.study.insight.mistakes import mistakes_record
 from secateurs.study.insight.trust import TARGET, trust_record
 from secateurs.study.probe.network import groups_of
@@ -92,6 +93,7 @@ def trust_saved(
         side,
         out,
     )
+    add_maps(record["mistakes"], models, dataset, side, out, device=device)
     record["seconds"] = round(time.perf_counter() - started, 2)
     write_json(out / MARKER, record)
     if save_threshold:
