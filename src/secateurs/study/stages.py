@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torchvision
 import secateurs
 from secateurs.extras import installed
 from secateurs.files import fingerprint, sha256_file
+from secateurs.nets.backbones import source_of
 from secateurs.progress import Progress
 from secateurs.prune.ledger import write_csv, write_parquet
 from secateurs.shape import fits
@@ -295,6 +297,7 @@ def versions(context: TrialContext) -> dict[str, str]:
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "torchvision": str(torchvision.__version__),
+        **({"timm": version("timm")} if source_of(context.config.backbone) == "timm" else {}),
         "numpy": np.__version__,
         "machine": machine_words(context),
     }
