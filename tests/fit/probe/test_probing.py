@@ -175,3 +175,12 @@ def test_it_can_be_stopped_and_needs_images():
         probe(model, "mobilenet_v3_small", (1,), images, empty, num_classes=3)
     with pytest.raises(InputError, match="depth 99 is outside"):
         probe(model, "mobilenet_v3_small", (99,), images, images, num_classes=3)
+
+
+def test_a_network_with_two_heads_is_probed_and_starts_none():
+    pytest.importorskip("timm")
+    name = "deit_tiny_distilled_patch16_224"
+    model, images = _network(name), _images(8, 224)
+    result = probe(model, name, (9,), images, images, num_classes=3, groups=None)
+    assert [depth.depth for depth in result.depths] == [9] and result.head is None
+    assert num_depths(model, name) == 50

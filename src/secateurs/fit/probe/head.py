@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from secateurs.errors import InputError
 from secateurs.fit.images import Images
-from secateurs.nets.backbones import trace_of
+from secateurs.nets.backbones import num_heads, trace_of
 from secateurs.nets.trace import eval_mode
 
 NUM_SHIFT = 128  # images from which the shift of a convolution head is found
@@ -84,6 +84,8 @@ def can_start(model: nn.Module, name: str) -> bool:
 
 
 def _last(model: nn.Module, name: str) -> tuple[str, nn.Linear | nn.Conv2d]:
+    if num_heads(model, name) > 1:
+        raise InputError(f"{name} has {num_heads(model, name)} heads, and a probe has one")
     path = trace_of(model, name).weighted[-1]
     layer = model.get_submodule(path)
     if isinstance(layer, nn.Linear):

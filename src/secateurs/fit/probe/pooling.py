@@ -18,7 +18,7 @@ from secateurs.fit.images import Images
 from secateurs.fit.precision import Precision, arithmetic
 from secateurs.nets.backbones import trace_of
 from secateurs.nets.chain import WHOLE, chain
-from secateurs.nets.depth import check_depth, split_at, steps
+from secateurs.nets.depth import check_depth, num_depths, split_at, steps
 from secateurs.nets.trace import Trace, eval_mode
 from secateurs.stopping import StopFlag
 
@@ -57,7 +57,7 @@ def borders(model: nn.Module, name: str, depths: Sequence[int]) -> tuple[Border,
     """
     seen = trace_of(model, name)
     opened = [step for step, _ in chain(model, name)] != [WHOLE]
-    last = len(seen.weighted) - 1
+    last = num_depths(model, name) - 1
     parts = {} if opened else {step.depth: step.path for step in steps(model, name)[:-1]}
     found: list[Border] = []
     for depth in depths:

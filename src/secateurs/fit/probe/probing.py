@@ -19,7 +19,7 @@ from secateurs.fit.precision import Precision
 from secateurs.fit.probe.classifier import RIDGES, fit_classifier
 from secateurs.fit.probe.head import Head, can_start, shifted
 from secateurs.fit.probe.pooling import borders, pooled_features
-from secateurs.nets.backbones import trace_of
+from secateurs.nets.depth import num_depths
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 
@@ -113,7 +113,7 @@ def probe(
     StopRequested when `stop` is set.
     """
     device = device or torch.device("cpu")
-    last = len(trace_of(model, name).weighted) - 1
+    last = num_depths(model, name) - 1
     wanted = tuple(sorted({*depths, last}))
     places = borders(model, name, wanted)
     if len(val) == 0:
