@@ -83,7 +83,7 @@ def test_confused_classes_have_example_pairs(trust: dict[str, Any], tmp_path: Pa
     assert page.count("data:image/jpeg;base64,") == 3
     (tmp_path / "thumbnails/mistake-map-0-after.jpg").write_bytes(b"\xff\xd8\xff map")
     page = render_trust(trust, tmp_path)
-    assert page.count('alt="Where the network after pruning looked on cat/1.jpg"') == 2
+    assert page.count('alt="cat/1.jpg: where it looked, after pruning"') == 2
     trust["mistakes"]["losses"] = []
     assert "There is no mistake of the network after pruning on these images" in shown(
         render_trust(trust)
