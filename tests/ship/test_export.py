@@ -183,3 +183,17 @@ def test_the_example_needs_neither_pytorch_nor_secateurs() -> None:
     imported = set(re.findall(r"^(?:from|import) (\w+)", text, re.MULTILINE))
     assert imported == {"json", "sys", "numpy", "onnxruntime", "PIL"}
     assert callable(runpy.run_path(str(EXAMPLES / "predict_onnx.py"))["predict"])
+
+
+def test_logits_of_any_size_may_differ_by_rounding(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build("squeezenet1_1", 2).eval()
+    with torch.no_grad():
+        model.classifier[1].weight.mul_(1e8)
+        model.classifier[1].bias.fill_(1e8)
+    images = torch.rand(2, 3, 64, 64)
+    image = ImageInput(64, "straight", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    spec = describe(model, "squeezenet1_1", ["a", "b"], image)
+    check = export_onnx(model, spec, tmp_path / "large.onnx", images)
+    with torch.no_grad():
+        assert check.max_abs_difference <= 1e-5 * float(model(images).max())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.files import atomic_path
-from secateurs.ship.export import TOLERANCE, check_example
+from secateurs.ship.export import TOLERANCE, check_example, rounding
 from secateurs.ship.spec import ModelSpec
 
 EXTRA = "secateurs.json"
@@ -56,11 +56,12 @@ def export_program(
         torch.export.save(program, packed, extra_files={EXTRA: json.dumps(extra)})
         temporary.write_bytes(packed.getbuffer())
         difference = _difference(network, temporary, images)
+        most = max(tolerance, rounding(network, images))
         # Written so that NaN fails, too.
-        if not difference <= tolerance:
+        if not difference <= most:
             raise RuntimeError(
                 f"{path}: the exported program differs from the model by {difference:.3g}, at most "
-                f"{tolerance:.3g} is allowed; not written"
+                f"{most:.3g} is allowed; not written"
             )
     return ProgramCheck(path, difference, path.stat().st_size)
 
