@@ -44,6 +44,7 @@ def predict(
             metavar="SHARE",
             help="Least probability of an answer, 0..1; below it the model does not know. "
             "[default: that of the model, see trust --save-threshold]",
+            callback=within(LIMITS["threshold"]),
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -78,8 +79,6 @@ def predict(
 
     from secateurs.study.saved.prediction import list_images, load_saved, predictions
 
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise InputError(f"--threshold must be in 0..1, got {threshold:g}")
     listed = list_images(images)
     for text in listed.notes:
         session.progress.note(text)

@@ -10,9 +10,10 @@ import typer
 from secateurs.cli.options.data import Cache, Data, GroupBy, Seed, SplitRule
 from secateurs.cli.options.network import Backbone, Resize
 from secateurs.cli.options.output import Config, ProgressMode, Quiet, StudyOut
-from secateurs.cli.options.panels import OUTPUT
+from secateurs.cli.options.panels import OUTPUT, within
 from secateurs.cli.options.training import Augment, MinScale, Preset, RotationDeg
 from secateurs.cli.parsing.session import config_of, session_of
+from secateurs.limits import LIMITS
 
 
 def show(
@@ -23,10 +24,21 @@ def show(
     preset: Preset = "quick",
     num_images: Annotated[
         int,
-        typer.Option(metavar="N", help="Images, spread over the classes.", rich_help_panel=OUTPUT),
+        typer.Option(
+            metavar="N",
+            help="Images, spread over the classes.",
+            callback=within(LIMITS["num_images"]),
+            rich_help_panel=OUTPUT,
+        ),
     ] = 12,
     num_views: Annotated[
-        int, typer.Option(metavar="N", help="Training views of each.", rich_help_panel=OUTPUT)
+        int,
+        typer.Option(
+            metavar="N",
+            help="Training views of each.",
+            callback=within(LIMITS["num_views"]),
+            rich_help_panel=OUTPUT,
+        ),
     ] = 5,
     augment: Augment = True,
     rotation_deg: RotationDeg = None,

@@ -9,8 +9,9 @@ import typer
 
 from secateurs.cli.options.data import Cache, Data, GroupBy, Model, OwnSeed, OwnSplit
 from secateurs.cli.options.output import AsJson, Config, Overwrite, ProgressMode, Quiet, StudyOut
-from secateurs.cli.options.panels import DATA, OUTPUT, suggest
+from secateurs.cli.options.panels import DATA, OUTPUT, suggest, within
 from secateurs.cli.parsing.session import session_of
+from secateurs.limits import LIMITS
 from secateurs.paths import model_path
 
 
@@ -46,6 +47,7 @@ def trust(
         typer.Option(
             metavar="SHARE",
             help="Accuracy on validation that the answered images must reach, 0..1.",
+            callback=within(LIMITS["target"]),
             rich_help_panel=OUTPUT,
         ),
     ] = 0.95,

@@ -29,6 +29,7 @@ def rows_of(layer: nn.Module, received: Tensor, output: Tensor, position: Tensor
     between the strides of a transposed convolution, is zero. Grouped convolutions are not known
     here.
 
+    >>> from secateurs.nets.layers import matrix
     >>> conv, x = nn.Conv2d(2, 3, 3, padding=1), torch.rand(4, 2, 5, 5)
     >>> rows = rows_of(conv, x, conv(x), torch.tensor([[0, 24]] * 4))
     >>> torch.allclose(rows[4] @ matrix(conv)[1] + conv.bias[1], conv(x)[0, 1, 4, 4])
