@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from secateurs.errors import InputError
 from secateurs.limits import LIMITS, check_numbers, shown
+from secateurs.nets.threads import one_thread
 from secateurs.nets.trace import eval_mode
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.compensation.merging import groups
-from secateurs.prune.compensation.shared_ridge import Merged, one_thread, share
+from secateurs.prune.compensation.shared_ridge import Merged, share
 from secateurs.prune.layer import compensate, parameters
 from secateurs.prune.selection.grid_selection import Candidates, Cut, candidates
 from secateurs.prune.selection.pairwise import make_selection

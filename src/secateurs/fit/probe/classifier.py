@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from secateurs.errors import InputError
+from secateurs.nets.threads import one_thread
 
 RIDGES = tuple(10 ** (k / 2) for k in range(-8, 9))  # relative to the mean squared singular value
+SMALL = 2048  # rows of a decomposition that one thread does
 ROWS = 8192  # rows in float64 at a time
 CONSTANT = 1e-6  # a feature with a smaller standard deviation, relative to its mean, is left out
 
@@ -64,20 +67,23 @@ def fit_classifier(
     """
     views, num, _ = _shape(features, labels, groups, ridges)
     part = _Parts(features, labels, num_classes, groups, balanced=balanced)
-    values, vectors = part.eigen()
+    small = min(views * num, features.shape[2]) <= SMALL
+    with one_thread() if small else nullcontext():
+        values, vectors = part.eigen()
     errors = torch.zeros(len(ridges), dtype=torch.float64)
     scale = float(values.sum()) / max(1, len(values))
     shrinks = [_shrink(values, ridge * scale) for ridge in ridges]
-    for rows in part.pieces():
-        block = part.block(rows, values, vectors)
-        for k, shrink in enumerate(shrinks):
-            errors[k] += part.left_out(block, shrink).square().sum()
-    best = int(errors.argmin())
-    scores = torch.empty(views * num, num_classes, dtype=torch.float64)
-    for rows in part.pieces():
-        block = part.block(rows, values, vectors)
-        rest = part.left_out(block, shrinks[best]) / part.root[rows, None]
-        scores[rows] = part.targets[rows] - rest
+    with one_thread():
+        for rows in part.pieces():
+            block = part.block(rows, values, vectors)
+            for k, shrink in enumerate(shrinks):
+                errors[k] += part.left_out(block, shrink).square().sum()
+        best = int(errors.argmin())
+        scores = torch.empty(views * num, num_classes, dtype=torch.float64)
+        for rows in part.pieces():
+            block = part.block(rows, values, vectors)
+            rest = part.left_out(block, shrinks[best]) / part.root[rows, None]
+            scores[rows] = part.targets[rows] - rest
     weight, bias = part.coefficients(values, vectors, ridges[best] * scale)
     return RidgeClassifier(
         weight,

@@ -8,8 +8,7 @@ next layer may have any number of outputs.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -98,18 +97,3 @@ def share(
         gram=mine.T @ mine,
         cross=others[common].T @ mine,
     )
-
-
-@contextmanager
-def one_thread() -> Generator[None]:
-    """Compute on one thread meanwhile; how many there were is restored after, also on an error.
-
-    Decompositions of a few hundred rows are thousands of short parallel steps: two threads are
-    little faster than one on an idle machine, and several times slower on a busy one.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from secateurs.fit.inputs import prefix_outputs, run_frozen
 from secateurs.nets.backbones import find_layer, layers
 from secateurs.nets.depth import split_at, tail_path
+from secateurs.nets.threads import one_thread
 from secateurs.nets.trace import eval_mode
 from secateurs.progress import SILENT, Progress
-from secateurs.prune.compensation.shared_ridge import one_thread, share
+from secateurs.prune.compensation.shared_ridge import share
 from secateurs.prune.layer_grid import GridOptions, LayerView, grid_cells, view_layer
 from secateurs.prune.surgery.removal import find_consumer
 from secateurs.stopping import StopFlag

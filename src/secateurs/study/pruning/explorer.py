@@ -25,8 +25,8 @@ from secateurs.fit.metrics import Evaluation, evaluate
 from secateurs.fit.precision import resolve_device
 from secateurs.nets.batches import blank_image
 from secateurs.nets.counting import macs
+from secateurs.nets.threads import one_thread
 from secateurs.progress import SILENT, Progress
-from secateurs.prune.compensation.shared_ridge import one_thread
 from secateurs.prune.incremental import FittedCut, Refits
 from secateurs.prune.layer import Compensation
 from secateurs.prune.layer_grid import LayerView, view_layer
