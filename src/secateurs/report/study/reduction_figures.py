@@ -93,8 +93,9 @@ def class_scores(found: Evaluations, measure: str) -> go.Figure:
     A class without a value (nothing to divide by) has no mark.
     """
     names = [score["class"] for score in found.before["per_class"]]
-    figure = base(76 + 28 * len(names), legend=True)
-    evaluations = [("before", BEFORE, "circle", 12, found.before)]
+    figure = base(76 + 28 * len(names), legend=found.after is not None)
+    first_name = "before" if found.after else found.side
+    evaluations = [(first_name, BEFORE, "circle", 12, found.before)]
     if found.after:
         pairs = zip(found.before["per_class"], found.after["per_class"], strict=True)
         joined = [(first[measure], then[measure]) for first, then in pairs]
