@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
 
@@ -11,6 +12,7 @@ from secateurs.errors import InputError
 from secateurs.fit.calibration import (
     answered_at,
     coverage_curve,
+    fit_temperature,
     reliability,
     thinned,
     threshold_for,
@@ -90,3 +92,12 @@ def test_a_long_curve_is_thinned_between_its_ends():
 def test_shapes_are_checked():
     with pytest.raises(InputError, match="probabilities must be"):
         reliability(np.zeros((0, 3)), np.zeros(0, dtype=np.int64))
+
+
+def test_smoothed_targets_have_a_temperature_where_every_image_is_right():
+    scores = torch.tensor([[4.0, 0.0], [0.0, 4.0], [4.0, 0.0]])
+    labels = np.array([0, 1, 0])
+    # The most likely probability of the right class is that of the smoothed target.
+    found = fit_temperature(scores, labels, smoothing=0.1)
+    assert torch.softmax(scores / found, 1)[0, 0] == pytest.approx(0.95, abs=1e-6)
+    assert fit_temperature(scores, labels) < found / 10

@@ -182,6 +182,7 @@ def example_frontier(folder: Path) -> dict[str, Any]:
                 for name, gap in answer.to_best.items()
             },
         },
+        "cautions": ["split without --group-by: the accuracy is too optimistic"],
         "recommended": {
             "name": answer.name,
             "unpruned": "mobilenet_v2",

@@ -18,11 +18,13 @@ NUM_BINS = 10
 CURVE_POINTS = 50
 
 
-def fit_temperature(scores: Tensor, labels: NDArray[np.int64]) -> float:
+def fit_temperature(scores: Tensor, labels: NDArray[np.int64], *, smoothing: float = 0.0) -> float:
     """The temperature T > 0 for which softmax(scores / T) is most likely (Guo et al. 2017).
 
     `scores` (images, classes). The cross-entropy is convex in 1 / T, which is found by Newton's
-    method; between 1/1000 and 1000 of the scores' standard deviation.
+    method; between 1/1000 and 1000 of the scores' standard deviation. `smoothing` is the share of
+    each target that is spread over all classes: without it, scores that classify every image
+    correctly have no finite temperature (Platt 1999).
 
     >>> scores = torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
     >>> round(fit_temperature(scores, np.array([0, 1, 1])), 3)
@@ -32,6 +34,7 @@ def fit_temperature(scores: Tensor, labels: NDArray[np.int64]) -> float:
     spread = float(scores.std(unbiased=False)) or 1.0
     z = scores / spread
     own = z.gather(1, torch.from_numpy(np.asarray(labels))[:, None])[:, 0]
+    own = (1 - smoothing) * own + smoothing * z.mean(1)
     low, high = 1e-3, 1e3
     slope = 1.0  # 1 / T, in units of the spread
     for _ in range(100):

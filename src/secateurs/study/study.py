@@ -217,6 +217,8 @@ def _check_configuration(out: Path, config: StudyConfig) -> None:
     if not (out / "study.json").exists():
         return
     found = read_record(out / "study.json", STUDY, schema=STUDY_SCHEMA, what="a study")
+    if found.get("frontier") is not None:
+        raise InputError(f"{out}: holds a study over several networks; {INSTEAD}")
     differs = difference(found["config"], config.to_json())
     if differs:
         raise InputError(f"{out}: holds a study with another configuration: {differs}; {INSTEAD}")

@@ -33,6 +33,7 @@ def test_the_page_says_the_answer_first(frontier: dict[str, Any], study_dir: Pat
     for sentence in frontier["answer"]["sentences"]:
         assert sentence.split(".")[0] in text
     assert "resnet18 was not tried" in head
+    assert "Split without --group-by" in head
     assert "mobilenet_v2-mb1 was not made" in head
 
 

@@ -40,14 +40,24 @@ def test_limits_leave_networks_out():
     networks = [network("large", 9, 190), network("slow", 3, 185, ms=9), network("small", 2, 150)]
     found = recommend_network(networks, Limits(5, 5, 1.0))
     assert (found.name, found.best) == ("small", "small")
-    assert "2 networks are beyond 5 MB and 5 ms." in found.sentences
+    assert "2 networks are beyond 5 MB or 5 ms." in found.sentences
+
+
+def test_what_the_limits_cost_is_said():
+    found = recommend_network(
+        [network("large", 9, 190), network("small", 3, 140)], Limits(5, None, 1)
+    )
+    assert found.name == "small"
+    assert "1 network is beyond 5 MB." in found.sentences
+    assert "Beyond the limits large has 95.0% with 9.0 MB" in found.sentences[-1]
 
 
 def test_when_nothing_is_within_the_limits_the_nearest_is_shown():
     networks = [network("large", 9, 190), network("small", 6, 150)]
     found = recommend_network(networks, Limits(4, None, 1.0))
     assert (found.name, found.meets) == ("small", False)
-    assert "exceeds this by 50%" in found.sentences[1]
+    assert "at 1.5 times the limit" in found.sentences[1]
+    assert "Beyond the limits large has 95.0%" in found.sentences[2]
 
 
 def test_of_equal_networks_the_smallest_then_the_fastest():

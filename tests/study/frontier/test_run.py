@@ -25,6 +25,7 @@ from secateurs.study.frontier.run import headline, run_frontier
 from secateurs.study.saved.evaluation import side_logits
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import open_dataset
+from secateurs.study.study import run_study
 
 CONFIG = StudyConfig(
     weights="none", group_by=r"^(\d+)_", runs=1, epochs=1, batch_size=8, device="cpu"
@@ -110,7 +111,7 @@ def test_a_finished_study_answers_again_without_computing(
     monkeypatch.setattr("secateurs.study.frontier.shrink.survey_whole", refuse)
     monkeypatch.setattr("secateurs.study.frontier.run.time_networks", refuse)
     again = run_frontier(str(flags), CONFIG, OPTIONS, study, cache=cache)
-    assert again | {"timing": None} == results | {"timing": None}
+    assert again == results
 
 
 def test_a_network_that_was_deleted_or_damaged_is_made_again(
@@ -118,13 +119,15 @@ def test_a_network_that_was_deleted_or_damaged_is_made_again(
 ):
     out = tmp_path / "out"
     shutil.copytree(study, out)
-    (out / "models" / "alexnet-macs95" / "model.json").unlink()
+    (out / "models" / "alexnet-macs95" / "model.json").write_text("{}")
+    (out / "unpruned" / "model.safetensors").write_bytes(b"")
     damaged = out / "models" / "alexnet" / "model.safetensors"
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:-4] + b"\0\0\0\1")
     again = run_frontier(str(flags), CONFIG, OPTIONS, out, cache=cache)
     assert damaged.read_bytes() == whole
     assert load(out / "models" / "alexnet-macs95").spec.backbone == "alexnet"
+    assert load(out / "unpruned").spec.backbone == "alexnet"
     assert [row["correct"] for row in again["points"]] == [
         row["correct"] for row in results["points"]
     ]
@@ -212,6 +215,8 @@ def test_another_configuration_or_an_older_study_is_refused(
     plain = json.loads((old / "study.json").read_text())
     del plain["frontier"]
     (old / "study.json").write_text(json.dumps(plain))
+    with pytest.raises(InputError, match="holds a study over several networks"):
+        run_study(str(flags), replace(CONFIG, backbone="alexnet"), study, cache=cache)
     with pytest.raises(InputError, match="a study of one network"):
         run_frontier(str(flags), CONFIG, OPTIONS, old, cache=cache)
 
@@ -254,11 +259,13 @@ def test_candidates_without_weights_are_skipped_unless_they_were_named(
 def test_depths_and_runs_from_scratch_that_were_asked_for_are_run(
     flags: Path, cache: Path, tmp_path: Path
 ):
-    config = replace(CONFIG, depths=(6, 7), fitted=("batch_size", "layers"))
+    config = replace(CONFIG, depths=(2, 5), fitted=("batch_size", "layers"))
     options = replace(OPTIONS, sizes=(), scratch_runs=1)
     found = run_frontier(str(flags), config, options, tmp_path / "out", cache=cache)
     trials = [(row["depth"], row["pretrained"]) for row in found["arms"][0]["trials"]]
-    assert sorted(trials) == [(0, False), (6, True), (7, True)]
+    assert sorted(trials) == [(0, False), (2, True), (5, True)]
+    probed = {row["depth"] for row in found["probe"]["networks"][0]["depths"]}
+    assert not {2, 5} & probed  # or this would not be a test of depths that were not probed
     wrong = replace(config, depths=(9,), fitted=())
     with pytest.raises(InputError, match="depth 9 is outside"):
         run_frontier(str(flags), wrong, options, tmp_path / "other", cache=cache)

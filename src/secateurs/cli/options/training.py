@@ -34,7 +34,8 @@ ScratchRuns = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Runs from random weights, for comparison. [default: 1; 5 in full]",
+        help="Runs from random weights, for comparison. [default: 1; 5 in full; of a study over "
+        "several networks 0]",
         callback=within(LIMITS["scratch_runs"]),
         rich_help_panel=TRAINING,
     ),

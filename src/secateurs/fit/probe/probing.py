@@ -158,7 +158,9 @@ def _probe_depth(
 ) -> tuple[DepthProbe, Head]:
     fitted = fit_classifier(features, labels, num_classes, groups, balanced=balanced, ridges=RIDGES)
     scores, val_scores = fitted.left_out, fitted.scores(val_features)
-    temperature = fit_temperature(scores[0], labels)
+    # As if one image more had a label that says nothing: a network that starts from a head that is
+    # certain of every training image would learn nothing.
+    temperature = fit_temperature(scores[0], labels, smoothing=1 / (len(labels) + 1))
     target = torch.from_numpy(np.asarray(val_labels))
     loss = torch.nn.functional.cross_entropy(val_scores / temperature, target)
     together = None if groups is None or val_groups is None else (*groups, *val_groups)

@@ -190,7 +190,12 @@ def next_steps(results: Record, study_dir: Path) -> list[Step]:
         step(
             "Prune the unpruned network to another size:",
             *("prune", shown_path(study_dir / "unpruned"), data, "--macs", "0.4"),
-            *("--recover", "10", "--out", shown_path(beside.with_name(f"{beside.name}-40"))),
+            *(
+                "--recovery-epochs",
+                "10",
+                "--out",
+                shown_path(beside.with_name(f"{beside.name}-40")),
+            ),
         ),
     ]
     if results["config"].get("preset") == "quick":
@@ -198,10 +203,23 @@ def next_steps(results: Record, study_dir: Path) -> list[Step]:
         steps.append(
             step(
                 "Repeat the study with more networks, depths, runs and sizes (hours):",
-                *("study", data, "--preset", "full", "--out", full),
+                *("study", data, "--preset", "full", *_asked(results), "--out", full),
             )
         )
     return steps
+
+
+def _asked(results: Record) -> list[str]:
+    """The options that decide what a study compares and asks for, as they were given."""
+    options, config = results["options"], results["config"]
+    given = {
+        "--backbones": ",".join(options["backbones"]) or None,
+        "--max-mb": options["max_mb"],
+        "--max-ms": options["max_ms"],
+        "--group-by": config.get("group_by"),
+        "--weights": None if config.get("weights") == "auto" else config.get("weights"),
+    }
+    return [word for name, value in given.items() if value for word in (name, f"{value}")]
 
 
 def _record(results: Record) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -108,6 +108,7 @@ _RESULTS: dict[str, Any] = {
         "to_best": dict,
         "sentences": [str],
     },
+    "cautions": [str],
     "recommended": {
         "name": str,
         "unpruned": str,

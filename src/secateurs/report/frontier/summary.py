@@ -102,11 +102,11 @@ def frontier_caption(results: Record) -> str:
 
 def cautions(results: Record) -> list[str]:
     """What a reader has to know before using the network."""
-    found: list[str] = []
+    found = [f"{text[:1].upper()}{text[1:]}." for text in results["cautions"]]
     if not results["answer"]["meets"]:
         found.append(
             "No network meets what was asked for; the nearest is shown. "
-            "Smaller networks as --backbones, or smaller --sizes, may."
+            "Smaller networks as --backbones may."
         )
     val = recommended(results)["val"]
     wide = val["accuracy_high"] - val["accuracy_low"]

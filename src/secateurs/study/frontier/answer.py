@@ -13,6 +13,7 @@ from secateurs.progress import Progress
 from secateurs.ship.checkpoint import Loaded, load, save
 from secateurs.ship.export import export_onnx, onnx_obstacle
 from secateurs.ship.program import export_program
+from secateurs.stopping import StopFlag
 from secateurs.study.pruning.savings import price
 from secateurs.study.saved.evaluation import evaluate_model
 from secateurs.study.setup.trial_context import TrialContext
@@ -28,6 +29,7 @@ def export_recommended(
     stages: Stages,
     key: Record,
     *,
+    stop: StopFlag,
     progress: Progress,
 ) -> Record:
     """Write the network in `folder` to `model/` with its exports, and `unpruned` to `unpruned/`.
@@ -39,7 +41,9 @@ def export_recommended(
     network = load(folder)
     obstacle = onnx_obstacle(network.model)
     note = obstacle and f"No ONNX file was written and ONNX Runtime was not timed: {obstacle}"
-    names = ["model", "tensors", "program", *([] if note else ["onnx", "unpruned_onnx"])]
+    names = ["model", "tensors", "program", "unpruned"]
+    names += [] if note else ["onnx", "unpruned_onnx"]
+    makes = (*(out / FILES[name] for name in names), out / "unpruned" / "model.safetensors")
 
     def make() -> Record:
         whole = load(unpruned)
@@ -49,10 +53,13 @@ def export_recommended(
             save(whole.model, whole.spec, out / "unpruned")
             difference = _export(network, out / FILES["onnx"], example, note)
             advance(1)
+            stop.check()
             _export(whole, out / FILES["unpruned_onnx"], example, note)
             advance(1)
+            stop.check()
             export_program(network.model, network.spec, out / FILES["program"], example)
             advance(1)
+        stop.check()
         test = evaluate_model(_on(network.model, context), context.dataset, "test", context.device)
         return {
             "name": folder.name,
@@ -62,9 +69,8 @@ def export_recommended(
         }
 
     version = {"version": secateurs.__version__}
-    made = stages.run(
-        "recommended", key | version, make, makes=tuple(out / FILES[name] for name in names)
-    )
+    made = stages.run("recommended", key | version, make, makes=makes)
+    stop.check()
     cost = stages.run(
         "cost",
         key | version | {"machine": machine_words(context), "torch": torch.__version__},

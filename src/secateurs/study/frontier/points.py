@@ -58,8 +58,8 @@ def keep_point(
     """Save a network and return its row: what it costs, and how it answers on validation.
 
     The row has the answers themselves (`correct`, one character an image), so that points can be
-    compared image by image, and the SHA-256 of the weights (`tensors`). The test images are not
-    used.
+    compared image by image, and the SHA-256 of both files (`description`, `tensors`). The test
+    images are not used.
     """
     save(model, spec, place.folder)
     labels = torch.from_numpy(context.dataset.sides["val"].labels)
@@ -77,6 +77,7 @@ def keep_point(
         "val": found.to_json(),
         "correct": "".join("01"[int(one)] for one in logits.argmax(1) == labels),
         "cost": price.to_json(),
+        "description": sha256_file(place.files[0]),
         "tensors": sha256_file(place.files[1]),
     }
 
@@ -84,13 +85,13 @@ def keep_point(
 def is_whole(place: Place, row: Record) -> bool:
     """Whether a point's network is on disk as its row says.
 
-    >>> is_whole(Place(Path("nowhere"), "net"), {"tensors": ""})
+    >>> is_whole(Place(Path("nowhere"), "net"), {"tensors": "", "description": ""})
     False
     """
     description, tensors = place.files
     if not (description.is_file() and tensors.is_file()):
         return False
-    return sha256_file(tensors) == row["tensors"]
+    return [sha256_file(description), sha256_file(tensors)] == [row["description"], row["tensors"]]
 
 
 def answers(row: Record) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from secateurs.data.scan import scan
 from secateurs.errors import InputError
 from secateurs.files import write_text
 from secateurs.fit.precision import resolve_device, resolve_precision
-from secateurs.nets.backbones import check_name
+from secateurs.nets.backbones import bare, check_name
 from secateurs.nets.candidates import AUTO, Skipped, candidates
+from secateurs.nets.depth import depth_name
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 from secateurs.study.frontier.options import FrontierOptions
@@ -56,6 +58,12 @@ class Probed:
     def head_depth(self) -> int:
         """The depth at which only the head is trained."""
         return self.found.record["num_depths"] - 1
+
+    def depth_names(self, depths: Sequence[int]) -> list[str]:
+        """What is frozen at some depths, in words."""
+        name = self.context.config.backbone
+        model = bare(name, len(self.context.dataset.classes))
+        return [depth_name(model, name, depth) for depth in depths]
 
     def model(self) -> nn.Module:
         """The published network with the probe as its last layer."""
@@ -170,7 +178,7 @@ def choose_arms(
     for suggestion in found.suggestions:
         one = next(one for one in probed if one.found.name == suggestion.backbone)
         depths = opened.depths or near_depths(suggestion.freeze, options.num_depths)
-        names = "; ".join(one.found.row(depth)["name"] for depth in depths)
+        names = "; ".join(one.depth_names(depths))
         progress.note(f"to fine-tune: {suggestion.backbone}, {suggestion.reason} ({names})")
         plans.append(ArmPlan(one.context, depths))
     found.record["labels"], table = label_findings(found, out)

@@ -129,39 +129,53 @@ def _sentences(
         f"Use {chosen.name}: {chosen.accuracy:.1%} on validation, {chosen.mb:.1f} MB, "
         f"{chosen.ms:.1f} ms."
     ]
+    most = max(networks, key=lambda one: one.accuracy)
     if not meets:
         lines.append(
-            f"No network is within {_asked(limits)}. {chosen.name} is the nearest: it exceeds this "
-            f"by {limits.excess(chosen):.0%}."
+            f"No network is within {_asked(limits)}. {chosen.name} is the nearest, at "
+            f"{1 + limits.excess(chosen):.3g} times the limit."
         )
+        if most.accuracy > chosen.accuracy:
+            lines.append(_more(most))
         return tuple(lines)
+    left_out = [one for one in networks if limits.excess(one) > 0]
+    points = f"{limits.max_loss:g} {'point' if limits.max_loss == 1 else 'points'}"
+    among = "Of those within the limits it" if left_out else "It"
     if chosen is not best:
         gap = to_best[chosen.name]
         lines.append(
-            f"{best.name} has the highest validation accuracy, {best.accuracy:.1%} with "
+            f"{best.name} has the highest validation accuracy"
+            f"{' of those within the limits' if left_out else ''}, {best.accuracy:.1%} with "
             f"{best.mb:.1f} MB. The difference of {100 * abs(gap.difference):.1f} points is not "
             f"significant (95% {100 * gap.low:+.1f} to {100 * gap.high:+.1f}), and "
-            f"{chosen.name} is the smallest within {limits.max_loss:g} "
-            f"{'point' if limits.max_loss == 1 else 'points'}."
+            f"{chosen.name} is the smallest within {points}."
         )
     elif len(good) == 1 and len(networks) > 1:
         lines.append(
-            f"It has the highest validation accuracy, and no smaller network is within "
-            f"{limits.max_loss:g} {'point' if limits.max_loss == 1 else 'points'} of it."
+            f"{among} has the highest validation accuracy, and no smaller network is within "
+            f"{points} of it."
         )
-    left_out = [one for one in networks if limits.excess(one) > 0]
     if left_out:
-        lines.append(f"{_many(len(left_out))} beyond {_asked(limits)}.")
+        lines.append(f"{_many(len(left_out))} beyond {_asked(limits, word='or')}.")
+        if most.accuracy > best.accuracy:
+            lines.append(_more(most))
     return tuple(lines)
+
+
+def _more(network: Network) -> str:
+    return (
+        f"Beyond the limits {network.name} has {network.accuracy:.1%} with {network.mb:.1f} MB "
+        f"and {network.ms:.1f} ms."
+    )
 
 
 def _many(number: int) -> str:
     return "1 network is" if number == 1 else f"{number} networks are"
 
 
-def _asked(limits: Limits) -> str:
+def _asked(limits: Limits, *, word: str = "and") -> str:
     parts = [
         f"{limits.max_mb:g} MB" if limits.max_mb is not None else "",
         f"{limits.max_ms:g} ms" if limits.max_ms is not None else "",
     ]
-    return " and ".join(part for part in parts if part)
+    return f" {word} ".join(part for part in parts if part)

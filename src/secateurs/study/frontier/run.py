@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -35,9 +34,10 @@ from secateurs.study.frontier.shrink import Shrinking, Size, sizes_of
 from secateurs.study.probe.network import groups_of
 from secateurs.study.pruning.recovery import RecoveryOptions
 from secateurs.study.records.kinds import STUDY, STUDY_SCHEMA, odd_keys
+from secateurs.study.saved.evaluate_saved import cautions, evaluation_words
 from secateurs.study.saved.evaluation import model_spec
 from secateurs.study.setup.config import StudyConfig, difference
-from secateurs.study.setup.trial_context import TrialContext, settle_split
+from secateurs.study.setup.trial_context import Dataset, TrialContext, settle_split
 from secateurs.study.stages import Stages, machine_words, versions
 from secateurs.study.sweep.sweep import chosen_model, discard_weights, summarise_sweep
 from secateurs.study.tracking.log import Log, log_entry, trial_entry
@@ -45,6 +45,10 @@ from secateurs.study.trials.trial import Store
 
 SCHEMA = 3  # of the results.json of such a study
 KIND = "frontier"
+OF_ONE_NETWORK = {
+    *("backbone", "depths", "auto_depths", "scratch_runs", "layers", "rule", "low_deg", "high_deg"),
+    *("norm_std", "keep", "keep_fraction", "max_loss", "compensation", "fitted"),
+}
 
 
 def run_frontier(
@@ -78,7 +82,6 @@ def run_frontier(
         clear_output(out, "study")
     first = opened.contexts[0]
     _claim(out, config, options, opened.contexts, data)
-    started = time.perf_counter()
     stages, store = Stages(out), Store(out)
     store.tidy()
     kept = prefix_cache or PrefixCache()
@@ -118,7 +121,7 @@ def run_frontier(
     results = {
         "schema": SCHEMA,
         "kind": KIND,
-        "config": {"data": first.dataset.name, **config.to_json()},
+        "config": {"data": first.dataset.name, **shown_config(config)},
         "options": options.to_json(),
         "data": first.dataset.audit.to_json() | {"name": first.dataset.name},
         "split": first.dataset.split_json(),
@@ -127,9 +130,10 @@ def run_frontier(
         "points": points,
         "latency": timing,
         "answer": _answer_json(answer),
+        "cautions": _cautions(final, first.dataset, config),
         "recommended": final,
         "versions": versions(first),
-        "timing": {"total": time.perf_counter() - started},
+        "timing": _timing(probed, arms, points, timing, final),
     }
     write_json(out / "results.json", results)
     return results
@@ -277,8 +281,15 @@ class _Frontier:
             context,
             self.stages,
             {name: row[name] for name in ("name", "correct", "tensors")},
+            stop=self.stop,
             progress=self.progress,
         )
+
+
+def shown_config(config: StudyConfig) -> Record:
+    """The configuration without what only a study of one network and its layers uses."""
+    plain = config.to_json()
+    return {name: value for name, value in plain.items() if name not in OF_ONE_NETWORK}
 
 
 def _better(points: list[Record], tuned: Record) -> Record:
@@ -298,6 +309,25 @@ def _recommend(
     ]
     limits = Limits(options.max_mb, options.max_ms, options.max_loss)
     return recommend_network(networks, limits, groups_of(context.dataset, "val"))
+
+
+def _timing(
+    probed: list[Probed], arms: list[Arm], points: list[Record], timing: Record, final: Record
+) -> Record:
+    """Seconds of each part, as they were measured when it was computed, whenever that was."""
+    seconds = {
+        "probe": sum(one.found.record["seconds"] for one in probed),
+        "fine-tuning": sum(row["timing"]["seconds"] for arm in arms for row in arm.trials),
+        "sizes": sum(row["timing"]["seconds"] for row in points),
+        "latency": timing["timing"]["seconds"],
+        "answer": final["timing"]["seconds"] + final["cost"]["timing"]["seconds"],
+    }
+    return seconds | {"total": sum(seconds.values())}
+
+
+def _cautions(final: Record, dataset: Dataset, config: StudyConfig) -> list[str]:
+    grouped = dataset.groups is not None or config.split in ("folders", "paper")
+    return cautions(final["test"], grouped=grouped)
 
 
 def _arm_json(arm: Arm) -> Record:
@@ -369,13 +399,12 @@ def _claim(
 
 def headline(results: Record) -> str:
     """A study's answer in a few lines."""
-    from secateurs.study.saved.evaluate_saved import cautions, evaluation_words
-
     final = results["recommended"]
     lines = [*results["answer"]["sentences"], evaluation_words(final["test"], "test")]
     if final["unpruned"] != final["name"]:
         lines.append(final["cost"]["sentence"])
-    known = results["split"]["leakage"]["same_group"] is not None
-    grouped = known or results["config"]["split"] in ("folders", "paper")
-    lines += [f"caution: {text}" for text in cautions(final["test"], grouped=grouped)]
+    lines += [f"caution: {text}" for text in results["cautions"]]
+    lines += [
+        f"not made: {row['name']}: {row['reason']}" for row in results["points"] if "reason" in row
+    ]
     return "\n".join(line for line in lines if line)

@@ -26,7 +26,7 @@ from secateurs.stopping import StopFlag
 from secateurs.study.records.checksummed import read_sealed, write_sealed
 from secateurs.study.setup.trial_context import Dataset, TrialContext
 
-FORMAT = 2
+FORMAT = 3
 Record = dict[str, Any]
 
 
