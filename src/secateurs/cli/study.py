@@ -263,7 +263,8 @@ def study_networks(
 ) -> tuple[str, dict[str, Any]]:
     """Run a study over several networks, write its page, and say the answer."""
     from secateurs.report.frontier.page import write_frontier_report
-    from secateurs.study.frontier.run import headline, run_frontier
+    from secateurs.study.frontier.record import headline
+    from secateurs.study.frontier.run import run_frontier
 
     results = run_frontier(data, settings, options, out, stop=stop, **running)
     page = write_frontier_report(results, out)

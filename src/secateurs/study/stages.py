@@ -149,7 +149,7 @@ def prune_stages(
         lambda: price(
             out / "unpruned",
             out / "model",
-            _example(context),
+            example_images(context),
             device=context.device,
             onnx_note=note,
             progress=progress,
@@ -178,9 +178,9 @@ def unpruned_stage(
 def _export_chosen(
     context: TrialContext, out: Path, note: str | None, progress: Progress
 ) -> Record:
-    chosen, example = load(out / "unpruned"), _example(context)
+    chosen, example = load(out / "unpruned"), example_images(context)
     with progress.task("export", 2) as advance:
-        check = _write_onnx(chosen, out / FILES["unpruned_onnx"], example, note)
+        check = write_onnx(chosen, out / FILES["unpruned_onnx"], example, note)
         advance(1)
         program = out / UNPRUNED_FILES["unpruned_program"]
         export_program(chosen.model, chosen.spec, program, example)
@@ -201,7 +201,7 @@ def _export_chosen(
     }
 
 
-def _write_onnx(
+def write_onnx(
     network: Loaded, path: Path, example: torch.Tensor, note: str | None
 ) -> OnnxCheck | None:
     """Export to ONNX; None, with no file of an earlier run left, where a `note` says it cannot."""
@@ -241,12 +241,12 @@ def _prune_and_export(
         write_parquet(out / LEDGER_PARQUET, *cut.ledgers)
     else:
         (out / LEDGER_PARQUET).unlink(missing_ok=True)
-    example = _example(context)
+    example = example_images(context)
     with progress.task("export", 3) as advance:
-        check = _write_onnx(Loaded(cut.model.cpu(), spec), out / FILES["onnx"], example, note)
+        check = write_onnx(Loaded(cut.model.cpu(), spec), out / FILES["onnx"], example, note)
         advance(1)
         whole = Loaded(original.cpu(), before.spec)
-        _write_onnx(whole, out / FILES["unpruned_onnx"], example, note)
+        write_onnx(whole, out / FILES["unpruned_onnx"], example, note)
         advance(1)
         export_program(cut.model, spec, out / FILES["program"], example)
         advance(1)
@@ -276,7 +276,7 @@ def _prune_and_export(
     }
 
 
-def _example(context: TrialContext) -> torch.Tensor:
+def example_images(context: TrialContext) -> torch.Tensor:
     """Some test images for checking exports and timing; no label of theirs is looked at."""
     test = context.dataset.sides["test"]
     return test.eval_views(slice(0, NUM_EXPORT_IMAGES), torch.device("cpu"))

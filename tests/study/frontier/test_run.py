@@ -21,7 +21,8 @@ from secateurs.ship.checkpoint import load
 from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.frontier import answer, latency, run
 from secateurs.study.frontier.options import FrontierOptions
-from secateurs.study.frontier.run import headline, run_frontier
+from secateurs.study.frontier.record import headline
+from secateurs.study.frontier.run import run_frontier
 from secateurs.study.saved.evaluation import side_logits
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import open_dataset

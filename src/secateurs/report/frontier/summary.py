@@ -114,7 +114,7 @@ def cautions(results: Record) -> list[str]:
         found.append(
             f"The validation side has {plural(val['num_images'], 'image')}: accuracies on it are "
             f"known to {100 * wide / 2:.0f} points either way, so networks that are closer than "
-            "that cannot be told apart."
+            "that cannot be distinguished."
         )
     for row in results["points"]:
         if row.get("reason"):

@@ -10,14 +10,20 @@ from torch import nn
 
 import secateurs
 from secateurs.progress import Progress
-from secateurs.ship.checkpoint import Loaded, load, save
-from secateurs.ship.export import export_onnx, onnx_obstacle
+from secateurs.ship.checkpoint import load, save
+from secateurs.ship.export import onnx_obstacle
 from secateurs.ship.program import export_program
 from secateurs.stopping import StopFlag
 from secateurs.study.pruning.savings import price
 from secateurs.study.saved.evaluation import evaluate_model
 from secateurs.study.setup.trial_context import TrialContext
-from secateurs.study.stages import FILES, NUM_EXPORT_IMAGES, Stages, machine_words
+from secateurs.study.stages import (
+    FILES,
+    Stages,
+    example_images,
+    machine_words,
+    write_onnx,
+)
 
 Record = dict[str, Any]
 
@@ -47,14 +53,14 @@ def export_recommended(
 
     def make() -> Record:
         whole = load(unpruned)
-        example = _example(context)
+        example = example_images(context)
         with progress.task("export", 3) as advance:
             save(network.model, network.spec, out / "model")
             save(whole.model, whole.spec, out / "unpruned")
-            difference = _export(network, out / FILES["onnx"], example, note)
+            check = write_onnx(network, out / FILES["onnx"], example, note)
             advance(1)
             stop.check()
-            _export(whole, out / FILES["unpruned_onnx"], example, note)
+            write_onnx(whole, out / FILES["unpruned_onnx"], example, note)
             advance(1)
             stop.check()
             export_program(network.model, network.spec, out / FILES["program"], example)
@@ -65,7 +71,7 @@ def export_recommended(
             "name": folder.name,
             "unpruned": unpruned.name,
             "test": test.to_json(),
-            "onnx_max_abs_difference": difference,
+            "onnx_max_abs_difference": None if check is None else check.max_abs_difference,
         }
 
     version = {"version": secateurs.__version__}
@@ -77,7 +83,7 @@ def export_recommended(
         lambda: price(
             out / "unpruned",
             out / "model",
-            _example(context),
+            example_images(context),
             device=context.device,
             onnx_note=note,
             progress=progress,
@@ -88,16 +94,3 @@ def export_recommended(
 
 def _on(model: nn.Module, context: TrialContext) -> nn.Module:
     return model.to(context.device)
-
-
-def _export(network: Loaded, path: Path, example: torch.Tensor, note: str | None) -> float | None:
-    if note is not None:
-        path.unlink(missing_ok=True)
-        return None
-    return export_onnx(network.model, network.spec, path, example).max_abs_difference
-
-
-def _example(context: TrialContext) -> torch.Tensor:
-    """Some test images for checking exports and timing; no label of theirs is looked at."""
-    test = context.dataset.sides["test"]
-    return test.eval_views(slice(0, NUM_EXPORT_IMAGES), torch.device("cpu"))

@@ -30,25 +30,27 @@ from secateurs.study.frontier.points import (
 )
 from secateurs.study.frontier.probing import Probed, choose_arms, open_candidates, probe_candidates
 from secateurs.study.frontier.recommendation import Answer, Limits, Network, recommend_network
+from secateurs.study.frontier.record import (
+    answer_json,
+    arm_json,
+    caution_lines,
+    shown_config,
+    timing_json,
+)
 from secateurs.study.frontier.shrink import Shrinking, Size, sizes_of
 from secateurs.study.probe.network import groups_of
 from secateurs.study.pruning.recovery import RecoveryOptions
 from secateurs.study.records.kinds import STUDY, STUDY_SCHEMA, odd_keys
-from secateurs.study.saved.evaluate_saved import cautions, evaluation_words
 from secateurs.study.saved.evaluation import model_spec
 from secateurs.study.setup.config import StudyConfig, difference
-from secateurs.study.setup.trial_context import Dataset, TrialContext, settle_split
+from secateurs.study.setup.trial_context import TrialContext, settle_split
 from secateurs.study.stages import Stages, machine_words, versions
-from secateurs.study.sweep.sweep import chosen_model, discard_weights, summarise_sweep
+from secateurs.study.sweep.sweep import chosen_model, discard_weights
 from secateurs.study.tracking.log import Log, log_entry, trial_entry
 from secateurs.study.trials.trial import Store
 
 SCHEMA = 3  # of the results.json of such a study
 KIND = "frontier"
-OF_ONE_NETWORK = {
-    *("backbone", "depths", "auto_depths", "scratch_runs", "layers", "rule", "low_deg", "high_deg"),
-    *("norm_std", "keep", "keep_fraction", "max_loss", "compensation", "fitted"),
-}
 
 
 def run_frontier(
@@ -126,14 +128,14 @@ def run_frontier(
         "data": first.dataset.audit.to_json() | {"name": first.dataset.name},
         "split": first.dataset.split_json(),
         "probe": probe,
-        "arms": [_arm_json(arm) for arm in arms],
+        "arms": [arm_json(arm) for arm in arms],
         "points": points,
         "latency": timing,
-        "answer": _answer_json(answer),
-        "cautions": _cautions(final, first.dataset, config),
+        "answer": answer_json(answer),
+        "cautions": caution_lines(final, first.dataset, config),
         "recommended": final,
         "versions": versions(first),
-        "timing": _timing(probed, arms, points, timing, final),
+        "timing": timing_json(probed, arms, points, timing, final),
     }
     write_json(out / "results.json", results)
     return results
@@ -286,12 +288,6 @@ class _Frontier:
         )
 
 
-def shown_config(config: StudyConfig) -> Record:
-    """The configuration without what only a study of one network and its layers uses."""
-    plain = config.to_json()
-    return {name: value for name, value in plain.items() if name not in OF_ONE_NETWORK}
-
-
 def _better(points: list[Record], tuned: Record) -> Record:
     """Of a network fine-tuned and with the probe as its head the better one on validation."""
     own = next(
@@ -309,49 +305,6 @@ def _recommend(
     ]
     limits = Limits(options.max_mb, options.max_ms, options.max_loss)
     return recommend_network(networks, limits, groups_of(context.dataset, "val"))
-
-
-def _timing(
-    probed: list[Probed], arms: list[Arm], points: list[Record], timing: Record, final: Record
-) -> Record:
-    """Seconds of each part, as they were measured when it was computed, whenever that was."""
-    seconds = {
-        "probe": sum(one.found.record["seconds"] for one in probed),
-        "fine-tuning": sum(row["timing"]["seconds"] for arm in arms for row in arm.trials),
-        "sizes": sum(row["timing"]["seconds"] for row in points),
-        "latency": timing["timing"]["seconds"],
-        "answer": final["timing"]["seconds"] + final["cost"]["timing"]["seconds"],
-    }
-    return seconds | {"total": sum(seconds.values())}
-
-
-def _cautions(final: Record, dataset: Dataset, config: StudyConfig) -> list[str]:
-    grouped = dataset.groups is not None or config.split in ("folders", "paper")
-    return cautions(final["test"], grouped=grouped)
-
-
-def _arm_json(arm: Arm) -> Record:
-    num_images = len(arm.context.dataset.sides["val"])
-    return {
-        "backbone": arm.context.config.backbone,
-        "depths": list(arm.context.depths),
-        "weights": arm.context.weights.to_json(),
-        "trials": arm.trials,
-        "sweep": summarise_sweep(arm.trials, num_images=num_images),
-        "depth": arm.choice.advice.depth,
-        "sentences": list(arm.choice.advice.sentences),
-    }
-
-
-def _answer_json(answer: Answer) -> Record:
-    return {
-        "name": answer.name,
-        "best": answer.best,
-        "meets": answer.meets,
-        "as_good": list(answer.as_good),
-        "to_best": {name: asdict(gap) for name, gap in answer.to_best.items()},
-        "sentences": list(answer.sentences),
-    }
 
 
 def _check_configuration(out: Path, config: StudyConfig, options: FrontierOptions) -> None:
@@ -395,16 +348,3 @@ def _claim(
     odd = odd_keys(found["identity"], identity)
     if odd:
         raise InputError(f"{out}: holds a study of other {' and '.join(odd)}; {INSTEAD}")
-
-
-def headline(results: Record) -> str:
-    """A study's answer in a few lines."""
-    final = results["recommended"]
-    lines = [*results["answer"]["sentences"], evaluation_words(final["test"], "test")]
-    if final["unpruned"] != final["name"]:
-        lines.append(final["cost"]["sentence"])
-    lines += [f"caution: {text}" for text in results["cautions"]]
-    lines += [
-        f"not made: {row['name']}: {row['reason']}" for row in results["points"] if "reason" in row
-    ]
-    return "\n".join(line for line in lines if line)

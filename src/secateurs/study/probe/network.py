@@ -34,9 +34,9 @@ Record = dict[str, Any]
 class NetworkProbe:
     """What is known of one network: a plain record, and the scores of each image.
 
-    `record["depths"]` has a row a depth. `train_scores` and `val_scores` are, by depth, the class
-    scores (views, images, classes) of training images by a classifier that was fitted without their
-    group, plain and mirrored, and those (images, classes) of validation images.
+    `record["depths"]` has one row per depth. `train_scores` and `val_scores` are, by depth, the
+    class scores (views, images, classes) of training images by a classifier that was fitted without
+    their group, plain and mirrored, and those (images, classes) of validation images.
     """
 
     record: Record

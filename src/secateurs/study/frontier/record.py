@@ -1,0 +1,84 @@
+"""What results.json keeps of a study over several networks, and the answer in a few lines."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from secateurs.study.frontier.arms import Arm
+from secateurs.study.frontier.points import Record
+from secateurs.study.frontier.probing import Probed
+from secateurs.study.frontier.recommendation import Answer
+from secateurs.study.saved.evaluate_saved import cautions, evaluation_words
+from secateurs.study.setup.config import StudyConfig
+from secateurs.study.setup.trial_context import Dataset
+from secateurs.study.sweep.sweep import summarise_sweep
+
+OF_ONE_NETWORK = {
+    *("backbone", "depths", "auto_depths", "scratch_runs", "layers", "rule", "low_deg", "high_deg"),
+    *("norm_std", "keep", "keep_fraction", "max_loss", "compensation", "fitted"),
+}
+
+
+def shown_config(config: StudyConfig) -> Record:
+    """The configuration without what only a study of one network and its layers uses."""
+    plain = config.to_json()
+    return {name: value for name, value in plain.items() if name not in OF_ONE_NETWORK}
+
+
+def timing_json(
+    probed: list[Probed], arms: list[Arm], points: list[Record], timing: Record, final: Record
+) -> Record:
+    """Seconds of each part, as they were measured when it was computed, whenever that was."""
+    seconds = {
+        "probe": sum(one.found.record["seconds"] for one in probed),
+        "fine-tuning": sum(row["timing"]["seconds"] for arm in arms for row in arm.trials),
+        "sizes": sum(row["timing"]["seconds"] for row in points),
+        "latency": timing["timing"]["seconds"],
+        "answer": final["timing"]["seconds"] + final["cost"]["timing"]["seconds"],
+    }
+    return seconds | {"total": sum(seconds.values())}
+
+
+def caution_lines(final: Record, dataset: Dataset, config: StudyConfig) -> list[str]:
+    """What a reader must know before relying on the test accuracy."""
+    grouped = dataset.groups is not None or config.split in ("folders", "paper")
+    return cautions(final["test"], grouped=grouped)
+
+
+def arm_json(arm: Arm) -> Record:
+    """What is kept of the fine-tuning of a network."""
+    num_images = len(arm.context.dataset.sides["val"])
+    return {
+        "backbone": arm.context.config.backbone,
+        "depths": list(arm.context.depths),
+        "weights": arm.context.weights.to_json(),
+        "trials": arm.trials,
+        "sweep": summarise_sweep(arm.trials, num_images=num_images),
+        "depth": arm.choice.advice.depth,
+        "sentences": list(arm.choice.advice.sentences),
+    }
+
+
+def answer_json(answer: Answer) -> Record:
+    """The answer as plain data."""
+    return {
+        "name": answer.name,
+        "best": answer.best,
+        "meets": answer.meets,
+        "as_good": list(answer.as_good),
+        "to_best": {name: asdict(gap) for name, gap in answer.to_best.items()},
+        "sentences": list(answer.sentences),
+    }
+
+
+def headline(results: Record) -> str:
+    """A study's answer in a few lines."""
+    final = results["recommended"]
+    lines = [*results["answer"]["sentences"], evaluation_words(final["test"], "test")]
+    if final["unpruned"] != final["name"]:
+        lines.append(final["cost"]["sentence"])
+    lines += [f"caution: {text}" for text in results["cautions"]]
+    lines += [
+        f"not made: {row['name']}: {row['reason']}" for row in results["points"] if "reason" in row
+    ]
+    return "\n".join(line for line in lines if line)
