@@ -56,6 +56,7 @@ ROOMS = {
         *("grid", "search", "network", "paper"),
     ),
     "serve": (),
+    "explorer": (),
     "cli": ("options", "parsing", "insight"),
 }
 PURPOSE = {
@@ -67,7 +68,8 @@ PURPOSE = {
     "api": "any model",
     "study": "experiments",
     "report": "pages",
-    "serve": "local server",
+    "serve": "HTTP service",
+    "explorer": "slider page",
     "cli": "commands",
 }
 # Mean validation accuracy by depth with its 95% interval, percent: docs/benchmarks.md.
@@ -274,14 +276,14 @@ def depth(ink: Ink) -> Any:
 
 def rooms(ink: Ink) -> Any:
     """The packages in two rows, in the order of their imports, each with its rooms."""
-    drawn, panels = figure(9.6, 5.6, 1, ink)
+    drawn, panels = figure(11.0, 5.6, 1, ink)
     drawn.subplots_adjust(top=0.99)
     panel = panels[0]
-    panel.set_xlim(0, 5)
+    panel.set_xlim(0, 6)
     panel.set_ylim(0, 5.55)
     page = "#ffffff" if ink is INKS["light"] else "#10201d"
     names = list(ROOMS)
-    for row, (members, top, height) in enumerate(((names[:5], 5.5, 2.2), (names[5:], 2.95, 2.9))):
+    for row, (members, top, height) in enumerate(((names[:6], 5.5, 2.2), (names[6:], 2.95, 2.9))):
         for place, name in enumerate(members):
             left = place + 0.04
             box = {"boxstyle": "round,pad=0,rounding_size=0.05", "linewidth": 1.4}

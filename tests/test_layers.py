@@ -14,7 +14,19 @@ from pathlib import Path
 import secateurs
 
 ROOT = Path(secateurs.__file__).parent
-ORDER = ["data", "nets", "fit", "prune", "ship", "api", "study", "report", "serve", "cli"]
+ORDER = [
+    "data",
+    "nets",
+    "fit",
+    "prune",
+    "ship",
+    "api",
+    "study",
+    "report",
+    "serve",
+    "explorer",
+    "cli",
+]
 BASE = {"errors", "leftovers", "files", "directories", "limits", "paths", "progress", "shape"}
 BASE |= {"stopping", "native_stderr", "extras", "wording", "limited_process", "terminal"}
 # Rooms inside a package, from what knows least to what knows most. "" is the package's own folder.

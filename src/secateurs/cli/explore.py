@@ -80,7 +80,7 @@ def explore(
     from secateurs.extras import require
 
     require("explore", "explore")
-    from secateurs.serve.app import Desk, make_app
+    from secateurs.explorer.app import Desk, make_app
     from secateurs.serve.run import ADDRESS, listen, serve
     from secateurs.study.pruning.explorer import open_explorer
     from secateurs.study.saved.location import find_location

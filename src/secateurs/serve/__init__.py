@@ -1,1 +1,1 @@
-"""Interactive pruning in a browser on this machine."""
+"""HTTP on this machine: the server, who may use it, and a classifier as a service."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import tempfile
 import threading
@@ -15,14 +14,15 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from secateurs.data.images.decode import MAX_PIXELS, DecodeError
 from secateurs.errors import InputError
+from secateurs.explorer.page import policy_of, render_page
+from secateurs.serve.bodies import read_body, refusal
 from secateurs.serve.guard import Guard
-from secateurs.serve.page import policy_of, render_page
 from secateurs.study.pruning.explorer import (
     Explorer,
     answers,
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 MAX_REQUEST_BYTES = 4096
 MAX_IMAGE_BYTES = 32 * 10**6
 MAX_PICTURES = 4  # read at the same time
-BODY_S = 30.0  # seconds for a body to arrive
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Record = dict[str, Any]
@@ -134,7 +133,7 @@ def make_app(desk: Desk, *, port: int) -> Starlette:
         return Response(status_code=204)
 
     async def do_cut(request: Request) -> Response:
-        body = await _body(request, MAX_REQUEST_BYTES, "application/json")
+        body = await read_body(request, MAX_REQUEST_BYTES, "application/json")
         return await _answer(desk.cut, body)
 
     async def do_unit(request: Request) -> Response:
@@ -148,14 +147,14 @@ def make_app(desk: Desk, *, port: int) -> Starlette:
             raise HTTPException(429, "picture: too many images are being read; try again")
         pictures.add(request)
         try:
-            body = await _body(request, desk.max_image_bytes, "application/octet-stream")
+            body = await read_body(request, desk.max_image_bytes, "application/octet-stream")
             return await _answer(desk.picture, request.query_params.get("settings", ""), body)
         finally:
             pictures.discard(request)
 
     async def do_save(request: Request) -> Response:
         query = request.query_params
-        await _body(request, 0, "application/json")
+        await read_body(request, 0, "application/json")
         return await _answer(desk.save, query.get("settings", ""), query.get("name", ""))
 
     return Starlette(
@@ -168,39 +167,8 @@ def make_app(desk: Desk, *, port: int) -> Starlette:
             Route("/save", do_save, methods=["POST"]),
         ],
         middleware=[Middleware(Guard, port=port, policy=policy_of())],
-        exception_handlers={HTTPException: _refusal},
+        exception_handlers={HTTPException: refusal},
     )
-
-
-async def _body(request: Request, limit: int, kind: str) -> bytes:
-    """The whole body of a request, which may not exceed `limit` bytes.
-
-    A page of another site cannot send these kinds without asking first, which is refused.
-    """
-    if request.headers.get("content-type", "").split(";")[0].strip() != kind:
-        raise HTTPException(415, f"content-type: expected {kind}")
-    told = request.headers.get("content-length", "0")
-    if not re.fullmatch(r"[0-9]{1,15}", told) or int(told) > limit:
-        raise HTTPException(413, _too_large(limit))
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(BODY_S):
-            async for part in request.stream():
-                size += len(part)
-                if size > limit:
-                    raise HTTPException(413, _too_large(limit))
-                parts.append(part)
-    except TimeoutError:
-        raise HTTPException(408, f"body: not all of it within {BODY_S:g} seconds") from None
-    except ClientDisconnect:
-        raise HTTPException(400, "body: incomplete") from None
-    return b"".join(parts)
-
-
-def _too_large(limit: int) -> str:
-    size = f"{limit / 1e6:.0f} MB" if limit >= 1e6 else f"{limit} bytes"
-    return f"body: more than the limit of {size}"
 
 
 async def _answer(do: Callable[..., Record], *given: Any) -> Response:
@@ -211,8 +179,3 @@ async def _answer(do: Callable[..., Record], *given: Any) -> Response:
     except OSError as error:
         reason = f"{error.filename or 'file'}: {error.strerror or error}"
         return JSONResponse({"error": reason}, status_code=500)
-
-
-async def _refusal(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, status_code=error.status_code)

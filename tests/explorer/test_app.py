@@ -5,14 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +19,7 @@ from starlette.testclient import TestClient
 
 from secateurs.cli import main
 from secateurs.errors import InputError
-from secateurs.serve.app import Desk, make_app
+from secateurs.explorer.app import Desk, make_app
 from secateurs.serve.run import listen
 from secateurs.ship.checkpoint import load
 from secateurs.study.pruning.explorer import Explorer, read_picture
@@ -186,8 +182,8 @@ def test_a_picture_that_is_decoded_holds_no_cut_up(
             "/picture", params={"settings": SETTINGS}, content=picture(), headers=BYTES
         )
 
-    monkeypatch.setattr("secateurs.serve.app.read_picture", slow)
-    monkeypatch.setattr("secateurs.serve.app.MAX_PICTURES", 1)
+    monkeypatch.setattr("secateurs.explorer.app.read_picture", slow)
+    monkeypatch.setattr("secateurs.explorer.app.MAX_PICTURES", 1)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(post)
         try:
@@ -228,7 +224,7 @@ async def _asked(desk: Desk, messages: list[dict[str, Any]], length: bytes = b"9
 def test_bodies_that_are_slow_cut_off_or_mistold_are_refused(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("secateurs.serve.app.BODY_S", 0.05)
+    monkeypatch.setattr("secateurs.serve.bodies.BODY_S", 0.05)
     begun = {"type": "http.request", "body": b"{", "more_body": True}
     gone = {"type": "http.disconnect"}
     for messages, length, status, words in (
@@ -308,68 +304,3 @@ def test_the_command_as_typed(
     assert opened == [f"http://127.0.0.1:{served[1][0]}/"]
     assert "Pruning classifier.0" in served[0][1] and str(net / "cuts") in served[0][1]
     assert str(out) in served[1][1]
-
-
-SERVER = """
-from starlette.applications import Starlette
-from secateurs.serve.run import listen, serve
-listener = listen()
-print(listener.getsockname()[1], flush=True)
-serve(Starlette(), listener)
-print("ended")
-"""
-
-
-def test_ctrl_c_ends_it_quietly():
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    with process:
-        assert process.stdout is not None
-        port = int(process.stdout.readline())
-        with socket.create_connection(("127.0.0.1", port)) as caller:
-            caller.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
-            assert caller.recv(12) == b"HTTP/1.1 404"
-            process.send_signal(signal.SIGINT)  # with a caller that stays connected
-            rest, complaints = process.communicate(timeout=60)
-    assert (process.returncode, rest, complaints) == (0, "ended\n", "")
-
-
-@contextmanager
-def ending(process: subprocess.Popen[str]) -> Generator[None]:
-    """End a process that a failing test would wait for."""
-    try:
-        yield
-    except BaseException:
-        process.kill()
-        raise
-
-
-SLOW = SERVER.replace("listener = listen", "run.HEAD_S = 0.3\nlistener = listen").replace(
-    "from starlette", "from secateurs.serve import run\nfrom starlette", 1
-)
-
-
-def test_connections_that_send_no_whole_head_are_closed_and_others_are_answered():
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    with process, ending(process):
-        assert process.stdout is not None
-        port = int(process.stdout.readline())
-        whole = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
-        silent, half, second, honest = (
-            socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(4)
-        )
-        with silent, half, second, honest:
-            half.sendall(whole[:-2])
-            second.sendall(whole)
-            assert second.recv(12) == b"HTTP/1.1 404"
-            second.sendall(whole[:-2])
-            honest.sendall(whole)
-            assert honest.recv(12) == b"HTTP/1.1 404"
-            assert silent.recv(1) == b"" and half.recv(1) == b""
-            while second.recv(4096):
-                pass
-        process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=60) == ("ended\n", "")

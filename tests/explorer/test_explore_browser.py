@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 from browsing import violations
 
-from secateurs.serve.app import Desk, make_app
+from secateurs.explorer.app import Desk, make_app
 from secateurs.serve.run import listen
 from secateurs.ship.checkpoint import load
 from secateurs.study.pruning.explorer import Explorer, cut

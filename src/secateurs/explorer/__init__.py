@@ -1,0 +1,1 @@
+"""Interactive pruning in a browser on this machine."""
