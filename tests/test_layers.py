@@ -38,6 +38,7 @@ ROOMS = {
         *("coupling", "similarity", "statistics", "selection"),
         *("surgery", "compensation", "allocation", ""),
     ],
+    "ship": ["", "targets"],
     "study": [
         *("records", "setup", "trials", "sweep", "probe", "tracking", "saved", "insight"),
         *("pruning", "", "frontier", "search", "paper"),

@@ -8,7 +8,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from secateurs.errors import InputError
 from secateurs.extras import installed, require
 from secateurs.files import atomic_path
+from secateurs.ship.about import about
 from secateurs.ship.latency import onnx_session
 from secateurs.ship.spec import ModelSpec
 
@@ -40,14 +41,20 @@ class OnnxCheck:
 
 
 def export_onnx(
-    model: nn.Module, spec: ModelSpec, path: Path, example: Tensor, *, tolerance: float = TOLERANCE
+    model: nn.Module,
+    spec: ModelSpec,
+    path: Path,
+    example: Tensor,
+    *,
+    tolerance: float = TOLERANCE,
+    card: Mapping[str, Any] | None = None,
 ) -> OnnxCheck:
     """Write a model as ONNX with a dynamic batch, whole or not at all, and check it.
 
     `example` (n, 3, size, size) holds real, preprocessed images: ONNX Runtime must give PyTorch's
     logits on them within `tolerance` (within rounding, where they are larger than 10), at batch
-    sizes 1 and n. Class names and preprocessing are JSON in the file's metadata ("classes",
-    "preprocessing", "backbone"). The model is not changed. Raises InputError for an example of
+    sizes 1 and n. What `about` says of the model, with `card`, is JSON in the file's metadata, one
+    entry per key. The model is not changed. Raises InputError for an example of
     another shape, when the extra `onnx` is not installed and for values of 2 GiB or more,
     RuntimeError when the check fails.
     """
@@ -59,7 +66,7 @@ def export_onnx(
     network = copy.deepcopy(model).cpu().eval()
     images = example.detach().cpu().float()
     with atomic_path(path) as temporary:
-        _write(network, spec, temporary, size=size)
+        _write(network, about(spec, card), temporary, size=size)
         difference = onnx_difference(network, temporary, images)
         most = max(tolerance, rounding(network, images))
         # Written so that NaN fails, too.
@@ -122,7 +129,7 @@ def rounding(model: nn.Module, images: Tensor) -> float:
         return ROUNDING * max(float(model(image[None]).abs().max()) for image in images)
 
 
-def _write(model: nn.Module, spec: ModelSpec, path: Path, *, size: int) -> None:
+def _write(model: nn.Module, said: Mapping[str, Any], path: Path, *, size: int) -> None:
     # Two images: a batch of one would be taken for a constant.
     sample = torch.zeros(2, 3, size, size)
     with quiet_exporter():
@@ -136,10 +143,8 @@ def _write(model: nn.Module, spec: ModelSpec, path: Path, *, size: int) -> None:
             opset_version=OPSET,
             verbose=False,
         )
-    described = spec.to_json()
     program.model.metadata_props.clear()
-    for key in ("classes", "preprocessing", "backbone"):
-        value = described[key]
+    for key, value in said.items():
         program.model.metadata_props[key] = value if key == "backbone" else json.dumps(value)
     program.model.producer_name = "secateurs"
     # The exporter notes source files and lines at every node: private paths, and large.

@@ -6,13 +6,16 @@ import copy
 import io
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from secateurs.files import atomic_path
+from secateurs.ship.about import about
 from secateurs.ship.export import TOLERANCE, check_example, rounding
 from secateurs.ship.spec import ModelSpec
 
@@ -29,20 +32,25 @@ class ProgramCheck:
 
 
 def export_program(
-    model: nn.Module, spec: ModelSpec, path: Path, example: Tensor, *, tolerance: float = TOLERANCE
+    model: nn.Module,
+    spec: ModelSpec,
+    path: Path,
+    example: Tensor,
+    *,
+    tolerance: float = TOLERANCE,
+    card: Mapping[str, Any] | None = None,
 ) -> ProgramCheck:
     """Write a model as a `.pt2` file with a dynamic batch, whole or not at all, and check it.
 
     `example` (n, 3, size, size) holds real, preprocessed images: the file, read back, must give
-    the model's logits on them within `tolerance`, at batch sizes 1 and n. Class names,
-    preprocessing and backbone are JSON in its extra file "secateurs.json". The model is not
-    changed. Raises InputError for an example of another shape, RuntimeError when the check fails.
+    the model's logits on them within `tolerance`, at batch sizes 1 and n. What `about` says of the
+    model, with `card`, is JSON in its extra file "secateurs.json". The model is not changed. Raises
+    InputError for an example of another shape, RuntimeError when the check fails.
     """
     check_example(spec, example)
     network = copy.deepcopy(model).cpu().eval()
     images = example.detach().cpu().float()
-    described = spec.to_json()
-    extra = {key: described[key] for key in ("classes", "preprocessing", "backbone")}
+    extra = about(spec, card)
     with atomic_path(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's remarks on itself
         # Two images: a batch of one would be taken for a constant.

@@ -1,0 +1,1 @@
+"""File formats that a model is exported to: one module per format."""

@@ -1,0 +1,54 @@
+"""`.pt2`, a program of `torch.export`, for PyTorch without the network's source."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.errors import InputError
+from secateurs.ship.about import parse_about
+from secateurs.ship.program import EXTRA as EXTRA_FILE
+from secateurs.ship.program import export_program
+from secateurs.ship.spec import ModelSpec
+from secateurs.ship.targets.target import FileCheck, Images, Logits, OpenedFile
+
+NAME = "PyTorch program"
+ENDING = ".pt2"
+EXTRA = None
+
+
+def write(
+    model: nn.Module,
+    spec: ModelSpec,
+    path: Path,
+    example: Tensor,
+    *,
+    card: Mapping[str, Any] | None = None,
+) -> FileCheck:
+    """Write a model as a program and check it; see `Target.write`."""
+    check = export_program(model, spec, path, example, card=card)
+    return FileCheck(check.path, check.max_abs_difference, check.num_bytes)
+
+
+def open(path: Path) -> OpenedFile:
+    """Open a program that Secateurs wrote; see `Target.open`."""
+    extra = {EXTRA_FILE: ""}
+    try:
+        with path.open("rb") as file:
+            program: Any = torch.export.load(file, extra_files=extra).module()
+        said = json.loads(extra[EXTRA_FILE])
+    except Exception as error:  # what a damaged archive makes the reader raise is not documented
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"{path}: not readable as a program ({lines[0]:.200})") from None
+    spec = parse_about(said, where=str(path))
+
+    def run(images: Images) -> Logits:
+        with torch.no_grad():
+            return program(torch.from_numpy(images)).numpy()
+
+    return OpenedFile(spec, run)

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from secateurs.errors import InputError
+from secateurs.nets.backbones import build
+from secateurs.ship.spec import ImageInput, ModelSpec, describe
+from secateurs.ship.targets.formats import endings, open_file, target_of
+
+IMAGE = ImageInput(64, "straight", (0.5, 0.4, 0.3), (0.25, 0.2, 0.3))
+CONFIDENCE = {"temperature": 1.5, "threshold": 0.7, "target": 0.9, "coverage": 0.8}
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return build("squeezenet1_1", 3).eval()
+
+
+@pytest.fixture(scope="module")
+def spec(model: nn.Module) -> ModelSpec:
+    extra = {"data": "photos", "weights": "none", "confidence": CONFIDENCE, "config": {"a": 1}}
+    return describe(model, "squeezenet1_1", ("a", "ü", "c"), IMAGE, extra=extra)
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".pt2"])
+def test_a_file_opened_gives_pytorch_s_logits_and_says_what_it_needs(
+    model: nn.Module, spec: ModelSpec, tmp_path: Path, ending: str
+) -> None:
+    path = tmp_path / f"photos{ending}"
+    images = torch.rand(3, 3, 64, 64)
+    check = target_of(path).write(model, spec, path, images, card={"accuracy": 0.5})
+    assert check.max_abs_difference <= 1e-4 and check.num_bytes == path.stat().st_size
+    opened = open_file(path)
+    with torch.no_grad():
+        expected = model(images).numpy()
+    np.testing.assert_allclose(opened.run(images.numpy()), expected, atol=1e-4)
+    assert opened.spec.classes == ("a", "ü", "c") and opened.spec.preprocessing == IMAGE
+    assert opened.spec.extra["confidence"] == CONFIDENCE
+    assert opened.spec.extra["card"] == {
+        "data": "photos",
+        "weights": "none",
+        "pruned": False,
+        "accuracy": 0.5,
+    }
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".pt2"])
+def test_a_damaged_file_is_one_clear_line(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"photos{ending}"
+    with pytest.raises(InputError, match=r"photos\.\w+: no such file"):
+        open_file(path)
+    path.write_bytes(b"not a model")
+    with pytest.raises(InputError, match=r"photos\.\w+: not readable as [^\n]*$"):
+        open_file(path)
+
+
+def test_an_unknown_ending_names_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"m\.txt: expected a file that ends in \.onnx.* or \."):
+        target_of(Path("m.txt"))
+    for ending in endings():
+        assert ending == target_of(Path(f"m{ending}")).ENDING
+
+
+def test_a_file_of_someone_else_is_refused(
+    model: nn.Module, spec: ModelSpec, tmp_path: Path
+) -> None:
+    path = tmp_path / "photos.onnx"
+    target_of(path).write(model, spec, path, torch.rand(1, 3, 64, 64))
+    loaded = onnx.load(path)
+    for entries, message in (
+        ({}, "preprocessing: expected an object, got nothing"),
+        ({"classes": "[", "preprocessing": "{}"}, "classes: not readable as JSON"),
+        ({"classes": json.dumps(["a", "b"])}, "preprocessing: expected an object"),
+    ):
+        del loaded.metadata_props[:]
+        onnx.helper.set_model_props(loaded, entries)
+        onnx.save(loaded, path)
+        with pytest.raises(InputError, match=message):
+            open_file(path)
