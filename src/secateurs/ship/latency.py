@@ -61,11 +61,13 @@ def compare_latency(
     repeats: int = 30,
     warmup: int = 3,
     budget_s: float = 20.0,
+    on_round: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
     """Milliseconds of each call, round by round: all are timed in every round, in changing order.
 
     There are `repeats` rounds after `warmup` unmeasured ones; when `budget_s` seconds are over no
     further round starts, but three are always measured, after at least one of warming up.
+    `on_round` is called after each round and may raise, for instance to stop.
 
     >>> times = compare_latency({"a": lambda: None, "b": lambda: None}, repeats=5)
     >>> [len(rounds) for rounds in times.values()]
@@ -82,6 +84,7 @@ def compare_latency(
             break
         for name in names:
             calls[name]()
+        on_round()
     for number in range(repeats):
         if number >= MIN_ROUNDS and time.perf_counter() > end:
             break
@@ -89,6 +92,7 @@ def compare_latency(
             start = time.perf_counter()
             calls[name]()
             times[name].append(1e3 * (time.perf_counter() - start))
+        on_round()
     return times
 
 

@@ -234,6 +234,10 @@ def test_limits_that_the_sizes_miss_are_sizes_of_their_own(
     assert row["cost"]["file_bytes"] <= 1e6 * limit
     assert found["answer"]["name"] == row["name"]
     assert found["answer"]["meets"]
+    (reach,) = found["reach"]["networks"]
+    assert reach["mb"] == pytest.approx(whole["cost"]["file_bytes"] / 1e6, rel=0.05)
+    assert reach["least_mb"] < reach["mb"]
+    assert found["reach"]["sentences"] == []
 
 
 def test_a_size_out_of_reach_is_a_reason_and_not_an_error(flags: Path, cache: Path, tmp_path: Path):
@@ -241,6 +245,8 @@ def test_a_size_out_of_reach_is_a_reason_and_not_an_error(flags: Path, cache: Pa
     found = run_frontier(str(flags), CONFIG, options, tmp_path / "out", cache=cache)
     assert "budget" in found["points"][-1]["reason"]
     assert not found["answer"]["meets"]
+    assert "alexnet is the nearest" in found["reach"]["sentences"][0]
+    assert "alexnet is the nearest" in headline(found)
     assert "No network is within 1e-06 MB" in found["answer"]["sentences"][1]
 
 

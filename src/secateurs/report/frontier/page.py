@@ -51,6 +51,7 @@ def render_frontier(results: Record, study_dir: Path) -> str:
             "cautions": summary.cautions(results),
             "advice": summary.advice(results),
             "arms": results["arms"],
+            "out_of_reach": summary.out_of_reach(results),
             "labels": label_part(results["probe"].get("labels"), study_dir),
             "blocks": blocks,
             "record_groups": _record(results),

@@ -72,6 +72,7 @@ _RESULTS: dict[str, Any] = {
         "skipped": [{"backbone": str, "reason": str}],
         "labels": Maybe(_LABELS, absent=True),
     },
+    "reach": Maybe({"networks": [dict], "sentences": [str]}, absent=True),
     "arms": [
         {
             "backbone": str,

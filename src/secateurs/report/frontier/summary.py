@@ -124,6 +124,12 @@ def cautions(results: Record) -> list[str]:
     return found
 
 
+def out_of_reach(results: Record) -> list[str]:
+    """Which networks were not fine-tuned because of the limits, as sentences."""
+    found = results.get("reach") or {"sentences": []}
+    return [f"{text[:1].upper()}{text[1:]}." for text in found["sentences"]]
+
+
 def point_rows(results: Record) -> tuple[tuple[str, ...], ...]:
     """A row of text for each point, largest accuracy first."""
     gaps = results["answer"]["to_best"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 from secateurs.study.frontier.options import FrontierOptions
 from secateurs.study.labelling import TABLE, csv_text, label_findings
-from secateurs.study.probe.choice import everything
 from secateurs.study.probe.network import NetworkProbe, probe_network
 from secateurs.study.probe.run import FOLDER, gather
 from secateurs.study.setup.config import StudyConfig
@@ -158,20 +157,26 @@ def choose_arms(
     options: FrontierOptions,
     out: Path,
     *,
+    within: Collection[str] = (),
     progress: Progress = SILENT,
 ) -> tuple[list[ArmPlan], Record]:
     """The networks to fine-tune and at which depths, by the probe, and what is kept of the probe.
 
-    See `suggest`. Depths that were asked for are taken as they are. Writes what the probe says of
-    labels to `out`/labels.csv.
+    See `suggest`. Only those `within` reach of the limits are considered, all where that is empty.
+    Depths that were asked for are taken as they are. Writes what the probe says of labels to
+    `out`/labels.csv.
     """
+
+    def allowed(record: Record) -> bool:
+        return not within or record["backbone"] in within
+
     skipped = [{"backbone": one.name, "reason": one.reason} for one in opened.skipped]
     found = gather(
         probed[0].context.dataset,
         [one.found for one in probed],
         skipped,
         num=options.num_networks,
-        allowed=everything,
+        allowed=allowed,
         seconds=sum(one.found.record["seconds"] for one in probed),
     )
     plans: list[ArmPlan] = []

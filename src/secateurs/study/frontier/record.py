@@ -78,6 +78,7 @@ def headline(results: Record) -> str:
     if final["unpruned"] != final["name"]:
         lines.append(final["cost"]["sentence"])
     lines += [f"caution: {text}" for text in results["cautions"]]
+    lines += [f"note: {text}" for text in results["reach"]["sentences"]]
     lines += [
         f"not made: {row['name']}: {row['reason']}" for row in results["points"] if "reason" in row
     ]

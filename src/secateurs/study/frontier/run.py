@@ -29,6 +29,7 @@ from secateurs.study.frontier.points import (
     point_name,
 )
 from secateurs.study.frontier.probing import Probed, choose_arms, open_candidates, probe_candidates
+from secateurs.study.frontier.reach import estimate_reach, within_reach
 from secateurs.study.frontier.recommendation import Answer, Limits, Network, recommend_network
 from secateurs.study.frontier.record import (
     answer_json,
@@ -88,7 +89,12 @@ def run_frontier(
     store.tidy()
     kept = prefix_cache or PrefixCache()
     probed = probe_candidates(opened, out, stop=stop, progress=progress)
-    plans, probe = choose_arms(probed, opened, options, out, progress=progress)
+    with store.wait_for("reach", stop):
+        reach = estimate_reach(probed, options, stages, stop=stop, progress=progress)
+    within, remarks = within_reach(reach, options)
+    for sentence in remarks:
+        progress.note(sentence)
+    plans, probe = choose_arms(probed, opened, options, out, within=within, progress=progress)
     arms = [
         fine_tune(
             plan.context,
@@ -128,6 +134,7 @@ def run_frontier(
         "data": first.dataset.audit.to_json() | {"name": first.dataset.name},
         "split": first.dataset.split_json(),
         "probe": probe,
+        "reach": {"networks": [asdict(one) for one in reach], "sentences": list(remarks)},
         "arms": [arm_json(arm) for arm in arms],
         "points": points,
         "latency": timing,
@@ -266,6 +273,7 @@ class _Frontier:
                 images,
                 batch=self.options.batch,
                 device=first.device,
+                stop=self.stop,
                 progress=self.progress,
             ),
         )
