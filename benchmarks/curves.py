@@ -37,15 +37,8 @@ from secateurs.prune.selection.scores import geometric_median, highest
 from secateurs.prune.statistics.gradients import loss_gradients
 from secateurs.study.setup.config import from_preset
 from secateurs.study.setup.trial_context import open_context
-from secateurs.study.trials.trial import (
-    SharedInputs,
-    Store,
-    Trial,
-    load_weights,
-    run_trial,
-    save_weights,
-    trial_key,
-)
+from secateurs.study.trials.store import Store, load_weights, save_weights
+from secateurs.study.trials.trial import SharedInputs, Trial, run_trial, trial_key
 
 RULES = (
     "cluster",

@@ -21,7 +21,8 @@ from secateurs.ship.checkpoint import load, save
 from secateurs.study.saved.evaluation import evaluate_model, model_spec
 from secateurs.study.setup.config import StudyConfig, from_preset
 from secateurs.study.setup.trial_context import TrialContext, open_context
-from secateurs.study.trials.trial import SharedInputs, Store, Trial, run_trial
+from secateurs.study.trials.store import Store
+from secateurs.study.trials.trial import SharedInputs, Trial, run_trial
 
 Row = dict[str, Any]
 

@@ -30,7 +30,8 @@ from secateurs.files import cache_dir, write_json
 from secateurs.progress import Console
 from secateurs.study.setup.config import StudyConfig, from_preset, parse_depths
 from secateurs.study.setup.trial_context import open_context
-from secateurs.study.trials.trial import SharedInputs, Store, Trial, run_trial
+from secateurs.study.trials.store import Store
+from secateurs.study.trials.trial import SharedInputs, Trial, run_trial
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,8 @@ from secateurs.stopping import StopFlag
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import TrialContext, open_context
 from secateurs.study.sweep.sweep import run_sweep
-from secateurs.study.trials.trial import (
-    SharedInputs,
-    Store,
-    Trial,
-    plan_trials,
-    run_trial,
-    save_weights,
-    trial_key,
-)
+from secateurs.study.trials.store import Store, save_weights
+from secateurs.study.trials.trial import SharedInputs, Trial, plan_trials, run_trial, trial_key
 from sweep_loops import LR
 from sweep_tables import CHECK_RUNS, EPOCHS, Row
 

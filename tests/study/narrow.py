@@ -19,7 +19,7 @@ from secateurs.stopping import StopFlag
 from secateurs.study.setup.config import from_json
 from secateurs.study.setup.trial_context import open_context
 from secateurs.study.sweep.sweep import run_sweep
-from secateurs.study.trials.trial import Store
+from secateurs.study.trials.store import Store
 
 CONVOLUTIONS = (6, 10, 12, 12, 8)
 LINEAR = (40, 32)

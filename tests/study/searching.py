@@ -10,7 +10,8 @@ import numpy as np
 from secateurs.files import write_json
 from secateurs.stopping import StopRequested
 from secateurs.study.setup.config import StudyConfig
-from secateurs.study.trials.trial import Store, Trial, trial_key
+from secateurs.study.trials.store import Store
+from secateurs.study.trials.trial import Trial, trial_key
 
 CONFIG = StudyConfig(
     backbone="mobilenet_v3_small",

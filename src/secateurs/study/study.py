@@ -45,7 +45,7 @@ from secateurs.study.sweep.sweep import (
     summarise_sweep,
 )
 from secateurs.study.tracking.log import Log, answer_entry, log_entry, trial_entry
-from secateurs.study.trials.trial import Store
+from secateurs.study.trials.store import Store
 
 
 def run_study(

@@ -15,15 +15,8 @@ from secateurs.study.saved.evaluation import evaluate_model, model_spec
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import open_context
 from secateurs.study.tracking.log import Log, log_entry, trial_entry
-from secateurs.study.trials.trial import (
-    SharedInputs,
-    Store,
-    load_weights,
-    plan_trials,
-    run_trial,
-    save_weights,
-    trial_key,
-)
+from secateurs.study.trials.store import Store, load_weights, save_weights
+from secateurs.study.trials.trial import SharedInputs, plan_trials, run_trial, trial_key
 
 Record = dict[str, Any]
 

@@ -25,7 +25,7 @@ from secateurs.study.paper.protocol import PaperPlan
 from secateurs.study.paper.run import run_paper
 from secateurs.study.saved.evaluation import evaluate_model
 from secateurs.study.setup.trial_context import open_context
-from secateurs.study.trials.trial import Store
+from secateurs.study.trials.store import Store
 
 PLAN = PaperPlan(
     depths=(5, 7),

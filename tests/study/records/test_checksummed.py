@@ -14,7 +14,8 @@ from secateurs.study.records.checksummed import read_sealed, write_sealed
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.stages import Stages
 from secateurs.study.training import train_model
-from secateurs.study.trials.trial import Store, load_weights, prefix_cache, save_weights
+from secateurs.study.trials.store import Store, load_weights, save_weights
+from secateurs.study.trials.trial import prefix_cache
 
 RECORD = {"key": "k", "run": 0, "val_accuracy": 0.8125, "curve": [{"epoch": 0, "loss": 1e-9}]}
 

@@ -32,7 +32,8 @@ from secateurs.study.search.run import run_search
 from secateurs.study.search.trainings import Job, context_of
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import open_context
-from secateurs.study.trials.trial import SharedInputs, Store, Trial, run_trial, trial_key
+from secateurs.study.trials.store import Store
+from secateurs.study.trials.trial import SharedInputs, Trial, run_trial, trial_key
 
 GRID = GridSearch(lrs=(0.01, 0.001), epochs=(1, 3))
 

@@ -15,14 +15,8 @@ from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.records.checksummed import write_sealed
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import open_context
-from secateurs.study.trials.trial import (
-    SharedInputs,
-    Store,
-    Trial,
-    prefix_cache,
-    run_trial,
-    trial_key,
-)
+from secateurs.study.trials.store import Store
+from secateurs.study.trials.trial import SharedInputs, Trial, prefix_cache, run_trial, trial_key
 
 
 def test_outputs_too_large_at_one_depth_are_kept_at_a_deeper_one(flags: Path, tmp_path: Path):

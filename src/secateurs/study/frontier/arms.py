@@ -10,7 +10,7 @@ from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 from secateurs.study.setup.trial_context import TrialContext
 from secateurs.study.sweep.sweep import Choice, Record, choose, layers_frozen_at_random, run_sweep
-from secateurs.study.trials.trial import Store
+from secateurs.study.trials.store import Store
 
 
 @dataclass(frozen=True)

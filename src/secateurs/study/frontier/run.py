@@ -48,7 +48,7 @@ from secateurs.study.setup.trial_context import TrialContext, settle_split
 from secateurs.study.stages import Stages, machine_words, versions
 from secateurs.study.sweep.sweep import chosen_model, discard_weights
 from secateurs.study.tracking.log import Log, log_entry, trial_entry
-from secateurs.study.trials.trial import Store
+from secateurs.study.trials.store import Store
 
 SCHEMA = 3  # of the results.json of such a study
 KIND = "frontier"

@@ -15,16 +15,8 @@ from secateurs.study.records.checksummed import read_sealed, write_sealed
 from secateurs.study.records.kinds import EVALUATION
 from secateurs.study.saved.evaluation import evaluate_model
 from secateurs.study.setup.trial_context import TrialContext
-from secateurs.study.trials.trial import (
-    SharedInputs,
-    Store,
-    Trial,
-    load_weights,
-    plan_trials,
-    run_trial,
-    save_weights,
-    trial_key,
-)
+from secateurs.study.trials.store import Store, load_weights, save_weights
+from secateurs.study.trials.trial import SharedInputs, Trial, plan_trials, run_trial, trial_key
 
 Record = dict[str, Any]
 Words = Callable[[Sequence[Trial], Sequence[Record]], str]

@@ -36,7 +36,8 @@ from secateurs.study.setup.trial_context import TrialContext, open_context, open
 from secateurs.study.stages import Stages, versions
 from secateurs.study.study import run_study
 from secateurs.study.sweep.sweep import choose, summarise_sweep
-from secateurs.study.trials.trial import Store, Trial
+from secateurs.study.trials.store import Store
+from secateurs.study.trials.trial import Trial
 
 SCHEMA = 1
 PLAN = "paper.plan.json"

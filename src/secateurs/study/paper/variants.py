@@ -17,7 +17,7 @@ from secateurs.study.paper.protocol import PaperPlan
 from secateurs.study.saved.evaluation import evaluate_model
 from secateurs.study.setup.trial_context import Dataset, TrialContext, open_dataset
 from secateurs.study.sweep.statistics import summarise
-from secateurs.study.trials.trial import Store
+from secateurs.study.trials.store import Store
 
 Record = dict[str, Any]
 

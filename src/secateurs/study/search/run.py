@@ -32,7 +32,7 @@ from secateurs.study.search.trainings import Record, Trainer
 from secateurs.study.setup.config import StudyConfig, difference
 from secateurs.study.setup.trial_context import TrialContext, open_context, settle_split
 from secateurs.study.stages import versions
-from secateurs.study.trials.trial import Store
+from secateurs.study.trials.store import Store
 
 SCHEMA = 1
 FILES = {"search": "search.json", "csv": "search.csv", "page": "search.html"}

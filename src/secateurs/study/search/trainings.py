@@ -15,7 +15,8 @@ from secateurs.stopping import StopFlag
 from secateurs.study.search.space import Values, value_words
 from secateurs.study.setup.trial_context import TrialContext
 from secateurs.study.sweep.statistics import summarise
-from secateurs.study.trials.trial import WAIT_S, SharedInputs, Store, Trial, run_trial, trial_key
+from secateurs.study.trials.store import WAIT_S, Store
+from secateurs.study.trials.trial import SharedInputs, Trial, run_trial, trial_key
 
 Record = dict[str, Any]
 

@@ -16,17 +16,8 @@ from secateurs.stopping import StopFlag
 from secateurs.study.setup.trial_context import TrialContext
 from secateurs.study.sweep.comparison import Comparison, Recommendation, compare_depths, recommend
 from secateurs.study.sweep.statistics import summarise
-from secateurs.study.trials.trial import (
-    WAIT_S,
-    SharedInputs,
-    Store,
-    Trial,
-    load_weights,
-    plan_trials,
-    run_trial,
-    save_weights,
-    trial_key,
-)
+from secateurs.study.trials.store import WAIT_S, Store, load_weights, save_weights
+from secateurs.study.trials.trial import SharedInputs, Trial, plan_trials, run_trial, trial_key
 
 Record = dict[str, Any]
 

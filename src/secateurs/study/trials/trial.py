@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from secateurs.errors import InputError
-from secateurs.files import atomic_path, fingerprint
+from secateurs.files import fingerprint
 from secateurs.fit.cache import PrefixCache
 from secateurs.fit.images import ViewPlan
 from secateurs.fit.inputs import Inputs, extend_inputs, prepare_inputs
 from secateurs.fit.memory import memory_kept
-from secateurs.fit.tensors import DamagedError, read_checked, write_checked
 from secateurs.fit.train import Epoch, Fit, fit
 from secateurs.limits import LIMITS, check_number
 from secateurs.nets.backbones import layers
 from secateurs.nets.depth import freeze, split_at, train_mode
 from secateurs.progress import SILENT, Progress, epoch_task
 from secateurs.stopping import StopFlag
-from secateurs.study.records.checksummed import read_sealed, write_sealed
-from secateurs.study.records.kinds import is_trial
+from secateurs.study.records.checksummed import write_sealed
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import TrialContext
+from secateurs.study.trials.setting import TrialSetting
+from secateurs.study.trials.store import Store
 
 TRIAL_FORMAT = 2
-WAIT_S = 0.5  # between looks at what another process holds
 
 
 @dataclass(frozen=True, order=True)
@@ -68,7 +63,7 @@ def plan_trials(context: TrialContext) -> list[Trial]:
     return scratch + sweep
 
 
-def view_plan(context: TrialContext, trial: Trial) -> ViewPlan:
+def view_plan(context: TrialSetting, trial: Trial) -> ViewPlan:
     """The views a trial sees: a bank shared by all runs, or its own new ones."""
     config = context.config
     seed = config.seed if config.views is not None else config.seed + trial.run
@@ -84,7 +79,7 @@ def image_size(config: StudyConfig) -> dict[str, int]:
     return {} if config.image_size is None else {"image_size": config.image_size}
 
 
-def trial_key(context: TrialContext, trial: Trial) -> str:
+def trial_key(context: TrialSetting, trial: Trial) -> str:
     """64 hexadecimal digits over configuration, images, split, weights and format."""
     config = context.config
     augmentation = config.augmentation()
@@ -112,7 +107,7 @@ def trial_key(context: TrialContext, trial: Trial) -> str:
     )
 
 
-def cached_depth(context: TrialContext, trial: Trial, model: torch.nn.Module) -> int:
+def cached_depth(context: TrialSetting, trial: Trial, model: torch.nn.Module) -> int:
     """How many frozen layers every run shares: those that hold pretrained weights.
 
     A frozen layer with random weights differs from run to run and belongs to the trial.
@@ -151,7 +146,7 @@ class SharedInputs:
         self._held: tuple[str, int, Inputs] | None = None
 
     def get(
-        self, context: TrialContext, trial: Trial, model: torch.nn.Module
+        self, context: TrialSetting, trial: Trial, model: torch.nn.Module
     ) -> tuple[Inputs, torch.nn.Module]:
         """Inputs for a trial's tail, and that tail of its `model`.
 
@@ -196,7 +191,7 @@ class SharedInputs:
         return inputs, split_at(model, name, depth)[1]
 
 
-def _views_key(context: TrialContext, trial: Trial) -> str:
+def _views_key(context: TrialSetting, trial: Trial) -> str:
     # All that decides the views and the numbers in which a prefix answers, but its depth.
     plan = view_plan(context, trial)
     return fingerprint(
@@ -214,107 +209,15 @@ def _views_key(context: TrialContext, trial: Trial) -> str:
     )
 
 
-def _prefix_key(context: TrialContext, views_key: str, depth: int) -> str:
+def _prefix_key(context: TrialSetting, views_key: str, depth: int) -> str:
     weights = {"loaded": list(context.weights.loaded), "sha256": context.weights.sha256}
     return fingerprint(
         {"views": views_key, "depth": depth, "weights": weights if depth > 0 else None}
     )
 
 
-@dataclass(frozen=True)
-class Store:
-    """Where a study keeps its trials: `trials/KEY.json`, weights and unfinished states beside."""
-
-    root: Path
-
-    def record(self, key: str) -> Path:
-        """The file of a finished trial."""
-        return self.root / "trials" / f"{key}.json"
-
-    def state(self, key: str) -> Path:
-        """The state of an unfinished one."""
-        return self.root / "trials" / f"{key}.state.safetensors"
-
-    def weights(self, key: str) -> Path:
-        """The trained network of a trial that leads its depth."""
-        return self.root / "trials" / f"{key}.weights.safetensors"
-
-    def has_weights(self, key: str) -> bool:
-        """Whether the trained network of a trial is there; removes it when it is damaged."""
-        try:
-            read_checked(self.weights(key))
-        except DamagedError:
-            self.weights(key).unlink(missing_ok=True)
-            return False
-        except OSError:
-            return False
-        return True
-
-    @contextmanager
-    def claim(self, name: str) -> Generator[bool]:
-        """Hold `name` (a trial's key) for this process; gives False when another one has it.
-
-        The system frees it when its holder ends in whatever way, so that nothing stays claimed. The
-        file goes when the work is done; whoever has opened it meanwhile finds the work done too.
-        """
-        lock = FileLock(self.root / "trials" / f"{name}.lock")
-        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-            with contextlib.suppress(OSError):  # Windows removes no file that is open
-                Path(lock.lock_file).unlink()
-        finally:
-            lock.release()
-
-    def tidy(self) -> None:
-        """Remove the locks and unfinished states of trials that a killed process had finished."""
-        for kind in (".lock", ".state.safetensors"):
-            for path in (self.root / "trials").glob(f"*{kind}"):
-                if self.read(path.name.removesuffix(kind)) is not None:
-                    with contextlib.suppress(OSError):
-                        path.unlink()
-
-    @contextmanager
-    def wait_for(self, name: str, stop: StopFlag) -> Generator[None]:
-        """Hold `name` for this process as soon as no other does; StopRequested when asked to."""
-        while True:
-            with self.claim(name) as mine:
-                if mine:
-                    yield
-                    return
-            stop.check()
-            time.sleep(WAIT_S)
-
-    def read(self, key: str) -> dict[str, Any] | None:
-        """A finished trial's record; None when there is none, or it is damaged."""
-        record = read_sealed(self.record(key))
-        return record if record and record.get("key") == key and is_trial(record) else None
-
-
-def save_weights(model: torch.nn.Module, path: Path) -> None:
-    """Write a network's state, whole or not at all."""
-    state = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
-    }
-    with atomic_path(path) as temporary:
-        write_checked(state, temporary)
-
-
-def load_weights(model: torch.nn.Module, path: Path) -> None:
-    """Read a network's state back into a model of the same shape."""
-    try:
-        model.load_state_dict(read_checked(path)[0])
-    except (DamagedError, RuntimeError, OSError) as error:
-        raise InputError(f"{path}: not this network's weights ({error}); delete it") from None
-
-
 def _record(
-    context: TrialContext, trial: Trial, key: str, result: Fit, seconds: dict[str, float]
+    context: TrialSetting, trial: Trial, key: str, result: Fit, seconds: dict[str, float]
 ) -> dict[str, Any]:
     best: Epoch | None = None if result.best_epoch < 0 else result.curve[result.best_epoch]
     return {
@@ -335,7 +238,7 @@ def _record(
 
 
 def run_trial(
-    context: TrialContext,
+    context: TrialSetting,
     trial: Trial,
     shared: SharedInputs,
     store: Store,
@@ -347,16 +250,41 @@ def run_trial(
 
     Goes on from the state that an interrupted run left. Raises StopRequested after saving one.
     """
-    with memory_kept():
-        return _run_trial(context, trial, shared, store, stop=stop, progress=progress)
+    key = trial_key(context, trial)
+    record, model = train_trial(
+        context, trial, shared, state_file=store.state(key), stop=stop, progress=progress
+    )
+    write_sealed(store.record(key), record)
+    store.state(key).unlink(missing_ok=True)
+    return record, model
 
 
-def _run_trial(
-    context: TrialContext,
+def train_trial(
+    context: TrialSetting,
     trial: Trial,
     shared: SharedInputs,
-    store: Store,
     *,
+    state_file: Path,
+    stop: StopFlag | None = None,
+    progress: Progress = SILENT,
+) -> tuple[dict[str, Any], torch.nn.Module]:
+    """Train one trial; its record, which is not written, and the network at its best epoch.
+
+    A function of what `trial_key` names: where it runs changes nothing but the times. Goes on from
+    the state in `state_file`. Raises StopRequested after saving one.
+    """
+    with memory_kept():
+        return _train_trial(
+            context, trial, shared, state_file=state_file, stop=stop, progress=progress
+        )
+
+
+def _train_trial(
+    context: TrialSetting,
+    trial: Trial,
+    shared: SharedInputs,
+    *,
+    state_file: Path,
     stop: StopFlag | None,
     progress: Progress,
 ) -> tuple[dict[str, Any], torch.nn.Module]:
@@ -375,7 +303,7 @@ def _run_trial(
             context.dataset.sides["val"].labels,
             fit_config,
             train_mode=lambda: train_mode(model, name, trial.depth),
-            state_file=store.state(key),
+            state_file=state_file,
             stop=stop,
             on_start=epochs.start,
             on_epoch=epochs.end_one,
@@ -385,6 +313,4 @@ def _run_trial(
     seconds = {"seconds": time.perf_counter() - started, "frozen_seconds": prepared - started}
     record = _record(context, trial, key, result, seconds)
     record["num_trained_parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    write_sealed(store.record(key), record)
-    store.state(key).unlink(missing_ok=True)
     return record, model.to(memory_format=torch.contiguous_format).eval()

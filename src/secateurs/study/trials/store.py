@@ -1,0 +1,115 @@
+"""Where a study keeps its trials, and who may work on which of them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from secateurs.errors import InputError
+from secateurs.files import atomic_path
+from secateurs.fit.tensors import DamagedError, read_checked, write_checked
+from secateurs.stopping import StopFlag
+from secateurs.study.records.checksummed import read_sealed
+from secateurs.study.records.kinds import is_trial
+
+WAIT_S = 0.5  # between looks at what another process holds
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where a study keeps its trials: `trials/KEY.json`, weights and unfinished states beside."""
+
+    root: Path
+
+    def record(self, key: str) -> Path:
+        """The file of a finished trial."""
+        return self.root / "trials" / f"{key}.json"
+
+    def state(self, key: str) -> Path:
+        """The state of an unfinished one."""
+        return self.root / "trials" / f"{key}.state.safetensors"
+
+    def weights(self, key: str) -> Path:
+        """The trained network of a trial that leads its depth."""
+        return self.root / "trials" / f"{key}.weights.safetensors"
+
+    def has_weights(self, key: str) -> bool:
+        """Whether the trained network of a trial is there; removes it when it is damaged."""
+        try:
+            read_checked(self.weights(key))
+        except DamagedError:
+            self.weights(key).unlink(missing_ok=True)
+            return False
+        except OSError:
+            return False
+        return True
+
+    @contextmanager
+    def claim(self, name: str) -> Generator[bool]:
+        """Hold `name` (a trial's key) for this process; gives False when another one has it.
+
+        The system frees it when its holder ends in whatever way, so that nothing stays claimed. The
+        file goes when the work is done; whoever has opened it meanwhile finds the work done too.
+        """
+        lock = FileLock(self.root / "trials" / f"{name}.lock")
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+            with contextlib.suppress(OSError):  # Windows removes no file that is open
+                Path(lock.lock_file).unlink()
+        finally:
+            lock.release()
+
+    def tidy(self) -> None:
+        """Remove the locks and unfinished states of trials that a killed process had finished."""
+        for kind in (".lock", ".state.safetensors"):
+            for path in (self.root / "trials").glob(f"*{kind}"):
+                if self.read(path.name.removesuffix(kind)) is not None:
+                    with contextlib.suppress(OSError):
+                        path.unlink()
+
+    @contextmanager
+    def wait_for(self, name: str, stop: StopFlag) -> Generator[None]:
+        """Hold `name` for this process as soon as no other does; StopRequested when asked to."""
+        while True:
+            with self.claim(name) as mine:
+                if mine:
+                    yield
+                    return
+            stop.check()
+            time.sleep(WAIT_S)
+
+    def read(self, key: str) -> dict[str, Any] | None:
+        """A finished trial's record; None when there is none, or it is damaged."""
+        record = read_sealed(self.record(key))
+        return record if record and record.get("key") == key and is_trial(record) else None
+
+
+def save_weights(model: torch.nn.Module, path: Path) -> None:
+    """Write a network's state, whole or not at all."""
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
+    with atomic_path(path) as temporary:
+        write_checked(state, temporary)
+
+
+def load_weights(model: torch.nn.Module, path: Path) -> None:
+    """Read a network's state back into a model of the same shape."""
+    try:
+        model.load_state_dict(read_checked(path)[0])
+    except (DamagedError, RuntimeError, OSError) as error:
+        raise InputError(f"{path}: not this network's weights ({error}); delete it") from None
