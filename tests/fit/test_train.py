@@ -173,7 +173,7 @@ def test_stopped_and_resumed_equals_unstopped(tmp_path: Path, stop_after: int):
     state = tmp_path / "state.safetensors"
     with pytest.raises(StopRequested):
         run(CONFIG, state_file=state, stop_after=stop_after)
-    saved = load_state(state, vars(CONFIG))
+    saved = load_state(state, CONFIG.identity())
     assert saved.epoch * 3 + saved.step == stop_after
     again, resumed = run(CONFIG, state_file=state)
     assert resumed.curve == whole.curve
@@ -187,7 +187,7 @@ def test_frozen_parts_stay_bit_identical_also_after_resume(tmp_path: Path):
     state = tmp_path / "state.safetensors"
     with pytest.raises(StopRequested):
         run(CONFIG, state_file=state, stop_after=4)
-    assert not any("prefix" in name for name in load_state(state, vars(CONFIG)).adam)
+    assert not any("prefix" in name for name in load_state(state, CONFIG.identity()).adam)
     net, _ = run(CONFIG, state_file=state)
     for name, tensor in net.prefix.state_dict().items():
         assert torch.equal(tensor, before[name]), name
@@ -215,7 +215,7 @@ def test_frozen_parameters_inside_the_tail_get_no_gradient_and_no_optimizer_stat
         )
     assert net.tail[0].weight.grad is None
     assert torch.equal(net.tail[0].weight, frozen)
-    names = {key.split(":")[0] for key in load_state(state, vars(CONFIG)).adam}
+    names = {key.split(":")[0] for key in load_state(state, CONFIG.identity()).adam}
     assert names == {"1.weight", "1.bias", "4.weight", "4.bias"}
 
 
@@ -362,7 +362,7 @@ def test_a_state_of_another_configuration_and_a_damaged_one(tmp_path: Path):
     whole, expected = state.read_bytes(), run(CONFIG)[1]
     for name, content in damaged(whole, flips=10):
         state.write_bytes(content)
-        assert load_state(state, vars(CONFIG)) is None, name
+        assert load_state(state, CONFIG.identity()) is None, name
         assert not state.exists()
     state.write_bytes(whole[:100])
     assert run(CONFIG, state_file=state)[1].curve == expected.curve

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ class TrainState:
     """Where a training stands: before step `step` of epoch `epoch`.
 
     `curve` holds the rows of finished epochs, `sums` the running (loss, correct, images) of the
-    epoch under way; `current`, `best` and `adam` are tensors by parameter name.
+    epoch under way; `current`, `best` and `adam` are tensors by parameter name, and so is
+    `average`, the running average of the weights where there is one.
     """
 
     epoch: int
@@ -31,6 +32,7 @@ class TrainState:
     current: dict[str, Tensor]
     best: dict[str, Tensor]
     adam: dict[str, Tensor]
+    average: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
 def adam_state(
@@ -63,7 +65,7 @@ def load_adam(
 def save_state(path: Path, state: TrainState, identity: dict[str, Any]) -> None:
     """Write a state; `identity` is the configuration that may resume from it."""
     tensors: dict[str, Tensor] = {}
-    for part in ("current", "best", "adam"):
+    for part in ("current", "best", "adam", "average"):
         for name, tensor in getattr(state, part).items():
             tensors[f"{part}/{name}"] = tensor.detach().cpu().contiguous().clone()
     record = {
@@ -98,7 +100,9 @@ def load_state(path: Path, identity: dict[str, Any], *, discard: bool = False) -
         return None
     if record["identity"] != fingerprint(identity):
         raise InputError(f"{path}: state of a training with another configuration; delete it")
-    parts: dict[str, dict[str, Tensor]] = {"current": {}, "best": {}, "adam": {}}
+    parts: dict[str, dict[str, Tensor]] = {
+        part: {} for part in ("current", "best", "adam", "average")
+    }
     for key, tensor in tensors.items():
         part, name = key.split("/", 1)
         parts[part][name] = tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,16 @@ from secateurs.errors import InputError
 from secateurs.fit.inputs import Inputs
 from secateurs.fit.metrics import predict_logits
 from secateurs.fit.precision import Precision, arithmetic
+from secateurs.fit.recipe import (
+    Average,
+    Mix,
+    Recipe,
+    balanced_weights,
+    draw_mix,
+    fix_norms,
+    parameter_groups,
+    pull_back,
+)
 from secateurs.fit.state import TrainState, adam_state, load_adam, load_state, save_state
 from secateurs.limits import check_fields
 from secateurs.nets.strided import safe_strides
@@ -41,7 +51,8 @@ class FitConfig:
     validation accuracy before stopping, None never; `seed` orders the images and draws the dropout;
     `keep` is which epoch's network is the result: the best on validation, or the last.
     `distil` in 0..1 is the share of the loss that compares with a teacher's answers at
-    `temperature` (see `distillation_loss`), the labels having the rest.
+    `temperature` (see `distillation_loss`), the labels having the rest. `recipe` holds what is done
+    beside.
     """
 
     lr: float = 1e-4
@@ -57,6 +68,13 @@ class FitConfig:
     seed: int = 0
     distil: float = 0.0
     temperature: float = 2.0
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def identity(self) -> dict[str, Any]:
+        """Plain data that names the training; of the recipe only what is not the plain loop's."""
+        plain, changes = asdict(self), self.recipe.changes()
+        del plain["recipe"]
+        return plain | ({"recipe": changes} if changes else {})
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -204,9 +222,16 @@ class _Run:
         self.steps_per_epoch = steps_per_epoch
         self.labels = torch.from_numpy(inputs.images.labels).to(inputs.device)
         self.trained = {n: p for n, p in tail.named_parameters() if p.requires_grad}
+        recipe = config.recipe
         self.optimizer = torch.optim.Adam(
-            self.trained.values(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+            parameter_groups(tail, lr=config.lr, layer_decay=recipe.layer_decay),
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
+        self.start = [p.detach().clone() for p in self.trained.values()] if recipe.l2_sp else []
+        self.average = Average(changing_state(tail), recipe.average) if recipe.average else None
+        self.class_weights: Tensor | None = None
         self.curve: list[Epoch] = []
         self.best_row: Epoch | None = None
         self.best = _copy(changing_state(tail))
@@ -223,7 +248,7 @@ class _Run:
 
     def _identity(self) -> dict[str, Any]:
         more = {"rests_on": self.rests_on} if self.rests_on else {}
-        return asdict(self.config) | more
+        return self.config.identity() | more
 
     def resume(self, path: Path) -> None:
         state = load_state(path, self._identity(), discard=bool(self.rests_on))
@@ -232,6 +257,8 @@ class _Run:
         restore(self.tail, state.current)
         load_adam(self.optimizer, self.trained, state.adam)
         self.best = {name: t.to(self.inputs.device) for name, t in state.best.items()}
+        if self.average is not None:
+            self.average.state = {n: t.to(self.inputs.device) for n, t in state.average.items()}
         self.curve = [Epoch(**row) for row in state.curve]
         self.best_row = None if state.best_epoch < 0 else self.curve[state.best_epoch]
         self.epoch, self.step = state.epoch, state.step
@@ -249,6 +276,7 @@ class _Run:
             current=changing_state(self.tail),
             best=self.best,
             adam=adam_state(self.optimizer, self.trained),
+            average={} if self.average is None else self.average.state,
         )
         save_state(path, state, self._identity())
         self.saved_at = time.monotonic()
@@ -256,29 +284,63 @@ class _Run:
     def train_step(self, rows: NDArray[np.int64]) -> None:
         config, device = self.config, self.inputs.device
         done = (self.epoch + self.step / self.steps_per_epoch) / config.epochs
+        rate = learning_rate(config, progress=done)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config, progress=done)
+            group["lr"] = rate * group["share"]
         target = self.labels[torch.from_numpy(rows).to(device)]
         batch = self.inputs.batch(self.epoch, rows)
+        seed = _step_seed(config.seed, self.epoch, self.step)
+        mix: Mix | None = None
+        if config.recipe.mixup:
+            mix = draw_mix(len(rows), config.recipe.mixup, seed=seed, device=device)
+            batch = mix.inputs(batch)
         with safe_strides(self.tail):
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                torch.manual_seed(_step_seed(config.seed, self.epoch, self.step))
+                torch.manual_seed(seed)
                 with arithmetic(config.precision, device):
                     logits = self.tail(batch)
             logits = logits.float()
-            loss = functional.cross_entropy(logits, target, label_smoothing=config.label_smoothing)
+            loss = self._label_loss(logits, target, mix)
             if config.distil:
                 teacher_logits = self.inputs.teacher_logits(self.epoch, rows)
+                if mix is not None:
+                    teacher_logits = mix.inputs(teacher_logits)
                 soft = distillation_loss(logits, teacher_logits, temperature=config.temperature)
                 loss = (1 - config.distil) * loss + config.distil * soft
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
         self.optimizer.step()
+        if config.recipe.l2_sp:
+            pull_back(self.trained.values(), self.start, min(1.0, rate * config.recipe.l2_sp))
+        if self.average is not None:
+            steps = self.epoch * self.steps_per_epoch + self.step
+            self.average.add(changing_state(self.tail), steps)
         self.sums.add(loss, logits, target)
         self.step += 1
 
+    def _label_loss(self, logits: Tensor, target: Tensor, mix: Mix | None) -> Tensor:
+        """Cross-entropy with the labels, and with those of the partners where inputs are mixed."""
+        own = self._cross_entropy(logits, target)
+        if mix is None:
+            return own
+        other = self._cross_entropy(logits, target[mix.partners])
+        return mix.share * own + (1 - mix.share) * other
+
+    def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
+        smoothing = self.config.label_smoothing
+        if self.config.recipe.class_weights == "none":
+            return functional.cross_entropy(logits, target, label_smoothing=smoothing)
+        if self.class_weights is None:
+            self.class_weights = balanced_weights(self.labels, logits.shape[1])
+        # Not the weighted mean of the batch, in which a class would count by what is beside it.
+        each = functional.cross_entropy(logits, target, label_smoothing=smoothing, reduction="none")
+        return (each * self.class_weights[target]).mean()
+
     def finish_epoch(self, val_labels: Tensor) -> Epoch | None:
         """Validate and move on to the next epoch; None when a loss was not finite."""
+        current = None if self.average is None else _copy(changing_state(self.tail))
+        if self.average is not None:
+            restore(self.tail, self.average.state)
         logits = predict_logits(self.tail, self.inputs.val)
         row = Epoch(
             self.epoch,
@@ -292,6 +354,8 @@ class _Run:
         self.curve.append(row)
         if self.config.keep == "last" or _better(row, self.best_row):
             self.best_row, self.best = row, _copy(changing_state(self.tail))
+        if current is not None:
+            restore(self.tail, current)
         self.epoch, self.step, self.sums = self.epoch + 1, 0, self._no_sums()
         return row
 
@@ -346,6 +410,8 @@ def fit(
     true_val = torch.from_numpy(np.asarray(val_labels, dtype=np.int64))
     while run.epoch < config.epochs:
         train_mode()
+        if config.recipe.norms == "fixed":
+            fix_norms(tail)
         if config.dropout == "off" or (config.dropout == "first-epoch" and run.epoch > 0):
             switch_off_dropout(tail)
         order = epoch_order(num, seed=config.seed, epoch=run.epoch)

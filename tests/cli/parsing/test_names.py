@@ -11,6 +11,7 @@ import typer
 
 from secateurs.cli.app import app, main
 from secateurs.cli.parsing.names import RENAMED, current_names
+from secateurs.fit.recipe import Recipe
 from secateurs.prune.layer_grid import GridOptions
 from secateurs.study.frontier.options import FrontierOptions
 from secateurs.study.paper.protocol import PaperPlan
@@ -28,7 +29,7 @@ def names(*records: type) -> set[str]:
 
 
 RECOVERY = {f"recovery_{name}" for name in names(RecoveryOptions)}
-STUDY = names(StudyConfig)
+STUDY = names(StudyConfig) | names(Recipe)
 RECORDS = {
     "study": STUDY | names(FrontierOptions),
     "sweep": STUDY,

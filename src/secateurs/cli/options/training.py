@@ -136,6 +136,62 @@ Schedule = Annotated[
         autocompletion=suggest("constant", "cosine"),
     ),
 ]
+LayerDecay = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        help="Learning rate of the first trained layer as a share of the last one's. [default: 1]",
+        callback=within(LIMITS["layer_decay"]),
+        rich_help_panel=TRAINING,
+    ),
+]
+L2Sp = Annotated[
+    float | None,
+    typer.Option(
+        "--l2-sp",
+        metavar="X",
+        help="Pull of the weights towards the pretrained ones. [default: 0]",
+        callback=within(LIMITS["l2_sp"]),
+        rich_help_panel=TRAINING,
+    ),
+]
+Mixup = Annotated[
+    float | None,
+    typer.Option(
+        metavar="ALPHA",
+        help="Mix each image with another, by Beta(ALPHA, ALPHA). [default: 0]",
+        callback=within(LIMITS["mixup"]),
+        rich_help_panel=TRAINING,
+    ),
+]
+AverageWeights = Annotated[
+    float | None,
+    typer.Option(
+        "--average",
+        metavar="X",
+        help="Decay of a running average of the weights, which is kept. [default: 0, none]",
+        callback=within(LIMITS["average"]),
+        rich_help_panel=TRAINING,
+    ),
+]
+ClassWeights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Weights of the classes in the loss: none or balanced. [default: none]",
+        rich_help_panel=TRAINING,
+        autocompletion=suggest("none", "balanced"),
+    ),
+]
+Norms = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Statistics of batch norms: trained or fixed. [default: trained]",
+        rich_help_panel=TRAINING,
+        autocompletion=suggest("trained", "fixed"),
+    ),
+]
 CacheBudget = Annotated[
     float,
     typer.Option(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from secateurs.data.views import Augmentation
 from secateurs.errors import InputError
+from secateurs.fit.recipe import Recipe
 from secateurs.fit.train import FitConfig
 from secateurs.limits import LIMITS, MAX_LISTED, check_fields, check_number, shown, whole_number
 from secateurs.prune.layer import Compensation, PruneOptions
@@ -46,9 +47,9 @@ class StudyConfig:
     layers, or one a layer in the order in which they run) or `keep_fraction` says how many
     survive. Without either, `max_loss` is what pruning may cost in points of validation accuracy,
     None to take the angle `low_deg` as it is. No `layers` means that none is pruned. Angles in
-    degrees. `fitted` names the fields that were not asked for, so that they may be replaced where
-    they do not fit the network or the images (see `fitting`); by default those of `FITTED` that
-    have the value of the quick preset.
+    degrees. `recipe` holds what a training does beside the plain loop. `fitted` names the fields
+    that were not asked for, so that they may be replaced where they do not fit the network or the
+    images (see `fitting`); by default those of `FITTED` that have the value of the quick preset.
     """
 
     preset: str = "quick"
@@ -87,11 +88,12 @@ class StudyConfig:
     keep_fraction: float | None = None
     max_loss: float | None = 2.0
     compensation: Compensation = "merge"
+    recipe: Recipe = field(default_factory=Recipe)
     fitted: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.fitted is None:
-            own = {field.name: field.default for field in fields(self)}
+            own = {known.name: known.default for known in fields(self)}
             same = tuple(name for name in FITTED if getattr(self, name) == own[name])
             object.__setattr__(self, "fitted", same)
         check_fields(self)
@@ -151,6 +153,7 @@ class StudyConfig:
             patience=self.patience,
             keep=self.keep_epoch,
             seed=self.seed + run,
+            recipe=self.recipe,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -159,7 +162,10 @@ class StudyConfig:
         plain["depths"], plain["layers"] = list(self.depths), list(self.layers)
         plain["keep"] = None if self.keep is None else list(self.keep)
         plain["fitted"] = list(self.fitted or ())
-        return plain
+        # Only what differs from the plain loop, so that records of before it stay the same.
+        del plain["recipe"]
+        changes = self.recipe.changes()
+        return plain | ({"recipe": changes} if changes else {})
 
 
 PRESETS: dict[str, StudyConfig] = {
@@ -182,7 +188,8 @@ def from_preset(name: str, **changes: Any) -> StudyConfig:
 
     None leaves a field as the preset has it; `batch_size` "full" and `views` 0 give the fields
     that are None when set: the whole training set, and new views in every epoch. So does a
-    negative `max_loss`. `depths` may be text: "auto", "all", or what `parse_depths` takes.
+    negative `max_loss`. `depths` may be text: "auto", "all", or what `parse_depths` takes. Fields
+    of the recipe are given by their own names.
 
     >>> from_preset("quick", runs=3, batch_size="full").batch_size is None
     True
@@ -192,6 +199,9 @@ def from_preset(name: str, **changes: Any) -> StudyConfig:
     given: dict[str, Any] = {key: v for key, v in changes.items() if v is not None}
     if isinstance(given.get("depths"), str):
         given |= _depths_from(given.pop("depths"))
+    parts = {part.name: given.pop(part.name) for part in fields(Recipe) if part.name in given}
+    if parts:
+        given["recipe"] = replace(PRESETS[name].recipe, **parts)
     given.setdefault("fitted", tuple(name for name in FITTED if name not in given))
     if "batch_size" in given:
         given["batch_size"] = parse_batch_size(str(given["batch_size"]))
@@ -218,8 +228,10 @@ def from_json(plain: Any) -> StudyConfig:
     """
     if not isinstance(plain, dict) or not {"depths", "layers"} <= plain.keys():
         raise InputError("configuration: expected an object with depths and layers")
+    recipe = plain.get("recipe", {})
+    plain = {key: value for key, value in plain.items() if key != "recipe"}
     check_types(StudyConfig, plain, where="configuration")
-    known = {field.name for field in fields(StudyConfig)}
+    known = {each.name for each in fields(StudyConfig)}
     odd = sorted(plain.keys() - known)
     if odd:
         raise InputError(f"configuration of another version: it differs in {', '.join(odd)}")
@@ -228,7 +240,20 @@ def from_json(plain: Any) -> StudyConfig:
     given["depths"], given["layers"] = tuple(plain["depths"]), tuple(plain["layers"])
     keep = plain.get("keep")
     given["keep"] = None if keep is None else tuple(keep)
-    return StudyConfig(**given)
+    return StudyConfig(**given, recipe=recipe_from_json(recipe))
+
+
+def recipe_from_json(plain: Any) -> Recipe:
+    """The recipe whose `changes` these are; InputError for other fields or types.
+
+    >>> recipe_from_json({"mixup": 0.2}).mixup
+    0.2
+    """
+    names = {each.name for each in fields(Recipe)}
+    if not isinstance(plain, dict) or not plain.keys() <= names:
+        raise InputError(f"configuration: recipe: expected some of {', '.join(sorted(names))}")
+    check_types(Recipe, asdict(Recipe()) | plain, where="configuration: recipe")
+    return Recipe(**plain)
 
 
 def parse_depths(text: str) -> tuple[int, ...]:

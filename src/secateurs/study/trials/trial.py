@@ -98,7 +98,7 @@ def trial_key(context: TrialSetting, trial: Trial) -> str:
             "resize": config.resize,
             **image_size(config),
             "trial": asdict(trial),
-            "fit": asdict(config.fit_config(run=trial.run)),
+            "fit": config.fit_config(run=trial.run).identity(),
             "views": config.views,
             "augmentation": None if augmentation is None else asdict(augmentation),
             "precision": context.precision,
