@@ -159,7 +159,8 @@ def test_one_step_at_a_time(flags: Path, tmp_path: Path, cache: str, capsys, mon
     code, out, _ = call(*train, "--overwrite")
 
     common = ["--cache", cache, "--quiet", "--json"]
-    code, out, _ = call("evaluate", model, str(flags), "--side", "val", *common)
+    placed = [*common, "--device", "cpu"]
+    code, out, _ = call("evaluate", model, str(flags), "--side", "val", *placed)
     found = json.loads(out)
     assert {key: found[key] for key in trained["val"]} == trained["val"]
     assert found["split"]["num_train"] + found["split"]["num_val"] < 48
@@ -169,8 +170,10 @@ def test_one_step_at_a_time(flags: Path, tmp_path: Path, cache: str, capsys, mon
     assert f"on {found['split']['num_train']} images" in out
     assert "caution: only" in out
     assert "specificity" in out
+    code, _, err = call("evaluate", model, str(flags), "--device", "tpu", *common)
+    assert code == 2 and "device must be auto, cpu or cuda" in err
 
-    prune = ["prune", model, str(flags), "--out", small, "--layers", "classifier.0", *common]
+    prune = ["prune", model, str(flags), "--out", small, "--layers", "classifier.0", *placed]
     code, out, _ = call(*prune, "--low-deg", "10", "--max-loss", "-1")
     cut = json.loads(out)
     assert code == 0

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from secateurs.cli.options.data import Cache, Data, GroupBy, Model, OwnSeed, OwnSplit
+from secateurs.cli.options.network import Device
 from secateurs.cli.options.output import AsJson, Config, ProgressMode, Quiet
 from secateurs.cli.options.panels import DATA, suggest
 from secateurs.cli.parsing.session import session_of
@@ -28,6 +29,7 @@ def evaluate(
     split: OwnSplit = None,
     group_by: GroupBy = None,
     seed: OwnSeed = None,
+    device: Device = "auto",
     cache: Cache = None,
     config: Config = None,
     as_json: AsJson = False,
@@ -49,6 +51,7 @@ def evaluate(
         split=split,
         group_by=group_by,
         seed=seed,
+        device=device,
         cache=session.cache,
         progress=session.progress,
     )

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from secateurs.cli.options.data import Cache, Data, GroupBy, Model, OwnSeed, OwnSplit
+from secateurs.cli.options.network import OwnDevice
 from secateurs.cli.options.output import AsJson, Config, ModelOut, Overwrite, ProgressMode, Quiet
 from secateurs.cli.options.pruning import (
     Compensation,
@@ -59,6 +60,7 @@ def prune(
     split: OwnSplit = None,
     group_by: GroupBy = None,
     seed: OwnSeed = None,
+    device: OwnDevice = None,
     cache: Cache = None,
     config: Config = None,
     overwrite: Overwrite = False,
@@ -83,7 +85,7 @@ def prune(
     session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
     if not overwrite:
         session.check_earlier(out, "pruning.json")
-    split_options = {"split": split, "group_by": group_by, "seed": seed}
+    own_options = {"split": split, "group_by": group_by, "seed": seed, "device": device}
     has_budget = any(limit is not None for limit in (params, macs, latency))
     of_layers = (low_deg, high_deg, norm_std, rule, keep, keep_fraction)
     common: dict[str, Any] = {
@@ -114,7 +116,7 @@ def prune(
                 out,
                 budget,
                 recovery=recovery,
-                changes=split_options,
+                changes=own_options,
                 stop=stop,
                 **common,
             )
@@ -140,7 +142,7 @@ def prune(
             "keep": None if keep is None else parse_keep(keep),
             "keep_fraction": keep_fraction,
             "compensation": compensation,
-            **split_options,
+            **own_options,
         }
         answer = prune_saved(model, data, out, changes=changes, **common)
         session.save_config(out)

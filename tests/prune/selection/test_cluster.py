@@ -130,6 +130,33 @@ def test_every_unit_is_accounted_for(seed, keep):
     assert set(chosen.parent.tolist()) <= set(chosen.survivors.tolist())
 
 
+@pytest.mark.parametrize("add", [by_angle.weighted_sums, by_angle.weighted_sums_dense])
+def test_sums_of_groups_against_a_plain_loop(add):
+    rng = np.random.default_rng(0)
+    pairs = torch.from_numpy(rng.normal(size=(9, 9)).astype(np.float32))
+    groups = {0: [1, 4, 8], 1: [], 2: [0, 2]}
+    share = torch.from_numpy(rng.uniform(size=9).astype(np.float32))
+    row = torch.tensor([group for group, members in groups.items() for _ in members])
+    inside = torch.tensor([member for members in groups.values() for member in members])
+    found = add(pairs, row, inside, share[inside], 3)
+    for group, members in groups.items():
+        expected = np.zeros(9)
+        for member in members:
+            expected += float(share[member]) * pairs[member].double().numpy()
+        assert np.abs(found[group].numpy() - expected).max() < 1e-6
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("keep", [5, 40])
+def test_cuda_finds_the_same_groups(keep):
+    units, _ = grouped(1)
+    expected = cluster(units, keep=keep, seed=3)
+    found = cluster(units.cuda(), keep=keep, seed=3)
+    assert found.survivors.tolist() == expected.survivors.tolist()
+    assert found.parent.tolist() == expected.parent.tolist()
+
+
 def test_duplicates_share_a_survivor():
     units, _ = grouped(1, num_groups=6, each=1)
     twice = torch.cat([units, 3 * units], 1)

@@ -175,14 +175,8 @@ def _by_pairs(pairs: Tensor, share: Tensor, first: Tensor, rounds: int) -> tuple
         inside = (place[label] >= 0).nonzero().flatten()
         inside = inside[torch.argsort(label[inside], stable=True)]
         row = place[label[inside]]
-        sums = torch.sparse_coo_tensor(
-            torch.stack([row, inside]),
-            share[inside],
-            (len(changed), num),
-            is_coalesced=True,
-            check_invariants=False,
-        )
-        total = sums @ pairs  # (changed groups, members)
+        add = weighted_sums if pairs.device.type == "cpu" else weighted_sums_dense
+        total = add(pairs, row, inside, share[inside], len(changed))
         square = pairs.new_zeros(len(changed))
         square.index_add_(0, row, share[inside] * total[row, inside])
         length = square.clamp(min=0).sqrt()[:, None]
@@ -193,19 +187,47 @@ def _by_pairs(pairs: Tensor, share: Tensor, first: Tensor, rounds: int) -> tuple
     return label, cosine
 
 
+def weighted_sums(
+    pairs: Tensor, row: Tensor, inside: Tensor, share: Tensor, num_rows: int
+) -> Tensor:
+    """Sums (num_rows, members) of the rows `inside` of `pairs`, each times its share.
+
+    `row` says to which sum each belongs; members are ordered by it, then by index.
+    """
+    # The product makes sparse tensors of its own, for which PyTorch wants the choice made as well.
+    with torch.sparse.check_sparse_tensor_invariants(False):
+        weights = torch.sparse_coo_tensor(
+            torch.stack([row, inside]), share, (num_rows, len(pairs)), is_coalesced=True
+        )
+        return weights @ pairs
+
+
+def weighted_sums_dense(
+    pairs: Tensor, row: Tensor, inside: Tensor, share: Tensor, num_rows: int
+) -> Tensor:
+    """The same by a dense product: faster on a graphics card, and always added in one order."""
+    weights = pairs.new_zeros(num_rows, len(pairs))
+    weights[row, inside] = share
+    return weights @ pairs
+
+
 def _first_members(members: Members, num_groups: int, seed: int) -> Tensor:
     """Members drawn one after the other, by their share times their distance to those drawn."""
     generator = torch.Generator().manual_seed(seed)
-    draws = torch.rand(num_groups, generator=generator, dtype=torch.float64).tolist()
+    draws = torch.rand(num_groups, generator=generator, dtype=torch.float64)
     vectors, share = members.vectors, members.share
+    draws = draws.to(share.device)
     distance = torch.ones_like(share)
-    chosen: list[int] = []
-    for draw in draws:
+    chosen: list[Tensor] = []
+    # Nothing is read back in this loop: a graphics card would wait for it once for each group.
+    for draw in draws.split(1):
         ladder = (share * distance).double().cumsum(0)
-        row = int(torch.searchsorted(ladder, draw * float(ladder[-1]), right=True))
-        row = min(row, len(share) - 1)
+        row = torch.searchsorted(ladder, draw * ladder[-1], right=True)
+        row.clamp_(max=len(share) - 1)
         chosen.append(row)
-        near = vectors @ vectors[row] if members.cosine is None else members.cosine[row]
-        distance = torch.minimum(distance, (1 - near).clamp_(min=0))
-        distance[row] = 0.0
-    return torch.tensor(chosen, device=share.device)
+        if members.cosine is None:
+            near = vectors @ vectors.index_select(0, row)[0]
+        else:
+            near = members.cosine.index_select(0, row)[0]
+        distance = torch.minimum(distance, (1 - near).clamp_(min=0)).index_fill_(0, row, 0.0)
+    return torch.cat(chosen)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from secateurs.errors import InputError
 from secateurs.fit.precision import resolve_device
 from secateurs.paths import saved_model
@@ -29,6 +31,7 @@ def evaluate_saved(
     split: str | None = None,
     group_by: str | None = None,
     seed: int | None = None,
+    device: str = "auto",
     cache: Path,
     progress: Progress = SILENT,
 ) -> Record:
@@ -38,17 +41,18 @@ def evaluate_saved(
     as test, whatever the split asked for, and images that it does not know are test images. `all`
     needs no split and no image of every class; the images that the network was trained and chosen
     on are reported apart, under "apart". Under "split" is how the folder's images stand to the
-    network. Raises InputError when there is nothing to evaluate.
+    network. `device` is auto, cpu or cuda. Raises InputError when there is nothing to evaluate.
     """
     if side not in SIDES:
         raise InputError(f"side must be one of {', '.join(SIDES)}, got {side!r}")
+    place = resolve_device(device)
     if side == "all":
-        return _evaluate_all(model, data, (split, group_by, seed), cache=cache, progress=progress)
+        given = (split, group_by, seed)
+        return _evaluate_all(model, data, given, place, cache=cache, progress=progress)
     changes = {"split": split, "group_by": group_by, "seed": seed}
     loaded, config, dataset = open_saved(model, data, changes, cache, progress, sides=(side,))
-    device = resolve_device("auto")
     with progress.task("evaluate", len(dataset.sides[side])) as advance:
-        found = evaluate_model(loaded.model.to(device), dataset, side, device, advance=advance)
+        found = evaluate_model(loaded.model.to(place), dataset, side, place, advance=advance)
     answer = found.to_json()
     grouped = dataset.groups is not None or config.split in ("folders", "paper")
     said = cautions(answer, grouped=grouped or side != "test")
@@ -56,7 +60,13 @@ def evaluate_saved(
 
 
 def _evaluate_all(
-    model: Path, data: str, given: tuple[Any, ...], *, cache: Path, progress: Progress
+    model: Path,
+    data: str,
+    given: tuple[Any, ...],
+    device: torch.device,
+    *,
+    cache: Path,
+    progress: Progress,
 ) -> Record:
     if any(value is not None for value in given):
         raise InputError(
@@ -75,7 +85,6 @@ def _evaluate_all(
             f"{data}: no unseen image among the {len(opened.images)}: the model was trained or "
             "chosen on all of them; give images that it has not seen, or --side train or val"
         )
-    device = resolve_device("auto")
     network = loaded.model.to(device)
     found: Record = {}
     with progress.task("evaluate", sum(len(dataset.sides[side]) for side in sides)) as advance:
