@@ -1,11 +1,11 @@
 """The default study over several networks, by the command, on several splits.
 
 For each split s: `secateurs study DATA --seed s`, everything else as given. What it recommends, its
-accuracy on validation and test, size and time, and the same for the best network of every kind on
-validation, go into the JSON file after each split; splits that are in it are not run again. Test
-accuracies of other networks than the recommended one are not looked at.
+accuracy on validation and test, size and time, and the same for every network of the frontier, go
+into the JSON file after each split; splits that are in it are not run again. The study tests the
+recommended network alone; the others are tested here, by `secateurs evaluate`, once it has ended.
 
-    python benchmarks/frontier.py DATA --store DIR --json FILE -- --group-by REGEX
+    python benchmarks/frontier.py DATA --store DIR --json FILE --jobs 2 -- --group-by REGEX
     python benchmarks/frontier.py FILE.json
 """
 
@@ -15,12 +15,16 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from secateurs.files import write_json
 from secateurs.study.sweep.statistics import summarise
@@ -36,6 +40,14 @@ def study(data: str, words: list[str], split: int, store: Path) -> Row:
     subprocess.run([*command, "--out", str(out), "--progress", "plain", *words], check=True)
     seconds = time.perf_counter() - started
     results = json.loads((out / "results.json").read_text())
+
+    def tested(name: str) -> float:
+        asked = [sys.executable, "-m", "secateurs", "evaluate", str(out / "models" / name), data]
+        answer = subprocess.run(
+            [*asked, "--json", "--progress", "none"], check=True, capture_output=True, text=True
+        )
+        return json.loads(answer.stdout)["accuracy"]
+
     final, times = results["recommended"], results["latency"]["ms"]
     points = [row for row in results["points"] if not row.get("reason")]
     return {
@@ -49,6 +61,7 @@ def study(data: str, words: list[str], split: int, store: Path) -> Row:
                 "name": row["name"],
                 "kind": row["kind"],
                 "val_accuracy": row["val"]["accuracy"],
+                "test_accuracy": tested(row["name"]),
                 "mb": row["cost"]["file_bytes"] / 1e6,
                 "macs": row["cost"]["macs"],
                 "ms": times[row["name"]]["median"],
@@ -75,17 +88,36 @@ def table(measured: Row) -> str:
     found = summarise([row["test_accuracy"] for row in measured["rows"]])
     interval = "" if found.low is None else f" ({found.low:.1%} to {found.high:.1%})"
     lines.append(f"| mean | | | | | {found.mean:.1%}{interval} | |")
+    lines += ["", "| network | splits | MB | validation | test |", "|---|---|---|---|---|"]
+    every = [point for row in measured["rows"] for point in row["points"]]
+    for name in sorted({point["name"] for point in every}):
+        own = [point for point in every if point["name"] == name]
+        val, test = (
+            sum(point[side] for point in own) / len(own)
+            for side in ("val_accuracy", "test_accuracy")
+        )
+        mb = sum(point["mb"] for point in own) / len(own)
+        lines.append(f"| {name} | {len(own)} | {mb:.1f} | {val:.1%} | {test:.1%} |")
     return "\n".join(lines) + "\n"
+
+
+def machine() -> str:
+    """Cores, kind of processor, and the graphics card where there is one."""
+    card = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{os.cpu_count()} cores, {platform.machine()}{card}"
 
 
 def main() -> None:
     words = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     words.add_argument("data", help="images, or a file of figures to print")
     words.add_argument("--splits", type=int, default=5)
-    words.add_argument("--store", type=Path)
+    words.add_argument("--store", type=Path, default=Path("frontier"))
+    words.add_argument("--jobs", type=int, default=1, help="studies at a time")
     words.add_argument("--json", type=Path, default=Path("frontier.json"))
-    words.add_argument("more", nargs="*", help="further options of the command, after --")
-    given = words.parse_args()
+    words.epilog = "further options of the command stand after --"
+    mine, _, more = " ".join(map(shlex.quote, sys.argv[1:])).partition(" -- ")
+    given = words.parse_args(shlex.split(mine))
+    given.more = shlex.split(more)
     if given.data.endswith(".json"):
         print(table(json.loads(Path(given.data).read_text())), end="")
         return
@@ -94,13 +126,19 @@ def main() -> None:
         measured = json.loads(given.json.read_text())
     measured |= {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        "machine": machine(),
+        "jobs": given.jobs,
         "command": " ".join(["secateurs study", Path(given.data).name, *given.more]),
     }
     done = {row["split"] for row in measured["rows"]}
-    for split in range(given.splits):
-        if split not in done:
-            measured["rows"].append(study(given.data, given.more, split, given.store))
+    missing = [split for split in range(given.splits) if split not in done]
+    with ThreadPoolExecutor(given.jobs) as pool:
+        studies = [
+            pool.submit(study, given.data, given.more, split, given.store) for split in missing
+        ]
+        for ended in as_completed(studies):
+            measured["rows"].append(ended.result())
+            measured["rows"].sort(key=lambda row: row["split"])
             write_json(given.json, measured)
     print(table(measured), end="")
 

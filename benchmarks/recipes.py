@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
@@ -30,6 +28,7 @@ import numpy as np
 import torch
 from scipy.stats import t as student
 
+from frontier import machine
 from secateurs.files import cache_dir, write_json
 from secateurs.progress import Plain
 from secateurs.stopping import StopFlag
@@ -208,11 +207,6 @@ def table(measured: Row) -> str:
                 f"{seconds:.0f} |"
             )
     return "\n".join(lines) + "\n"
-
-
-def machine() -> str:
-    card = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{os.cpu_count()} cores, {platform.machine()}{card}"
 
 
 def main() -> None:
