@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from secateurs.cli.options.data import Model
+from secateurs.cli.options.data import AnyModel
 from secateurs.cli.options.output import AsJson, Config, FileOut, ProgressMode, Quiet
 from secateurs.cli.options.panels import OUTPUT, suggest, within
 from secateurs.cli.parsing.session import session_of
@@ -20,7 +20,7 @@ from secateurs.wording import counted
 
 def predict(
     context: typer.Context,
-    model: Model,
+    model: AnyModel,
     images: Annotated[
         list[Path],
         typer.Argument(
@@ -65,7 +65,7 @@ def predict(
     quiet: Quiet = False,
     progress: ProgressMode = "auto",
 ) -> None:
-    """Class probabilities of images under a saved model, or under the model of a study.
+    """Class probabilities of images under a saved model, an exported file, or the model of a study.
 
     A file that cannot be used is listed with its error, and the exit code is then 1.
     """
@@ -77,13 +77,17 @@ def predict(
     kind = format_of("json" if as_json else kind, out)
     session = session_of(None, quiet=quiet, progress=progress, context=context)
 
-    from secateurs.study.saved.prediction import list_images, load_saved, predictions
+    from secateurs.study.saved.prediction import list_images, predictions
+    from secateurs.study.saved.prediction_model import open_classifier
 
     listed = list_images(images)
     for text in listed.notes:
         session.progress.note(text)
     rows = predictions(
-        load_saved(model), listed.files, top=top, threshold=threshold, progress=session.progress
+        open_classifier(model, threshold=threshold),
+        listed.files,
+        top=top,
+        progress=session.progress,
     )
     if out is None:
         num_errors = write_predictions(rows, sys.stdout, kind=kind, top=top)

@@ -17,7 +17,8 @@ from secateurs.cli import main
 from secateurs.errors import InputError
 from secateurs.ship.checkpoint import load
 from secateurs.study.saved import prediction as predict_module
-from secateurs.study.saved.prediction import list_images, load_saved, predict_saved, predictions
+from secateurs.study.saved.prediction import list_images, predict_saved, predictions
+from secateurs.study.saved.prediction_model import load_saved, open_classifier
 from secateurs.study.saved.prediction_output import format_of
 
 Run = Callable[..., tuple[int, str, str]]
@@ -142,7 +143,7 @@ def test_images_are_read_as_answers_are_taken(
     monkeypatch.setattr(predict_module, "BATCH", 4)
     monkeypatch.setattr("secateurs.data.thread_map.default_workers", lambda: 1)
     one = sorted((flags / "plain").iterdir())[0]
-    rows: Iterator[dict[str, Any]] = predictions(load_saved(net), [(one, None)] * 100)
+    rows: Iterator[dict[str, Any]] = predictions(open_classifier(net), [(one, None)] * 100)
     next(rows)
     assert 4 <= num_read <= 12
     assert sum(1 for _ in rows) == 99

@@ -29,6 +29,14 @@ Model = Annotated[
         callback=model_path,
     ),
 ]
+AnyModel = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        help="Folder with model.json, the directory of a study, or an exported file.",
+        callback=model_path,
+    ),
+]
 SplitRule = Annotated[
     str,
     typer.Option(

@@ -1,0 +1,118 @@
+"""A model to classify images with, whatever it is saved as: one of Secateurs or an exported file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from secateurs.data.images.decode import MAX_PIXELS, decode
+from secateurs.data.views import normalise
+from secateurs.fit.metrics import predict_logits
+from secateurs.fit.precision import resolve_device
+from secateurs.paths import saved_model
+from secateurs.ship.checkpoint import Loaded, load
+from secateurs.ship.spec import ModelSpec
+from secateurs.ship.targets.formats import open_file, target_of
+from secateurs.study.saved.confidence import Confidence, confidence_of
+
+Record = dict[str, Any]
+Pixels = NDArray[np.uint8]  # (size, size, 3), an image as the network sees it
+SECATEURS = "Secateurs"
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model that answers: its recipe, its format in words, and how its outputs become answers.
+
+    `run` gives the logits (n, classes) of preprocessed images (n, 3, size, size), float32 both.
+    """
+
+    path: Path
+    form: str
+    spec: ModelSpec
+    confidence: Confidence
+    run: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+    def probabilities(self, pixels: Sequence[Pixels]) -> NDArray[np.float64]:
+        """The class probabilities (n, classes) of what `read_pixels` gives; NaN where an output is not
+        finite."""
+        logits = self.run(network_inputs(self.spec, pixels).numpy()).astype(np.float64)
+        with np.errstate(all="ignore"):
+            scaled = logits / self.confidence.temperature
+            raised = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+            return raised / raised.sum(axis=1, keepdims=True)
+
+    def answer(self, probabilities: NDArray[np.float64], *, top: int) -> Record:
+        """The `top` most probable classes of one image, of its row of `probabilities`.
+
+        `answers` in falling order, `error` None unless an output was not finite, and, where a
+        threshold is known, `unsure`: whether the best answer is below it.
+        """
+        if not np.isfinite(probabilities).all():
+            return self.refused("the network's output is not finite")
+        order = np.argsort(-probabilities, kind="stable")[:top]
+        answers = [
+            {"label": self.spec.classes[k], "probability": float(probabilities[k])} for k in order
+        ]
+        threshold = self.confidence.threshold
+        unsure = {} if threshold is None else {"unsure": answers[0]["probability"] < threshold}
+        return {"answers": answers, "error": None, **unsure}
+
+    def refused(self, reason: str) -> Record:
+        """The record of an image without an answer."""
+        unsure = {} if self.confidence.threshold is None else {"unsure": False}
+        return {"answers": [], "error": reason, **unsure}
+
+
+def open_classifier(path: Path, *, threshold: float | None = None) -> Classifier:
+    """Open a saved model, the model of a study (the pruned one, if any), or an exported file.
+
+    `threshold` replaces that of the model. Raises InputError for what is missing or damaged, for a
+    file of another kind and when the package that runs it is not installed.
+    """
+    if path.is_file() and path.suffix != ".json":
+        opened = open_file(path)
+        found = Classifier(
+            path, target_of(path).NAME, opened.spec, confidence_of(opened.spec), opened.run
+        )
+    else:
+        found = classifier_of(load_saved(path), path)
+    if threshold is not None:
+        found = replace(found, confidence=replace(found.confidence, threshold=threshold))
+    return found
+
+
+def load_saved(model: Path) -> Loaded:
+    """A saved network, or that of a study: the pruned one where there is one."""
+    return load(saved_model(model))
+
+
+def classifier_of(loaded: Loaded, path: Path) -> Classifier:
+    """The classifier of a network read from `path`, on the best device of this machine."""
+    device = resolve_device("auto")
+    network = loaded.model.to(device).eval()
+
+    def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        return predict_logits(network, torch.from_numpy(images).to(device)).numpy()
+
+    return Classifier(path, SECATEURS, loaded.spec, confidence_of(loaded.spec), run)
+
+
+def read_pixels(spec: ModelSpec, path: Path, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """An image file as a network of this recipe sees it (size, size, 3), before normalisation.
+
+    Raises DecodeError for one that cannot be used.
+    """
+    return spec.preprocessing.pixels(decode(path, max_pixels=max_pixels))
+
+
+def network_inputs(spec: ModelSpec, pixels: Sequence[Pixels]) -> torch.Tensor:
+    """What a network of this recipe receives (n, 3, size, size), of its images' pixels."""
+    wanted = spec.preprocessing
+    return normalise(torch.from_numpy(np.stack(pixels)), mean=wanted.mean, std=wanted.std)
