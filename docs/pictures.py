@@ -57,6 +57,7 @@ ROOMS = {
     ),
     "serve": (),
     "explorer": (),
+    "demo": (),
     "cli": ("options", "parsing", "insight"),
 }
 PURPOSE = {
@@ -70,6 +71,7 @@ PURPOSE = {
     "report": "pages",
     "serve": "HTTP service",
     "explorer": "slider page",
+    "demo": "browser page",
     "cli": "commands",
 }
 # Mean validation accuracy by depth with its 95% interval, percent: docs/benchmarks.md.

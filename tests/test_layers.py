@@ -25,6 +25,7 @@ ORDER = [
     "report",
     "serve",
     "explorer",
+    "demo",
     "cli",
 ]
 BASE = {"errors", "leftovers", "files", "directories", "limits", "paths", "progress", "shape"}

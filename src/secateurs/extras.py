@@ -16,6 +16,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "faces": ("python_avatars", "resvg_py"),
     "search": ("optuna", "sklearn"),  # Optuna's fANOVA imports scikit-learn
     "explore": ("starlette", "uvicorn"),
+    "serve": ("starlette", "uvicorn", "python_multipart"),
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow", "sqlalchemy", "alembic"),
     "graph": ("torch_pruning",),

@@ -32,6 +32,7 @@ from secateurs.cli.prune import prune
 from secateurs.cli.report import report
 from secateurs.cli.results import results
 from secateurs.cli.search import search
+from secateurs.cli.serve import serve
 from secateurs.cli.study import study
 from secateurs.cli.sweep import sweep
 from secateurs.cli.train import train
@@ -52,7 +53,7 @@ PANELS = {
     "Start here": (audit, show, probe, study),
     "Train": (sweep, search, train),
     "Prune": (prune, grid, explore),
-    "Use a model": (evaluate, trust, compare, predict, export),
+    "Use a model": (evaluate, trust, compare, predict, export, serve),
     "Results": (report, results),
     "More": (paper, faces),
 }

@@ -21,7 +21,7 @@ from starlette.routing import Route
 from secateurs.data.images.decode import MAX_PIXELS, DecodeError
 from secateurs.errors import InputError
 from secateurs.explorer.page import policy_of, render_page
-from secateurs.serve.bodies import read_body, refusal
+from secateurs.serve.bodies import check_kind, read_body, refusal
 from secateurs.serve.guard import Guard
 from secateurs.study.pruning.explorer import (
     Explorer,
@@ -133,7 +133,8 @@ def make_app(desk: Desk, *, port: int) -> Starlette:
         return Response(status_code=204)
 
     async def do_cut(request: Request) -> Response:
-        body = await read_body(request, MAX_REQUEST_BYTES, "application/json")
+        check_kind(request, "application/json")
+        body = await read_body(request, MAX_REQUEST_BYTES)
         return await _answer(desk.cut, body)
 
     async def do_unit(request: Request) -> Response:
@@ -147,14 +148,16 @@ def make_app(desk: Desk, *, port: int) -> Starlette:
             raise HTTPException(429, "picture: too many images are being read; try again")
         pictures.add(request)
         try:
-            body = await read_body(request, desk.max_image_bytes, "application/octet-stream")
+            check_kind(request, "application/octet-stream")
+            body = await read_body(request, desk.max_image_bytes)
             return await _answer(desk.picture, request.query_params.get("settings", ""), body)
         finally:
             pictures.discard(request)
 
     async def do_save(request: Request) -> Response:
         query = request.query_params
-        await read_body(request, 0, "application/json")
+        check_kind(request, "application/json")
+        await read_body(request, 0)
         return await _answer(desk.save, query.get("settings", ""), query.get("name", ""))
 
     return Starlette(

@@ -12,13 +12,22 @@ from starlette.responses import JSONResponse, Response
 BODY_S = 30.0  # seconds for a body to arrive
 
 
-async def read_body(request: Request, limit: int, kind: str) -> bytes:
-    """The whole body of a request, which may not exceed `limit` bytes.
+def kind_of(request: Request) -> str:
+    """The type that a request says its body has, without parameters, in lower case."""
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
 
-    A page of another site cannot send these kinds without asking first, which is refused.
+
+def check_kind(request: Request, kind: str) -> None:
+    """Refuse a body of another type.
+
+    A page of another site cannot send every kind without asking first, which is refused.
     """
-    if request.headers.get("content-type", "").split(";")[0].strip() != kind:
+    if kind_of(request) != kind:
         raise HTTPException(415, f"content-type: expected {kind}")
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The whole body of a request, which may not exceed `limit` bytes."""
     told = request.headers.get("content-length", "0")
     if not re.fullmatch(r"[0-9]{1,15}", told) or int(told) > limit:
         raise HTTPException(413, too_large(limit))
@@ -47,4 +56,6 @@ def too_large(limit: int) -> str:
 async def refusal(request: Request, error: Exception) -> Response:
     """An HTTPException as JSON with one line."""
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, status_code=error.status_code)
+    return JSONResponse(
+        {"error": error.detail}, status_code=error.status_code, headers=error.headers
+    )

@@ -6,20 +6,36 @@ away; a name that was made to point here (DNS rebinding) shows in the Host heade
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HOSTS = ("127.0.0.1", "localhost")
+ANY = "*"
 
 
 class Guard:
-    """Refuses foreign Host, Origin and Sec-Fetch-Site headers; no answer is cached or framed."""
+    """Refuses foreign Host, Origin and Sec-Fetch-Site headers; no answer is cached or framed.
 
-    def __init__(self, app: ASGIApp, *, port: int, policy: str) -> None:
+    `hosts` are the names under which the server may be asked; "*" takes every name, for a server
+    behind another one that checks them. With a `port` that port has to be named as well; without
+    it any port will do, as a container is reached through another one.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        policy: str,
+        port: int | None = None,
+        hosts: Collection[str] = HOSTS,
+    ) -> None:
         self._app = app
-        self._hosts = {f"{host}:{port}" for host in HOSTS} | ({*HOSTS} if port == 80 else set())
-        self._origins = {f"http://{host}" for host in self._hosts}
+        self._any = ANY in hosts
+        self._names = {name.lower() for name in hosts}
+        self._port = port
         self._headers = {
             "Content-Security-Policy": policy,
             "X-Content-Type-Options": "nosniff",
@@ -50,10 +66,29 @@ class Guard:
     def _reason(self, headers: Headers) -> str | None:
         """Why a request is refused; None when it is not."""
         hosts = headers.getlist("host")
-        if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
-            return f"host: expected {' or '.join(sorted(self._hosts))}"
-        if any(origin.lower() not in self._origins for origin in headers.getlist("origin")):
+        if len(hosts) != 1 or not self._is_own(hosts[0]):
+            return f"host: expected {self._expected()}"
+        own = {f"http://{hosts[0].lower()}", f"https://{hosts[0].lower()}"}
+        if self._port is not None:
+            own = {f"http://{name}" for name in self._hosts()}
+        if any(origin.lower() not in own for origin in headers.getlist("origin")):
             return "origin: only the page of this server is allowed"
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             return "sec-fetch-site: only the page of this server is allowed"
         return None
+
+    def _is_own(self, host: str) -> bool:
+        if self._port is not None:
+            return host.lower() in self._hosts()
+        name, mark, port = host.lower().rpartition(":")
+        if not mark or not port.isdigit():
+            name = host.lower()
+        return bool(name) and (self._any or name in self._names)
+
+    def _hosts(self) -> set[str]:
+        named = {f"{name}:{self._port}" for name in self._names}
+        return named | (self._names if self._port == 80 else set())
+
+    def _expected(self) -> str:
+        known = self._names if self._port is None else self._hosts()
+        return " or ".join(sorted(known))

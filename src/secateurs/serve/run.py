@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from errno import EADDRNOTAVAIL
 
 import uvicorn
 from starlette.applications import Starlette
@@ -16,22 +17,35 @@ HEAD_S = 10.0  # seconds for the head of a request to arrive
 MAX_CONNECTIONS = 256
 
 
-def listen(port: int = 0) -> socket.socket:
-    """A socket on 127.0.0.1 that listens at `port`, or at a free one for 0.
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address.
 
-    Raises InputError when the port is taken or out of range.
+    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
+    (True, True, False)
+    """
+    return host == "localhost" or host.startswith("127.") or host == "::1"
+
+
+def listen(port: int = 0, host: str = ADDRESS) -> socket.socket:
+    """A socket that listens at `port` of an address of this machine, or at a free one for 0.
+
+    Raises InputError when the port is taken or out of range, or the address is not one.
     """
     if not 0 <= port <= 65535:
         raise InputError(f"port: expected 0 to 65535, got {port}")
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((ADDRESS, port))
+        listener.bind((host, port))
         listener.listen(128)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         listener.close()
+        reason = getattr(error, "strerror", None) or error
+        if isinstance(error, UnicodeError | socket.gaierror) or error.errno == EADDRNOTAVAIL:
+            raise InputError(f"host {host}: not an address of this machine ({reason})") from None
         raise InputError(
-            f"port {port}: cannot be used ({error.strerror}); leave --port out for a free one"
+            f"port {port}: cannot be used ({reason}); --port 0 takes a free one"
         ) from None
     return listener
 

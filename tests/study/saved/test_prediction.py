@@ -158,7 +158,7 @@ def test_no_probability_is_not_a_number(net: Path, flags: Path, run: Run, monkey
         logits[0] = float("nan")
         return logits
 
-    monkeypatch.setattr(predict_module, "predict_logits", broken)
+    monkeypatch.setattr("secateurs.study.saved.prediction_model.predict_logits", broken)
     files = [str(path) for path in sorted((flags / "plain").iterdir())[:2]]
     code, out, _ = run("predict", str(net), *files)
     assert code == 1

@@ -21,6 +21,7 @@ USUAL: Mapping[str, tuple[str, ...]] = {
     "compare": ("out", "side", "group_by", "config"),
     "trust": ("out", "against", "target", "save_threshold", "config"),
     "predict": ("top", "kind", "out", "config"),
+    "serve": ("port", "host", "allow_host", "threshold", "config"),
     "paper": ("out", "depths", "runs", "epochs", "search", "config"),
     "audit": ("split", "group_by", "strict", "config"),
     "faces": ("out", "seed", "config"),

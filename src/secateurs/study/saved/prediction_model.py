@@ -1,9 +1,10 @@
-"""A model to classify images with, whatever it is saved as: one of Secateurs or an exported file."""
+"""A model to classify images with: one of Secateurs, or an exported file of any format."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from numpy.typing import NDArray
 
 from secateurs.data.images.decode import MAX_PIXELS, decode
 from secateurs.data.views import normalise
+from secateurs.errors import InputError
+from secateurs.files import read_regular
 from secateurs.fit.metrics import predict_logits
 from secateurs.fit.precision import resolve_device
 from secateurs.paths import saved_model
+from secateurs.ship.about import CARD, CONFIDENCE, about
 from secateurs.ship.checkpoint import Loaded, load
 from secateurs.ship.spec import ModelSpec
 from secateurs.ship.targets.formats import open_file, target_of
@@ -24,6 +28,7 @@ from secateurs.study.saved.confidence import Confidence, confidence_of
 Record = dict[str, Any]
 Pixels = NDArray[np.uint8]  # (size, size, 3), an image as the network sees it
 SECATEURS = "Secateurs"
+MAX_CARD_BYTES = 10**6
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,10 @@ class Classifier:
     run: Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
     def probabilities(self, pixels: Sequence[Pixels]) -> NDArray[np.float64]:
-        """The class probabilities (n, classes) of what `read_pixels` gives; NaN where an output is not
-        finite."""
+        """The class probabilities (n, classes) of what `read_pixels` gives.
+
+        NaN where an output is not finite.
+        """
         logits = self.run(network_inputs(self.spec, pixels).numpy()).astype(np.float64)
         with np.errstate(all="ignore"):
             scaled = logits / self.confidence.temperature
@@ -77,15 +84,43 @@ def open_classifier(path: Path, *, threshold: float | None = None) -> Classifier
     file of another kind and when the package that runs it is not installed.
     """
     if path.is_file() and path.suffix != ".json":
-        opened = open_file(path)
-        found = Classifier(
-            path, target_of(path).NAME, opened.spec, confidence_of(opened.spec), opened.run
-        )
+        found = _of_file(path)
     else:
         found = classifier_of(load_saved(path), path)
     if threshold is not None:
         found = replace(found, confidence=replace(found.confidence, threshold=threshold))
     return found
+
+
+def card_of(classifier: Classifier) -> Record:
+    """What a model says of itself, as plain data; `markdown` is its README.md, where it has one."""
+    spec = classifier.spec
+    said = about(spec, spec.extra.get(CARD))
+    known = {"temperature", "threshold"}
+    said[CONFIDENCE] = {k: v for k, v in asdict(classifier.confidence).items() if k in known}
+    found: Record = {"format": classifier.form, **said}
+    path = classifier.path
+    if classifier.form == SECATEURS:
+        model = saved_model(path)
+        readme = (model if model.is_dir() else model.parent) / "README.md"
+        with contextlib.suppress(OSError, UnicodeError):
+            text = read_regular(readme, max_bytes=MAX_CARD_BYTES).decode("utf-8")
+            found["markdown"] = text
+    return found
+
+
+def _of_file(path: Path) -> Classifier:
+    form, opened = target_of(path).NAME, open_file(path)
+    size, num_classes = opened.spec.preprocessing.size, len(opened.spec.classes)
+    try:
+        shape = np.shape(opened.run(np.zeros((1, 3, size, size), np.float32)))
+    except Exception as error:  # each runtime has its own
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = f"it does not run on an image of {size} x {size} pixels ({lines[0]:.200})"
+        raise InputError(f"{path}: {reason}") from None
+    if shape != (1, num_classes):
+        raise InputError(f"{path}: expected {num_classes} outputs, one per class, got {shape}")
+    return Classifier(path, form, opened.spec, confidence_of(opened.spec), opened.run)
 
 
 def load_saved(model: Path) -> Loaded:
