@@ -5,3 +5,4 @@ from pathlib import Path
 
 # The helpers of browser tests are those of the report's.
 sys.path.insert(0, str(Path(__file__).parent.parent / "report"))
+sys.path.insert(0, str(Path(__file__).parent))

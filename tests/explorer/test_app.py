@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import socket
 import threading
@@ -12,9 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
+from asking import BYTES, HOST, JSON, PORT, picture, refusal
 from starlette.testclient import TestClient
 
 from secateurs.cli import main
@@ -24,11 +22,7 @@ from secateurs.serve.run import listen
 from secateurs.ship.checkpoint import load
 from secateurs.study.pruning.explorer import Explorer, read_picture
 
-PORT = 5123
-HOST = f"127.0.0.1:{PORT}"
 SETTINGS = json.dumps({"low_deg": 8})
-JSON = {"content-type": "application/json"}
-BYTES = {"content-type": "application/octet-stream"}
 
 
 def client_of(desk: Desk) -> TestClient:
@@ -44,20 +38,6 @@ def desk(explorer: Explorer, tmp_path: Path) -> Desk:
 def client(desk: Desk) -> Generator[TestClient]:
     with client_of(desk) as opened:
         yield opened
-
-
-def picture(side: int = 60, kind: str = "PNG") -> bytes:
-    pixels = np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8)
-    packed = io.BytesIO()
-    Image.fromarray(pixels).save(packed, format=kind)
-    return packed.getvalue()
-
-
-def refusal(response: Any, status: int) -> str:
-    assert response.status_code == status, response.text
-    answer = response.json()
-    assert list(answer) == ["error"]
-    return answer["error"]
 
 
 def test_the_page_stands_by_itself(client: TestClient):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from asking import open_page, until
 from browsing import violations
 
 from secateurs.explorer.app import Desk, make_app
@@ -47,33 +48,6 @@ def address(browser: Any, explorer: Explorer, tmp_path: Path) -> Generator[str]:
     server.should_exit = True
     thread.join(timeout=60)
     listener.close()
-
-
-def until(page: Any, condition: str) -> None:
-    for _ in range(1200):
-        if page.evaluate(condition):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"never came true: {condition}")
-
-
-def open_page(browser: Any, address: str, width: int, scheme: str) -> tuple[Any, list[str]]:
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on(
-        "request",
-        lambda request: (
-            None
-            if request.url.startswith((address, "data:", "blob:"))
-            else complaints.append(f"asked for {request.url}")
-        ),
-    )
-    page.goto(address, timeout=90_000)
-    page.wait_for_selector("html[data-drawn]", timeout=90_000)
-    return page, complaints
 
 
 def test_a_layer_is_cut_asked_and_saved(

@@ -71,18 +71,20 @@ def explore(
     quiet: Quiet = False,
     progress: ProgressMode = "auto",
 ) -> None:
-    """Prune one layer interactively, on a page that runs on this machine.
+    """Prune a network interactively, on a page that runs on this machine.
 
-    Sliders for angle, norm and number of units show validation accuracy and size at once. Drop an
-    image to compare the answers of both networks, and save the pruned model. Only this machine can
-    reach the page. Ctrl-C ends it.
+    A study over several networks opens on its frontier, with a slider along the sizes of its
+    network; they are computed in the background. Where a hidden layer can be pruned, sliders for
+    angle, norm and number of units show validation accuracy and size at once. Drop an image to
+    compare the answers of both networks, and save the pruned model. Only this machine can reach the
+    page. Ctrl-C ends it.
     """
     from secateurs.extras import require
 
     require("explore", "explore")
     from secateurs.explorer.app import Desk, make_app
+    from secateurs.explorer.opening import computing, open_pages
     from secateurs.serve.run import ADDRESS, listen, serve
-    from secateurs.study.pruning.explorer import open_explorer
     from secateurs.study.saved.location import find_location
 
     place = find_location(directory, data)
@@ -90,15 +92,17 @@ def explore(
     check_outside(out or directory / "cuts", images)
     listener = listen(port)
     session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
-    explorer = open_explorer(
+    explorer, path = open_pages(
         place,
         layer,
         changes={"split": split, "group_by": group_by, "seed": seed, "device": device},
+        saved_in=out or directory / "cuts",
         cache=session.cache,
         progress=session.progress,
     )
     port = listener.getsockname()[1]
-    app = make_app(Desk(explorer, out or directory / "cuts"), port=port)
+    desk = None if explorer is None else Desk(explorer, out or directory / "cuts")
+    app = make_app(desk, port=port, path=path)
     address = f"http://{ADDRESS}:{port}/"
     print(
         json.dumps({"address": address, "port": port})
@@ -110,6 +114,7 @@ def explore(
         import webbrowser
 
         webbrowser.open(address)
-    serve(app, listener)
+    with computing(path):
+        serve(app, listener)
     if not (as_json or quiet):
         print("stopped", flush=True)

@@ -5,22 +5,23 @@ from __future__ import annotations
 import re
 import tempfile
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from secateurs.data.images.decode import MAX_PIXELS, DecodeError
 from secateurs.errors import InputError
+from secateurs.explorer.answering import answer, check_name
 from secateurs.explorer.page import policy_of, render_page
+from secateurs.explorer.path_app import PathDesk, path_routes
+from secateurs.explorer.path_page import path_script
 from secateurs.serve.bodies import check_kind, read_body, refusal
 from secateurs.serve.guard import Guard
 from secateurs.study.pruning.explorer import (
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 MAX_REQUEST_BYTES = 4096
 MAX_IMAGE_BYTES = 32 * 10**6
 MAX_PICTURES = 4  # read at the same time
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Record = dict[str, Any]
 
@@ -103,12 +103,7 @@ class Desk:
     def save(self, text: str, name: str) -> Record:
         """Save the pruned network at a position under a plain name."""
         settings = self.settings(text)
-        if not NAME.fullmatch(name):
-            raise InputError(
-                f"name: expected letters, digits, dots, dashes and underscores (1 to 64, the first "
-                f"a letter or digit), got {name!r:.80}"
-            )
-        out = self.saved_in / name
+        out = self.saved_in / check_name(name)
         with self.lock:
             done = save_model(self.explorer, settings, out)
         return {
@@ -121,25 +116,46 @@ class Desk:
         }
 
 
-def make_app(desk: Desk, *, port: int) -> Starlette:
-    """The application for a server on 127.0.0.1 at `port`; all else is refused, see `Guard`."""
+def make_app(desk: Desk | None, *, port: int, path: PathDesk | None = None) -> Starlette:
+    """The application for a server on 127.0.0.1 at `port`; all else is refused, see `Guard`.
+
+    With a `path` the page at `/` is that of the whole network, and that of the layer, where there
+    is one, at `/layer`.
+    """
+
+    async def nothing(request: Request) -> Response:
+        return Response(status_code=204)
+
+    routes = [Route("/favicon.ico", nothing)]
+    scripts: list[str] = []
+    if path is not None:
+        routes += path_routes(path)
+        scripts.append(path_script())
+    if desk is not None:
+        routes += layer_routes(desk, "/" if path is None else "/layer")
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard, port=port, policy=policy_of(*scripts))],
+        exception_handlers={HTTPException: refusal},
+    )
+
+
+def layer_routes(desk: Desk, address: str) -> list[Route]:
+    """The routes of the page of one layer, which is at `address`."""
     first = desk.cut(b'{"low_deg": 15}')
     page = render_page(facts(desk.explorer), first, desk.saved_in, desk.max_image_bytes)
 
     async def index(request: Request) -> Response:
         return HTMLResponse(page)
 
-    async def nothing(request: Request) -> Response:
-        return Response(status_code=204)
-
     async def do_cut(request: Request) -> Response:
         check_kind(request, "application/json")
         body = await read_body(request, MAX_REQUEST_BYTES)
-        return await _answer(desk.cut, body)
+        return await answer(desk.cut, body)
 
     async def do_unit(request: Request) -> Response:
         query = request.query_params
-        return await _answer(desk.unit, query.get("settings", ""), query.get("index", ""))
+        return await answer(desk.unit, query.get("settings", ""), query.get("index", ""))
 
     pictures: set[Request] = set()
 
@@ -150,7 +166,7 @@ def make_app(desk: Desk, *, port: int) -> Starlette:
         try:
             check_kind(request, "application/octet-stream")
             body = await read_body(request, desk.max_image_bytes)
-            return await _answer(desk.picture, request.query_params.get("settings", ""), body)
+            return await answer(desk.picture, request.query_params.get("settings", ""), body)
         finally:
             pictures.discard(request)
 
@@ -158,27 +174,12 @@ def make_app(desk: Desk, *, port: int) -> Starlette:
         query = request.query_params
         check_kind(request, "application/json")
         await read_body(request, 0)
-        return await _answer(desk.save, query.get("settings", ""), query.get("name", ""))
+        return await answer(desk.save, query.get("settings", ""), query.get("name", ""))
 
-    return Starlette(
-        routes=[
-            Route("/", index),
-            Route("/favicon.ico", nothing),
-            Route("/cut", do_cut, methods=["POST"]),
-            Route("/unit", do_unit),
-            Route("/picture", do_picture, methods=["POST"]),
-            Route("/save", do_save, methods=["POST"]),
-        ],
-        middleware=[Middleware(Guard, port=port, policy=policy_of())],
-        exception_handlers={HTTPException: refusal},
-    )
-
-
-async def _answer(do: Callable[..., Record], *given: Any) -> Response:
-    try:
-        return JSONResponse(await run_in_threadpool(do, *given))
-    except InputError as error:
-        return JSONResponse({"error": " ".join(str(error).split())}, status_code=400)
-    except OSError as error:
-        reason = f"{error.filename or 'file'}: {error.strerror or error}"
-        return JSONResponse({"error": reason}, status_code=500)
+    return [
+        Route(address, index),
+        Route("/cut", do_cut, methods=["POST"]),
+        Route("/unit", do_unit),
+        Route("/picture", do_picture, methods=["POST"]),
+        Route("/save", do_save, methods=["POST"]),
+    ]

@@ -36,9 +36,13 @@ def _script() -> str:
     return page_script(OWN / "explore.js")
 
 
-def policy_of() -> str:
-    """The page's content security policy: its two scripts, and requests to its own address."""
-    return f"{policy((_script(), plotly_script()))}; connect-src 'self'; frame-ancestors 'none'"
+def policy_of(*others: str) -> str:
+    """The page's content security policy: its two scripts, and requests to its own address.
+
+    `others` are the scripts of other pages of the same server.
+    """
+    scripts = (_script(), plotly_script(), *others)
+    return f"{policy(scripts)}; connect-src 'self'; frame-ancestors 'none'"
 
 
 def render_page(

@@ -1,0 +1,311 @@
+// Shows the sizes that the server has computed by now, and moves between them without asking it.
+(async () => {
+  const $ = (id) => document.getElementById(id);
+  const read = (id) => JSON.parse($(id).textContent);
+  const facts = read("facts");
+  const dark = new Map(Object.entries(read("dark")).map(([from, to]) => [from.toUpperCase(), to]));
+  const scheme = window.matchMedia("(prefers-color-scheme: dark)");
+  const coarse = window.matchMedia("(pointer: coarse)");
+  const page = document.documentElement;
+  const POLL_MS = 1000;
+
+  const whole = (value) => Math.round(value).toLocaleString("en-US");
+  const scaled = (value, units, base) => {
+    let at = 0;
+    while (value >= 999.5 && at < units.length - 1) { value /= base; at += 1; }
+    const digits = at === 0 || value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
+    return `${value.toFixed(digits)} ${units[at]}`.trim();
+  };
+  const count = (value) => (value < 10000 ? whole(value) : scaled(value, ["", "k", "M", "G"], 1000));
+  const size = (value) => scaled(value, ["B", "kB", "MB", "GB"], 1000);
+  const percent = (value, digits = 1) => `${(100 * value).toFixed(digits)}%`;
+  const ms = (value) => `${value.toFixed(value < 10 ? 2 : 1)} ms`;
+  const isolated = (name) => `\u2068${name}\u2069`;
+  const interval = (one) => `${percent(one.accuracy)} (${percent(one.accuracy_low)} to ${percent(one.accuracy_high)})`;
+
+  // The smallest size is at the left of the slider.
+  let known = read("first");
+  const commands = known.commands;
+  const stops = known.positions.map((one) => one.share).sort((a, b) => a - b);
+  const at = (share) => known.positions.find((one) => one.share === share);
+  const unpruned = at(1);
+  const state = { share: 1, axis: "bytes", picture: 0 };
+
+  const problem = (text) => {
+    $("problem").textContent = text ?? "";
+    $("problem").hidden = !text;
+  };
+  const ask = async (path, options = {}) => {
+    let response;
+    try {
+      response = await fetch(path, options);
+    } catch {
+      throw new Error("The server does not respond. Start `secateurs explore` again.");
+    }
+    const found = await response.json().catch(() => ({ error: `The server failed (${response.status}).` }));
+    if (!response.ok) throw new Error(found.error);
+    return found;
+  };
+  const query = (values) => new URLSearchParams(values).toString();
+
+  const say = (id, text, note) => {
+    $(id).textContent = text;
+    $(`${id}-note`).textContent = note;
+  };
+  const show = () => {
+    const one = at(state.share);
+    const ready = one.state === "ready";
+    $("size").value = String(stops.indexOf(state.share));
+    const words = { waiting: "not computed yet", running: "being computed", failed: one.reason };
+    const name = state.share === 1 ? "unpruned" : percent(state.share, 0);
+    $("size-value").textContent = ready ? name : `${name}: ${words[one.state]}`;
+    $("size").setAttribute("aria-valuetext", $("size-value").textContent);
+    $("command").textContent = commands[String(state.share)];
+    if (!$("name").dataset.own) {
+      $("name").value = `${facts.backbone.replace(/[^A-Za-z0-9._-]/g, "-")}-macs${Math.round(100 * state.share)}`;
+    }
+    if (ready) {
+      const points = 100 * (one.accuracy - unpruned.accuracy);
+      const sign = points > 0.05 ? "+" : points < -0.05 ? "−" : "±";
+      const part = (key) => `${percent(one[key] / unpruned[key], 0)} of the unpruned`;
+      say("accuracy", percent(one.accuracy),
+        `${sign}${Math.abs(points).toFixed(1)} points; 95%: ${Math.round(100 * one.accuracy_low)}–${Math.round(100 * one.accuracy_high)}%; ${whole(one.num_changed)} of ${whole(one.num_images)} other answers`);
+      say("bytes", size(one.bytes), part("bytes"));
+      say("macs", count(one.macs), part("macs"));
+      say("ms", ms(one.ms), part("ms"));
+    } else {
+      for (const id of ["accuracy", "bytes", "macs", "ms"]) say(id, "–", words[one.state]);
+    }
+    draw();
+    window.clearTimeout(show.timer);
+    show.timer = window.setTimeout(() => {
+      $("said").textContent = ready ? `${name}: validation accuracy ${percent(one.accuracy)}, ${size(one.bytes)}` : $("size-value").textContent;
+    }, 600);
+    page.dataset.shown = `${state.share}:${one.state}`;
+  };
+  const list = () => {
+    $("progress").textContent = known.failure
+      ? `${known.failure}.`
+      : known.done ? "All sizes are computed."
+      : `${known.num_ready} of ${known.positions.length} sizes are computed; the others follow in the background.`;
+    $("stops").replaceChildren(...stops.map((share) => {
+      const item = document.createElement("li");
+      item.dataset.state = at(share).state;
+      item.textContent = percent(share, 0);
+      return item;
+    }));
+    $("sizes").replaceChildren(...known.positions.map((one) => {
+      const row = document.createElement("tr");
+      const head = document.createElement("th");
+      head.scope = "row";
+      head.textContent = one.share === 1 ? "unpruned" : percent(one.share, 0);
+      row.append(head);
+      const cells = one.state === "ready"
+        ? [interval(one), size(one.bytes), one.ms.toFixed(2), whole(one.num_changed)]
+        : [one.reason ?? one.state, "", "", ""];
+      for (const text of cells) {
+        const cell = document.createElement("td");
+        cell.textContent = text;
+        row.append(cell);
+      }
+      return row;
+    }));
+    page.dataset.ready = String(known.num_ready);
+  };
+
+  // The frontier.
+  const recolour = (value) => {
+    if (typeof value === "string") return dark.get(value.toUpperCase()) ?? value;
+    if (Array.isArray(value)) return value.map(recolour);
+    if (value && typeof value === "object") {
+      return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, recolour(item)]));
+    }
+    return value;
+  };
+  const INK = "#1F262D", MUTED = "#5B6670", FAINT = "#B9C1C9", GRID = "#E4E7EA", SURFACE = "#FFFFFF";
+  const KINDS = [
+    ["probe", "frozen, head only", "square-open", MUTED],
+    ["fine-tuned", "fine-tuned", "circle", "#0072B2"],
+    ["pruned", "pruned, with recovery", "diamond", "#CC79A7"],
+  ];
+  const AXES = { bytes: ["file, MB", 1e6], macs: ["multiply-accumulates, M", 1e6], ms: ["time of one image, ms", 1] };
+  const bars = (rows, colour) => ({
+    type: "data", symmetric: false, thickness: 1.2, width: 3, color: colour,
+    array: rows.map((one) => one.accuracy_high - one.accuracy),
+    arrayminus: rows.map((one) => one.accuracy - one.accuracy_low),
+  });
+  const draw = () => {
+    const [label, unit] = AXES[state.axis];
+    const x = (one) => one[state.axis] / unit;
+    const ready = known.positions.filter((one) => one.state === "ready");
+    const data = KINDS.map(([kind, name, symbol, colour]) => {
+      const rows = facts.networks.filter((one) => one.kind === kind);
+      return {
+        type: "scatter", mode: "markers", name, x: rows.map(x), y: rows.map((one) => one.accuracy),
+        marker: { size: 10, symbol, color: colour }, error_y: bars(rows, colour), cliponaxis: false,
+        customdata: rows.map((one) => `${isolated(one.name)}<br>${interval(one)}, ${size(one.bytes)}, ${ms(one.ms)}`),
+        hovertemplate: "%{customdata}<extra></extra>", visible: rows.length > 0,
+      };
+    });
+    data.push({
+      type: "scatter", mode: "lines+markers", name: "sizes, no recovery", x: ready.map(x), y: ready.map((one) => one.accuracy),
+      line: { color: "#D55E00", width: 1.6 }, marker: { size: 7, color: "#D55E00" }, cliponaxis: false,
+      customdata: ready.map((one) => `${percent(one.share, 0)} of the multiply-accumulates<br>${interval(one)}, ${size(one.bytes)}, ${ms(one.ms)}`),
+      hovertemplate: "%{customdata}<extra></extra>",
+    });
+    const best = facts.networks.find((one) => one.recommended);
+    if (best) {
+      data.push({ type: "scatter", mode: "markers", name: "recommended", x: [x(best)], y: [best.accuracy], hoverinfo: "skip", cliponaxis: false, marker: { size: 20, symbol: "circle-open", color: "#D55E00", line: { width: 2.5 } } });
+    }
+    const here = at(state.share);
+    if (here.state === "ready") {
+      data.push({ type: "scatter", mode: "markers", name: "shown", x: [x(here)], y: [here.accuracy], hoverinfo: "skip", cliponaxis: false, marker: { size: 14, symbol: "circle", color: "#D55E00", line: { color: SURFACE, width: 2 } } });
+    }
+    const shown = [...facts.networks, ...ready];
+    const xs = shown.map(x);
+    const low = Math.min(...shown.map((one) => one.accuracy_low)), high = Math.max(...shown.map((one) => one.accuracy_high));
+    const ticks = [];
+    for (let e = -4; e < 7; e += 1) for (const m of [1, 2, 5]) ticks.push(m * 10 ** e);
+    const title = (text) => ({ text, font: { color: MUTED, size: 13 } });
+    const axis = { linecolor: FAINT, gridcolor: GRID, zeroline: false, tickfont: { color: INK }, automargin: true, fixedrange: coarse.matches };
+    const layout = {
+      paper_bgcolor: SURFACE, plot_bgcolor: SURFACE, font: { color: INK, size: 13, family: "inherit" },
+      margin: { l: 8, r: 14, t: 44, b: 8 }, showlegend: true,
+      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { color: INK } },
+      hoverlabel: { bgcolor: SURFACE, bordercolor: FAINT, font: { color: INK }, align: "left" },
+      xaxis: { ...axis, type: "log", title: title(label), showgrid: false, range: [Math.log10(Math.min(...xs) / 1.2), Math.log10(Math.max(...xs) * 1.2)], tickvals: ticks, ticktext: ticks.map((tick) => String(Number(tick.toPrecision(1)))) },
+      yaxis: { ...axis, title: title("validation accuracy"), tickformat: ".0%", range: [Math.max(-0.02, low - 0.05), Math.min(1.02, high + 0.05)] },
+      dragmode: coarse.matches ? false : "zoom", uirevision: state.axis,
+    };
+    const [traces, look] = scheme.matches ? [recolour(data), recolour(layout)] : [data, layout];
+    Plotly.react("frontier", traces, look, { displayModeBar: false, responsive: true });
+  };
+
+  // Moves need no answer from the server; the predictions for an image do.
+  const move = () => {
+    const started = performance.now();
+    show();
+    page.dataset.moved = String(Number(page.dataset.moved ?? 0) + 1);
+    page.dataset.took = (performance.now() - started).toFixed(1);
+    if (state.picture && at(state.share).state === "ready") answer();
+  };
+  $("size").addEventListener("input", () => { state.share = stops[Number($("size").value)]; move(); });
+  for (const box of document.querySelectorAll("input[name=axis]")) {
+    box.addEventListener("change", () => { state.axis = box.value; draw(); });
+  }
+
+  // Pictures.
+  const showAnswers = (found) => {
+    for (const which of ["before", "after"]) {
+      $(`bars-${which}`).replaceChildren(...found[which].map((one) => {
+        const item = document.createElement("li");
+        const said = document.createElement("div");
+        said.className = "said";
+        const label = document.createElement("span");
+        label.textContent = isolated(one.label);
+        const value = document.createElement("b");
+        value.textContent = percent(one.probability);
+        said.append(label, value);
+        const rail = document.createElement("div");
+        rail.className = "rail-bar";
+        const bar = document.createElement("span");
+        bar.style.width = percent(one.probability);
+        rail.append(bar);
+        item.append(said, rail);
+        return item;
+      }));
+    }
+    $("verdict").textContent = found.agree
+      ? `Both networks predict ${isolated(found.before[0].label)}.`
+      : `The predictions differ: ${isolated(found.before[0].label)} unpruned, ${isolated(found.after[0].label)} pruned.`;
+  };
+  let asking = false, again = false;
+  const answer = async () => {
+    if (asking) { again = true; return; }
+    asking = true;
+    do {
+      again = false;
+      try {
+        const found = await ask(`/path/answers?${query({ share: state.share })}`);
+        if (found.number === state.picture) showAnswers(found);
+      } catch (error) {
+        problem(error.message);
+      }
+    } while (again);
+    asking = false;
+  };
+  const askPicture = async (file) => {
+    if (!file) return;
+    const share = at(state.share).state === "ready" ? state.share : 1;
+    try {
+      const found = await ask(`/path/picture?${query({ share })}`,
+        { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } });
+      problem();
+      state.picture = found.number;
+      $("seen").src = found.seen;
+      $("seen").alt = `${isolated(file.name)}, as the input of the networks`;
+      $("asked").hidden = false;
+      showAnswers(found);
+      page.dataset.pictures = String(found.number);
+    } catch (error) {
+      problem(`${isolated(file.name)}: ${error.message}`);
+    }
+  };
+  $("file").addEventListener("change", () => askPicture($("file").files[0]));
+  let inside = 0;
+  const dragged = (change) => { inside = Math.max(0, change); page.classList.toggle("dropping", inside > 0); };
+  document.addEventListener("dragenter", (event) => { event.preventDefault(); dragged(inside + 1); });
+  document.addEventListener("dragleave", () => dragged(inside - 1));
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    dragged(0);
+    const file = event.dataTransfer?.files[0];
+    if (file) askPicture(file); else problem("Drop an image file from your computer.");
+  });
+
+  // Saving.
+  $("name").addEventListener("input", () => { $("name").dataset.own = $("name").value === "" ? "" : "1"; });
+  $("save").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const button = $("save").querySelector("button");
+    button.disabled = true;
+    $("saved").textContent = "Saving…";
+    try {
+      const found = await ask(`/path/save?${query({ share: state.share, name: $("name").value })}`,
+        { method: "POST", body: "", headers: { "Content-Type": "application/json" } });
+      problem();
+      $("saved").textContent = `Saved ${found.folder}: ${size(found.bytes)}, validation accuracy ${percent(found.accuracy)}.`;
+      delete $("name").dataset.own;
+    } catch (error) {
+      $("saved").textContent = `Not saved. ${error.message}`;
+    }
+    button.disabled = false;
+  });
+  $("copy").addEventListener("click", async () => {
+    await navigator.clipboard.writeText($("command").textContent);
+    $("copy").textContent = "Copied";
+    window.setTimeout(() => { $("copy").textContent = "Copy"; }, 1500);
+  });
+
+  // The first state is in the page; new ones are asked for until all sizes are there.
+  scheme.addEventListener("change", draw);
+  await loadPlotly();
+  list();
+  show();
+  page.dataset.drawn = "true";
+  const poll = async () => {
+    try {
+      const found = await ask("/path/state");
+      const changed = JSON.stringify(found) !== JSON.stringify({ ...known, commands: undefined });
+      known = found;
+      if (changed) { list(); show(); }
+      if (known.done) return;
+    } catch (error) {
+      problem(error.message);
+      return;
+    }
+    window.setTimeout(poll, POLL_MS);
+  };
+  poll();
+})();
