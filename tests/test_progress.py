@@ -86,6 +86,22 @@ def test_plain_lines_come_every_ten_seconds(capsys: pytest.CaptureFixture[str]):
     ]
 
 
+def test_plain_lines_also_come_while_one_step_takes_long(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("secateurs.progress.WATCH_S", 0.01)
+    clock = Clock()
+    progress = Plain(clock=clock)
+    with progress.task("sizes", 2), progress.task("pruning", 1):
+        clock.now += 12
+        deadline = time.monotonic() + 5
+        found = ""
+        while not found and time.monotonic() < deadline:
+            time.sleep(0.01)
+            found = capsys.readouterr().err
+    assert found == "pruning: 0 of 1, 12 s\n"
+
+
 def test_bars_show_the_time_left(monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")

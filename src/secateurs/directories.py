@@ -16,7 +16,11 @@ CONFIG = "config.toml"  # the options of the command; a user may put it there be
 INSTEAD = "choose another directory, or give --overwrite"
 
 _MODEL = ("model.json", "model.safetensors", "model.onnx", "model.pt2", "README.md")
-_TRIALS = ("trials/*.json", "trials/*.safetensors", "trials/*.lock", "frozen/*.bin")
+_LOGS = (
+    *("tensorboard/*/events.out.tfevents.*", "tensorboard/*/key.txt", "tensorboard/.lock"),
+    *("mlflow/mlflow.db", "mlflow/.lock"),
+)
+_TRIALS = ("trials/*.json", "trials/*.safetensors", "trials/*.lock", "frozen/*.bin", *_LOGS)
 _LEDGER = ("ledger.csv", "ledger.parquet")
 _STUDY = (
     *(

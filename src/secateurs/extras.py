@@ -20,7 +20,6 @@ MODULES: dict[str, tuple[str, ...]] = {
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow", "sqlalchemy", "alembic"),
     "graph": ("torch_pruning",),
-    "gpu": ("triton",),
 }
 
 

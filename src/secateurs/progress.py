@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -17,6 +18,7 @@ from secateurs.terminal import fitted
 
 MODES = ("auto", "rich", "plain", "json", "none")
 PLAIN_S = 10.0  # between two plain lines of a task
+WATCH_S = 1.0  # between looks at whether that is due
 JSON_S = 0.5  # between two JSON lines of a task
 WIDE = 66  # columns that a bar with both of its times needs
 
@@ -171,10 +173,15 @@ class Pace:
 
 
 class Plain:
-    """Lines on stderr for logs and pipes: notes, and every ten seconds how far a task is."""
+    """Lines on stderr for logs and pipes: notes, and every ten seconds how far a task is.
+
+    Also while a single step takes longer than that.
+    """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+        self._clock, self._said = clock, clock()
+        self._open: list[Pace] = []
+        self._lock = threading.RLock()
 
     @contextmanager
     def task(self, name: str, total: int, *, done: int = 0) -> Generator[Callable[[int], None]]:
@@ -183,20 +190,43 @@ class Plain:
         pace = Pace(name, total, started, started, done, before=done)
 
         def advance(steps: int) -> None:
-            pace.done += steps
-            now = self._clock()
-            if now - pace.said < PLAIN_S:
-                return
-            pace.said = now
-            left = pace.left_s(now)
-            text = f"{name}: {pace.done} of {total}, {duration(now - started)}"
-            self.note(f"{text}, about {duration(left)} left" if left else text)
+            with self._lock:
+                pace.done += steps
+                if self._clock() - pace.said >= PLAIN_S:
+                    self._say(pace)
 
-        yield advance
+        ended = threading.Event()
+        with self._lock:
+            self._open.append(pace)
+            if len(self._open) == 1:
+                self._said = started
+                threading.Thread(target=self._watch, args=(ended,), daemon=True).start()
+        try:
+            yield advance
+        finally:
+            with self._lock:
+                self._open.remove(pace)
+            ended.set()
 
     def note(self, text: str) -> None:
         """Print one line."""
-        print(fitted(text, sys.stderr), file=sys.stderr, flush=True)
+        with self._lock:
+            self._said = self._clock()
+            print(fitted(text, sys.stderr), file=sys.stderr, flush=True)
+
+    def _say(self, pace: Pace) -> None:
+        now = self._clock()
+        pace.said = now
+        left = pace.left_s(now)
+        text = f"{pace.name}: {pace.done} of {pace.total}, {duration(now - pace.started)}"
+        self.note(f"{text}, about {duration(left)} left" if left else text)
+
+    def _watch(self, ended: threading.Event) -> None:
+        """Until the outermost task ends: say where the innermost is when nothing else was said."""
+        while not ended.wait(WATCH_S):
+            with self._lock:
+                if self._open and self._clock() - self._said >= PLAIN_S:
+                    self._say(self._open[-1])
 
 
 class JsonLines:

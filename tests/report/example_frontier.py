@@ -187,7 +187,11 @@ def example_frontier(folder: Path) -> dict[str, Any]:
             "name": answer.name,
             "unpruned": "mobilenet_v2",
             "test": _evaluation(0.8, 133),
-            "cost": old["cost"] | {"before": whole["cost"], "after": final["cost"]},
+            "cost": old["cost"]
+            | {
+                "before": old["cost"]["before"] | whole["cost"],
+                "after": old["cost"]["after"] | final["cost"],
+            },
             "files": {"model": "model/model.json"},
         },
         "versions": old["versions"],

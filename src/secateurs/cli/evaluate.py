@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from secateurs.cli.options.data import Cache, Data, GroupBy, Model, OwnSeed, OwnSplit
+from secateurs.cli.options.data import Cache, GroupBy, Model, OwnData, OwnSeed, OwnSplit
 from secateurs.cli.options.network import Device
 from secateurs.cli.options.output import AsJson, Config, ProgressMode, Quiet
 from secateurs.cli.options.panels import DATA, suggest
@@ -16,7 +16,7 @@ from secateurs.cli.parsing.session import session_of
 def evaluate(
     context: typer.Context,
     model: Model,
-    data: Data,
+    data: OwnData = None,
     side: Annotated[
         str,
         typer.Option(
@@ -42,11 +42,12 @@ def evaluate(
     --split or --group-by the split of the model is used.
     """
     from secateurs.study.saved.evaluate_saved import evaluate_saved, evaluation_table
+    from secateurs.study.saved.location import images_of
 
     session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
     answer = evaluate_saved(
         model,
-        data,
+        images_of(model, data, command="evaluate MODEL"),
         side=side,
         split=split,
         group_by=group_by,

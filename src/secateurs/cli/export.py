@@ -18,17 +18,23 @@ def _file(param: typer.CallbackParam, out: Path | None) -> Path | None:
     return out if out == param.default else output_file(out)
 
 
+def _images(images: Path | None) -> Path | None:
+    return None if images is None else existing_path(images)
+
+
 def export(
     context: typer.Context,
     model: Model,
     images: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
-            metavar="IMAGES",
-            help="Image or folder of images; the export is compared with the model on it.",
-            callback=existing_path,
+            metavar="[IMAGES]",
+            help="Image or folder of images; the export is compared with the model on it. "
+            "[default: the images of the study]",
+            callback=_images,
+            show_default=False,
         ),
-    ],
+    ] = None,
     out: Annotated[
         Path,
         typer.Option(
@@ -47,13 +53,18 @@ def export(
     Images that cannot be read are not used for the check.
     """
     from secateurs.study.saved.exporting import export_saved
+    from secateurs.study.saved.location import images_of
+    from secateurs.study.setup.splitting import data_folder
     from secateurs.wording import counted
 
+    session = session_of(None, as_json=as_json, quiet=True, context=context)
+    if images is None:
+        known = images_of(model, None, command="export MODEL")
+        images = data_folder(known, cache=session.cache)
     answer = export_saved(model, images, out)
     lines = [
         f"{out}: {answer['num_bytes'] / 2**20:.1f} MiB, largest difference from PyTorch "
         f"{answer['max_abs_difference']:.1e} on {counted(answer['num_images'], 'image')}",
         *(f"not used for the check: {text}" for text in answer["skipped"]),
     ]
-    session = session_of(None, as_json=as_json, quiet=True, context=context)
     session.answer(answer, "\n".join(lines))

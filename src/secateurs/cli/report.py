@@ -46,12 +46,14 @@ def report(
             page = write_paper_page(load_paper(directory), directory)
         print(page)
         return
+    from secateurs.report.frontier.card import write_frontier_card
     from secateurs.report.frontier.page import write_frontier_report
     from secateurs.report.frontier.schema import load_frontier
 
     frontier = load_frontier(directory)
     if frontier is not None:
         with made_of(directory / "results.json"):
+            write_frontier_card(frontier, directory)
             print(write_frontier_report(frontier, directory, out))
         return
     from secateurs.report.study.card import write_card

@@ -49,10 +49,11 @@ def results(
 ) -> None:
     """Print a table of the results in a directory: one row per trial, or another table.
 
-    Works for an unfinished study as well, with the trials so far. Fractions are in 0..1.
+    Works for an unfinished study as well, with the trials so far. Fractions are in 0..1. Of a study
+    a screen gets the columns that fit; --table, --out and the other formats have all of them.
     """
     from secateurs.report.common.table_files import write_table
-    from secateurs.report.frontier.result_tables import frontier_tables
+    from secateurs.report.frontier.result_tables import frontier_tables, short_rows
     from secateurs.report.frontier.schema import load_frontier
     from secateurs.report.study.result_tables import choose_table, is_unfinished, result_tables
     from secateurs.shape import made_of
@@ -61,6 +62,10 @@ def results(
     with made_of(path):
         frontier = load_frontier(directory)
         found = None if frontier is None else frontier_tables(frontier, path)
+        short = None if frontier is None else short_rows(frontier)
+    if short is not None and kind == "markdown" and table is None and out is None:
+        print(write_table(short, kind, None), end="")
+        return
     rows = choose_table(found or result_tables(directory), table, directory)
     if is_unfinished(directory):
         print(f"{directory}: not finished; these are the trials so far", file=sys.stderr)

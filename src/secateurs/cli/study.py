@@ -208,7 +208,9 @@ def study(
             text, results = study_networks(data, settings, options, out, stop, running)
         session.answer(results, text)
         return
-    refuse_together(backbones=backbones != "auto", max_mb=max_mb, max_ms=max_ms)
+    refuse_together(
+        backbones=backbones != "auto", max_mb=max_mb, max_ms=max_ms, batch=_given(context, "batch")
+    )
     loss = 2.0 if max_loss is None else max_loss
     settings = config_of(
         preset,
@@ -262,6 +264,12 @@ def frontier_options(
     )
 
 
+def _given(context: typer.Context, name: str) -> bool:
+    """Whether an option was given, also with the value that it has by default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
+
+
 def refuse_together(**given: object) -> None:
     """Raise InputError for options that a study of named layers does not have."""
     names = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
@@ -280,12 +288,15 @@ def study_networks(
     running: dict[str, Any],
 ) -> tuple[str, dict[str, Any]]:
     """Run a study over several networks, write its page, and say the answer."""
+    from secateurs.report.frontier.card import write_frontier_card
     from secateurs.report.frontier.page import write_frontier_report
+    from secateurs.report.frontier.schema import check_frontier
     from secateurs.study.frontier.record import headline
     from secateurs.study.frontier.run import run_frontier
 
     results = run_frontier(data, settings, options, out, stop=stop, **running)
     page = write_frontier_report(results, out)
+    write_frontier_card(check_frontier(results), out)
     return f"{headline(results)}\nreport: {page}", results
 
 

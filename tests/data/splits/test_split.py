@@ -217,7 +217,7 @@ def test_a_class_that_became_small_is_missing_from_sides():
     labels = labels_of(10, 2, 1)
     split = random_split(labels, seed=0, spared=(1, 2))
     assert per_class(split, labels) == {"train": [6, 1, 1], "val": [2, 0, 0], "test": [2, 1, 0]}
-    with pytest.raises(InputError, match="class c has 1 usable images"):
+    with pytest.raises(InputError, match="class c has 1 usable image;"):
         random_split(labels, seed=0, spared=(1,), classes=("a", "b", "c"))
     groups = [f"g{k % 5}" for k in range(10)] + ["g0", "g1", "g2"]
     by_group = group_split(labels, groups, seed=0, spared=(1, 2))

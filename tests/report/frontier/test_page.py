@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from example_frontier import example_frontier
 from example_probe import example_probe
+from example_trust import example_trust
 
 from secateurs.errors import InputError
+from secateurs.report.common.table_files import markdown_text
 from secateurs.report.frontier import figures
 from secateurs.report.frontier.page import render_frontier, write_frontier_report
-from secateurs.report.frontier.result_tables import frontier_tables
+from secateurs.report.frontier.result_tables import frontier_tables, short_rows
 from secateurs.report.frontier.schema import check_frontier
 
 pytestmark = pytest.mark.usefixtures("without_plotly")
@@ -82,3 +84,51 @@ def test_labels_to_check_are_part_of_the_page(frontier: dict[str, Any], tmp_path
     page = render_frontier(check_frontier(frontier), tmp_path)
     assert 'id="labels"' in page
     assert "improbable, the least probable first" in page
+
+
+def test_trust_and_mistakes_are_sections_after_the_answer(
+    frontier: dict[str, Any], study_dir: Path
+):
+    assert 'id="trust"' not in render_frontier(check_frontier(frontier), study_dir)
+    frontier["trust"] = example_trust()
+    page = render_frontier(check_frontier(frontier), study_dir)
+    assert page.index('id="panel-frontier"') < page.index('<section id="trust"')
+    assert page.index('<section id="trust"') < page.index('<section id="mistakes"')
+    for key in ("corruptions", "coverage", "reliability", "rare", "groups"):
+        assert f'id="panel-{key}"' in page
+    assert "after pruning: expected calibration error" in page.lower()
+    assert "In results.json under trust." in page
+
+
+def _of_one_network(trust: dict[str, Any]) -> dict[str, Any]:
+    """What is measured of a network that was not pruned."""
+    del trust["networks"]["after"]
+    for row in [trust["clean"], *trust["corruptions"], *trust["rare"]]:
+        del row["after"]
+        row["difference"] = None
+    mistakes = trust["mistakes"]
+    mistakes["network"] = "before"
+    for row in [*mistakes["losses"], *mistakes["confusions"][0]["mistakes"]]:
+        del row["answers"]["after"]
+    return trust
+
+
+def test_trust_of_a_network_that_was_not_pruned(frontier: dict[str, Any], study_dir: Path):
+    frontier["trust"] = _of_one_network(example_trust())
+    page = render_frontier(check_frontier(frontier), study_dir)
+    assert "The model: expected calibration error" in page
+    assert "after pruning" not in page[page.index('<section id="trust"') :]
+
+
+def test_networks_out_of_reach_are_named(frontier: dict[str, Any], study_dir: Path):
+    frontier["reach"] = {"networks": [], "sentences": ["resnet50 is not fine-tuned: too large"]}
+    page = render_frontier(check_frontier(frontier), study_dir)
+    assert "Resnet50 is not fine-tuned: too large." in page
+
+
+def test_a_screen_shows_the_columns_that_fit(frontier: dict[str, Any]):
+    rows = short_rows(check_frontier(frontier))
+    assert max(len(line) for line in markdown_text(rows).splitlines()) <= 120
+    chosen = next(row for row in rows if row["recommended"])
+    assert chosen["network"] == frontier["answer"]["name"]
+    assert chosen["low"] < chosen["accuracy"] < chosen["high"]

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from secateurs.report.study import captions, cautions, summary
-from secateurs.report.study.evaluations import num_correct, shown_evaluations
+from secateurs.report.study.evaluations import Evaluations, num_correct, shown_evaluations
 from secateurs.report.study.schema import check_results
 from secateurs.report.study.tables import counts_table, scores_table, sweep_table
 
@@ -165,3 +165,24 @@ def test_tables_hold_the_numbers(results: dict[str, Any]) -> None:
     assert found is not None
     found.before["per_class"][0]["precision"] = None
     assert scores_table(found).rows[0][2].startswith("– → ")
+
+
+def test_captions_of_perfect_and_of_equal_classes_are_plain_sentences():
+    right = {
+        "num_images": 8,
+        "confusion": [[4, 0], [0, 4]],
+        "per_class": [{"class": "a", "recall": 1.0}, {"class": "b", "recall": 1.0}],
+    }
+    wrong = right | {"confusion": [[3, 1], [0, 4]]}
+    perfect = Evaluations("test", right, None)
+    assert captions.confusion_caption(perfect, ["a", "b"]) == (
+        "On the 8 test images no class is confused with another."
+    )
+    assert captions.scores_caption(perfect) == "Every class has a recall of 100%."
+    assert captions.confusion_caption(Evaluations("test", right, wrong), ["a", "b"]) == (
+        "On the 8 test images the most frequent confusion is a predicted as b (1 image) after "
+        "pruning; before it no class is confused with another."
+    )
+    assert captions.confusion_caption(Evaluations("test", right, right), ["a", "b"]) == (
+        "On the 8 test images no class is confused with another before and after pruning."
+    )

@@ -13,19 +13,23 @@ import torch
 from narrow import narrowed
 
 from secateurs.cli import main
+from secateurs.data.corruptions import CORRUPTIONS
 from secateurs.directories import clear_output
 from secateurs.errors import InputError
 from secateurs.nets.download import NoWeightsError
 from secateurs.paths import saved_model
-from secateurs.ship.checkpoint import load
+from secateurs.ship.checkpoint import load, save
 from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.frontier import answer, latency, run
 from secateurs.study.frontier.options import FrontierOptions
 from secateurs.study.frontier.record import headline
 from secateurs.study.frontier.run import run_frontier
+from secateurs.study.frontier.trust import trust_stage
+from secateurs.study.saved.confidence import confidence_of
 from secateurs.study.saved.evaluation import side_logits
 from secateurs.study.setup.config import StudyConfig
-from secateurs.study.setup.trial_context import open_dataset
+from secateurs.study.setup.trial_context import open_context, open_dataset
+from secateurs.study.stages import Stages
 from secateurs.study.study import run_study
 
 CONFIG = StudyConfig(
@@ -99,6 +103,46 @@ def test_the_recommended_network_is_in_model_and_was_tested(
     assert results["recommended"]["test"]["accuracy"] == pytest.approx(float(correct.mean()))
     assert name in headline(results).splitlines()[0]
     assert (study / "model" / "model.pt2").exists()
+
+
+def test_the_recommended_network_keeps_its_confidence_and_was_measured_for_trust(
+    results: dict[str, Any], study: Path
+):
+    trust, test = results["trust"], results["recommended"]["test"]
+    pruned = results["recommended"]["unpruned"] != results["recommended"]["name"]
+    assert list(trust["networks"]) == (["before", "after"] if pruned else ["before"])
+    last = list(trust["networks"])[-1]
+    assert trust["clean"][last]["accuracy"] == pytest.approx(test["accuracy"])
+    assert [row["name"] for row in trust["corruptions"]] == list(CORRUPTIONS)
+    found = confidence_of(load(study / "model").spec)
+    kept = trust["networks"][last]["confidence"]
+    assert found.temperature == pytest.approx(kept["temperature"])
+    assert found.threshold == pytest.approx(kept["threshold"])
+    assert "confidence" not in load(study / "models" / results["answer"]["name"]).spec.extra
+
+
+def test_mistakes_are_shown_with_maps_and_a_picture_that_is_gone_is_made_again(
+    study: Path, flags: Path, cache: Path, tmp_path: Path
+):
+    wrong = load(study / "unpruned")
+    with torch.no_grad():
+        for parameter in wrong.model.get_submodule("classifier.6").parameters():
+            parameter.copy_(parameter.roll(1, 0))  # each class answers for the next
+    save(wrong.model, wrong.spec, tmp_path / "unpruned")
+    context = open_context(str(flags), replace(CONFIG, backbone="alexnet"), cache=cache)
+
+    def measured() -> dict[str, Any]:
+        return trust_stage(context, Stages(tmp_path), {"is": 1}, pruned=False, stop=StopFlag())
+
+    found = measured()
+    losses = found["mistakes"]["losses"]
+    assert losses and found["mistakes"]["confusions"]
+    files = [file for row in losses for file in (row["thumbnail"], *row["maps"].values())]
+    pictures = [tmp_path / file for file in files]
+    assert len(pictures) == 2 * len(losses) and all(file.is_file() for file in pictures)
+    pictures[0].unlink()
+    assert measured()["mistakes"]["losses"] == losses
+    assert pictures[0].is_file()
 
 
 def test_a_finished_study_answers_again_without_computing(
@@ -222,6 +266,17 @@ def test_another_configuration_or_an_older_study_is_refused(
         run_frontier(str(flags), CONFIG, OPTIONS, old, cache=cache)
 
 
+def test_the_batch_of_timing_is_refused_for_named_layers(
+    flags: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    words = ["study", str(flags), "--layers", "fc7", "--batch", "1", "--out", str(tmp_path / "o")]
+    monkeypatch.setattr("sys.argv", ["secateurs", *words])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert "--batch: not with --layers" in capsys.readouterr().err
+
+
 def test_limits_that_the_sizes_miss_are_sizes_of_their_own(
     results: dict[str, Any], flags: Path, cache: Path, tmp_path: Path
 ):
@@ -291,3 +346,36 @@ def test_one_file_of_weights_is_refused_for_several_networks(
 def test_the_answers_of_a_row_come_back():
     row = {"correct": "0110"}
     assert np.array_equal(run.answers(row), [False, True, True, False])
+
+
+def test_a_lost_or_damaged_study_json_leaves_a_way_on(
+    results: dict[str, Any], study: Path, flags: Path, cache: Path, tmp_path: Path
+):
+    out = tmp_path / "out"
+    shutil.copytree(study, out)
+    (out / "study.json").write_text((study / "study.json").read_text()[:200])
+    with pytest.raises(InputError, match=r"damaged; delete this file to resume"):
+        run_frontier(str(flags), CONFIG, OPTIONS, out, cache=cache)
+    (out / "study.json").unlink()
+    with pytest.raises(InputError, match="another kind of study"):
+        run_study(str(flags), replace(CONFIG, backbone="alexnet"), out, cache=cache)
+    again = run_frontier(str(flags), CONFIG, OPTIONS, out, cache=cache)
+    assert again == results
+    assert (out / "study.json").read_text() == (study / "study.json").read_text()
+    (out / "study.json").unlink()
+    (out / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="not empty and not a study"):
+        run_frontier(str(flags), CONFIG, OPTIONS, out, cache=cache)
+
+
+def test_the_timing_of_networks_stops_between_two_rounds(study: Path):
+    stop = StopFlag()
+    stop.request()
+    with pytest.raises(StopRequested):
+        latency.time_networks(
+            {"alexnet": study / "models" / "alexnet"},
+            {"alexnet": torch.zeros(1, 3, 224, 224)},
+            batch=1,
+            device=torch.device("cpu"),
+            stop=stop,
+        )

@@ -85,6 +85,29 @@ def test_a_network_against_itself_does_not_differ(
     assert np.isclose(record["models"]["first"]["accuracy"], record["models"]["second"]["accuracy"])
 
 
+def test_another_comparison_is_not_replaced_unless_asked_to(
+    net: Path, other: Path, flags: Path, net_cache: Path, tmp_path: Path
+):
+    out = tmp_path / "out"
+    compare_saved(net, net, str(flags), out, cache=net_cache)
+    with pytest.raises(InputError, match="holds a comparison with second"):
+        compare_saved(net, other, str(flags), out, cache=net_cache)
+    record = compare_saved(net, other, str(flags), out, cache=net_cache, overwrite=True)
+    assert record["config"]["second"] == str(other)
+
+
+def test_the_error_says_which_model(
+    net: Path, other: Path, flags: Path, net_cache: Path, tmp_path: Path
+):
+    data = Path(shutil.copytree(flags, tmp_path / "data"))
+    renamed = Path(shutil.copytree(net, tmp_path / "renamed"))
+    plain = read_json(renamed / "model.json")
+    plain["classes"] = ["plain", "other", "across"]
+    write_json(renamed / "model.json", plain)
+    with pytest.raises(InputError, match=f"{renamed}: .*down"):
+        compare_saved(net, renamed, str(data), tmp_path / "out", cache=net_cache)
+
+
 def test_networks_of_other_classes_are_refused(
     net: Path, flags: Path, net_cache: Path, tmp_path: Path
 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,34 @@ def test_the_command_writes_its_page_and_refuses_another_probe(
     assert capsys.readouterr().out == printed
     with pytest.raises(InputError, match="holds a probe with depths"):
         app([word.replace("0,53", "0") for word in words], standalone_mode=False)
+    other = tmp_path / "other"
+    shutil.copytree(flags, other)
+    with pytest.raises(InputError, match="holds a probe with data"):
+        app([word.replace(str(flags), str(other)) for word in words], standalone_mode=False)
+    assert not list((out / "probe").glob("*.lock"))
+
+
+def test_another_set_of_images_in_the_same_folder_is_refused(
+    flags: Path, tmp_path: Path, net_cache: Path, weights: str
+):
+    data = tmp_path / "data"
+    shutil.copytree(flags, data)
+    settings: dict[str, Any] = {"weights": weights, "group_by": r"^(\d+)_", "backbone": NAME}
+    given = (str(data), StudyConfig(**settings), [NAME], tmp_path / "out")
+    probe_data(*given, depths=(53,), cache=net_cache)
+    next(data.glob("plain/*")).unlink()
+    with pytest.raises(InputError, match="holds a probe of other data and split"):
+        probe_data(*given, depths=(53,), cache=net_cache)
+    found = probe_data(*given, depths=(53,), cache=net_cache, overwrite=True)
+    assert found.record["identity"] == found.dataset.identity()
+
+
+def test_an_unknown_name_is_refused_and_not_skipped(
+    flags: Path, tmp_path: Path, net_cache: Path, weights: str
+):
+    config = StudyConfig(backbone=NAME, weights=weights)
+    with pytest.raises(InputError, match="mobilenet_v33"):
+        probe_data(str(flags), config, [NAME, "mobilenet_v33"], tmp_path / "o", cache=net_cache)
 
 
 def test_it_writes_into_no_other_directory(flags: Path, tmp_path: Path, net_cache: Path):

@@ -7,15 +7,11 @@ from typing import Annotated
 
 import typer
 
-from secateurs.cli.options.data import Cache, GroupBy, Model, OwnSeed, OwnSplit
+from secateurs.cli.options.data import Cache, GroupBy, Model, OwnData, OwnSeed, OwnSplit
 from secateurs.cli.options.output import AsJson, Config, Overwrite, ProgressMode, Quiet, StudyOut
 from secateurs.cli.options.panels import DATA, suggest
 from secateurs.cli.parsing.session import session_of
-from secateurs.paths import data_path, model_path
-
-
-def _data(data: str | None) -> str | None:
-    return None if data is None else data_path(data)
+from secateurs.paths import model_path
 
 
 def compare(
@@ -29,15 +25,7 @@ def compare(
             callback=model_path,
         ),
     ],
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[DATA]",
-            help="Folder with one folder per class, or the word faces. [default: the images of "
-            "the study]",
-            callback=_data,
-        ),
-    ] = None,
+    data: OwnData = None,
     out: StudyOut = Path("studies/MODEL-compared"),
     side: Annotated[
         str,
@@ -66,12 +54,12 @@ def compare(
     from secateurs.errors import InputError
     from secateurs.report.insight.compare_page import compare_words, write_compare_page
     from secateurs.study.insight.compare import compare_saved
-    from secateurs.study.saved.location import find_location
+    from secateurs.study.saved.location import images_of
 
     if side not in ("val", "test"):
         raise InputError(f"side must be val or test, got {side!r}")
     session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
-    images = find_location(model, None).data if data is None else data
+    images = images_of(model, data, command="compare MODEL OTHER")
     record = compare_saved(
         model,
         other,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from secateurs.cli.options.data import Cache, Data, GroupBy, Model, OwnSeed, OwnSplit
+from secateurs.cli.options.data import Cache, GroupBy, Model, OwnData, OwnSeed, OwnSplit
 from secateurs.cli.options.output import AsJson, Config, Overwrite, ProgressMode, Quiet, StudyOut
 from secateurs.cli.options.panels import DATA, OUTPUT, suggest, within
 from secateurs.cli.parsing.session import session_of
@@ -22,7 +22,7 @@ def _against(model: Path | None) -> Path | None:
 def trust(
     context: typer.Context,
     model: Model,
-    data: Data,
+    data: OwnData = None,
     out: StudyOut = Path("studies/MODEL-trust"),
     against: Annotated[
         Path | None,
@@ -77,12 +77,14 @@ def trust(
     from secateurs.report.insight.trust import trust_words
     from secateurs.report.insight.trust_page import write_trust_page
     from secateurs.study.insight.trust_saved import trust_saved
+    from secateurs.study.saved.location import images_of
 
+    images = images_of(model, data, command="trust MODEL")
     session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
     with session.running(out) as stop:
         record = trust_saved(
             model,
-            data,
+            images,
             out,
             against=against,
             side=side,
@@ -94,6 +96,6 @@ def trust(
             stop=stop,
             progress=session.progress,
         )
-    page = write_trust_page(record, out, model=model, data=data)
+    page = write_trust_page(record, out, model=model, data=images)
     words = "\n".join(trust_words(record))
     session.answer(record, f"{words}\npage: {page}")

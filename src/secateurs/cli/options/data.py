@@ -13,12 +13,27 @@ from secateurs.paths import data_path, group_by_path, model_path
 
 SPLITS = suggest("auto", "random", "ungrouped", "paper", "folders")
 
+
+def _known_path(data: str | None) -> str | None:
+    return None if data is None else data_path(data)
+
+
 Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
         help="Folder with one folder per class, or the word faces (embedded images).",
         callback=data_path,
+    ),
+]
+OwnData = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[DATA]",
+        help="Folder with one folder per class, or the word faces. [default: the images of the "
+        "study]",
+        callback=_known_path,
+        show_default=False,
     ),
 ]
 Model = Annotated[

@@ -43,10 +43,11 @@ Depths = Annotated[
     ),
 ]
 Depth = Annotated[
-    int,
+    int | None,
     typer.Option(
         metavar="N",
-        help="Number of frozen layers with weights, counted from the input.",
+        help="Number of frozen layers with weights, counted from the input. [default: 5 of "
+        "AlexNet, of other networks about half of their parts]",
         callback=within(LIMITS["depth"]),
         rich_help_panel=NETWORK,
     ),

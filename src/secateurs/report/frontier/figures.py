@@ -70,6 +70,7 @@ def frontier(results: Record, cost: str) -> go.Figure:
                 width=4,
             ),
             hovertemplate="%{customdata[0]}<br>%{customdata[1]}<extra></extra>",
+            cliponaxis=False,
             visible=bool(rows),
         )
     chosen = next(row for row in points if row["name"] == results["answer"]["name"])
@@ -79,6 +80,7 @@ def frontier(results: Record, cost: str) -> go.Figure:
         x=[chosen[cost]],
         y=[chosen["val"]["accuracy"]],
         marker={"size": 21, "symbol": "circle-open", "color": AFTER, "line": {"width": 3}},
+        cliponaxis=False,
         hoverinfo="skip",
     )
     majority = chosen["val"].get("majority_accuracy")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from secateurs.report.common import formatting
 from secateurs.report.common.canvas import Plot
 from secateurs.report.common.direction import isolate_names
 from secateurs.report.common.formatting import integer, percent, percent_interval, plain, seconds
@@ -13,10 +14,13 @@ from secateurs.report.common.panel import Panel, Table, where
 from secateurs.report.common.render import render_page, write_page
 from secateurs.report.frontier import figures, summary
 from secateurs.report.frontier.schema import check_frontier
+from secateurs.report.insight.mistakes import mistakes_part
+from secateurs.report.insight.trust import names_of, trust_panels, trust_words
 from secateurs.report.probe.labels import label_part
 from secateurs.report.probe.panels import probe_panel
+from secateurs.report.study.cautions import leakage_lines
 from secateurs.report.study.evaluations import Evaluations
-from secateurs.report.study.page import data_of
+from secateurs.report.study.page import audit_findings, data_of
 from secateurs.report.study.panels import data_panel, evaluation_panels
 
 Record = dict[str, Any]
@@ -39,7 +43,9 @@ def write_frontier_report(results: Record, study_dir: Path, out: Path | None = N
 def render_frontier(results: Record, study_dir: Path) -> str:
     """The page as text; `results` must have passed `check_frontier`."""
     results = isolate_names(results)
-    blocks = {panel.key: panel for panel in _panels(results)}
+    trust = _trust(results)
+    sure = [] if trust is None else trust_panels(trust, source=where("trust"))
+    blocks = {panel.key: panel for panel in [*_panels(results), *sure]}
     return render_page(
         "frontier.html.j2",
         blocks.values(),
@@ -54,10 +60,30 @@ def render_frontier(results: Record, study_dir: Path) -> str:
             "out_of_reach": summary.out_of_reach(results),
             "labels": label_part(results["probe"].get("labels"), study_dir),
             "blocks": blocks,
+            "trust": sure,
+            "pruned": results["recommended"]["unpruned"] != results["recommended"]["name"],
+            "trust_findings": [] if trust is None else trust_words(trust),
+            "mistakes": None
+            if trust is None
+            else mistakes_part(trust["mistakes"], names_of(trust), study_dir),
+            "data": results["data"],
+            "split": results["split"],
+            "leakage": leakage_lines(results),
+            "findings": audit_findings(results),
+            "formatting": formatting,
             "record_groups": _record(results),
             **page_values(next_steps(results, study_dir), results, study_dir),
         },
     )
+
+
+def _trust(results: Record) -> Record | None:
+    """What was measured for trust; nothing in a study of an earlier version."""
+    found = results.get("trust")
+    if found is None:
+        return None
+    networks = {when: one for when, one in found["networks"].items() if one is not None}
+    return found | {"networks": networks}
 
 
 def _panels(results: Record) -> list[Panel]:

@@ -12,6 +12,23 @@ Row = dict[str, Any]
 ACCURACY = ("num_images", "accuracy", "accuracy_low", "accuracy_high")
 
 
+SHORT = ("network", "kind", "accuracy", "low", "high", "to_best", "mb", "ms", "recommended")
+
+
+def short_rows(results: Row) -> list[Row]:
+    """The networks with the columns that fit on a screen, numbers as a page shows them."""
+    gaps, answer = results["answer"]["to_best"], results["answer"]["name"]
+    rows: list[Row] = []
+    for row in made_points(results):
+        val = row["val"]
+        numbers = (val["accuracy"], val["accuracy_low"], val["accuracy_high"])
+        shares = [round(number, 3) for number in numbers]
+        gap = round(gaps[row["name"]]["difference"], 3)
+        cells = (row["name"], row["kind"], *shares, gap, round(row["mb"], 2), round(row["ms"], 2))
+        rows.append(dict(zip(SHORT, (*cells, row["name"] == answer), strict=True)))
+    return rows
+
+
 def frontier_tables(results: Row, path: Path) -> dict[str, list[Row]]:
     """Tables `networks` (one row a point of the frontier), `probe`, `trials`, `depths` and more.
 

@@ -51,6 +51,30 @@ _LABELS: dict[str, Any] = {
     ],
     "duplicates": [{"names": [str], "labels": [str], "identical": bool}],
 }
+_NETWORK_TRUST: dict[str, Any] = {
+    "confidence": {"temperature": float, "threshold": NUMBER, "target": float},
+    "uncalibrated": {"error": float, "bins": [dict]},
+    "calibrated": {"error": float, "bins": [dict]},
+    "coverage": [dict],
+    "answered": Maybe(dict),
+}
+_PICTURE: dict[str, Any] = {"name": str, "label": str, "thumbnail": str, "answers": dict}
+_TRUST: dict[str, Any] = {
+    "side": str,
+    "num_images": int,
+    "num_groups": Maybe(int),
+    "target": float,
+    "networks": {"before": _NETWORK_TRUST, "after": Maybe(_NETWORK_TRUST, absent=True)},
+    "corruptions": [{"name": str, "difference": Maybe(dict)}],
+    "clean": {"before": dict, "difference": Maybe(dict)},
+    "rare": [{"name": str, "num_images": int, "before": dict, "difference": Maybe(dict)}],
+    "groups": Maybe(dict),
+    "mistakes": {
+        "network": str,
+        "losses": [_PICTURE],
+        "confusions": [{"true": str, "answer": str, "mistakes": [_PICTURE], "likest": [_PICTURE]}],
+    },
+}
 _RESULTS: dict[str, Any] = {
     "config": dict,
     "options": {"max_mb": NUMBER, "max_ms": NUMBER, "batch": int, "max_loss": float},
@@ -122,6 +146,7 @@ _RESULTS: dict[str, Any] = {
         },
         "files": dict,
     },
+    "trust": Maybe(_TRUST, absent=True),
     "versions": dict,
     "timing": dict,
 }

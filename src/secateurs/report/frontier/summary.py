@@ -16,6 +16,7 @@ from secateurs.report.common.formatting import (
 )
 from secateurs.report.common.latency import latency_name, measured
 from secateurs.report.frontier.figures import made_points
+from secateurs.report.study.cautions import audit_warning, leakage_warnings
 
 Record = dict[str, Any]
 Tile = tuple[str, str, str]
@@ -102,7 +103,8 @@ def frontier_caption(results: Record) -> str:
 
 def cautions(results: Record) -> list[str]:
     """What a reader has to know before using the network."""
-    found = [f"{text[:1].upper()}{text[1:]}." for text in results["cautions"]]
+    found = leakage_warnings(results)
+    found += [f"{text[:1].upper()}{text[1:]}." for text in results["cautions"]]
     if not results["answer"]["meets"]:
         found.append(
             "No network meets what was asked for; the nearest is shown. "
@@ -121,7 +123,7 @@ def cautions(results: Record) -> list[str]:
             found.append(f"{row['name']} was not made: {row['reason']}.")
     for one in results["probe"]["skipped"]:
         found.append(f"{one['backbone']} was not tried: {one['reason']}.")
-    return found
+    return found + audit_warning(results)
 
 
 def out_of_reach(results: Record) -> list[str]:

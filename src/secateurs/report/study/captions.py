@@ -109,14 +109,21 @@ def curves_caption(results: Record) -> str:
 def confusion_caption(found: Evaluations, classes: list[str]) -> str:
     """The most frequent confusion before and after pruning."""
     first = _worst(found.before, classes)
-    images = f"{integer(found.before['num_images'])} {found.side} images"
-    text = f"On the {images} the most frequent confusion"
-    if found.after is None:
-        return f"{text} is {first}."
-    then = _worst(found.after, classes)
+    then = first if found.after is None else _worst(found.after, classes)
+    start = f"On the {integer(found.before['num_images'])} {found.side} images"
+    same = "" if found.after is None else " before and after pruning"
     if first == then:
-        return f"{text} is the same before and after pruning: {first}."
-    return f"{text} is {first} before pruning and {then} after."
+        if not first:
+            return f"{start} no class is confused with another{same}."
+        alike = f"the same{same}: " if same else ""
+        return f"{start} the most frequent confusion is {alike}{first}."
+    if not first or not then:
+        known, when, other = (then, "after", "before") if then else (first, "before", "after")
+        return (
+            f"{start} the most frequent confusion is {known} {when} pruning; {other} it no class "
+            "is confused with another."
+        )
+    return f"{start} the most frequent confusion is {first} before pruning and {then} after."
 
 
 def _worst(evaluation: Record, classes: list[str]) -> str:
@@ -127,7 +134,7 @@ def _worst(evaluation: Record, classes: list[str]) -> str:
         if true != answer
     ]
     value, true, answer = max(cells, key=lambda cell: cell[0], default=(0, "", ""))
-    return f"{true} predicted as {answer} ({plural(value, 'image')})" if value else "none"
+    return f"{true} predicted as {answer} ({plural(value, 'image')})" if value else ""
 
 
 def scores_caption(found: Evaluations) -> str:
@@ -141,6 +148,8 @@ def scores_caption(found: Evaluations) -> str:
         f"{best['class']} has the highest recall ({percent(best['recall'], digits=0)}), "
         f"{worst['class']} the lowest ({percent(worst['recall'], digits=0)})"
     )
+    if best["recall"] == worst["recall"]:
+        text = f"Every class has a recall of {percent(best['recall'], digits=0)}"
     if found.after is None:
         return text + "."
     pairs = zip(found.before["per_class"], found.after["per_class"], strict=True)

@@ -26,14 +26,20 @@ def warnings(results: Record) -> list[str]:
         + _class_warnings(results)
         + speed_warnings((results["cost"] and results["cost"]["latency"]) or [])
     )
-    if results["data"]["findings"]:
-        number = len(results["data"]["findings"])
-        found.append(
-            f"The audit of the images has {plural(number, 'finding')}: "
-            + " ".join(text.rstrip(".") + "." for text in results["data"]["findings"][:3])
-            + (" More under Data." if number > 3 else "")
-        )
-    return found
+    return found + audit_warning(results)
+
+
+def audit_warning(results: Record) -> list[str]:
+    """One sentence with the first findings of the audit; none where it has none."""
+    findings = results["data"]["findings"]
+    if not findings:
+        return []
+    number = len(findings)
+    return [
+        f"The audit of the images has {plural(number, 'finding')}: "
+        + " ".join(text.rstrip(".") + "." for text in findings[:3])
+        + (" More under Data." if number > 3 else "")
+    ]
 
 
 def reassurance(results: Record) -> str:

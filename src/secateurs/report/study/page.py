@@ -76,7 +76,7 @@ def render(results: Record, study_dir: Path) -> str:
             "data": results["data"],
             "split": results["split"],
             "weights": results["weights"],
-            "findings": _findings(results),
+            "findings": audit_findings(results),
             "notes": _notes(results),
             "samples": samples,
             "num_wrong": sum("wrong" in sample.state for sample in samples),
@@ -107,7 +107,7 @@ def _blocks(results: Record) -> dict[str, panels.Panel]:
     return {panel.key: panel for panel in made if panel is not None}
 
 
-def _findings(results: Record) -> list[tuple[str, list[str], int]]:
+def audit_findings(results: Record) -> list[tuple[str, list[str], int]]:
     """Each kind of audit finding as (title, files as text, how many more there are)."""
     data = results["data"]
     kinds = (

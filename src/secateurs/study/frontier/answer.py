@@ -14,6 +14,7 @@ from secateurs.ship.checkpoint import load, save
 from secateurs.ship.export import onnx_obstacle
 from secateurs.ship.program import export_program
 from secateurs.stopping import StopFlag
+from secateurs.study.frontier.trust import trust_stage, with_confidence
 from secateurs.study.pruning.savings import price
 from secateurs.study.saved.evaluation import evaluate_model
 from secateurs.study.setup.trial_context import TrialContext
@@ -25,6 +26,7 @@ from secateurs.study.stages import (
     write_onnx,
 )
 
+FORMAT = 2  # of what the stage writes: 2 has the confidence in the recipes
 Record = dict[str, Any]
 
 
@@ -40,8 +42,9 @@ def export_recommended(
 ) -> Record:
     """Write the network in `folder` to `model/` with its exports, and `unpruned` to `unpruned/`.
 
-    Returns its accuracy on the test images, the only ones that are used here, and the cost of both:
-    what pruning saved.
+    Both keep the temperature and the threshold that the validation images give, for `predict`.
+    Returns the accuracy on the test images, the cost of both: what pruning saved, and under "trust"
+    what `trust_stage` measures.
     """
     out = stages.root
     network = load(folder)
@@ -52,18 +55,20 @@ def export_recommended(
     makes = (*(out / FILES[name] for name in names), out / "unpruned" / "model.safetensors")
 
     def make() -> Record:
-        whole = load(unpruned)
+        sure = with_confidence(network, context)
+        whole = with_confidence(load(unpruned), context)
+        stop.check()
         example = example_images(context)
         with progress.task("export", 3) as advance:
-            save(network.model, network.spec, out / "model")
+            save(sure.model, sure.spec, out / "model")
             save(whole.model, whole.spec, out / "unpruned")
-            check = write_onnx(network, out / FILES["onnx"], example, note)
+            check = write_onnx(sure, out / FILES["onnx"], example, note)
             advance(1)
             stop.check()
             write_onnx(whole, out / FILES["unpruned_onnx"], example, note)
             advance(1)
             stop.check()
-            export_program(network.model, network.spec, out / FILES["program"], example)
+            export_program(sure.model, sure.spec, out / FILES["program"], example)
             advance(1)
         stop.check()
         test = evaluate_model(_on(network.model, context), context.dataset, "test", context.device)
@@ -74,7 +79,7 @@ def export_recommended(
             "onnx_max_abs_difference": None if check is None else check.max_abs_difference,
         }
 
-    version = {"version": secateurs.__version__}
+    version = {"version": secateurs.__version__, "format": FORMAT}
     made = stages.run("recommended", key | version, make, makes=makes)
     stop.check()
     cost = stages.run(
@@ -89,7 +94,10 @@ def export_recommended(
             progress=progress,
         ),
     )
-    return made | {"cost": cost, "files": {name: FILES[name] for name in names}}
+    stop.check()
+    pruned = folder != unpruned
+    trust = trust_stage(context, stages, key, pruned=pruned, stop=stop, progress=progress)
+    return made | {"cost": cost, "trust": trust, "files": {name: FILES[name] for name in names}}
 
 
 def _on(model: nn.Module, context: TrialContext) -> nn.Module:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+
+import numpy as np
 
 from secateurs.study.frontier.arms import Arm
 from secateurs.study.frontier.points import Record
@@ -12,6 +15,11 @@ from secateurs.study.saved.evaluate_saved import cautions, evaluation_words
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import Dataset
 from secateurs.study.sweep.sweep import summarise_sweep
+
+FEW_TRAINING = 10  # images of a class
+FEW_TEST = 5
+MOST_NAMED = 4  # classes in a caution
+DOMINANT = 0.6  # share of the images in one class
 
 OF_ONE_NETWORK = {
     *("backbone", "depths", "auto_depths", "scratch_runs", "layers", "rule", "low_deg", "high_deg"),
@@ -26,7 +34,12 @@ def shown_config(config: StudyConfig) -> Record:
 
 
 def timing_json(
-    probed: list[Probed], arms: list[Arm], points: list[Record], timing: Record, final: Record
+    probed: list[Probed],
+    arms: list[Arm],
+    points: list[Record],
+    timing: Record,
+    final: Record,
+    trust: Record,
 ) -> Record:
     """Seconds of each part, as they were measured when it was computed, whenever that was."""
     seconds = {
@@ -35,6 +48,7 @@ def timing_json(
         "sizes": sum(row["timing"]["seconds"] for row in points),
         "latency": timing["timing"]["seconds"],
         "answer": final["timing"]["seconds"] + final["cost"]["timing"]["seconds"],
+        "trust": trust["timing"]["seconds"],
     }
     return seconds | {"total": sum(seconds.values())}
 
@@ -42,7 +56,44 @@ def timing_json(
 def caution_lines(final: Record, dataset: Dataset, config: StudyConfig) -> list[str]:
     """What a reader must know before relying on the test accuracy."""
     grouped = dataset.groups is not None or config.split in ("folders", "paper")
-    return cautions(final["test"], grouped=grouped)
+    train = np.bincount(dataset.sides["train"].labels, minlength=len(dataset.classes))
+    return [
+        *cautions(final["test"], grouped=grouped),
+        *class_cautions(final["test"], train.tolist()),
+    ]
+
+
+def class_cautions(test: Record, num_train: Sequence[int]) -> list[str]:
+    """What limits the statements on single classes: few images, or one class that dominates.
+
+    `test` is an evaluation, `num_train` counts the training images of each of its classes.
+    """
+    found: list[str] = []
+    scores = test["per_class"]
+    few = [
+        (score["class"], number, score["num_true"])
+        for score, number in zip(scores, num_train, strict=True)
+        if number < FEW_TRAINING or score["num_true"] < FEW_TEST
+    ]
+    if 0 < len(few) <= MOST_NAMED:
+        parts = [f"{name} ({train} training and {num} test images)" for name, train, num in few]
+        found.append(f"little is known of classes with few images: {', '.join(parts)}")
+    elif few:
+        found.append(
+            f"{len(few)} of {len(scores)} classes have fewer than {FEW_TRAINING} training images "
+            f"or fewer than {FEW_TEST} test images: little is known of a single class"
+        )
+    base = test.get("majority_accuracy")
+    if base is not None and base > max(DOMINANT, 1.5 / len(scores)):
+        found.append(
+            f"always answering the largest class gives {base:.1%}; the balanced accuracy, the mean "
+            f"of all classes, is {test['balanced_accuracy']:.1%}"
+        )
+    never = [score["class"] for score in scores if score["num_predicted"] == 0]
+    if never:
+        names = ", ".join(never[:MOST_NAMED]) + (" and others" if len(never) > MOST_NAMED else "")
+        found.append(f"never answered on the test images: {names}")
+    return found
 
 
 def arm_json(arm: Arm) -> Record:

@@ -7,13 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from secateurs.directories import INSTEAD, clear_output, open_output
+import secateurs
+from secateurs.directories import INSTEAD, clear_output
 from secateurs.errors import InputError
 from secateurs.files import write_json
 from secateurs.fit.cache import PrefixCache
 from secateurs.paths import FACES
 from secateurs.progress import SILENT, Progress
-from secateurs.shape import read_record
 from secateurs.stopping import StopFlag
 from secateurs.study.frontier.answer import export_recommended
 from secateurs.study.frontier.arms import Arm, fine_tune
@@ -41,7 +41,8 @@ from secateurs.study.frontier.record import (
 from secateurs.study.frontier.shrink import Shrinking, Size, sizes_of
 from secateurs.study.probe.network import groups_of
 from secateurs.study.pruning.recovery import RecoveryOptions
-from secateurs.study.records.kinds import STUDY, STUDY_SCHEMA, odd_keys
+from secateurs.study.records.kinds import STUDY_SCHEMA, odd_keys
+from secateurs.study.records.study_directory import open_study, read_study
 from secateurs.study.saved.evaluation import model_spec
 from secateurs.study.setup.config import StudyConfig, difference
 from secateurs.study.setup.trial_context import TrialContext, settle_split
@@ -77,7 +78,7 @@ def run_frontier(
     """
     stop = stop or StopFlag()
     config = settle_split(data, config)
-    open_output(out, marker="study.json", kind="a study")
+    open_study(out, kind=KIND)
     if not overwrite:
         _check_configuration(out, config, options)
     opened = open_candidates(data, config, options, cache=cache, strict=strict, progress=progress)
@@ -89,7 +90,7 @@ def run_frontier(
     store.tidy()
     kept = prefix_cache or PrefixCache()
     probed = probe_candidates(opened, out, stop=stop, progress=progress)
-    with store.wait_for("reach", stop):
+    with store.wait_for("reach", stop, progress=progress):
         reach = estimate_reach(probed, options, stages, stop=stop, progress=progress)
     within, remarks = within_reach(reach, options)
     for sentence in remarks:
@@ -110,7 +111,7 @@ def run_frontier(
         )
         for number, plan in enumerate(plans)
     ]
-    with store.wait_for("stages", stop):
+    with store.wait_for("stages", stop, progress=progress):
         study = _Frontier(out, options, stages, store, kept, stop, progress)
         points = [study.probe_point(one) for one in probed]
         tuned = [(arm, study.tuned_point(arm)) for arm in arms]
@@ -125,6 +126,7 @@ def run_frontier(
             progress.note(sentence)
         stop.check()
         final = study.finish(answer, made, opened.by_name)
+        trust = final.pop("trust")
     kept.close()
     results = {
         "schema": SCHEMA,
@@ -141,8 +143,9 @@ def run_frontier(
         "answer": answer_json(answer),
         "cautions": caution_lines(final, first.dataset, config),
         "recommended": final,
+        "trust": trust,
         "versions": versions(first),
-        "timing": timing_json(probed, arms, points, timing, final),
+        "timing": timing_json(probed, arms, points, timing, final, trust),
     }
     write_json(out / "results.json", results)
     return results
@@ -237,18 +240,38 @@ class _Frontier:
 
             def make(size: Size = size, place: Place = place) -> Record:
                 self.progress.note(f"pruning {backbone} to {size.words}")
-                return network.to(size, place, recovery) | {"made_from": unpruned["name"]}
+                with self.progress.task(f"pruning to {size.short}", 1) as advance:
+                    row = network.to(size, place, recovery)
+                    advance(1)
+                return row | {"made_from": unpruned["name"]}
 
-            rows.append(self._whole_row(place, key, make))
+            rows.append(self._whole_row(place, key, make, timed=size.budget.latency is not None))
         return rows
 
-    def _whole_row(self, place: Place, key: Record, make: Callable[[], Record]) -> Record:
-        """The row of a point that may have no network, made again when its network is not whole."""
-        row = self.stages.run(place.name, key, make)
-        if "reason" in row or is_whole(place, row):
+    def _whole_row(
+        self, place: Place, key: Record, make: Callable[[], Record], *, timed: bool
+    ) -> Record:
+        """The row of a point that may have no network, made again when its network is not whole.
+
+        One that could not be made is tried again by another version, and where it was `timed`: what
+        was measured then may be met now.
+        """
+        tried: list[Record] = []
+
+        def noted() -> Record:
+            row = make()
+            if "reason" in row:
+                row["version"] = secateurs.__version__
+            tried.append(row)
+            return row
+
+        row = self.stages.run(place.name, key, noted)
+        if tried or ("reason" not in row and is_whole(place, row)):
+            return row
+        if "reason" in row and not timed and row.get("version") == secateurs.__version__:
             return row
         self.stages.forget(place.name)
-        return self.stages.run(place.name, key, make)
+        return self.stages.run(place.name, key, noted)
 
     def time(self, name: str, rows: list[Record], contexts: dict[str, TrialContext]) -> Record:
         """The stage that times some points, measured together."""
@@ -319,7 +342,7 @@ def _check_configuration(out: Path, config: StudyConfig, options: FrontierOption
     """Refuse another configuration before anything long begins."""
     if not (out / "study.json").exists():
         return
-    found = read_record(out / "study.json", STUDY, schema=STUDY_SCHEMA, what="a study")
+    found = read_study(out)
     asked: Any = found.get(KIND)
     if asked is None:
         raise InputError(
@@ -352,7 +375,7 @@ def _claim(
         }
         write_json(path, mine)
         return
-    found = read_record(path, STUDY, schema=STUDY_SCHEMA, what="a study")
+    found = read_study(out)
     odd = odd_keys(found["identity"], identity)
     if odd:
         raise InputError(f"{out}: holds a study of other {' and '.join(odd)}; {INSTEAD}")

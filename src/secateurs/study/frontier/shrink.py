@@ -29,6 +29,11 @@ class Size:
     budget: Budget
     words: str
 
+    @property
+    def short(self) -> str:
+        """The words for a bar of progress."""
+        return self.words.replace("multiply-accumulates", "MACs")
+
 
 def sizes_of(
     shares: tuple[float, ...],

@@ -23,12 +23,14 @@ from secateurs.ship.checkpoint import TENSORS_NAME, Loaded
 from secateurs.ship.cost import cost
 from secateurs.ship.latency import compare_latency, spread
 from secateurs.study.probe.network import groups_of
+from secateurs.study.records.sameness import refuse_other, refuse_other_images, shown_place
 from secateurs.study.saved.evaluation import side_logits
 from secateurs.study.saved.opened import open_saved
 from secateurs.study.saved.samples import THUMBNAIL_PX, thumbnail
 from secateurs.study.setup.trial_context import Dataset
 
 MARKER = "comparison.json"
+KIND = "a comparison"
 SCHEMA = 1
 SHOWN = 24
 LATENCY_S = 6.0
@@ -66,7 +68,10 @@ def compare_saved(
     bad input and when no image is left.
     """
     started = time.perf_counter()
-    open_output(out, marker=MARKER, kind="a comparison", early=("thumbnails",))
+    open_output(out, marker=MARKER, kind=KIND, early=("thumbnails",))
+    config = {"first": str(first), "second": str(second), "data": shown_place(data), "side": side}
+    if not overwrite:
+        refuse_other(out / MARKER, config, KIND)
     opened = [_open(model, data, side, changes or {}, cache, progress) for model in (first, second)]
     one, other = opened
     if one.loaded.spec.classes != other.loaded.spec.classes:
@@ -78,12 +83,15 @@ def compare_saved(
             f"no image is on the {side} side of both models: each was trained or chosen on the "
             "other's; give new images"
         )
+    identity = one.dataset.identity()
     if overwrite:
         clear_output(out, "compare")
+    else:
+        refuse_other_images(out / MARKER, identity, KIND)
     rows = np.asarray([row for row, name in enumerate(one.names) if name in place])
     theirs = np.asarray([place[name] for name in common])
     record = _compared(one, other, rows, theirs, side)
-    record["config"] = {"first": str(first), "second": str(second), "side": side}
+    record |= {"config": config, "identity": identity}
     record["num_left_out"] = max(len(one.names), len(other.names)) - len(common)
     _write_thumbnails(record, one, rows, side, out)
     record["seconds"] = round(time.perf_counter() - started, 2)
@@ -94,7 +102,12 @@ def compare_saved(
 def _open(
     model: Path, data: str, side: str, changes: Record, cache: Path, progress: Progress
 ) -> _Side:
-    loaded, _, dataset = open_saved(model, data, changes, cache, progress, sides=(side,))
+    try:
+        loaded, _, dataset = open_saved(model, data, changes, cache, progress, sides=(side,))
+    except InputError as error:
+        if str(model) in str(error):
+            raise
+        raise InputError(f"{model}: {error}") from None
     device = resolve_device("auto")
     with progress.task(f"evaluate {model.name}", len(dataset.sides[side])) as advance:
         logits = side_logits(loaded.model.to(device), dataset, side, device, advance=advance)

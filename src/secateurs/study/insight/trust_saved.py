@@ -22,12 +22,14 @@ from secateurs.study.insight.mistake_maps import add_maps
 from secateurs.study.insight.mistakes import mistakes_record
 from secateurs.study.insight.trust import TARGET, trust_record
 from secateurs.study.probe.network import groups_of
+from secateurs.study.records.sameness import refuse_other, refuse_other_images, shown_place
 from secateurs.study.saved.confidence import KEY
 from secateurs.study.saved.evaluation import side_logits
 from secateurs.study.saved.opened import open_saved
 from secateurs.study.setup.trial_context import Dataset
 
 MARKER = "trust.json"
+KIND = "a measure of trust"
 SCHEMA = 1
 Record = dict[str, Any]
 
@@ -58,14 +60,25 @@ def trust_saved(
         raise InputError(f"side must be val or test, got {side!r}")
     if not 0 < target <= 1:
         raise InputError(f"target must be above 0 and at most 1, got {target!r}")
-    open_output(out, marker=MARKER, kind="a measure of trust", early=("thumbnails",))
+    open_output(out, marker=MARKER, kind=KIND, early=("thumbnails",))
     place = saved_model(model)
     other = against or _unpruned(model, place)
+    config: Record = {
+        "model": str(model),
+        "against": None if other is None else str(other),
+        "data": shown_place(data),
+        "side": side,
+        "target": target,
+    }
+    if not overwrite:
+        refuse_other(out / MARKER, config, KIND)
     loaded, _, dataset = open_saved(
         model, data, changes or {}, cache, progress, sides=("val", side)
     )
     if overwrite:
         clear_output(out, "trust")
+    else:
+        refuse_other_images(out / MARKER, dataset.identity(), KIND)
     device = resolve_device("auto")
     models: dict[str, torch.nn.Module] = {}
     if other is not None:
@@ -76,12 +89,8 @@ def trust_saved(
     record: Record = {
         "schema": SCHEMA,
         "data": {"name": dataset.name, "classes": list(dataset.classes)},
-        "config": {
-            "model": str(model),
-            "against": None if other is None else str(other),
-            "side": side,
-            "target": target,
-        },
+        "config": config,
+        "identity": dataset.identity(),
     }
     record |= trust_record(
         models, dataset, groups_of(dataset, side), side=side, target=target, device=device,

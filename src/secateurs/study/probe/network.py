@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from secateurs.nets.depth import auto_depths, depth_name, num_depths, steps
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 from secateurs.study.records.checksummed import read_sealed, write_sealed
+from secateurs.study.records.waiting import held
 from secateurs.study.setup.trial_context import Dataset, TrialContext
 
 FORMAT = 3
@@ -82,7 +82,7 @@ def probe_network(
     key = _key(context, wanted, balanced=balanced)
     path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}-{key[:12]}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
+    with held(path.with_suffix(".lock"), f"the probe of {name}", stop=stop, progress=progress):
         found = _read(path, key)
         if found is not None:
             return found

@@ -55,6 +55,7 @@ def run_probe(
     allowed: Callable[[Record], bool] = everything,
     cache: Path,
     strict: bool = False,
+    on_dataset: Callable[[Dataset], None] = lambda dataset: None,
     stop: StopFlag | None = None,
     progress: Progress = SILENT,
 ) -> Probed:
@@ -63,7 +64,8 @@ def run_probe(
     A network whose weights cannot be had is left out, which is said and recorded; `weights` has the
     source of those for which it is not the configuration's. `depths` are the
     same for all networks; by default each has some six of its own. `allowed` is a predicate on a
-    network's record, for constraints. What is computed is kept in `out`/probe, so that the same
+    network's record, for constraints. `on_dataset` gets the images before they are used, and may
+    raise. What is computed is kept in `out`/probe, so that the same
     call resumes. Raises InputError when no network can be probed.
     """
     started = time.perf_counter()
@@ -92,6 +94,8 @@ def run_probe(
             progress.note(f"{name} is left out: {error}")
             skipped.append({"backbone": name, "reason": str(error)})
             continue
+        if dataset is None:
+            on_dataset(context.dataset)
         dataset = context.dataset
         found.append(
             probe_network(

@@ -18,6 +18,7 @@ from secateurs.ship.checkpoint import save
 from secateurs.ship.spec import ModelSpec, describe
 from secateurs.study.pruning.saved_output import PrunedOutput, write_output
 from secateurs.study.pruning.tail import Cut, layers_to_cut, prune_network
+from secateurs.study.saved.confidence import without_confidence
 from secateurs.study.saved.evaluation import evaluate_model
 from secateurs.study.saved.opened import own_config, saved_dataset, unpruned_model
 from secateurs.study.setup.config import StudyConfig
@@ -120,7 +121,7 @@ def _spec(cut: Cut, spec: ModelSpec, config: StudyConfig, dataset: Dataset) -> M
         spec.classes,
         spec.preprocessing,
         kept=cut.kept,
-        extra=spec.extra | {"config": config.to_json()},
+        extra=without_confidence(spec.extra) | {"config": config.to_json()},
         split=None if spec.split is None else dataset.record(spec.split),
     )
 

@@ -21,6 +21,7 @@ from secateurs.study.pruning.network import PrunedNetwork, prune_whole
 from secateurs.study.pruning.network_ledger import LedgerRow, write_ledger
 from secateurs.study.pruning.recovery import RecoveryOptions
 from secateurs.study.pruning.saved_output import PrunedOutput, layer_names, write_output
+from secateurs.study.saved.confidence import without_confidence
 from secateurs.study.saved.evaluation import evaluate_model
 from secateurs.study.saved.opened import Record, open_saved
 
@@ -78,7 +79,7 @@ def shrink_saved(
         loaded.spec.classes,
         loaded.spec.preprocessing,
         kept=whole.pruned.channels,
-        extra=loaded.spec.extra | {"config": config.to_json(), "budget": asked},
+        extra=without_confidence(loaded.spec.extra) | {"config": config.to_json(), "budget": asked},
         split=None if loaded.spec.split is None else dataset.record(loaded.spec.split),
     )
     names = layer_names(original, config.backbone)

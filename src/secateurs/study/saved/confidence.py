@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -49,6 +50,15 @@ def confidence_of(spec: ModelSpec) -> Confidence:
     if given.get("threshold") is not None and (threshold is None or not 0 <= threshold <= 1):
         raise wrong
     return Confidence(temperature, threshold)
+
+
+def without_confidence(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recipe keeps of a network that is changed: its confidence was measured before.
+
+    >>> without_confidence({"confidence": {"temperature": 2.0}, "depth": 5})
+    {'depth': 5}
+    """
+    return {name: value for name, value in extra.items() if name != KEY}
 
 
 def _number(value: Any) -> float | None:

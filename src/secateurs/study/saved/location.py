@@ -60,6 +60,29 @@ def find_location(directory: Path, data: str | None) -> Location:
     return Location(directory, model, data or str(known), identity)
 
 
+def images_of(model: Path, data: str | None, *, command: str) -> str:
+    """The images that were given, or those of the study that `model` is or belongs to.
+
+    `command` is what the error shows with DATA behind it. Raises InputError when no image is at
+    hand.
+    """
+    if data is not None:
+        return data
+    folder = model.parent if model.is_file() else model
+    # A study, one of its networks, or one of those in models/.
+    for root in (folder, folder.parent, folder.parent.parent):
+        marker = root / "study.json"
+        if marker.is_file():
+            known = check_shape(read_json(marker), _KNOWN, where=str(marker))["data"]
+            if known == "faces" or (known is not None and _is_folder(known)):
+                return known
+            if known is not None:
+                raise InputError(
+                    f"{known}: the study's images are no longer there; `secateurs {command} DATA`"
+                )
+    raise InputError(f"{model}: no images at hand; say where they are: `secateurs {command} DATA`")
+
+
 def _is_folder(text: str) -> bool:
     with contextlib.suppress(OSError, ValueError):  # a name that no system takes
         return Path(text).is_dir()

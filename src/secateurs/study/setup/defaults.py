@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from secateurs.errors import InputError
-from secateurs.nets.backbones import layers
+from secateurs.nets.backbones import bare, layers
 from secateurs.nets.depth import auto_depths, depth_name, num_depths
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.surgery.removal import find_consumer
@@ -98,6 +98,23 @@ def chosen_depths(
         progress.note(f"depths of {name}: {words}")
         return found
     return config.depths or tuple(range(num_depths(model, name)))
+
+
+def default_depth(backbone: str) -> tuple[int, str]:
+    """How many layers one training freezes unless told, and what that is in words.
+
+    Five of AlexNet, its convolutions; of another network about half of its parts. Raises
+    InputError for an unknown name.
+
+    >>> default_depth("alexnet")[0], default_depth("resnet18")
+    (5, (10, 'up to stage 2 block 2'))
+    """
+    if backbone == "alexnet":
+        return 5, "the convolutions"
+    model = bare(backbone, 2)
+    depths = auto_depths(model, backbone)
+    depth = depths[len(depths) // 2]
+    return depth, depth_name(model, backbone, depth)
 
 
 def fit_to(

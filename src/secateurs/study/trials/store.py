@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ from filelock import FileLock, Timeout
 from secateurs.errors import InputError
 from secateurs.files import atomic_path
 from secateurs.fit.tensors import DamagedError, read_checked, write_checked
+from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 from secateurs.study.records.checksummed import read_sealed
 from secateurs.study.records.kinds import is_trial
-
-WAIT_S = 0.5  # between looks at what another process holds
+from secateurs.study.records.waiting import WAIT_S as WAIT_S
+from secateurs.study.records.waiting import held
 
 
 @dataclass(frozen=True)
@@ -82,15 +82,13 @@ class Store:
                         path.unlink()
 
     @contextmanager
-    def wait_for(self, name: str, stop: StopFlag) -> Generator[None]:
+    def wait_for(
+        self, name: str, stop: StopFlag, *, progress: Progress = SILENT
+    ) -> Generator[None]:
         """Hold `name` for this process as soon as no other does; StopRequested when asked to."""
-        while True:
-            with self.claim(name) as mine:
-                if mine:
-                    yield
-                    return
-            stop.check()
-            time.sleep(WAIT_S)
+        lock = self.root / "trials" / f"{name}.lock"
+        with held(lock, name, stop=stop, progress=progress):
+            yield
 
     def read(self, key: str) -> dict[str, Any] | None:
         """A finished trial's record; None when there is none, or it is damaged."""

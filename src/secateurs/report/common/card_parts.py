@@ -1,0 +1,101 @@
+"""Parts of a model card in Markdown: accuracy, cost, data, files, versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from secateurs.report.common.formatting import (
+    integer,
+    milliseconds,
+    percent,
+    percent_interval,
+    size,
+)
+from secateurs.report.common.latency import latency_name
+from secateurs.report.common.markdown import card_table, literal
+from secateurs.report.common.sweep_rows import Record
+
+
+def class_scores(evaluation: Record) -> list[str]:
+    """A table with a row for each class."""
+    scores = [
+        [
+            score["class"],
+            *(percent(score[name]) for name in ("precision", "recall", "specificity")),
+            integer(score["num_true"]),
+        ]
+        for score in evaluation["per_class"]
+    ]
+    return card_table(["class", "precision", "recall", "specificity", "images"], scores)
+
+
+def accuracy_words(evaluation: Record) -> str:
+    """An accuracy with its interval."""
+    return percent_interval(
+        evaluation["accuracy"], evaluation["accuracy_low"], evaluation["accuracy_high"]
+    )
+
+
+def cost_part(results: Record) -> list[str]:
+    """What the model costs before and after pruning; nothing where it was not measured."""
+    cost = results["cost"]
+    if not cost or not cost["after"]:
+        return []
+    before, after = cost["before"], cost["after"]
+    kinds: tuple[tuple[str, str, Any], ...] = (
+        ("num_parameters", "parameters", integer),
+        ("macs", "multiply-accumulates", integer),
+        ("activation_bytes", "peak activation memory per image", size),
+        ("file_bytes", "model.safetensors", size),
+        ("onnx_bytes", "model.onnx", size),
+    )
+    rows = [[name, text(before[key]), text(after[key])] for key, name, text in kinds]
+    for row in cost["latency"] or []:
+        if row["after_ms"]:
+            name = f"median latency, {latency_name(row)}, batch {integer(row['batch'])}"
+            times = (milliseconds(row[key]["median"]) for key in ("before_ms", "after_ms"))
+            rows.append([name, *times])
+    said = [literal(cost["sentence"]), ""] if cost["sentence"] else []
+    return ["## Cost", "", *card_table(["", "before pruning", "this model"], rows), *said]
+
+
+def data_part(results: Record) -> list[str]:
+    """The images and how they were split."""
+    data, split = results["data"], results["split"]
+    rows = [
+        [name, *(integer(split["per_class"][side][at]) for side in ("train", "val", "test"))]
+        for at, name in enumerate(data["classes"])
+    ]
+    seed = "" if split["seed"] is None else f", seed {split['seed']}"
+    groups = f", {integer(split['num_groups'])} groups" if split["num_groups"] else ""
+    return [
+        "## Data",
+        "",
+        f"{integer(data['num_images'])} images of {literal(data['name'])}; split "
+        f"{literal(split['rule'])}{seed}"
+        f"{groups}.",
+        "",
+        *card_table(["class", "training", "validation", "test"], rows),
+    ]
+
+
+def use_part(results: Record) -> list[str]:
+    """How each of the files is used."""
+    files = results["files"] or {}
+    ways = (
+        ("model", "Secateurs: `secateurs predict` on this folder, or `secateurs.load` in Python"),
+        ("onnx", "ONNX Runtime: classes and preprocessing are JSON in the metadata of the file"),
+        (
+            "program",
+            "PyTorch, with `torch.export.load`: classes and preprocessing in its `secateurs.json`",
+        ),
+    )
+    shown = [f"- `{Path(files[key]).name}`: {text}." for key, text in ways if key in files]
+    return ["## Use", "", *shown, ""] if shown else []
+
+
+def versions_part(results: Record) -> list[str]:
+    """The versions of what made the model."""
+    words = ", ".join(f"{name} {value}" for name, value in results["versions"].items())
+    return ["## Versions", "", f"{literal(words)}.", ""]
