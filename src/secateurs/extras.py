@@ -20,6 +20,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow", "sqlalchemy", "alembic"),
     "graph": ("torch_pruning",),
+    "gpu": ("triton",),
 }
 
 

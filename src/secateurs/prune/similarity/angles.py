@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from secateurs.errors import InputError
+from secateurs.prune.similarity import fused
 from secateurs.prune.similarity.normalise import Directions, Normalise, directions, outside_norms
 from secateurs.prune.similarity.tiles import (
     Thresholds,
     Vectors,
     full_precision,
+    row_block,
     thresholds,
     vectors,
 )
@@ -144,37 +146,31 @@ def scan(
         return
     places = places or (units.device,)
     step = tile or (TILE if units.device.type == "cpu" else DEVICE_TILE)
+    one_kernel = tile is None and fused.usable(places, len(units))
     with full_precision():
         there = {
-            place: vectors(source.to(place), units.to(place), limits, screen=screen)
+            place: vectors(
+                source.to(place),
+                units.to(place),
+                limits,
+                screen=screen,
+                apart=fused.TILE.block_k if one_kernel else None,
+            )
             for place in dict.fromkeys(places)
         }
-        blocks = range(0, len(units), step)
+        # Where bfloat16 leaves too much, the screen is float32, and its tiles are PyTorch's.
+        one_kernel = all(prepared.screen.apart is not None for prepared in there.values())
+        blocks = range(0, len(units), fused.ROWS if one_kernel else step)
 
         def block(prepared: Vectors, top: int) -> tuple[Tensor, Tensor, Tensor] | None:
-            return _row_block(prepared, top, step)
+            if one_kernel:
+                return fused.rows(prepared, top, min(top + fused.ROWS, len(units)), step)
+            return row_block(prepared, top, min(top + step, len(units)), step)
 
         for found in in_order(block, [there[place] for place in places], blocks):
             if found is not None:
                 i, j, cosine = (part.to(units.device) for part in found)
                 yield units[i], units[j], cosine
-
-
-def _row_block(prepared: Vectors, top: int, tile: int) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Pairs of the rows from `top` on with those after them, as rows and cosine; None if none."""
-    rows = torch.arange(len(prepared.units), device=prepared.units.device)
-    row: list[tuple[Tensor, Tensor, Tensor]] = []
-    for left in range(top, len(rows), tile):
-        r, c, cosine = prepared.beyond(
-            rows[top : top + tile], rows[left : left + tile], upper=left == top
-        )
-        if len(r):
-            row.append((r + top, c + left, cosine))
-    if len(row) < 2:
-        return row[0] if row else None
-    r, c, cosine = (torch.cat(part) for part in zip(*row, strict=True))
-    order = torch.argsort(r, stable=True)
-    return r[order], c[order], cosine[order]
 
 
 def _places(

@@ -8,7 +8,8 @@ r = u - m, |<r_i, r_j>| is small, and
 
 for any shift s. With s the cosine of a threshold, what is compared with it is compared with zero,
 where a rounded result is sharpest: the rounding of the tile itself keeps signs. The numbers a_i are
-appended to the vectors as columns, in as many terms as their type needs, each facing a one.
+appended to the vectors as columns, in as many terms as their type needs, each facing a one; or
+they stay apart, in float32, where a kernel adds them to the product before anything is rounded.
 
 The bound. Let r' be r rounded and |r_i - r'_i| <= e n_i for all i, where n_i >= |r_i| and e is
 measured (with what making r in float32 can lose, where float64 is not needed for it). Then
@@ -24,6 +25,7 @@ beyond the threshold then comes out negative. Units far from m pay for themselve
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -50,15 +52,24 @@ class Screen:
     are at least `least`: all positive numbers are, and the negative ones from some size on.
     """
 
-    matrix: Tensor  # (rows, width): residual, terms, ones, zeros
+    matrix: Tensor  # (rows, width): residual, terms, ones, zeros; without terms and ones if apart
     num_samples: int
     shift: float
     sign: int
     slack: float
     least: int | None  # None: nothing can be ruled out
+    low: float  # the same for a value in float32: what is negative and above this is ruled out
+    apart: Tensor | None = None  # (rows,) float32, the terms, where they are no columns
 
     def value(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """Bounds from above of all of `rows` with all of `columns`, in the type of the screen."""
+        """Bounds from above of all of `rows` with all of `columns`, in the type of the screen.
+
+        In float32 where the terms are apart: they must not be rounded to less.
+        """
+        if self.apart is not None:
+            product = select(self.matrix, rows).float() @ select(self.matrix, columns).float().T
+            total = (product + self.apart[rows][:, None]).add_(self.apart[columns])
+            return total if self.sign > 0 else total.neg_()
         # A copy in which terms and ones change places, so that they face each other.
         left = select(self.matrix, rows).clone()
         terms, first = TERMS[self.matrix.dtype], self.num_samples
@@ -72,7 +83,8 @@ class Screen:
         """Flat positions in a tile of all pairs that may be beyond, in order; None if > `most`."""
         if self.least is None:
             return None
-        bits = self.value(rows, columns).view(BITS[self.matrix.dtype])
+        value = self.value(rows, columns)
+        bits = value.view(BITS[value.dtype])
         return (at_least_numpy if bits.device.type == "cpu" else at_least)(bits, self.least, most)
 
 
@@ -84,16 +96,18 @@ def make_screen(
     below: float | None,
     dtype: torch.dtype,
     common: Tensor | None,
+    apart: int | None = None,
 ) -> Screen:
     """Round the units given for pairs with a cosine over `above` or under `below`, in `dtype`.
 
     There is at least one unit and one limit. `common` (samples,) float64 is taken out of the unit
-    vectors.
+    vectors. With `apart` the terms are no columns of the matrix, and so many columns go together.
     """
     shift, sign = (above, 1) if above is not None else (below, -1)
     assert shift is not None
-    samples, terms = source.num_samples, TERMS[dtype]
-    width = -(-(samples + 2 * terms) // ALIGN) * ALIGN
+    samples, terms = source.num_samples, 0 if apart else TERMS[dtype]
+    align = apart or ALIGN
+    width = -(-(samples + 2 * terms) // align) * align
     matrix = torch.zeros((len(units), width), dtype=dtype, device=units.device)
     towards = torch.zeros(len(units), dtype=torch.float64, device=units.device)
     lost = torch.zeros(len(units), dtype=torch.float32, device=units.device)
@@ -141,12 +155,18 @@ def make_screen(
         rest = rest - matrix[:, samples + k]
     matrix[:, samples + terms : samples + 2 * terms] = 1
     slack = 4 * float(error.amax())
+    # Of what `value` is in.
+    kind = torch.float32 if apart else dtype
     least: int | None = 0
+    low = -math.inf
     if above is not None and below is not None:
         # Rounded to the type of the tile, as the tile is: rounding keeps order.
-        low = torch.tensor([below - above + slack], dtype=torch.float64).to(dtype)
-        least = int(low.view(BITS[dtype])) if float(low) < 0 else None
-    return Screen(matrix, samples, shift, sign, slack, least)
+        limit = torch.tensor([below - above + slack], dtype=torch.float64).to(kind)
+        low = float(limit)
+        least = int(limit.view(BITS[kind])) if low < 0 else None
+    return Screen(
+        matrix, samples, shift, sign, slack, least, low, apart=rest.float() if apart else None
+    )
 
 
 @dataclass(frozen=True)

@@ -150,12 +150,37 @@ class Vectors:
         return r[keep], c[keep], value[keep]
 
 
+def row_block(
+    prepared: Vectors, top: int, stop: int, tile: int
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Pairs of rows with those after them, as rows and cosine, in tiles; None if none.
+
+    There are at most `tile` rows.
+    """
+    rows = torch.arange(len(prepared.units), device=prepared.units.device)
+    row: list[tuple[Tensor, Tensor, Tensor]] = []
+    for left in range(top, len(rows), tile):
+        r, c, cosine = prepared.beyond(rows[top:stop], rows[left : left + tile], upper=left == top)
+        if len(r):
+            row.append((r + top, c + left, cosine))
+    if len(row) < 2:
+        return row[0] if row else None
+    r, c, cosine = (torch.cat(part) for part in zip(*row, strict=True))
+    order = torch.argsort(r, stable=True)
+    return r[order], c[order], cosine[order]
+
+
 def vectors(
-    source: Directions, units: Tensor, limits: Thresholds, *, screen: torch.dtype | None = None
+    source: Directions,
+    units: Tensor,
+    limits: Thresholds,
+    *,
+    screen: torch.dtype | None = None,
+    apart: int | None = None,
 ) -> Vectors:
     """Prepare the units given; `screen` is bfloat16 or float32, by default what is faster here.
 
-    There is to be at least one unit and one threshold.
+    There is to be at least one unit and one threshold. `apart` is for a kernel, see `make_screen`.
     """
     assert limits.any and len(units)
     dtype = screen or screening_type(units.device.type)
@@ -167,6 +192,7 @@ def vectors(
         below=limits.below,
         dtype=dtype,
         common=common,
+        apart=apart if dtype == torch.bfloat16 else None,
     )
     prepared = Vectors(source, units, limits, rounded, common)
     if screen is None and dtype != torch.float32 and not prepared.is_enough():
