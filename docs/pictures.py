@@ -45,7 +45,7 @@ ROOMS = {
         *("coupling", "similarity", "statistics", "selection"),
         *("surgery", "compensation", "allocation"),
     ),
-    "ship": (),
+    "ship": ("int8", "targets"),
     "api": (),
     "study": (
         *("records", "setup", "trials", "sweep", "probe", "tracking"),

@@ -39,7 +39,7 @@ ROOMS = {
         *("coupling", "similarity", "statistics", "selection"),
         *("surgery", "compensation", "allocation", ""),
     ],
-    "ship": ["", "targets"],
+    "ship": ["", "int8", "targets"],
     "study": [
         *("records", "setup", "trials", "sweep", "probe", "tracking", "saved", "insight"),
         *("pruning", "", "frontier", "search", "paper"),

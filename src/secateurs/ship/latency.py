@@ -213,7 +213,7 @@ def onnx_latency(
     return row("onnxruntime", "cpu", batch, times)
 
 
-def onnx_session(path: Path) -> Any:
+def onnx_session(path: Path | bytes) -> Any:
     """An ONNX Runtime session on the CPU; raises InputError for a file that it cannot read,
     and when the extra `onnx` is not installed."""
     require("onnx", "ONNX Runtime")
@@ -223,10 +223,12 @@ def onnx_session(path: Path) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        source = path if isinstance(path, bytes) else str(path)
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no common, public base class
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{path}: not readable as ONNX ({reason})") from None
+        name = "the graph" if isinstance(path, bytes) else path
+        raise InputError(f"{name}: not readable as ONNX ({reason})") from None
 
 
 def fill_batch(images: Tensor, batch: int) -> Tensor:

@@ -1,0 +1,1 @@
+"""Quantization to int8 for ONNX Runtime: calibration, compensation, layers left in float32."""
