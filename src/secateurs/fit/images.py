@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,6 +13,12 @@ from torch import Tensor
 from secateurs.data.views import Augmentation, mirrored, normalise, views
 
 PAPER_AUGMENTATION = Augmentation()
+HELD_BYTES = 4 * 2**30  # of pixels on a graphics card, of one side of a split
+
+
+def keeps_pixels(device: torch.device, num_bytes: int) -> bool:
+    """Whether so many bytes of pixels stay on a device once they are there."""
+    return device.type != "cpu" and num_bytes <= HELD_BYTES
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,27 @@ class Images:
 
     def eval_views(self, rows: NDArray[np.int64] | slice, device: torch.device) -> Tensor:
         """Evaluation views (m, 3, size, size), float32 and normalised."""
-        pixels = torch.from_numpy(np.ascontiguousarray(self.eval_pixels[rows])).to(device)
+        pixels = self._pixels("eval_pixels", rows, device)
         return normalise(pixels, mean=self.mean, std=self.std)
+
+    @cached_property
+    def _held(self) -> dict[tuple[str, torch.device], Tensor]:
+        # What lies on a graphics card already, by field and device.
+        return {}
+
+    def _pixels(self, name: str, rows: NDArray[np.int64] | slice, device: torch.device) -> Tensor:
+        """Some rows of a field of pixels, (m, height, width, 3) uint8, on a device.
+
+        A graphics card gets all of them the first time: it picks rows faster than they travel.
+        """
+        array: NDArray[np.uint8] = getattr(self, name)
+        if not keeps_pixels(device, array.nbytes):
+            return torch.from_numpy(np.ascontiguousarray(array[rows])).to(device)
+        held = self._held.get((name, device))
+        if held is None:
+            held = torch.from_numpy(np.ascontiguousarray(array)).to(device)
+            self._held[name, device] = held
+        return held[rows if isinstance(rows, slice) else torch.from_numpy(rows).to(device)]
 
     def train_views(
         self,
@@ -76,7 +102,7 @@ class Images:
             turned = torch.from_numpy(flip).to(device).view(-1, 1, 1, 1)
             return torch.where(turned, upright.flip(3), upright)
         return views(
-            torch.from_numpy(np.ascontiguousarray(self.pixels[rows])).to(device),
+            self._pixels("pixels", rows, device),
             self.ids[rows],
             self.sizes[rows],
             seed=seed,

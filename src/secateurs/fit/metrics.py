@@ -16,6 +16,8 @@ from torch.nn import functional
 from secateurs.errors import InputError
 from secateurs.nets.trace import eval_mode
 
+BATCH, BATCH_ON_DEVICE = 64, 512
+
 
 @dataclass(frozen=True)
 class ClassScore:
@@ -192,13 +194,17 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluati
     )
 
 
-def predict_logits(module: torch.nn.Module, inputs: Tensor, *, batch_size: int = 64) -> Tensor:
+def predict_logits(
+    module: torch.nn.Module, inputs: Tensor, *, batch_size: int | None = None
+) -> Tensor:
     """Logits (n, classes), float32 on the CPU, of `module` in eval mode over `inputs` in batches.
 
-    The module's modes are restored afterwards, also after an error.
+    By default of 64 on a CPU, and of more on a graphics card, which is waited for once only. The
+    module's modes are restored afterwards, also after an error.
     """
+    step = batch_size or (BATCH if inputs.device.type == "cpu" else BATCH_ON_DEVICE)
     outputs: list[Tensor] = []
     with eval_mode(module), torch.inference_mode():
-        for first in range(0, len(inputs), batch_size):
-            outputs.append(module(inputs[first : first + batch_size]).float().cpu())
-    return torch.cat(outputs)
+        for first in range(0, len(inputs), step):
+            outputs.append(module(inputs[first : first + step]).float())
+    return torch.cat(outputs).cpu()

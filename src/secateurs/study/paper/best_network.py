@@ -15,7 +15,7 @@ from secateurs.study.records.checksummed import read_sealed, write_sealed
 from secateurs.study.records.kinds import EVALUATION
 from secateurs.study.saved.evaluation import evaluate_model
 from secateurs.study.setup.trial_context import TrialContext
-from secateurs.study.trials.store import Store, load_weights, save_weights
+from secateurs.study.trials.store import Store, WeightsWriter, load_weights
 from secateurs.study.trials.trial import SharedInputs, Trial, plan_trials, run_trial, trial_key
 
 Record = dict[str, Any]
@@ -41,7 +41,7 @@ def tested_trials(
     plan = plan_trials(context)
     shared = SharedInputs(prefix_cache, progress=progress)
     records: list[Record] = []
-    with progress.task(what, len(plan)) as advance:
+    with WeightsWriter(store) as writer, progress.task(what, len(plan)) as advance:
         for trial in plan:
             stop.check()
             key = trial_key(context, trial)
@@ -50,17 +50,20 @@ def tested_trials(
             if not fits(test, EVALUATION):
                 test = None
             fresh = record is None or test is None
+            model: nn.Module | None = None
             if record is None or test is None:
                 record, model = run_trial(
                     context, trial, shared, store, stop=stop, progress=progress
                 )
                 test = evaluate_model(model, context.dataset, "test", context.device).to_json()
                 write_sealed(path, test)
-                if keep:
-                    save_weights(model, store.weights(key))
             records.append(record | {"test": test})
             if keep:
-                _keep_leaders(records, store)
+                led = {best(records, side)["key"] for side in ("test", "val")}
+                if model is not None and key in led:
+                    writer.save(model, key)
+                for other in {row["key"] for row in records} - led:
+                    writer.remove(other)
             if fresh:
                 progress.note(
                     f"{trial.name}: {test['accuracy']:.1%} on test, "
@@ -68,14 +71,6 @@ def tested_trials(
                 )
             advance(1)
     return records
-
-
-def _keep_leaders(records: list[Record], store: Store) -> None:
-    """Delete the weights of trials that lead neither on test nor on validation."""
-    led = {best(records, side)["key"] for side in ("test", "val")}
-    for record in records:
-        if record["key"] not in led:
-            store.weights(record["key"]).unlink(missing_ok=True)
 
 
 def best(records: Sequence[Record], side: str) -> Record:

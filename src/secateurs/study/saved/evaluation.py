@@ -12,7 +12,7 @@ from secateurs.fit.metrics import Evaluation, evaluate, predict_logits
 from secateurs.ship.spec import ModelSpec, describe
 from secateurs.study.setup.trial_context import Dataset, TrialContext
 
-EVAL_BATCH = 64
+EVAL_BATCH, EVAL_BATCH_ON_DEVICE = 64, 512
 
 
 def side_logits(
@@ -29,8 +29,9 @@ def side_logits(
     """
     images = dataset.sides[side]
     parts: list[torch.Tensor] = []
-    for first in range(0, len(images), EVAL_BATCH):
-        views = images.eval_views(slice(first, first + EVAL_BATCH), device)
+    step = EVAL_BATCH if device.type == "cpu" else EVAL_BATCH_ON_DEVICE
+    for first in range(0, len(images), step):
+        views = images.eval_views(slice(first, first + step), device)
         parts.append(predict_logits(model, views))
         advance(len(views))
     logits = torch.cat(parts)

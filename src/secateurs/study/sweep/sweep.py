@@ -16,7 +16,7 @@ from secateurs.stopping import StopFlag
 from secateurs.study.setup.trial_context import TrialContext
 from secateurs.study.sweep.comparison import Comparison, Recommendation, compare_depths, recommend
 from secateurs.study.sweep.statistics import summarise
-from secateurs.study.trials.store import WAIT_S, Store, load_weights, save_weights
+from secateurs.study.trials.store import WAIT_S, Store, WeightsWriter, load_weights
 from secateurs.study.trials.trial import SharedInputs, Trial, plan_trials, run_trial, trial_key
 
 Record = dict[str, Any]
@@ -64,7 +64,10 @@ def run_sweep(
     records: dict[Trial, Record] = {}
     leaders: dict[int, Record] = {}
     known = {trial for trial in plan if store.record(trial_key(context, trial)).exists()}
-    with progress.task("trials", len(plan), done=len(known)) as advance:
+    with (
+        WeightsWriter(store) as writer,
+        progress.task("trials", len(plan), done=len(known)) as advance,
+    ):
         while missing := [trial for trial in plan if trial not in records]:
             before = len(records)
             for trial in missing:
@@ -91,9 +94,9 @@ def run_sweep(
                 if trial.pretrained and (leader is None or _score(record) > _score(leader)):
                     leaders[trial.depth] = record
                     if leader is not None:
-                        store.weights(leader["key"]).unlink(missing_ok=True)
+                        writer.remove(leader["key"])
                     if model is not None:
-                        save_weights(model, store.weights(key))
+                        writer.save(model, key)
             if len(records) == before:
                 time.sleep(WAIT_S)
     return [records[trial] for trial in plan]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,11 +99,65 @@ class Store:
 
 def save_weights(model: torch.nn.Module, path: Path) -> None:
     """Write a network's state, whole or not at all."""
-    state = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
-    }
+    _write(_state_on_cpu(model), path)
+
+
+def _state_on_cpu(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+
+
+def _write(state: dict[str, torch.Tensor], path: Path) -> None:
     with atomic_path(path) as temporary:
         write_checked(state, temporary)
+
+
+class WeightsWriter:
+    """Networks beside the records of a store, written while the next trial is on a graphics card.
+
+    One at a time, so that at most one is held in memory. A CPU is busy with the next trial: there
+    each is written at once. Leaving the block waits for the last; an error of writing, such as a
+    full disk, is raised by the next call or on leaving.
+    """
+
+    def __init__(self, store: Store, *, writes_at_once_on: tuple[str, ...] = ("cpu",)) -> None:
+        self._store, self._at_once = store, writes_at_once_on
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="secateurs-weights")
+        self._pending: tuple[str, Future[None]] | None = None
+
+    def __enter__(self) -> WeightsWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.wait()
+        finally:
+            self._pool.shutdown()
+
+    def wait(self) -> None:
+        """Return when everything is written."""
+        if self._pending is not None:
+            (_, writing), self._pending = self._pending, None
+            writing.result()
+
+    def save(self, model: torch.nn.Module, key: str) -> None:
+        """Write a trial's network; it may be changed as soon as this returns."""
+        self.wait()
+        path = self._store.weights(key)
+        device = next((p.device.type for p in model.parameters()), "cpu")
+        if device in self._at_once:
+            save_weights(model, path)
+            return
+        state = _state_on_cpu(model)
+        if device == "cpu":  # else it is a copy
+            state = {name: tensor.clone() for name, tensor in state.items()}
+        self._pending = key, self._pool.submit(_write, state, path)
+
+    def remove(self, key: str) -> None:
+        """Delete a trial's network, should there be one."""
+        if self._pending is not None and self._pending[0] == key:
+            self.wait()
+        self._store.weights(key).unlink(missing_ok=True)
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:

@@ -25,6 +25,7 @@ from secateurs.study.records.checksummed import write_sealed
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import TrialContext
 from secateurs.study.trials.setting import TrialSetting
+from secateurs.study.trials.starting import StartingNetworks
 from secateurs.study.trials.store import Store
 
 TRIAL_FORMAT = 2
@@ -143,6 +144,7 @@ class SharedInputs:
 
     def __init__(self, cache: PrefixCache | None = None, *, progress: Progress = SILENT) -> None:
         self.cache, self.progress = cache or PrefixCache(), progress
+        self.networks = StartingNetworks()
         self._held: tuple[str, int, Inputs] | None = None
 
     def get(
@@ -290,7 +292,7 @@ def _train_trial(
 ) -> tuple[dict[str, Any], torch.nn.Module]:
     started = time.perf_counter()
     config, key, name = context.config, trial_key(context, trial), context.config.backbone
-    model = context.new_model(seed=config.seed + trial.run, pretrained=trial.pretrained)
+    model = shared.networks.get(context, seed=config.seed + trial.run, pretrained=trial.pretrained)
     freeze(model, name, trial.depth)
     model.to(memory_format=torch.channels_last)
     inputs, tail = shared.get(context, trial, model)
