@@ -43,7 +43,7 @@ ROOMS = {
     "fit": ("probe",),
     "prune": (
         *("coupling", "similarity", "statistics", "selection"),
-        *("surgery", "compensation", "allocation"),
+        *("surgery", "compensation", "reconstruction", "allocation"),
     ),
     "ship": ("int8", "targets"),
     "api": (),

@@ -28,11 +28,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def short_latency() -> Generator[None]:
-    """Networks are timed for a moment and on a few images: no test asks how fast they are."""
+    """Networks are timed for a moment and on a few images: no test asks how fast they are.
+
+    Blocks are tuned by a few steps only.
+    """
     from secateurs.study.pruning import savings
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("secateurs.study.pruning.savings.BUDGET_S", 0.2)
+        patch.setattr("secateurs.prune.reconstruction.options.STEPS", 3)
         rows = savings.latency_rows
         patch.setattr(savings, "latency_rows", lambda *given: rows(*given, largest=4))
         yield

@@ -37,7 +37,7 @@ ROOMS = {
     "nets": ["sources", "archives", ""],
     "prune": [
         *("coupling", "similarity", "statistics", "selection"),
-        *("surgery", "compensation", "allocation", ""),
+        *("surgery", "compensation", "reconstruction", "allocation", ""),
     ],
     "ship": ["", "int8", "targets"],
     "study": [

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -30,6 +30,7 @@ from secateurs.nets.batches import Batch, samples
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.coupling.groups import NotPruned
 from secateurs.prune.network import Pruned
+from secateurs.prune.reconstruction.options import options_of
 from secateurs.prune.surgery.attributes import changed_attributes
 from secateurs.prune.to_budget import Budget, Hooks, PrunedToBudget, prune_to_budget
 from secateurs.stopping import StopFlag
@@ -83,6 +84,7 @@ def prune(
     latency: Callable[[nn.Module, nn.Module], float] | None = None,
     train: Callable[[nn.Module, nn.Module], nn.Module | None] | None = None,
     norm_widths: bool = True,
+    reconstruction: Literal["blocks"] | None = "blocks",
     num_samples: int = 256,
     seed: int = 0,
     stop: StopFlag | None = None,
@@ -107,6 +109,10 @@ def prune(
     model, in place or not, and may return it. Without `norm_widths` units stay over which a layer,
     RMS or group norm computes its statistics, as the width of a transformer.
 
+    By `reconstruction` the blocks of the pruned model are then tuned, one after the other and on
+    the same samples, to give what they gave before; labels are not needed, and none of them stays
+    that is not better on samples left out. None leaves that out.
+
     Memory: the samples; for each layer that reads prunable units the Gram matrix of what it
     receives (4 bytes for each pair of its inputs) and, in bfloat16, what it gives at some positions
     of each sample; and at most 1 GiB of activations. `num_samples` bounds all but the Gram
@@ -119,6 +125,7 @@ def prune(
         raise InputError(
             f"budget: expected a Budget, as Budget(macs=0.5), got {type(budget).__name__}"
         )
+    tuning = options_of(reconstruction)
     network = open_attention(own_copy(model))
     keep_whole = _ignored(ignore, unwrapped(model))
     calibration, held_out = read_batches(loader, network, num_samples)
@@ -139,6 +146,7 @@ def prune(
         held_out,
         budget,
         hooks,
+        reconstruction=tuning,
         name=type(network).__name__,
         seed=seed,
         stop=stop,
@@ -240,8 +248,9 @@ def _report(done: PrunedToBudget) -> dict[str, Any]:
             {"name": left.name, "reason": left.reason} for left in done.groups.not_pruned
         ],
         "predicted_loss": done.chosen.loss,
-        "change": done.outcome.change.relative,
+        "change": done.change.relative,
         "alarm": done.outcome.alarm,
+        "reconstruction": None if done.reconstruction is None else done.reconstruction.to_json(),
         "parity": done.parity,
         "seconds": done.seconds,
     }

@@ -11,6 +11,7 @@ from secateurs.cli.options.data import Cache, Data, GroupBy, Model, OwnSeed, Own
 from secateurs.cli.options.network import OwnDevice
 from secateurs.cli.options.output import AsJson, Config, ModelOut, Overwrite, ProgressMode, Quiet
 from secateurs.cli.options.pruning import (
+    CalibrationImages,
     Compensation,
     HighDeg,
     Keep,
@@ -23,6 +24,7 @@ from secateurs.cli.options.pruning import (
     MaxLoss,
     NormStd,
     Params,
+    Reconstruction,
     RecoveryDistil,
     RecoveryEpochs,
     RecoveryLr,
@@ -54,6 +56,8 @@ def prune(
     latency_batch: LatencyBatch = 64,
     round_to: RoundTo = 8,
     starts: Starts = 5,
+    calibration_images: CalibrationImages = 256,
+    reconstruction: Reconstruction = "blocks",
     recovery_epochs: RecoveryEpochs = 0,
     recovery_lr: RecoveryLr = None,
     recovery_distil: RecoveryDistil = 0.5,
@@ -99,6 +103,10 @@ def prune(
                 "--low-deg, --high-deg, --norm-std, --rule, --keep and --keep-fraction are for "
                 "named layers; for a whole network give --params, --macs, --latency or --max-loss"
             )
+        if reconstruction not in ("blocks", "off"):
+            raise InputError(
+                f"--reconstruction: expected blocks or off, got {reconstruction!r:.40}"
+            )
         budget = Budget(
             params=params,
             macs=macs,
@@ -116,6 +124,8 @@ def prune(
                 out,
                 budget,
                 recovery=recovery,
+                num_images=calibration_images or None,
+                reconstruction=None if reconstruction == "off" else "blocks",
                 changes=own_options,
                 stop=stop,
                 **common,

@@ -7,9 +7,8 @@ This is the whole flow, for any network and any batches. What differs between it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,100 +16,31 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
-from secateurs.limits import check_fields
 from secateurs.nets.attention import open_attention
-from secateurs.nets.batches import Batch, Run, forward, samples
+from secateurs.nets.batches import Batch, samples
 from secateurs.nets.layers import LAYERS, width_of
 from secateurs.progress import SILENT, Progress
-from secateurs.prune.allocation.bisection import first_within, last_within, thinned
-from secateurs.prune.allocation.budget import Kept, Price, Step, Widths, descent
-from secateurs.prune.allocation.importance import Loss
-from secateurs.prune.allocation.merge_costs import Steps, with_merging
+from secateurs.prune.allocation.budget import Kept, Price, Step, Widths
+from secateurs.prune.allocation.merge_costs import with_merging
 from secateurs.prune.allocation.survey import Survey, survey
-from secateurs.prune.compensation.batch_norm import outputs_of, settle_norms
+from secateurs.prune.compensation.batch_norm import Change, change_of, outputs_of, settle_norms
 from secateurs.prune.coupling.groups import Groups, find_groups
 from secateurs.prune.eligible import ignored, norm_width, unreadable, unsteady, without
-from secateurs.prune.network import Pruned, Score, StartValidation, prune_groups
+from secateurs.prune.network import Pruned, StartValidation, prune_groups
+from secateurs.prune.reconstruction.options import Reconstruction, ReconstructionOptions
+from secateurs.prune.reconstruction.reconstruct import reconstruct
+from secateurs.prune.request import Budget as Budget
+from secateurs.prune.request import Hooks as Hooks
+from secateurs.prune.request import Tried as Tried
 from secateurs.prune.statistics.parts import in_parts, samples_at_once
-from secateurs.prune.surgery.narrow import PARITY_LIMIT, checked, difference, gone_channels, narrow
+from secateurs.prune.surgery.narrow import PARITY_LIMIT, checked, difference, gone_channels
 from secateurs.prune.verification import Outcome, cut_and_check
+from secateurs.prune.width_search import WidthSearch
 from secateurs.stopping import StopFlag
 
 CHECKED_SAMPLES = 4
 CHECKED_LARGE = 2  # of samples of which fewer than `LARGE` run at once: checks are in float64
 LARGE = 16
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a pruned network may cost, as fractions of the unpruned one, and what it may lose.
-
-    `params` and `macs` 0..1; `size_mb` is the size of the weights in float32 (10**6 bytes);
-    `latency` 0..1 of the time measured on this device at
-    `latency_batch` samples; `max_loss` points (hundredths) of the evaluation before any recovery.
-    The smallest network within `max_loss` is taken when nothing else is given. `round_to` keeps the
-    channels of every group a multiple of it, and at least `fewest` stay. Units that merge are
-    grouped from `starts` random starts, and validation decides between them.
-    """
-
-    params: float | None = None
-    macs: float | None = None
-    latency: float | None = None
-    max_loss: float | None = None
-    size_mb: float | None = None
-    latency_batch: int = 64
-    round_to: int = 8
-    fewest: int = 8
-    starts: int = 5
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.params is self.macs is self.latency is self.max_loss is self.size_mb is None:
-            raise InputError("budget: give params, macs, latency, max_loss or size_mb")
-
-    def params_of(self, num_parameters: float) -> float | None:
-        """The fraction of so many parameters that may stay; None for no limit."""
-        if self.size_mb is None:
-            return self.params
-        allowed = min(1.0, self.size_mb * 1e6 / (4 * num_parameters))
-        return allowed if self.params is None else min(allowed, self.params)
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """What a client of `prune_to_budget` knows and the flow does not.
-
-    `run` runs a network on a batch; `steps` opens one into (path, module) that run one after the
-    other, where that is known. `evaluate` scores a network, higher is better: `max_loss` needs it.
-    `loss(network, batch)`, of one sample, decides between groups in the place of the change of the
-    outputs. `score` orders the starts of merging by a network's outputs on the held-out batches.
-    `latency(unpruned, pruned)` measures the pruned network's share of the time. `train(pruned,
-    unpruned)` returns the pruned network, of which it also gets the survivors, trained on.
-    `keep_whole(path)` says that the outputs of a layer stay; `ratios` are shares (0..1) of the
-    units to remove of groups by name (with `*` as in file names), whatever the budget.
-    `norm_widths` says whether units may go over which a layer, RMS or group norm computes its
-    statistics, which changes these.
-    """
-
-    run: Run = forward
-    steps: Steps = lambda model: []
-    evaluate: Callable[[nn.Module], float] | None = None
-    loss: Loss | None = None
-    score: Score | None = None
-    latency: Callable[[nn.Module, nn.Module], float] | None = None
-    train: Callable[[Pruned, nn.Module], nn.Module] | None = None
-    keep_whole: Callable[[str], bool] = lambda path: False
-    ratios: Mapping[str, float] = field(default_factory=dict[str, float])
-    norm_widths: bool = False
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A step that was measured: its evaluation or its share of the time."""
-
-    step: Step
-    evaluation: float | None = None
-    latency: float | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +50,8 @@ class PrunedToBudget:
     `model` is the network after recovery, `before_recovery` before (the same where there was none);
     `seconds` is what survey and cut took, without recovery;
     `cost` is what is left of the unpruned network's, as fractions, before recovery; `channels` are
-    the outputs that each convolution and linear layer still has, by path.
+    the outputs that each convolution and linear layer still has, by path. `outcome` is that of the
+    cut; `reconstruction` what was tuned after it, None where nothing was asked for.
     """
 
     model: nn.Module
@@ -135,7 +66,16 @@ class PrunedToBudget:
     parity: float
     cost: Price
     channels: dict[str, list[int]]
+    reconstruction: Reconstruction | None
     seconds: float
+
+    @property
+    def change(self) -> Change:
+        """How far the outputs are from the unpruned network's, before recovery."""
+        tuned = self.reconstruction
+        if tuned is not None and tuned.used and tuned.change is not None:
+            return tuned.change
+        return self.outcome.change
 
 
 @dataclass(frozen=True)
@@ -170,6 +110,7 @@ def prune_to_budget(
     hooks: Hooks,
     *,
     name: str = "the network",
+    reconstruction: ReconstructionOptions | None = None,
     copies: int = 1,
     seed: int = 0,
     stop: StopFlag | None = None,
@@ -179,9 +120,9 @@ def prune_to_budget(
 
     Units are taken where they cost the least loss for what they save, measured on the `calibration`
     batches (`copies` views of the same samples, view by view). The `held_out` batches, which no
-    refit sees, decide between batch norm statistics, between starts of what is merged, and whether
-    the cut came as predicted. The model given is not changed. Raises InputError when nothing can be
-    pruned or the budget cannot be met.
+    refit sees, decide between batch norm statistics, between starts of what is merged, whether the
+    cut came as predicted, and whether the `reconstruction` of blocks is used. The model given is
+    not changed. Raises InputError when nothing can be pruned or the budget cannot be met.
     """
     surveyed = survey_network(
         model,
@@ -194,7 +135,9 @@ def prune_to_budget(
         stop=stop,
         progress=progress,
     )
-    return prune_surveyed(surveyed, budget, stop=stop, progress=progress)
+    return prune_surveyed(
+        surveyed, budget, reconstruction=reconstruction, stop=stop, progress=progress
+    )
 
 
 def survey_network(
@@ -286,13 +229,15 @@ def prune_surveyed(
     budget: Budget,
     *,
     hooks: Hooks | None = None,
+    reconstruction: ReconstructionOptions | None = None,
     stop: StopFlag | None = None,
     progress: Progress = SILENT,
 ) -> PrunedToBudget:
     """Prune a network that was surveyed to one budget, and train it on.
 
     `hooks` are those of the survey unless given: what trains and what measures may differ from
-    budget to budget. Raises InputError when the budget cannot be met.
+    budget to budget. With `reconstruction` the blocks of the pruned network are tuned afterwards,
+    see `reconstruct`. Raises InputError when the budget cannot be met.
     """
     started = time.perf_counter()
     stop, hooks = stop or StopFlag(), hooks or surveyed.hooks
@@ -329,7 +274,7 @@ def prune_surveyed(
     validation = None
     if hooks.score is not None:
         validation = StartValidation(held_out, hooks.score, budget.starts)
-    choice = _Choice(model, groups, widths, seen, budget, hooks, candidate, progress)
+    choice = WidthSearch(model, groups, widths, seen, budget, hooks, candidate, progress)
     trajectory, chosen = choice.choose()
     result, outcome = cut_and_check(
         partial(prune, chosen.kept, validation=validation, progress=progress),
@@ -342,6 +287,11 @@ def prune_surveyed(
     cost = _check_reached(result.model, widths, budget)
     parity = difference(model, groups.found, result.survivors, few, run=hooks.run)
     assert parity <= PARITY_LIMIT, f"removed and zeroed differ: {parity}"
+    tuned = None
+    if reconstruction is not None:
+        result, tuned = _reconstructed(
+            surveyed, result, outcome, reconstruction, hooks=hooks, stop=stop, progress=progress
+        )
     seconds = surveyed.seconds + time.perf_counter() - started
     trained = result.model if hooks.train is None else hooks.train(result, model)
     return PrunedToBudget(
@@ -357,105 +307,42 @@ def prune_surveyed(
         parity=parity,
         cost=cost,
         channels=_channels(model, groups, result.survivors),
+        reconstruction=tuned,
         seconds=seconds,
     )
 
 
-def _fixed(groups: Groups, ratios: Mapping[str, float]) -> Kept:
-    """The units kept of groups for which a share to remove is given."""
-    fixed: Kept = {}
-    for pattern, share in ratios.items():
-        if not 0 <= share < 1:
-            raise InputError(f"ratios: {pattern!r}: expected 0..1, below 1, got {share:g}")
-        named = [group for group in groups.found if fnmatchcase(group.name, pattern)]
-        if not named:
-            names = ", ".join(group.name for group in groups.found[:5])
-            raise InputError(f"ratios: no group is named {pattern!r}; there are {names}")
-        for group in named:
-            fixed[group.name] = max(1, round(group.num_units * (1 - share)))
-    return fixed
-
-
-@dataclass
-class _Choice:
-    """The search for the step that meets a budget, and what was measured on the way."""
-
-    model: nn.Module
-    groups: Groups
-    widths: Widths
-    seen: Survey
-    budget: Budget
-    hooks: Hooks
-    candidate: Callable[[Kept], nn.Module]
-    progress: Progress
-
-    def __post_init__(self) -> None:
-        self.tried: list[Tried] = []
-
-    def choose(self) -> tuple[list[Step], Step]:
-        """The trajectory from the unpruned network down, and the step that meets the budget."""
-        budget = self.budget
-        params = budget.params_of(self.widths.total.parameters)
-        limited = params is not None or budget.macs is not None
-        fixed = _fixed(self.groups, self.hooks.ratios)
-        down = partial(
-            descent,
-            self.widths,
-            {n: e for n, e in self.seen.eliminations.items() if n not in fixed},
-            round_to=budget.round_to,
-            fewest=budget.fewest,
-        )
-        trajectory = down(params=params, macs=budget.macs, start=fixed)
-        if budget.latency is not None:
-            # Onwards by multiply-accumulates, which take the time, until the clock agrees.
-            first = len(trajectory) - 1 if limited else 0
-            if limited:
-                trajectory += down(start=trajectory[-1].kept, by="macs")[1:]
-            else:
-                trajectory = down(by="macs", start=fixed)
-            return trajectory, self._within_latency(trajectory, first)
-        if limited:
-            return trajectory, trajectory[-1]
-        return trajectory, self._within_loss(trajectory)
-
-    def _within_latency(self, trajectory: list[Step], first: int) -> Step:
-        steps = trajectory[first:]
-        with self.progress.task("measuring latency", len(steps).bit_length()) as advance:
-            found = first_within(steps, self._is_fast, lambda: advance(1))
-        if found is None:
-            raise InputError(
-                f"latency: the smallest network still takes {self.tried[-1].latency:.2f} of the "
-                f"time at batch {self.budget.latency_batch} on this device"
-            )
-        return found
-
-    def _within_loss(self, trajectory: list[Step]) -> Step:
-        evaluate = self.hooks.evaluate
-        assert self.budget.max_loss is not None
-        if evaluate is None:
-            raise InputError("budget: max_loss needs an evaluation of the network")
-        floor = evaluate(self.model) - self.budget.max_loss / 100
-
-        def is_good(step: Step) -> bool:
-            reached = evaluate(self.candidate(step.kept))
-            self.tried.append(Tried(step, evaluation=reached))
-            return reached >= floor - 1e-12
-
-        steps = thinned(trajectory)
-        with self.progress.task("searching within the loss", len(steps).bit_length()) as advance:
-            return last_within(steps, is_good, lambda: advance(1))
-
-    def _is_fast(self, step: Step) -> bool:
-        assert self.budget.latency is not None
-        if self.hooks.latency is None:
-            raise InputError("budget: latency needs a measurement of the time")
-        survivors = {
-            name: self.seen.eliminations[name].survivors(keep) for name, keep in step.kept.items()
-        }
-        pruned = narrow(self.model, self.groups.found, survivors)
-        share = self.hooks.latency(self.model, pruned)
-        self.tried.append(Tried(step, latency=share))
-        return share <= self.budget.latency
+def _reconstructed(
+    surveyed: Surveyed,
+    result: Pruned,
+    outcome: Outcome,
+    options: ReconstructionOptions,
+    *,
+    hooks: Hooks,
+    stop: StopFlag,
+    progress: Progress,
+) -> tuple[Pruned, Reconstruction]:
+    """The pruned network with its blocks tuned, unless that moves its outputs further away."""
+    model, found = reconstruct(
+        result.model,
+        surveyed.model,
+        surveyed.groups.found,
+        result.survivors,
+        surveyed.calibration,
+        surveyed.held_out,
+        merged=result.merged,
+        run=hooks.run,
+        options=options,
+        seed=surveyed.seed,
+        stop=stop,
+        progress=progress,
+    )
+    parts = in_parts(surveyed.held_out, surveyed.at_once)
+    change = change_of(outputs_of(model, parts, run=hooks.run), surveyed.unpruned)
+    found = replace(found, change=change)
+    if change.squared < outcome.change.squared:
+        return replace(result, model=model), replace(found, used=True)
+    return result, found
 
 
 def _check_reached(model: nn.Module, widths: Widths, budget: Budget) -> Price:

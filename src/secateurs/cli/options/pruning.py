@@ -11,6 +11,7 @@ from secateurs.limits import LIMITS, Range
 
 # A negative number stands for no limit on the command line, see `from_preset`.
 _SIGNED_LOSS = Range(-100, 100)
+_COUNT = Range(0, 100_000_000, whole=True)  # 0 stands for all
 
 Layers = Annotated[
     str | None,
@@ -187,6 +188,26 @@ Starts = Annotated[
         help="Whole network: random starts for the units that are merged; validation decides.",
         callback=within(LIMITS["starts"]),
         rich_help_panel=PRUNING,
+    ),
+]
+CalibrationImages = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="Whole network: training images, spread over the classes, on which units are scored, "
+        "layers refitted and blocks tuned; 0 for all. Recovery uses all.",
+        callback=within(_COUNT),
+        rich_help_panel=PRUNING,
+    ),
+]
+Reconstruction = Annotated[
+    str,
+    typer.Option(
+        metavar="blocks|off",
+        help="Whole network: tune the blocks of the pruned network, without labels, to give what "
+        "they gave before.",
+        rich_help_panel=PRUNING,
+        autocompletion=suggest("blocks", "off"),
     ),
 ]
 RecoveryEpochs = Annotated[

@@ -38,12 +38,17 @@ LARGER = (1, 2, 4)  # times the size of the sample, on which a network is tried 
 
 @dataclass(frozen=True)
 class Followed:
-    """The union-find of numbers, what each layer did, and what was multiplied, in running order."""
+    """The union-find of numbers, what each layer did, and what was multiplied, in running order.
+
+    `returned` are by module the numbers of each tensor that it gave when it ran last, None where
+    none are known of it.
+    """
 
     ties: UnionFind
     events: list[Event]
     products: list[Product]
     contracted: list[Tensor]
+    returned: dict[str, list[Tensor | None]]
 
 
 def follow(bare: nn.Module, sample: Batch, run: Run) -> Followed:
@@ -64,7 +69,7 @@ def follow(bare: nn.Module, sample: Batch, run: Run) -> Followed:
             "the network does not run without gradients, so that its layers cannot be followed "
             f"({type(error).__name__}: {first_line(error)})"
         ) from error
-    found = Followed(flow.ties, flow.events, flow.products, flow.contracted)
+    found = Followed(flow.ties, flow.events, flow.products, flow.contracted, {**flow.returned})
     ran = {event.path for event in flow.events}
     idle = [
         path
@@ -130,6 +135,7 @@ class _Flow(LayerRules, TorchDispatchMode):
         self.kept: list[Tensor] = []
         self.views: dict[int, _View] = {}
         self.inside = 0  # how many layers with a rule are running, one within the other
+        self.returned: dict[str, list[Tensor | None]] = {}
         for path, module in bare.named_modules():
             if isinstance(module, BiasedAttention):
                 self._heads(path, module)
@@ -160,6 +166,7 @@ class _Flow(LayerRules, TorchDispatchMode):
             self.inside -= 1
             if not self.inside:
                 self._pass_through(path, module, rule, args, output)
+        self.returned[path] = [self.numbers_of(tensor) for tensor in tensors_of(output)]
 
     def _pass_through(
         self,

@@ -148,9 +148,9 @@ class Replay:
             inside = [_is_in_any(writer, skipped) for writer in writers]
             if path == module and any(inside) and not all(inside):
                 return False
-            writes = any(_is_within(writer, module) for writer in writers)
+            writes = any(is_within(writer, module) for writer in writers)
             kept = _is_in_any(path, skipped) and all(inside)
-            if writes and not _is_within(path, module) and not kept:
+            if writes and not is_within(path, module) and not kept:
                 return False
         return True
 
@@ -159,7 +159,7 @@ class Replay:
             self.kept = {}  # a module did not run on some batch
         else:
             for path, outputs in self.new.items():
-                for inner in [known for known in self.kept if _is_within(known, path)]:
+                for inner in [known for known in self.kept if is_within(known, path)]:
                     del self.kept[inner]
                 self.kept[path] = outputs
         self.new = {}
@@ -183,7 +183,8 @@ def _parent(path: str) -> str:
     return path.rpartition(".")[0]
 
 
-def _is_within(path: str, other: str) -> bool:
+def is_within(path: str, other: str) -> bool:
+    """Whether a module is another or lies within it, by their paths."""
     return path == other or path.startswith(f"{other}.")
 
 

@@ -26,6 +26,7 @@ from secateurs.report.common.panel import Panel, Table
 from secateurs.report.common.render import render_page, write_page
 from secateurs.report.network import figures
 from secateurs.report.network.layers import search_panels
+from secateurs.report.network.measured_on import calibration, reconstruction
 
 Record = dict[str, Any]
 NAME = "pruning.html"
@@ -179,6 +180,8 @@ def _chosen_on_validation(record: Record) -> str:
     outcome = record.get("outcome")
     if outcome is not None and len(outcome["norms_tried"]) > 1:
         chosen.append("the batch norm statistics (without labels)")
+    if record.get("reconstruction") is not None:
+        chosen.append("how far each block is tuned (without labels)")
     if not chosen:
         return (
             "The validation images were not used for pruning, but the unpruned network was chosen "
@@ -279,6 +282,7 @@ def _trajectory(record: Record) -> Panel:
         f"The chosen network has {percent(chosen['macs'])} of the multiply-accumulates and "
         f"{percent(chosen['params'])} of the parameters. The predicted loss is the mean squared "
         "change of the outputs on the training images, without recovery."
+        f"{calibration(record)}{reconstruction(record)}"
     )
     thinned = record["trajectory"][:: max(1, len(record["trajectory"]) // 40)]
     table = Table(

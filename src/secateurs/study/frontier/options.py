@@ -18,7 +18,8 @@ class FrontierOptions:
     `batch` images in PyTorch on this device, and loses at most `max_loss` points of validation
     accuracy to the best. The probe chooses `num_networks` to fine-tune, each at up to `num_depths`
     depths. `sizes` are the shares of the multiply-accumulates to which each is pruned, by what is
-    measured on `calibration` training images (None for all), with `recover` epochs of recovery.
+    measured on `calibration` training images (None for all), with `recover` epochs of recovery
+    after the `reconstruction` of blocks ("blocks", or None).
     `scratch_runs` trainings of the first network start from random weights, for comparison.
     """
 
@@ -31,6 +32,7 @@ class FrontierOptions:
     num_depths: int = 2
     sizes: tuple[float, ...] = (0.5, 0.25)
     calibration: int | None = 256
+    reconstruction: str | None = "blocks"
     recover: int = 4
     scratch_runs: int = 0
 

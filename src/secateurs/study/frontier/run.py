@@ -224,6 +224,7 @@ class _Frontier:
             arm.context,
             folder,
             num_images=options.calibration,
+            reconstruction=options.reconstruction,
             stop=self.stop,
             progress=self.progress,
         )
@@ -235,6 +236,7 @@ class _Frontier:
                 "unpruned": {name: unpruned[name] for name in ("name", "correct", "tensors")},
                 "budget": asdict(size.budget),
                 "calibration": options.calibration,
+                "reconstruction": options.reconstruction,
                 "recovery": asdict(recovery),
             }
 

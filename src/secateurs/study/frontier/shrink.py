@@ -11,6 +11,7 @@ from torch import nn
 
 from secateurs.errors import InputError
 from secateurs.progress import SILENT, Progress
+from secateurs.prune.reconstruction.options import options_of
 from secateurs.prune.to_budget import Budget
 from secateurs.ship.checkpoint import load
 from secateurs.ship.spec import describe
@@ -72,6 +73,7 @@ class Shrinking:
     """Prunes one saved network to any number of sizes; what they share is computed once, if at all.
 
     `folder` is where the unpruned network is kept; it is measured on `num_images` training images.
+    By `reconstruction` ("blocks") the blocks of each pruned network are tuned before recovery.
     """
 
     def __init__(
@@ -80,11 +82,12 @@ class Shrinking:
         folder: Path,
         *,
         num_images: int | None = None,
+        reconstruction: str | None = None,
         stop: StopFlag,
         progress: Progress = SILENT,
     ) -> None:
         self.context, self.stop, self.progress = context, stop, progress
-        self.num_images = num_images
+        self.num_images, self.reconstruction = num_images, reconstruction
         self.unpruned = load(folder)
 
     @cached_property
@@ -112,6 +115,7 @@ class Shrinking:
             found = network.prune(
                 size.budget,
                 recovery=recovery,
+                reconstruction=options_of(self.reconstruction),
                 state_file=state,
                 stop=self.stop,
                 progress=self.progress,
@@ -134,5 +138,5 @@ class Shrinking:
 
 def _summary(record: dict[str, Any]) -> Record:
     """What the study keeps of a pruning: the groups, what was predicted, and the recovery."""
-    names = ("groups", "not_pruned", "outcome", "recovery", "seconds", "parity")
+    names = ("groups", "not_pruned", "outcome", "reconstruction", "recovery", "seconds", "parity")
     return {name: record[name] for name in names if name in record}

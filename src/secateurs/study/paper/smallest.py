@@ -60,6 +60,7 @@ def smallest(
         context.dataset,
         context.config,
         Budget(max_loss=0.0),
+        num_images=None,
         device=context.device,
         stop=stop,
         progress=progress,

@@ -17,6 +17,7 @@ from secateurs.nets.attention import open_attention
 from secateurs.nets.chain import chain
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.network import Pruned
+from secateurs.prune.reconstruction.options import ReconstructionOptions
 from secateurs.prune.to_budget import (
     Budget,
     Hooks,
@@ -33,6 +34,7 @@ from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import Dataset
 
 BATCH = 64
+CALIBRATION = 256  # training images on which a network is measured and refitted
 LATENCY_S = 5.0
 
 
@@ -62,6 +64,8 @@ def prune_whole(
     budget: Budget,
     *,
     recovery: RecoveryOptions | None = None,
+    num_images: int | None = CALIBRATION,
+    reconstruction: ReconstructionOptions | None = None,
     device: torch.device,
     state_file: Path | None = None,
     stop: StopFlag | None = None,
@@ -71,12 +75,20 @@ def prune_whole(
 
     Units are taken where they cost the least loss for what they save, measured on the training
     images; validation decides where `max_loss` does, between the starts of what is merged, and the
-    best epoch of a recovery. The model given is not changed. Raises InputError when nothing can be
-    pruned or the budget cannot be met.
+    best epoch of a recovery. At most `num_images` training images are used before recovery, spread
+    over the classes; None for all. With `reconstruction` blocks are tuned before it. The model
+    given is not changed. Raises InputError when nothing can be pruned or the budget cannot be met.
     """
-    network = survey_whole(model, dataset, config, device=device, stop=stop, progress=progress)
+    network = survey_whole(
+        model, dataset, config, device=device, num_images=num_images, stop=stop, progress=progress
+    )
     return network.prune(
-        budget, recovery=recovery, state_file=state_file, stop=stop, progress=progress
+        budget,
+        recovery=recovery,
+        reconstruction=reconstruction,
+        state_file=state_file,
+        stop=stop,
+        progress=progress,
     )
 
 
@@ -88,12 +100,14 @@ class SurveyedNetwork:
     dataset: Dataset
     config: StudyConfig
     device: torch.device
+    num_images: int
 
     def prune(
         self,
         budget: Budget,
         *,
         recovery: RecoveryOptions | None = None,
+        reconstruction: ReconstructionOptions | None = None,
         state_file: Path | None = None,
         stop: StopFlag | None = None,
         progress: Progress = SILENT,
@@ -102,7 +116,8 @@ class SurveyedNetwork:
         recovery = recovery or RecoveryOptions()
         stop = stop or StopFlag()
         recovered: list[Recovered] = []
-        asked = asdict(budget) | {"recovery": asdict(recovery)}
+        asked = asdict(budget) | {"recovery": asdict(recovery), "calibration": self.num_images}
+        asked["reconstruction"] = None if reconstruction is None else asdict(reconstruction)
 
         def train_on(pruned: Pruned, unpruned: nn.Module) -> nn.Module:
             recovered.append(
@@ -130,11 +145,25 @@ class SurveyedNetwork:
             ),
             train=train_on if recovery.epochs else None,
         )
-        pruned = prune_surveyed(self.surveyed, budget, hooks=hooks, stop=stop, progress=progress)
+        pruned = prune_surveyed(
+            self.surveyed,
+            budget,
+            hooks=hooks,
+            reconstruction=reconstruction,
+            stop=stop,
+            progress=progress,
+        )
         if pruned.outcome.alarm:
             progress.note(alarm_sentence(pruned.outcome))
         found = recovered[0] if recovered else None
-        return PrunedNetwork(pruned, network_record(pruned, found), found)
+        record = network_record(pruned, found) | {
+            "calibration": {
+                "num_images": self.num_images,
+                "of": len(self.dataset.sides["train"]),
+                "mirrored": self.surveyed.copies > 1,
+            }
+        }
+        return PrunedNetwork(pruned, record, found)
 
 
 def survey_whole(
@@ -178,7 +207,7 @@ def survey_whole(
         stop=stop,
         progress=progress,
     )
-    return SurveyedNetwork(surveyed, dataset, config, device)
+    return SurveyedNetwork(surveyed, dataset, config, device, len(train))
 
 
 def score_logits(outputs: list[object], *, labels: Tensor) -> tuple[float, float]:

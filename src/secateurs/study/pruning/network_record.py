@@ -71,6 +71,9 @@ def network_record(pruned: PrunedToBudget, recovered: Recovered | None) -> dict[
         "tried": [_tried_row(tried, whole) for tried in pruned.tried],
         "starts": list(pruned.result.tried),
         "outcome": pruned.outcome.to_json(),
+        "reconstruction": None
+        if pruned.reconstruction is None
+        else pruned.reconstruction.to_json(),
         "parity": pruned.parity,
         "seconds": pruned.seconds,
         "recovery": None if recovered is None else recovered.to_json(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -14,10 +14,11 @@ from secateurs.extras import installed
 from secateurs.fit.precision import resolve_device
 from secateurs.paths import saved_model
 from secateurs.progress import SILENT, Progress
+from secateurs.prune.reconstruction.options import options_of
 from secateurs.prune.to_budget import Budget
 from secateurs.ship.spec import describe
 from secateurs.stopping import StopFlag
-from secateurs.study.pruning.network import PrunedNetwork, prune_whole
+from secateurs.study.pruning.network import CALIBRATION, PrunedNetwork, prune_whole
 from secateurs.study.pruning.network_ledger import LedgerRow, write_ledger
 from secateurs.study.pruning.recovery import RecoveryOptions
 from secateurs.study.pruning.saved_output import PrunedOutput, layer_names, write_output
@@ -35,6 +36,8 @@ def shrink_saved(
     budget: Budget,
     *,
     recovery: RecoveryOptions | None = None,
+    num_images: int | None = CALIBRATION,
+    reconstruction: Literal["blocks"] | None = "blocks",
     changes: Mapping[str, Any] | None = None,
     cache: Path,
     overwrite: bool = False,
@@ -43,9 +46,12 @@ def shrink_saved(
 ) -> Record:
     """Prune a whole saved network on a folder's training images; save the result in `out`.
 
-    `changes` are fields of StudyConfig, such as another split. Returns what pruning.json holds:
-    units by group, validation accuracy before, after pruning and after recovery, and cost before
-    and after, measured in alternating rounds. The test images are not used. A recovery that is
+    At most `num_images` training images, spread over the classes, are used before recovery (None
+    for all). `reconstruction` tunes the blocks of the pruned network to give what they gave before,
+    without labels. `changes` are fields of StudyConfig, such as another split. Returns what
+    pruning.json holds: units by group, validation accuracy before, after pruning and after
+    recovery, and cost before and after, measured in alternating rounds. The test images are not
+    used. A recovery that is
     stopped resumes when the same is run again. With `overwrite` an earlier output in `out`, and the
     state of a recovery, is deleted first. Raises InputError for bad input, with nothing written.
     """
@@ -57,7 +63,12 @@ def shrink_saved(
     original = loaded.model.to(device)
     state = out / STATE
     recovery = recovery or RecoveryOptions()
-    asked = asdict(budget) | {"recovery": asdict(recovery)}
+    tuning = options_of(reconstruction)
+    asked = asdict(budget) | {
+        "recovery": asdict(recovery),
+        "num_images": num_images,
+        "reconstruction": reconstruction,
+    }
     if overwrite:
         state.unlink(missing_ok=True)
     whole = prune_whole(
@@ -66,6 +77,8 @@ def shrink_saved(
         config,
         budget,
         recovery=recovery,
+        num_images=num_images,
+        reconstruction=tuning,
         device=device,
         state_file=state,
         stop=stop,

@@ -1,0 +1,1 @@
+"""Blocks of a pruned network tuned to give what they gave before."""
