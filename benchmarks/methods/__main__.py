@@ -115,7 +115,7 @@ class Methods:
         found["isomorphic"] = isomorphic
         found["GRAIL on L2"] = refitted("L2", refits.grail, seen)
         found["GRAIL on folding"] = fold(True)
-        found["folding, REPAIR"] = fold(False)
+        found["folding with REPAIR"] = fold(False)
         found["Neuron Merging"] = refitted("L1", refits.neuron_merging)
         found["OBSPA"] = refitted("OBSPA", refits.obspa, seen)
         found["CORP"] = refitted("L2", refits.corp, seen)

@@ -23,9 +23,9 @@ class ReconstructionOptions:
 
     steps: int = STEPS
     final_steps: int = 0
-    batch: int = 32
-    rate: float = 0.02
-    work: float = 2e12
+    batch: int = 16
+    rate: float = 0.05
+    work: float = 1.5e12
     memory: int = 2**29
 
 
