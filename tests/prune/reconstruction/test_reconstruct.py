@@ -177,3 +177,38 @@ def test_other_words_are_refused():
     assert options_of(None) is None and options_of("blocks") is not None
     with pytest.raises(InputError, match="reconstruction: expected 'blocks' or None, got 'layers'"):
         options_of("layers")
+
+
+class Outside(nn.Module):
+    """A block that also takes what the network around it has set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.inner, self.head = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+        self.block = Scaled(self.inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.block.scale = x.mean()
+        found = self.head(self.block(self.one(x)))
+        self.block.scale = None
+        return found
+
+
+class Scaled(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.scale = nn.Linear(6, 6), None
+        self.last = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.layer(x).relu() * self.scale)
+
+
+def test_a_block_that_needs_its_surroundings_is_skipped():
+    torch.manual_seed(0)
+    model, x = Outside().eval(), [torch.rand(20, 4), 3 * torch.rand(20, 4)]
+    model.inner = nn.Identity()
+    tuned, found = reconstruct(model, model, [], {}, x, x)
+    rows = {row.name: row for row in found.blocks}
+    assert rows["block"].skipped == "it depends on more than what it is given"
+    assert away(model, tuned, x) == 0

@@ -15,6 +15,7 @@ from secateurs.nets.batches import (
     copied_batch,
     forward,
     num_samples,
+    samples,
 )
 from secateurs.nets.counting import macs
 from secateurs.nets.strided import safe_strides
@@ -32,9 +33,10 @@ from secateurs.prune.reconstruction.parts import grouped, in_turns, received_or_
 from secateurs.prune.reconstruction.tuning import Problem, tune
 from secateurs.prune.statistics.parts import in_parts
 from secateurs.prune.statistics.replay import Replay
-from secateurs.stopping import StopFlag
+from secateurs.stopping import StopFlag, StopRequested
 
 FEWEST = 10  # samples with which anything is tuned
+ALONE = 2  # samples on which a block is run alone
 
 
 def reconstruct(
@@ -98,6 +100,15 @@ def reconstruct(
     )
 
 
+def _run_block(modules: Sequence[nn.Module], given: Batch) -> object:
+    """What modules give one after the other, from the arguments and keywords of the first."""
+    args, kwargs = copied_batch(given)
+    found = modules[0](*args, **kwargs)
+    for module in modules[1:]:
+        found = module(found)
+    return found
+
+
 def _chosen(
     axis: Axis | None, names: Sequence[str], survivors: Mapping[str, Tensor]
 ) -> Callable[[Tensor], Tensor]:
@@ -145,19 +156,37 @@ class _Work:
     ) -> TunedBlock:
         """Tune one block in place."""
         modules = [self.model.get_submodule(path) for path in block.paths]
+        if not self._stands_alone(block):
+            return TunedBlock(block.name, skipped="it depends on more than what it is given")
         held = self._held(block, kept)
         if not held:
             return TunedBlock(block.name, skipped="it does not run once for all samples")
         given, wanted = ({place: one[k] for place, one in held.items()} for k in (0, 1))
 
         def outputs(part: int) -> list[Tensor]:
-            args, kwargs = copied_batch(given[part])
-            found = modules[0](*args, **kwargs)
-            for module in modules[1:]:
-                found = module(found)
-            return _floats(found)
+            return _floats(_run_block(modules, given[part]))
 
         return self._tuned(block.name, modules, outputs, wanted, steps, place)
+
+    def _stands_alone(self, block: Block) -> bool:
+        """Whether a block gives from its input alone what it gives within the network."""
+        few = samples(self.parts[0], slice(0, ALONE))
+        given = received_or_given(self.model, block.paths[0], few, self.run, before=True)
+        made = received_or_given(self.model, block.paths[-1], few, self.run, before=False)
+        # What a block is told beside its input is then that of other samples.
+        other = samples(self.parts[-1], slice(0, ALONE))
+        received_or_given(self.model, block.paths[0], other, self.run, before=True)
+        modules = [self.model.get_submodule(path) for path in block.paths]
+        try:
+            with torch.no_grad(), eval_mode(self.model):
+                found = _run_block(modules, given)
+        except Exception:  # whatever a module raises that needs its surroundings
+            return False
+        alone, within = tensors_of(found), tensors_of(made)
+        return len(alone) == len(within) and all(
+            x.shape == y.shape and torch.allclose(x, y, rtol=1e-3, atol=1e-5, equal_nan=True)
+            for x, y in zip(alone, within, strict=True)
+        )
 
     def tune_outputs(self, steps: int) -> TunedBlock:
         """Tune the whole network to what it gave."""
@@ -209,7 +238,9 @@ class _Work:
                     seed=self.seed * 1000 + place + 1,
                     stop=self.stop,
                 )
-            except RuntimeError as error:
+            except (StopRequested, MemoryError):
+                raise
+            except Exception as error:  # whatever a module makes of gradients
                 return TunedBlock(
                     name, skipped=f"it cannot be differentiated ({first_line(error)})"
                 )
@@ -233,7 +264,11 @@ class _Work:
             made = received_or_given(self.whole, last, part, self.unpruned.run, before=False)
             if given is None or made is None:
                 return {}
-            wanted = [take(x) for take, x in zip(kept, _floats(made), strict=False)]
+            wanted = [
+                take(x)
+                for take, x in zip(kept, tensors_of(made), strict=True)
+                if x.is_floating_point()
+            ]
             size = sum(x.numel() * x.element_size() for x in [*tensors_of(given), *wanted])
             if used + size <= self.options.memory or place <= max(self.left_out[0], self.train[0]):
                 used += size

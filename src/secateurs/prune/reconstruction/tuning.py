@@ -53,8 +53,7 @@ def tune(
 
     The step size of each parameter is `rate` times the root mean square of its values, and falls
     to 0 along a cosine. The values with the least error on the samples left out are kept, the first
-    ones where none is better. Raises StopRequested between two steps, with the parameters as they
-    are by then.
+    ones where none is better. Raises StopRequested between two steps.
     """
     stop = stop or StopFlag()
     spread = _spread([problem.targets[part] for part in problem.left_out])
@@ -62,39 +61,41 @@ def tune(
     if before < NOTHING:
         return Tuned(before, before, 0)
     kept = [parameter.detach().clone() for parameter in problem.parameters]
-    optimiser = torch.optim.Adam(
-        [{"params": [p], "initial": rate * _scale(p)} for p in problem.parameters]
-    )
-    order = torch.Generator().manual_seed(seed)
-    every = max(1, steps // CHECKS)
-    places: list[int] = []
     taken = since = 0
-    for step in range(steps):
-        stop.check()
-        if not places:
-            places = torch.randperm(len(problem.train), generator=order).tolist()
-        for group in optimiser.param_groups:
-            group["lr"] = group["initial"] * (1 + math.cos(math.pi * step / steps)) / 2
-        optimiser.zero_grad()
-        parts = problem.train[places.pop()]
-        num = sum(len(problem.targets[part][0]) for part in parts)
-        for part in parts:
-            loss = _squares(problem.outputs(part), problem.targets[part]) / (num * spread)
-            loss.backward()
-        optimiser.step()
-        taken += 1
-        advance(1)
-        if (step + 1) % every == 0 or step + 1 == steps:
-            now = _error(problem) / spread
-            since += 1
-            if now < best:
-                best, since = now, 0
-                kept = [parameter.detach().clone() for parameter in problem.parameters]
-            if since == PATIENCE:
-                break
-    with torch.no_grad():
-        for parameter, value in zip(problem.parameters, kept, strict=True):
-            parameter.copy_(value)
+    try:
+        optimiser = torch.optim.Adam(
+            [{"params": [p], "initial": rate * _scale(p)} for p in problem.parameters]
+        )
+        order = torch.Generator().manual_seed(seed)
+        every = max(1, steps // CHECKS)
+        places: list[int] = []
+        for step in range(steps):
+            stop.check()
+            if not places:
+                places = torch.randperm(len(problem.train), generator=order).tolist()
+            for group in optimiser.param_groups:
+                group["lr"] = group["initial"] * (1 + math.cos(math.pi * step / steps)) / 2
+            optimiser.zero_grad()
+            parts = problem.train[places.pop()]
+            num = sum(len(problem.targets[part][0]) for part in parts)
+            for part in parts:
+                loss = _squares(problem.outputs(part), problem.targets[part]) / (num * spread)
+                loss.backward()
+            optimiser.step()
+            taken += 1
+            advance(1)
+            if (step + 1) % every == 0 or step + 1 == steps:
+                now = _error(problem) / spread
+                since += 1
+                if now < best:
+                    best, since = now, 0
+                    kept = [parameter.detach().clone() for parameter in problem.parameters]
+                if since == PATIENCE:
+                    break
+    finally:  # also where a step fails
+        with torch.no_grad():
+            for parameter, value in zip(problem.parameters, kept, strict=True):
+                parameter.copy_(value)
     return Tuned(before, best, taken)
 
 
