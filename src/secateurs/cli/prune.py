@@ -11,7 +11,7 @@ from secateurs.cli.options.data import Cache, Data, GroupBy, Model, OwnSeed, Own
 from secateurs.cli.options.network import OwnDevice
 from secateurs.cli.options.output import AsJson, Config, ModelOut, Overwrite, ProgressMode, Quiet
 from secateurs.cli.options.pruning import (
-    CalibrationImages,
+    Calibration,
     Compensation,
     HighDeg,
     Keep,
@@ -56,7 +56,7 @@ def prune(
     latency_batch: LatencyBatch = 64,
     round_to: RoundTo = 8,
     starts: Starts = 5,
-    calibration_images: CalibrationImages = 256,
+    calibration: Calibration = 256,
     reconstruction: Reconstruction = "blocks",
     recovery_epochs: RecoveryEpochs = 0,
     recovery_lr: RecoveryLr = None,
@@ -124,7 +124,7 @@ def prune(
                 out,
                 budget,
                 recovery=recovery,
-                num_images=calibration_images or None,
+                calibration=calibration or None,
                 reconstruction=None if reconstruction == "off" else "blocks",
                 changes=own_options,
                 stop=stop,

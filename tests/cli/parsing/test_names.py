@@ -35,7 +35,7 @@ RECORDS = {
     "sweep": STUDY,
     "train": STUDY | {"depth"},  # of a trial
     "search": STUDY | names(GridSearch, Halving, Tpe) | {"method", "depth", "lr"},
-    "prune": STUDY | names(Budget) | RECOVERY,
+    "prune": STUDY | names(Budget) | RECOVERY | {"calibration", "reconstruction"},
     "grid": STUDY | names(GridOptions, GridPlan),
     "paper": names(PaperPlan),
 }

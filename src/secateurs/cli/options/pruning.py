@@ -190,7 +190,7 @@ Starts = Annotated[
         rich_help_panel=PRUNING,
     ),
 ]
-CalibrationImages = Annotated[
+Calibration = Annotated[
     int,
     typer.Option(
         metavar="N",

@@ -36,7 +36,7 @@ def shrink_saved(
     budget: Budget,
     *,
     recovery: RecoveryOptions | None = None,
-    num_images: int | None = CALIBRATION,
+    calibration: int | None = CALIBRATION,
     reconstruction: Literal["blocks"] | None = "blocks",
     changes: Mapping[str, Any] | None = None,
     cache: Path,
@@ -46,7 +46,7 @@ def shrink_saved(
 ) -> Record:
     """Prune a whole saved network on a folder's training images; save the result in `out`.
 
-    At most `num_images` training images, spread over the classes, are used before recovery (None
+    At most `calibration` training images, spread over the classes, are used before recovery (None
     for all). `reconstruction` tunes the blocks of the pruned network to give what they gave before,
     without labels. `changes` are fields of StudyConfig, such as another split. Returns what
     pruning.json holds: units by group, validation accuracy before, after pruning and after
@@ -66,7 +66,7 @@ def shrink_saved(
     tuning = options_of(reconstruction)
     asked = asdict(budget) | {
         "recovery": asdict(recovery),
-        "num_images": num_images,
+        "calibration": calibration,
         "reconstruction": reconstruction,
     }
     if overwrite:
@@ -77,7 +77,7 @@ def shrink_saved(
         config,
         budget,
         recovery=recovery,
-        num_images=num_images,
+        num_images=calibration,
         reconstruction=tuning,
         device=device,
         state_file=state,
