@@ -169,7 +169,9 @@ def _pruning_panel(results: Record) -> list[Panel]:
             continue
         kept = sum(group["num_kept"] for group in found["groups"])
         units = sum(group["num_units"] for group in found["groups"])
-        change = found["outcome"]["relative"]
+        tuned = found.get("reconstruction") or {}  # an older version had none
+        last = tuned["change"] if tuned.get("used") else found["outcome"]
+        change = last["relative"]
         recovery = found["recovery"]
         rows.append(
             (
