@@ -247,7 +247,7 @@ def test_a_configuration_keeps_its_recipe_in_its_record():
     ("change", "text"),
     [
         ({"class_weights": "some"}, "class_weights must be none or balanced, got 'some'"),
-        ({"norms": 1}, "norms must be trained or fixed, got 1"),
+        ({"norms": 1}, "norms must be auto, trained or fixed, got 1"),
         ({"average": 1.0}, "average is out of range"),
         ({"layer_decay": 0.0}, "layer_decay is out of range"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from secateurs.errors import InputError
 from secateurs.limits import check_fields
-
-BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)  # pyright: ignore[reportPrivateUsage]
+from secateurs.nets.layers import BATCH_NORMS
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,9 @@ class Recipe:
     what is mixed is what the trained part receives. `average` in 0..1 is the decay of the running
     average of the weights, which is validated and kept in their place, 0 for none (Polyak and
     Juditsky 1992). `class_weights` "balanced" weighs each image's loss by one over the size of its
-    class. `norms` "fixed" keeps the statistics of every batch norm.
+    class. `norms` "fixed" keeps the statistics of every batch norm, "trained" takes those of each
+    batch and a running average of them; "auto" is fixed where a study starts from pretrained
+    weights, and else trained.
     """
 
     layer_decay: float = 1.0
@@ -37,21 +38,26 @@ class Recipe:
     mixup: float = 0.0
     average: float = 0.0
     class_weights: Literal["none", "balanced"] = "none"
-    norms: Literal["trained", "fixed"] = "trained"
+    norms: Literal["auto", "trained", "fixed"] = "auto"
 
     def __post_init__(self) -> None:
         check_fields(self)
         for name, allowed in (
             ("class_weights", ("none", "balanced")),
-            ("norms", ("trained", "fixed")),
+            ("norms", ("auto", "trained", "fixed")),
         ):
             if getattr(self, name) not in allowed:
-                raise InputError(
-                    f"{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}"
-                )
+                words = f"{', '.join(allowed[:-1])} or {allowed[-1]}"
+                raise InputError(f"{name} must be {words}, got {getattr(self, name)!r}")
+
+    def settled(self, *, fixed: bool) -> Recipe:
+        """The recipe with norms that are fixed or trained, where they were left open."""
+        if self.norms != "auto":
+            return self
+        return replace(self, norms="fixed" if fixed else "trained")
 
     def changes(self) -> dict[str, Any]:
-        """The fields that are not the default's: what decides numbers beside the plain loop.
+        """The fields that are not the default's.
 
         >>> Recipe(mixup=0.2).changes(), Recipe().changes()
         ({'mixup': 0.2}, {})

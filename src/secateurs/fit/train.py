@@ -73,6 +73,8 @@ class FitConfig:
     def identity(self) -> dict[str, Any]:
         """Plain data that names the training; of the recipe only what is not the plain loop's."""
         plain, changes = asdict(self), self.recipe.changes()
+        if changes.get("norms") == "trained":
+            del changes["norms"]
         del plain["recipe"]
         return plain | ({"recipe": changes} if changes else {})
 

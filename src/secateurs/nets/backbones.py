@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from secateurs.errors import InputError
+from secateurs.nets.layers import BATCH_NORMS
 from secateurs.nets.sources import timm_models, torchvision_models
 from secateurs.nets.sources.recipe import Preprocessing
 from secateurs.nets.trace import Trace, skeleton, trace
@@ -108,6 +109,15 @@ def bare(name: str, num_classes: int) -> nn.Module:
     except (NotImplementedError, InputError, RuntimeError):  # it computes widths with tensors
         with _ParametersOnMeta():
             return skeleton(build(name, num_classes))
+
+
+def has_batch_norms(name: str, num_classes: int) -> bool:
+    """Whether a backbone has a batch norm.
+
+    >>> has_batch_norms("mobilenet_v2", 3), has_batch_norms("squeezenet1_1", 3)
+    (True, False)
+    """
+    return any(isinstance(module, BATCH_NORMS) for module in bare(name, num_classes).modules())
 
 
 class _ParametersOnMeta(TorchFunctionMode):

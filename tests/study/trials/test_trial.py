@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +11,21 @@ from safetensors import safe_open
 
 from secateurs.errors import InputError
 from secateurs.fit.cache import PrefixCache
-from secateurs.nets.backbones import layers, trace_of
+from secateurs.fit.recipe import Recipe
+from secateurs.nets.backbones import bare, layers, trace_of
 from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.records.checksummed import write_sealed
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import open_context
 from secateurs.study.trials.store import Store
-from secateurs.study.trials.trial import SharedInputs, Trial, prefix_cache, run_trial, trial_key
+from secateurs.study.trials.trial import (
+    SharedInputs,
+    Trial,
+    fit_config,
+    prefix_cache,
+    run_trial,
+    trial_key,
+)
 
 
 def test_outputs_too_large_at_one_depth_are_kept_at_a_deeper_one(flags: Path, tmp_path: Path):
@@ -106,6 +115,60 @@ class StopAfter(StopFlag):
     def requested(self) -> bool:
         self.looks -= 1
         return self.looks < 0
+
+
+@pytest.mark.parametrize(
+    ("backbone", "asked", "loaded", "pretrained", "expected"),
+    [
+        ("mobilenet_v3_small", "auto", True, True, "fixed"),
+        ("mobilenet_v3_small", "trained", True, True, "trained"),
+        ("mobilenet_v3_small", "auto", False, True, "trained"),
+        ("mobilenet_v3_small", "auto", True, False, "trained"),
+        ("squeezenet1_1", "auto", True, True, "trained"),  # it has none
+    ],
+)
+def test_norms_are_fixed_where_their_statistics_are_pretrained(
+    flags: Path,
+    tmp_path: Path,
+    backbone: str,
+    asked: Any,
+    loaded: bool,
+    pretrained: bool,
+    expected: str,
+):
+    config = StudyConfig(
+        backbone=backbone, weights="none", depths=(0,), recipe=Recipe(norms=asked), epochs=1
+    )
+    context = open_context(str(flags), config, cache=tmp_path)
+    known = tuple(layer.alias for layer in layers(bare(backbone, 3), backbone)) if loaded else ()
+    context = replace(context, weights=replace(context.weights, loaded=known))
+    found = fit_config(context, Trial(0, 0, pretrained=pretrained))
+    assert found.recipe.norms == expected
+    assert found.identity().get("recipe", {}) == ({"norms": "fixed"} if expected == "fixed" else {})
+
+
+def test_fixed_norms_keep_their_statistics_and_train_their_scales(flags: Path, tmp_path: Path):
+    config = StudyConfig(
+        backbone="mobilenet_v3_small",
+        weights="none",
+        depths=(40,),
+        recipe=Recipe(norms="fixed"),
+        epochs=1,
+        views=1,
+        batch_size=14,
+        precision="float32",
+    )
+    context = open_context(str(flags), config, cache=tmp_path / "cache")
+    before = {
+        n: t.clone() for n, t in context.new_model(seed=0, pretrained=True).state_dict().items()
+    }
+    _, model = run_trial(context, Trial(40, 0), SharedInputs(), Store(tmp_path / "trials"))
+    after = model.state_dict()
+    statistics = [name for name in before if "running" in name]
+    assert statistics
+    assert all(torch.equal(before[name], after[name]) for name in statistics)
+    scales = [f"{name.removesuffix('running_mean')}weight" for name in statistics if "mean" in name]
+    assert any(not torch.equal(before[name], after[name]) for name in scales)
 
 
 FROZEN = [("alexnet", 6), ("resnet18", 12), ("mobilenet_v2", 40)]

@@ -187,9 +187,9 @@ Norms = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Statistics of batch norms: trained or fixed. [default: trained]",
+        help="Batch norms: trained, fixed, or auto: fixed with pretrained weights. [default: auto]",
         rich_help_panel=TRAINING,
-        autocompletion=suggest("trained", "fixed"),
+        autocompletion=suggest("auto", "trained", "fixed"),
     ),
 ]
 CacheBudget = Annotated[

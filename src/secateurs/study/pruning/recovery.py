@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from secateurs.fit.images import ViewPlan
 from secateurs.fit.inputs import prepare_inputs, with_teacher
 from secateurs.fit.memory import memory_kept
 from secateurs.fit.precision import resolve_precision
+from secateurs.fit.recipe import Recipe
 from secateurs.fit.tensors import checksum
 from secateurs.fit.train import Fit, FitConfig, fit
 from secateurs.limits import check_fields
@@ -45,6 +46,7 @@ class RecoveryOptions:
     temperature: float = 2.0
     views: int = 6
     min_scale: float = 0.5
+    norms: Literal["trained", "fixed"] = "trained"
 
     def __post_init__(self) -> None:
         check_fields(self, {"epochs": "recover"})
@@ -165,6 +167,7 @@ def recover(
                     seed=config.seed,
                     distil=options.distil,
                     temperature=options.temperature,
+                    recipe=Recipe(norms=options.norms),
                 ),
                 train_mode=lambda: train_mode(model, name, options.depth),
                 state_file=state_file,

@@ -15,9 +15,9 @@ from secateurs.fit.cache import PrefixCache
 from secateurs.fit.images import ViewPlan
 from secateurs.fit.inputs import Inputs, extend_inputs, prepare_inputs
 from secateurs.fit.memory import memory_kept
-from secateurs.fit.train import Epoch, Fit, fit
+from secateurs.fit.train import Epoch, Fit, FitConfig, fit
 from secateurs.limits import LIMITS, check_number
-from secateurs.nets.backbones import layers
+from secateurs.nets.backbones import has_batch_norms, layers
 from secateurs.nets.depth import freeze, split_at, train_mode
 from secateurs.progress import SILENT, Progress, epoch_task
 from secateurs.stopping import StopFlag
@@ -75,6 +75,14 @@ def view_plan(context: TrialSetting, trial: Trial) -> ViewPlan:
     )
 
 
+def fit_config(context: TrialSetting, trial: Trial) -> FitConfig:
+    """How a trial is trained; norms that were left open are fixed where they are pretrained."""
+    config, fitted = context.config, bool(context.weights.loaded) and trial.pretrained
+    found = config.fit_config(run=trial.run)
+    fixed = fitted and has_batch_norms(config.backbone, len(context.dataset.classes))
+    return replace(found, recipe=found.recipe.settled(fixed=fixed))
+
+
 def image_size(config: StudyConfig) -> dict[str, int]:
     """The size of the images where it is not the backbone's own, which its name says."""
     return {} if config.image_size is None else {"image_size": config.image_size}
@@ -99,7 +107,7 @@ def trial_key(context: TrialSetting, trial: Trial) -> str:
             "resize": config.resize,
             **image_size(config),
             "trial": asdict(trial),
-            "fit": config.fit_config(run=trial.run).identity(),
+            "fit": fit_config(context, trial).identity(),
             "views": config.views,
             "augmentation": None if augmentation is None else asdict(augmentation),
             "precision": context.precision,
@@ -297,13 +305,13 @@ def _train_trial(
     model.to(memory_format=torch.channels_last)
     inputs, tail = shared.get(context, trial, model)
     prepared = time.perf_counter()
-    fit_config = replace(config.fit_config(run=trial.run), precision=context.precision)
+    settled = replace(fit_config(context, trial), precision=context.precision)
     with epoch_task(progress, trial.name, config.epochs) as epochs:
         result = fit(
             tail,
             inputs,
             context.dataset.sides["val"].labels,
-            fit_config,
+            settled,
             train_mode=lambda: train_mode(model, name, trial.depth),
             state_file=state_file,
             stop=stop,
