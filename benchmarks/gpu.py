@@ -8,7 +8,11 @@ leaves its traceback. `--smoke` compares the kernels with the CPU and times them
     PYTHONPATH=src python benchmarks/gpu.py --json gpu.json
     PYTHONPATH=src python benchmarks/gpu.py --parts pairs resnet50 --json gpu.json
 
-It needs a checkout and PyTorch for CUDA with torchvision, timm, safetensors and Triton.
+It needs a checkout, PyTorch for CUDA with torchvision and Triton, and timm, safetensors, scipy,
+filelock, pillow, rich, typer and jinja2. Wheels worth taking along where there is no network:
+torch-pruning (measured beside ours) and plotly with narwhals (the page of `paper`). A part that
+lacks a package says so. All parts take some four minutes on one H200 with 16 cores; `--seconds`
+bounds them together, the last ones being left out.
 """
 
 from __future__ import annotations
@@ -90,21 +94,6 @@ class Report:
         self.add(name, {"part_seconds": round(time.perf_counter() - started, 2), **more})
 
 
-def timed(run: Callable[[], Any], *, repeats: int = 3) -> tuple[float, Any]:
-    """The least of some times in seconds, with the card waited for, and the last answer."""
-    import torch
-
-    seconds: list[float] = []
-    answer: Any = None
-    for _ in range(repeats):
-        torch.cuda.synchronize()
-        started = time.perf_counter()
-        answer = run()
-        torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds), answer
-
-
 def environment(report: Report) -> None:
     """The card, the versions, and what is missing."""
     import torch
@@ -127,11 +116,9 @@ def environment(report: Report) -> None:
 
 def rate(report: Report) -> None:
     """Operations per second of one large bfloat16 product."""
-    import torch
+    from gpu_parts import bfloat16_rate
 
-    matrix = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
-    seconds, _ = timed(lambda: matrix @ matrix, repeats=8)
-    report.add("rate", {"bfloat16_tflops": round(2 * 8192**3 / seconds / 1e12, 1)})
+    report.add("rate", {"bfloat16_tflops": round(bfloat16_rate() / 1e12, 1)})
 
 
 # Smoke: the kernels against PyTorch and the CPU
@@ -188,6 +175,7 @@ def smoke_tiles(report: Report) -> None:
     import torch
 
     from angle_ways import make
+    from gpu_parts import timed
     from secateurs.prune.similarity import fused
     from secateurs.prune.similarity.normalise import directions
     from secateurs.prune.similarity.tiles import thresholds, vectors
@@ -221,6 +209,7 @@ def smoke_large(report: Report) -> None:
     import torch
 
     from angle_ways import make
+    from gpu_parts import timed
     from secateurs.prune.similarity.angles import similar_pairs
 
     x = make("centred", 392, 131_072, "cuda")
@@ -244,27 +233,78 @@ SMOKE: dict[str, Callable[[Report], None]] = {
     "smoke_large": smoke_large,
     "smoke_tiles": smoke_tiles,
 }
-PARTS: dict[str, tuple[Callable[[Report], None], float]] = {
-    "environment": (environment, 20),
-    "rate": (rate, 20),
-}
+
+
+def parts(
+    folder: Path, weights: str, *, tiny: bool
+) -> dict[str, tuple[Callable[[Report], None], float]]:
+    """What can be asked for, in order, each with its limit in seconds."""
+    import gpu_parts as of
+
+    if tiny:
+        of.DEVICE, of.FRAMES, of.IMAGES = "cpu", 42, 8
+        return {
+            "environment": (environment, 20),
+            "rate": (rate, 20),
+            "pairs_small": (lambda r: of.pairs(r.add, 2000, plain=True), 30),
+            "pairs_large": (lambda r: of.pairs(r.add, 3000, plain=False), 30),
+            "table1": (
+                lambda r: of.table1(r.add, folder, weights, epochs=1, runs=1, depths=(7,)),
+                200,
+            ),
+            "resnet50": (lambda r: of.prune_network(r.add, "resnet18", size=64), 200),
+            "vit_b_16": (lambda r: of.prune_network(r.add, "mobilenet_v2", size=64), 200),
+            "plain_training": (lambda r: of.plain_training(r.add, folder, workers=0), 200),
+            "widths": (lambda r: of.widths(r.add), 200),
+            "paper": (lambda r: of.paper(r.add, folder, weights), 5),
+        }
+    return {
+        "environment": (environment, 20),
+        "rate": (rate, 20),
+        "pairs_small": (lambda r: of.pairs(r.add, 131_072, plain=True), 30),
+        "pairs_large": (lambda r: of.pairs(r.add, 1_048_576, plain=False), 40),
+        "table1": (lambda r: of.table1(r.add, folder, weights), 80),
+        "resnet50": (lambda r: of.prune_network(r.add, "resnet50"), 70),
+        "vit_b_16": (lambda r: of.prune_network(r.add, "vit_b_16"), 70),
+        "plain_training": (lambda r: of.plain_training(r.add, folder), 30),
+        "widths": (lambda r: of.widths(r.add), 40),
+        "paper": (lambda r: of.paper(r.add, folder, weights), 200),
+    }
+
+
+NAMES = (
+    *("environment", "rate", "pairs_small", "pairs_large", "table1", "resnet50", "vit_b_16"),
+    *("plain_training", "widths", "paper"),
+)
 
 
 def main() -> int:
     """Run the parts that are asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="check the kernels, some seconds")
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--seconds", type=float, default=235, help="for all parts together")
+    parser.add_argument("--weights", default="none", help="file of AlexNet's weights, or none")
+    parser.add_argument("--tiny", action="store_true", help="try the parts on a CPU, small")
     parser.add_argument("--json", type=Path, help="file that holds the figures")
     arguments = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent))
+    from gpu_parts import workplace
+
     report = Report(arguments.json)
-    if arguments.smoke:
-        for name, part in SMOKE.items():
-            report.run(name, part, 60)
-    else:
-        for name in arguments.parts:
-            report.run(name, *PARTS[name])
+    with workplace() as folder:
+        if arguments.smoke:
+            for name, part in SMOKE.items():
+                report.run(name, part, 60)
+        else:
+            known = parts(Path(folder), arguments.weights, tiny=arguments.tiny)
+            for name in arguments.parts:
+                part, limit = known[name]
+                left = arguments.seconds - elapsed()
+                if left < 3:
+                    report.add(name, {"left_out": "no time left"})
+                    continue
+                report.run(name, part, min(limit, left))
     print(json.dumps(report.rows))
     return 0
 
