@@ -230,18 +230,23 @@ def fastai_fine_tune(
         [*names["train"], *names["val"]], bs=64, num_workers=2, device=context.device
     )
     with tempfile.TemporaryDirectory() as scratch:
+
+        def network(pretrained: bool = True) -> nn.Module:
+            return start(context, seed)
+
+        # vision_learner takes an argument `cut` and does not use it; its table does.
+        cut = -head_length(network())
+        fast.model_meta[network] = {"cut": cut, "split": fast.default_split}
         learner = fast.vision_learner(
             batches,
-            lambda pretrained=False, **_: start(context, seed),
+            network,
             normalize=False,
-            cut=-head_length(start(context, seed)),
             path=scratch,
             pretrained=True,
         )
         with learner.no_bar(), learner.no_logging():
             learner.fine_tune(epochs)
-    network = nn.Sequential(learner.model)
-    return {side: answers(network, context, folder, side)[0] for side in ("val", "test")}
+    return {side: answers(learner.model, context, folder, side)[0] for side in ("val", "test")}
 
 
 TRAININGS = {"plain loop": plain_loop, "timm": timm_recipe, "fastai": fastai_fine_tune}
