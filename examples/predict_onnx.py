@@ -8,22 +8,29 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 
-def predict(session, path):
-    """The most likely class of an image, and its probability."""
-    meta = session.get_modelmeta().custom_metadata_map
-    needs, classes = json.loads(meta["preprocessing"]), json.loads(meta["classes"])
-    image, size = ImageOps.exif_transpose(Image.open(path)).convert("RGB"), needs["size"]
-    if needs["resize"] == "crop":  # short side to size * 256 / 224, then the centre
-        side, short = size * 256 // 224, min(image.size)
-        width, height = (side * pixels // short for pixels in image.size)
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
+def prepared(path, size, resize, mean, std, interpolation="bilinear", crop_share=224 / 256):
+    """The input (1, 3, size, size) for an image."""
+    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    method = Image.Resampling[interpolation.upper()]
+    if resize == "crop":  # the short side first, then the centre
+        short = int(size / crop_share + 1e-6)
+        width, height = (short * side // min(image.size) for side in image.size)
         left, top = round((width - size) / 2), round((height - size) / 2)
-        image = image.crop((left, top, left + size, top + size))
-    image = image.resize((size, size), Image.Resampling.BILINEAR)
-    x = (np.asarray(image, np.float32) / 255 - needs["mean"]) / needs["std"]
-    logits = session.run(None, {"images": x.transpose(2, 0, 1)[None].astype(np.float32)})[0][0]
+        image = image.resize((width, height), method).crop((left, top, left + size, top + size))
+    x = np.asarray(image.resize((size, size), method), np.float32) / 255
+    return ((x - mean) / std).transpose(2, 0, 1)[None].astype(np.float32)
+
+
+def predict(session, path):
+    """The most likely class of an image, or None for "don't know", and its probability."""
+    meta = session.get_modelmeta().custom_metadata_map
+    sure = json.loads(meta.get("confidence", "{}"))
+    x = prepared(path, **json.loads(meta["preprocessing"]))
+    logits = session.run(None, {"images": x})[0][0] / sure.get("temperature", 1)
     odds = np.exp(logits - logits.max())
-    return classes[logits.argmax()], odds.max() / odds.sum()
+    odds /= odds.sum()
+    known = odds.max() >= (sure.get("threshold") or 0)
+    return json.loads(meta["classes"])[odds.argmax()] if known else None, odds.max()
 
 
 if __name__ == "__main__":

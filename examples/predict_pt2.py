@@ -7,23 +7,28 @@ import torch
 from PIL import Image, ImageOps
 
 
+def prepared(path, size, resize, mean, std, interpolation="bilinear", crop_share=224 / 256):
+    """The input (1, 3, size, size) for an image."""
+    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    method = Image.Resampling[interpolation.upper()]
+    if resize == "crop":  # the short side first, then the centre
+        short = int(size / crop_share + 1e-6)
+        width, height = (short * side // min(image.size) for side in image.size)
+        left, top = round((width - size) / 2), round((height - size) / 2)
+        image = image.resize((width, height), method).crop((left, top, left + size, top + size))
+    pixels = bytearray(image.resize((size, size), method).tobytes())
+    x = torch.frombuffer(pixels, dtype=torch.uint8).view(size, size, 3) / 255
+    return ((x - torch.tensor(mean)) / torch.tensor(std)).permute(2, 0, 1)[None]
+
+
 @torch.no_grad()
 def predict(program, about, path):
-    """The most likely class of an image, and its probability."""
-    needs = about["preprocessing"]
-    image, size = ImageOps.exif_transpose(Image.open(path)).convert("RGB"), needs["size"]
-    if needs["resize"] == "crop":  # short side to size * 256 / 224, then the centre
-        side, short = size * 256 // 224, min(image.size)
-        width, height = (side * pixels // short for pixels in image.size)
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-        left, top = round((width - size) / 2), round((height - size) / 2)
-        image = image.crop((left, top, left + size, top + size))
-    image = image.resize((size, size), Image.Resampling.BILINEAR)
-    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    x = pixels.view(size, size, 3) / 255 - torch.tensor(needs["mean"])
-    x = (x / torch.tensor(needs["std"])).permute(2, 0, 1)[None]
-    odds = program(x)[0].softmax(0)
-    return about["classes"][int(odds.argmax())], float(odds.max())
+    """The most likely class of an image, or None for "don't know", and its probability."""
+    sure = about.get("confidence", {})
+    logits = program(prepared(path, **about["preprocessing"]))[0] / sure.get("temperature", 1)
+    odds = logits.softmax(0)
+    known = float(odds.max()) >= (sure.get("threshold") or 0)
+    return about["classes"][int(odds.argmax())] if known else None, float(odds.max())
 
 
 if __name__ == "__main__":

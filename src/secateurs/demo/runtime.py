@@ -84,7 +84,8 @@ def npm_pack(folder: Path) -> Path:
     instead = f"give --runtime, the archive of {PACKAGE} {VERSION} or a folder with its files"
     if npm is None:
         raise InputError(f"npm is not installed, which fetches {PACKAGE}: install it, or {instead}")
-    command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--ignore-scripts", "--silent"]
+    command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--ignore-scripts", "--loglevel", "error"]
+    command += ["--fetch-retries", "1", "--fetch-retry-maxtimeout", "5000"]
     try:
         done = subprocess.run(
             [*command, "--pack-destination", str(folder)],

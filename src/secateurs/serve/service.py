@@ -90,8 +90,8 @@ class Service:
         self._decoders.shutdown(wait=True, cancel_futures=True)
         self._batches.__exit__(*given)
 
-    def _run(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        return self.classifier.probabilities(pixels)
+    def _run(self, pixels: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float64]]:
+        return list(self.classifier.probabilities(pixels))
 
     def _pixels(self, upload: Upload) -> NDArray[np.uint8]:
         with tempfile.TemporaryDirectory() as folder:

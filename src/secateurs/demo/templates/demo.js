@@ -231,7 +231,9 @@ const look = async (stream) => {
   while (camera.stream === stream) {
     if (video.readyState >= 2 && video.videoWidth) {
       try {
-        const answers = await classify(video, video.videoWidth, video.videoHeight);
+        const frame = await createImageBitmap(video); // the film goes on while it is read
+        const answers = await classify(frame, frame.width, frame.height);
+        frame.close();
         if (camera.stream !== stream) return;
         shownAnswers($("live-answers"), answers);
         $("live").dataset.answers = JSON.stringify(answers);

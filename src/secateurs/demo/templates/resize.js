@@ -1,5 +1,5 @@
 // What the networks see of an image, as Pillow resizes it: weights in fixed point with 22 bits,
-// rounded to 8 bits after each of two passes, along rows first. The same pixels give the same bytes.
+// rounded to 8 bits after each of two passes. The same pixels give the same bytes.
 const BITS = 22;
 const FILTERS = {
   bilinear: { reach: 1, at: (x) => Math.max(0, 1 - Math.abs(x)) },
@@ -73,23 +73,22 @@ const alongRows = (pixels, width, rows, table, out, row) => {
   }
 };
 
-// RGB rows resized along y.
-const alongColumns = (pixels, width, table) => {
-  const out = new Uint8Array(3 * width * table.size);
+// Rows of pixels with `step` values each, resized along y into row `target` of `out`, whose rows
+// have `size` pixels; the first of the rows is the first source of result `y`.
+const alongColumn = (pixels, step, size, table, y, out, target) => {
   const half = 2 ** (BITS - 1);
-  for (let y = 0; y < table.size; y += 1) {
-    const start = y * table.width;
-    for (let x = 0; x < 3 * width; x += 1) {
+  const start = y * table.width;
+  for (let x = 0; x < size; x += 1) {
+    for (let channel = 0; channel < 3; channel += 1) {
       let sum = half;
-      let source = 3 * width * table.begins[y] + x;
+      let source = step * x + channel;
       for (let k = start; k < start + table.counts[y]; k += 1) {
         sum += pixels[source] * table.weights[k];
-        source += 3 * width;
+        source += step * size;
       }
-      out[3 * width * y + x] = rounded(sum);
+      out[step * (target * size + x) + channel] = rounded(sum);
     }
   }
-  return out;
 };
 
 // Python's round: halves to the even neighbour.
@@ -139,14 +138,31 @@ const seenBy = (width, height, read, wanted) => {
   const side = wanted.size;
   const tables = [[wide, across], [high, down]].map(([length, axis]) =>
     weightsOf(length, axis.from, axis.to, axis.size, filter, axis.first, axis.first + side));
+  const out = new Uint8Array(3 * side * side);
+  if (wanted.columns_first && columnsFirst(wide, high, across, down)) {
+    const columns = new Uint8Array(4 * wide * side);
+    for (let y = 0; y < side; y += 1) {
+      const part = read(left, top + tables[1].begins[y], wide, tables[1].counts[y]);
+      alongColumn(part, 4, wide, tables[1], y, columns, y);
+    }
+    alongRows(columns, wide, side, tables[0], out, 0);
+    return out;
+  }
   const rows = new Uint8Array(3 * side * high);
   const most = Math.max(1, Math.floor(2 ** 20 / wide));
   for (let row = 0; row < high; row += most) {
     const some = Math.min(most, high - row);
     alongRows(read(left, top + row, wide, some), wide, some, tables[0], rows, row);
   }
-  return alongColumns(rows, side, tables[1]);
+  for (let y = 0; y < side; y += 1) {
+    alongColumn(rows.subarray(3 * side * tables[1].begins[y]), 3, side, tables[1], y, out, y);
+  }
+  return out;
 };
+
+// Whether newer versions of Pillow begin with the columns: where that removes more.
+const columnsFirst = (wide, high, across, down) =>
+  high > down.size && high - down.size > 2 * (wide - across.size);
 
 // The input (3, side, side) of a network: values in 0..1, minus mean, over std, in float32.
 const normalised = (pixels, wanted) => {
