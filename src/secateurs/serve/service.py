@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,20 +93,22 @@ class Service:
     def _run(self, pixels: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float64]]:
         return list(self.classifier.probabilities(pixels))
 
-    def _pixels(self, upload: Upload) -> NDArray[np.uint8]:
+    def _begin(self, upload: Upload) -> Future[NDArray[np.float64]]:
+        """Read an image and hand it on to the network, without a detour by the event loop."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "image"
             path.write_bytes(upload.data)
-            return read_pixels(self.classifier.spec, path, max_pixels=self.limits.max_pixels)
+            pixels = read_pixels(self.classifier.spec, path, max_pixels=self.limits.max_pixels)
+        return self._batches.submit(pixels)
 
     async def _answer(self, upload: Upload, top: int) -> tuple[Record, DecodeError | None]:
         loop = asyncio.get_running_loop()
         try:
-            pixels = await loop.run_in_executor(self._decoders, self._pixels, upload)
+            begun = await loop.run_in_executor(self._decoders, self._begin, upload)
         except DecodeError as error:
             refused = self.classifier.refused(f"{error.reason} ({error.detail})")
             return {"name": upload.name, **refused}, error
-        row = await asyncio.wrap_future(self._batches.submit(pixels))
+        row = await asyncio.wrap_future(begun)
         return {"name": upload.name, **self.classifier.answer(row, top=top)}, None
 
     async def predict(self, uploads: Sequence[Upload], top: int) -> Record:

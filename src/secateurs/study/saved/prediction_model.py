@@ -49,7 +49,8 @@ class Classifier:
 
         NaN where an output is not finite.
         """
-        logits = self.run(network_inputs(self.spec, pixels).numpy()).astype(np.float64)
+        inputs = network_inputs(self.spec, pixels).contiguous().numpy()
+        logits = self.run(inputs).astype(np.float64)
         with np.errstate(all="ignore"):
             scaled = logits / self.confidence.temperature
             raised = np.exp(scaled - scaled.max(axis=1, keepdims=True))
