@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from secateurs.errors import InputError
+from secateurs.leases import held_elsewhere
 from secateurs.leftovers import is_temporary, sweep
 
 # What systems put into empty folders: `lost+found` is in every new disk that is mounted.
@@ -20,7 +21,10 @@ _LOGS = (
     *("tensorboard/*/events.out.tfevents.*", "tensorboard/*/key.txt", "tensorboard/.lock"),
     *("mlflow/mlflow.db", "mlflow/.lock"),
 )
-_TRIALS = ("trials/*.json", "trials/*.safetensors", "trials/*.lock", "frozen/*.bin", *_LOGS)
+_TRIALS = (
+    *("trials/*.json", "trials/*.safetensors", "trials/*.lock", "trials/*.lease", "trials/*.log"),
+    *("frozen/*.bin", *_LOGS),
+)
 _LEDGER = ("ledger.csv", "ledger.parquet")
 _STUDY = (
     *(
@@ -111,9 +115,9 @@ def clear_output(out: Path, kind: str) -> None:
     for folder in folders:
         if folder.is_symlink():
             raise InputError(f"{folder}: a link; --overwrite deletes nothing through links")
-    for lock in out.glob("trials/*.lock"):
-        if _is_held(lock):
-            raise InputError(f"{out}: another process is at work here; wait for it, or stop it")
+    held = [*filter(_is_held, out.glob("trials/*.lock"))]
+    for _ in held or filter(held_elsewhere, out.glob("trials/*.lease")):
+        raise InputError(f"{out}: another process is at work here; wait for it, or stop it")
     for pattern in (*patterns, marker):
         for path in out.glob(pattern):
             if path.is_symlink() or path.is_file():

@@ -21,6 +21,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "mlflow": ("mlflow", "sqlalchemy", "alembic"),
     "graph": ("torch_pruning",),
     "gpu": ("triton",),
+    "ray": ("ray",),
+    "slurm": ("submitit",),
 }
 
 

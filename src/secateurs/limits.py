@@ -73,6 +73,8 @@ LIMITS: dict[str, Range] = {
     "depths": _whole(0, 10_000),
     "run": _whole(0, 10_000),
     "runs": _whole(1, 1000),
+    "trial_cpus": _whole(1, 1024),
+    "trial_gpus": Range(0, 64, open_low=True),
     "scratch_runs": _whole(0, 1000),
     "epochs": EPOCHS,
     "min_epochs": EPOCHS,

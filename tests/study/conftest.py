@@ -12,15 +12,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from searching import CONFIG, Trainings
 
-from secateurs.study.search import trainings as search_trials
 from secateurs.study.search.run import run_search
 from secateurs.study.setup.config import StudyConfig
+from secateurs.study.trials import engine
 
 
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> Trainings:
     fake = Trainings()
-    monkeypatch.setattr(search_trials, "run_trial", fake)
+    monkeypatch.setattr(engine, "run_trial", fake)
     return fake
 
 

@@ -20,7 +20,6 @@ import torch
 from filelock import FileLock
 from narrow import IN_ANOTHER_PROCESS, narrowed, sweep_narrow
 
-import secateurs.study.sweep.sweep
 from secateurs.cli import main
 from secateurs.errors import InputError
 from secateurs.extras import MODULES
@@ -38,6 +37,7 @@ from secateurs.study.saved.evaluation import evaluate_model
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import open_dataset
 from secateurs.study.study import headline, run_study
+from secateurs.study.trials import engine
 from secateurs.study.trials.trial import prefix_cache
 
 # A narrow one (see `narrow`); random weights, because tests have no others.
@@ -183,7 +183,7 @@ def test_a_second_run_trains_decodes_and_measures_nothing(
         raise AssertionError("done again")
 
     out, results = finished
-    monkeypatch.setattr(secateurs.study.sweep.sweep, "run_trial", never)
+    monkeypatch.setattr(engine, "run_trial", never)
     monkeypatch.setattr("secateurs.data.audit.decoding", never)
     monkeypatch.setattr("secateurs.data.store.decoding", never)
     monkeypatch.setattr("secateurs.study.stages.prune_network", never)
@@ -225,7 +225,7 @@ def test_a_sweep_ends_with_the_choice_and_a_study_goes_on_from_it(
     def never(*args: object, **options: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(secateurs.study.sweep.sweep, "run_trial", never)
+    monkeypatch.setattr(engine, "run_trial", never)
     results = run_study(str(flags), CONFIG, out, cache=cache)
     assert without_clock(results) == without_clock(finished[1])
 

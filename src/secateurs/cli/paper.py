@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from secateurs.cli.options.data import Cache, Data
+from secateurs.cli.options.executors import ExecutorName, TrialCpus, TrialGpus, executor_of
 from secateurs.cli.options.network import Depths, Device, Precision, Weights
 from secateurs.cli.options.output import AsJson, Config, Overwrite, ProgressMode, Quiet, StudyOut
 from secateurs.cli.options.panels import DATA, PRUNING, TRAINING, within
@@ -80,6 +81,9 @@ def paper(
     device: Device = "auto",
     cache_budget: CacheBudget = 2.0,
     cache_in: CacheIn = "memory",
+    executor: ExecutorName = "inline",
+    trial_cpus: TrialCpus = None,
+    trial_gpus: TrialGpus = None,
     cache: Cache = None,
     config: Config = None,
     overwrite: Overwrite = False,
@@ -116,7 +120,10 @@ def paper(
         search=search,
     )
     session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
-    with session.running(out) as stop:
+    crew = executor_of(
+        executor, trial_cpus, trial_gpus, cache=session.cache, progress=session.progress
+    )
+    with session.running(out) as stop, crew as opened:
         answer = run_paper(
             data,
             plan,
@@ -124,6 +131,7 @@ def paper(
             cache=session.cache,
             overwrite=overwrite,
             prefix_cache=prefix_cache(out, cache_budget, cache_in),
+            executor=opened,
             stop=stop,
             progress=session.progress,
         )

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from secateurs.cli.options.data import Cache, Data, GroupBy, Seed, SplitRule, Strict
+from secateurs.cli.options.executors import ExecutorName, TrialCpus, TrialGpus, executor_of
 from secateurs.cli.options.network import Backbone, Device, ImageSize, Precision, Resize, Weights
 from secateurs.cli.options.output import AsJson, Config, Overwrite, ProgressMode, Quiet, StudyOut
 from secateurs.cli.options.panels import NETWORK, TRAINING, suggest, within
@@ -169,6 +170,9 @@ def search(
     strict: Strict = False,
     cache_budget: CacheBudget = 2.0,
     cache_in: CacheIn = "memory",
+    executor: ExecutorName = "inline",
+    trial_cpus: TrialCpus = None,
+    trial_gpus: TrialGpus = None,
     cache: Cache = None,
     config: Config = None,
     overwrite: Overwrite = False,
@@ -237,7 +241,10 @@ def search(
         seed=seed,
     )
     session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
-    with session.running(out) as stop:
+    crew = executor_of(
+        executor, trial_cpus, trial_gpus, cache=session.cache, progress=session.progress
+    )
+    with session.running(out) as stop, crew as opened:
         answer = run_search(
             data,
             settings,
@@ -247,6 +254,7 @@ def search(
             strict=strict,
             overwrite=overwrite,
             prefix_cache=prefix_cache(out, cache_budget, cache_in),
+            executor=opened,
             stop=stop,
             progress=session.progress,
         )

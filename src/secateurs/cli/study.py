@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from secateurs.cli.options.data import Cache, Data, GroupBy, Seed, SplitRule, Strict
+from secateurs.cli.options.executors import ExecutorName, TrialCpus, TrialGpus, executor_of
 from secateurs.cli.options.frontier import Backbones, Batch, MaxMb, MaxMs
 from secateurs.cli.options.network import (
     Depths,
@@ -124,6 +125,9 @@ def study(
     strict: Strict = False,
     cache_budget: CacheBudget = 2.0,
     cache_in: CacheIn = "memory",
+    executor: ExecutorName = "inline",
+    trial_cpus: TrialCpus = None,
+    trial_gpus: TrialGpus = None,
     log: LogTo = None,
     cache: Cache = None,
     config: Config = None,
@@ -184,7 +188,10 @@ def study(
         "seed": seed,
     }
     session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
-    running = {
+    crew = executor_of(
+        executor, trial_cpus, trial_gpus, cache=session.cache, progress=session.progress
+    )
+    running: dict[str, Any] = {
         "cache": session.cache,
         "strict": strict,
         "overwrite": overwrite,
@@ -204,7 +211,8 @@ def study(
             scratch_runs=scratch_runs,
         )
         settings = config_of(preset, **shared)
-        with session.running(out) as stop:
+        with session.running(out) as stop, crew as opened:
+            running["executor"] = opened
             text, results = study_networks(data, settings, options, out, stop, running)
         session.answer(results, text)
         return
@@ -229,7 +237,8 @@ def study(
             ),
         },
     )
-    with session.running(out) as stop:
+    with session.running(out) as stop, crew as opened:
+        running["executor"] = opened
         text, results = study_layers(data, settings, out, stop, running)
     session.answer(results, text)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from secateurs.cli.options.data import Cache, Data, GroupBy, Seed, SplitRule, Strict
+from secateurs.cli.options.executors import ExecutorName, TrialCpus, TrialGpus, executor_of
 from secateurs.cli.options.network import (
     Backbone,
     Depths,
@@ -102,6 +103,9 @@ def sweep(
     strict: Strict = False,
     cache_budget: CacheBudget = 2.0,
     cache_in: CacheIn = "memory",
+    executor: ExecutorName = "inline",
+    trial_cpus: TrialCpus = None,
+    trial_gpus: TrialGpus = None,
     log: LogTo = None,
     cache: Cache = None,
     config: Config = None,
@@ -155,7 +159,10 @@ def sweep(
         seed=seed,
     )
     session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
-    with session.running(out) as stop:
+    crew = executor_of(
+        executor, trial_cpus, trial_gpus, cache=session.cache, progress=session.progress
+    )
+    with session.running(out) as stop, crew as opened:
         results = run_study(
             data,
             settings,
@@ -166,6 +173,7 @@ def sweep(
             strict=strict,
             overwrite=overwrite,
             prefix_cache=prefix_cache(out, cache_budget, cache_in),
+            executor=opened,
             stop=stop,
             progress=session.progress,
             log=open_log(log, out),

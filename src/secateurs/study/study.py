@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from secateurs.directories import INSTEAD, clear_output
 from secateurs.errors import InputError
@@ -45,7 +46,9 @@ from secateurs.study.sweep.sweep import (
     summarise_sweep,
 )
 from secateurs.study.tracking.log import Log, answer_entry, log_entry, trial_entry
+from secateurs.study.trials.places import machine_rows
 from secateurs.study.trials.store import Store
+from secateurs.study.trials.task import Executor
 
 
 def run_study(
@@ -59,6 +62,7 @@ def run_study(
     strict: bool = False,
     overwrite: bool = False,
     prefix_cache: PrefixCache | None = None,
+    executor: Executor | None = None,
     stop: StopFlag | None = None,
     progress: Progress = SILENT,
     log: Log | None = None,
@@ -67,7 +71,8 @@ def run_study(
 
     What is already done is not done again. Without `prune` it ends with the choice: a sweep, which
     a study in the same directory continues. With `both_splits` the sweep is run once more with
-    images split at random, groups ignored, for comparison. `log` receives each trial as it ends,
+    images split at random, groups ignored, for comparison. The trials run where the `executor` has
+    them run, by default here. `log` receives each trial as it ends,
     and the answer, each only once. With `overwrite` an earlier study in `out` is deleted as soon as
     the new one has passed all checks. Raises InputError for bad input and when `out` holds a study
     of another configuration or other images, StopRequested when asked to stop.
@@ -91,7 +96,13 @@ def run_study(
     stages, store = Stages(out), Store(out)
     store.tidy()
     kept = prefix_cache or PrefixCache()
-    trials = _logged_sweep(context, store, kept, stop=stop, progress=progress, log=log)
+    sweeping: dict[str, Any] = {
+        "executor": executor,
+        "stop": stop,
+        "progress": progress,
+        "log": log,
+    }
+    trials = _logged_sweep(context, store, kept, **sweeping)
     choice = choose(
         trials,
         num_images=len(context.dataset.sides["val"]),
@@ -130,9 +141,7 @@ def run_study(
         progress.note("the same sweep with images dealt at random, groups ignored")
         ungrouped = replace(config, split="ungrouped")
         second = open_context(data, ungrouped, cache=cache, progress=progress)
-        records = _logged_sweep(
-            second, store, kept, stop=stop, progress=progress, log=log, of="dealt at random"
-        )
+        records = _logged_sweep(second, store, kept, **sweeping, of="dealt at random")
         discard_weights(store)
         other = {"split": second.dataset.split_json()} | _sweep_json(second, records)
     kept.close()
@@ -160,6 +169,7 @@ def run_study(
             onnx=cost is None or cost.get("onnx_note") is None,
         ),
         "versions": versions(context),
+        "machines": machine_rows(trials),
     }
     if cost is not None:
         if cost.get("onnx_note"):
@@ -181,6 +191,7 @@ def _logged_sweep(
     store: Store,
     kept: PrefixCache,
     *,
+    executor: Executor | None,
     stop: StopFlag,
     progress: Progress,
     log: Log | None,
@@ -190,7 +201,13 @@ def _logged_sweep(
         log_entry(log, lambda: trial_entry(record, context.config, of=of), progress)
 
     records = run_sweep(
-        context, store, prefix_cache=kept, stop=stop, progress=progress, on_trial=log_trial
+        context,
+        store,
+        prefix_cache=kept,
+        executor=executor,
+        stop=stop,
+        progress=progress,
+        on_trial=log_trial,
     )
     for record in records:  # those of an earlier run, or of another process
         log_trial(record)

@@ -43,6 +43,7 @@ RECORDS = {
 AROUND = {
     *("data", "model", "out", "cache", "cache_budget", "cache_in", "config", "overwrite", "json"),
     *("quiet", "progress", "log", "strict", "both_splits"),
+    *("executor", "trial_cpus", "trial_gpus"),
 }
 
 

@@ -25,13 +25,13 @@ from secateurs.errors import InputError
 from secateurs.files import write_json
 from secateurs.fit.metrics import wilson_interval
 from secateurs.stopping import StopFlag, StopRequested
-from secateurs.study.search import trainings as search_trials
 from secateurs.study.search.plan import GridSearch, Halving, Tpe
 from secateurs.study.search.rows import search_words
 from secateurs.study.search.run import run_search
 from secateurs.study.search.trainings import Job, context_of
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import open_context
+from secateurs.study.trials import engine
 from secateurs.study.trials.store import Store
 from secateurs.study.trials.trial import SharedInputs, Trial, run_trial, trial_key
 
@@ -83,7 +83,7 @@ def test_what_is_written_is_what_is_returned_and_done_once(
     assert [float(row["val_accuracy_mean"]) for row in rows] == [
         cell["val_accuracy_mean"] for cell in answer["cells"]
     ]
-    monkeypatch.setattr(search_trials, "run_trial", never)
+    monkeypatch.setattr(engine, "run_trial", never)
     assert run_search(str(flags), CONFIG, GRID, out, cache=cache) == answer
     assert (out / "search.json").read_text() == text
     assert len(list((out / "trials").glob("*.json"))) == 2

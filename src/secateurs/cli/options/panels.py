@@ -14,8 +14,9 @@ DATA = "Data"
 NETWORK = "Network"
 TRAINING = "Training"
 PRUNING = "Pruning"
+EXECUTION = "Execution"
 OUTPUT = "Output"
-PANELS = (BASICS, DATA, NETWORK, TRAINING, PRUNING, OUTPUT)
+PANELS = (BASICS, DATA, NETWORK, TRAINING, PRUNING, EXECUTION, OUTPUT)
 
 
 def within(limits: Range) -> Callable[[typer.CallbackParam, Any], Any]:

@@ -136,11 +136,13 @@ def scan(
     tile: int | None = None,
     screen: torch.dtype | None = None,
     places: Sequence[torch.device] | None = None,
+    tops: Sequence[int] | None = None,
 ) -> Generator[tuple[Tensor, Tensor, Tensor]]:
     """Yield the pairs of `units` beyond the limits as (i, j, float64 cosine), ordered by i, j.
 
     `units` is sorted; one result holds all the pairs of a block of rows, on the device of `units`.
-    There is a thread for each of `places`.
+    There is a thread for each of `places`. `tops` are the first rows of the blocks to look at, by
+    default of all of them; they go with a `tile`.
     """
     if not limits.any or len(units) < 2:
         return
@@ -160,7 +162,8 @@ def scan(
         }
         # Where bfloat16 leaves too much, the screen is float32, and its tiles are PyTorch's.
         one_kernel = all(prepared.screen.apart is not None for prepared in there.values())
-        blocks = range(0, len(units), fused.ROWS if one_kernel else step)
+        every = range(0, len(units), fused.ROWS if one_kernel else step)
+        blocks = every if tops is None else tops
 
         def block(prepared: Vectors, top: int) -> tuple[Tensor, Tensor, Tensor] | None:
             if one_kernel:

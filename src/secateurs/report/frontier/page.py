@@ -9,6 +9,7 @@ from secateurs.report.common import formatting
 from secateurs.report.common.canvas import Plot
 from secateurs.report.common.direction import isolate_names
 from secateurs.report.common.formatting import integer, percent, percent_interval, plain, seconds
+from secateurs.report.common.machines import machine_words
 from secateurs.report.common.next_steps import Step, page_values, shown_data, shown_path, step
 from secateurs.report.common.panel import Panel, Table, where
 from secateurs.report.common.render import render_page, write_page
@@ -253,11 +254,13 @@ def _asked(results: Record) -> list[str]:
 
 def _record(results: Record) -> list[tuple[str, list[tuple[str, str]]]]:
     """Configuration, versions, times and files."""
+    machines = machine_words(results.get("machines"))
     groups: list[tuple[str, Record]] = [
         ("Asked for", results["options"]),
         ("Configuration", results["config"]),
         ("Versions", results["versions"]),
         ("Time", {key: seconds(value) for key, value in results["timing"].items()}),
+        *([("Where trials ran", machines)] if machines else []),
         ("Files", results["recommended"]["files"]),
     ]
     return [(title, [(k, plain(v)) for k, v in pairs.items()]) for title, pairs in groups]

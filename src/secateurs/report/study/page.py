@@ -9,6 +9,7 @@ from secateurs.errors import InputError
 from secateurs.files import read_json
 from secateurs.report.common import formatting
 from secateurs.report.common.direction import isolate_names
+from secateurs.report.common.machines import machine_words
 from secateurs.report.common.next_steps import Step, page_values, shown_data, shown_path, step
 from secateurs.report.common.render import render_page, write_page
 from secateurs.report.common.sweep_rows import Record
@@ -145,6 +146,7 @@ def _record(results: Record) -> list[tuple[str, list[tuple[str, str]]]]:
         ),
         ("Versions", {key: formatting.plain(value) for key, value in results["versions"].items()}),
         ("Time", {key: _time(value) for key, value in timing.items()}),
+        ("Where trials ran", machine_words(results.get("machines"))),
         (
             "Files",
             {key: formatting.plain(value) for key, value in (results["files"] or {}).items()},

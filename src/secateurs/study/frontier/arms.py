@@ -11,6 +11,7 @@ from secateurs.stopping import StopFlag
 from secateurs.study.setup.trial_context import TrialContext
 from secateurs.study.sweep.sweep import Choice, Record, choose, layers_frozen_at_random, run_sweep
 from secateurs.study.trials.store import Store
+from secateurs.study.trials.task import Executor
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ def fine_tune(
     *,
     scratch_runs: int = 0,
     prefix_cache: PrefixCache,
+    executor: Executor | None = None,
     stop: StopFlag,
     progress: Progress = SILENT,
     on_trial: Callable[[TrialContext, Record], None] = lambda context, record: None,
@@ -45,6 +47,7 @@ def fine_tune(
         context,
         store,
         prefix_cache=prefix_cache,
+        executor=executor,
         stop=stop,
         progress=progress,
         on_trial=lambda record: on_trial(context, record),

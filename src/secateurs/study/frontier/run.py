@@ -49,7 +49,9 @@ from secateurs.study.setup.trial_context import TrialContext, settle_split
 from secateurs.study.stages import Stages, machine_words, versions
 from secateurs.study.sweep.sweep import chosen_model, discard_weights
 from secateurs.study.tracking.log import Log, log_entry, trial_entry
+from secateurs.study.trials.places import machine_rows
 from secateurs.study.trials.store import Store
+from secateurs.study.trials.task import Executor
 
 SCHEMA = 3  # of the results.json of such a study
 KIND = "frontier"
@@ -65,6 +67,7 @@ def run_frontier(
     strict: bool = False,
     overwrite: bool = False,
     prefix_cache: PrefixCache | None = None,
+    executor: Executor | None = None,
     stop: StopFlag | None = None,
     progress: Progress = SILENT,
     log: Log | None = None,
@@ -103,6 +106,7 @@ def run_frontier(
             store,
             scratch_runs=0 if number else options.scratch_runs,
             prefix_cache=kept,
+            executor=executor,
             stop=stop,
             progress=progress,
             on_trial=lambda context, record: log_entry(
@@ -145,6 +149,7 @@ def run_frontier(
         "recommended": final,
         "trust": trust,
         "versions": versions(first),
+        "machines": machine_rows(record for arm in arms for record in arm.trials),
         "timing": timing_json(probed, arms, points, timing, final, trust),
     }
     write_json(out / "results.json", results)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -15,7 +16,9 @@ from secateurs.study.records.checksummed import read_sealed, write_sealed
 from secateurs.study.records.kinds import EVALUATION
 from secateurs.study.saved.evaluation import evaluate_model
 from secateurs.study.setup.trial_context import TrialContext
-from secateurs.study.trials.store import Store, WeightsWriter, load_weights
+from secateurs.study.trials.engine import finished_trials
+from secateurs.study.trials.store import Store, WeightsWriter, load_weights, save_weights
+from secateurs.study.trials.task import Executor
 from secateurs.study.trials.trial import SharedInputs, Trial, plan_trials, run_trial, trial_key
 
 Record = dict[str, Any]
@@ -27,6 +30,7 @@ def tested_trials(
     store: Store,
     *,
     prefix_cache: PrefixCache,
+    executor: Executor | None = None,
     stop: StopFlag,
     progress: Progress = SILENT,
     what: str = "trials of Table 1",
@@ -36,16 +40,20 @@ def tested_trials(
     """All trials of a context, each with its evaluation on the test images; done ones are read.
 
     With `keep` the networks that lead on test and on validation stay beside their records. `left`
-    says what is left after so many of the trials.
+    says what is left after so many of the trials. Trainings run where the `executor` has them run,
+    and tests here.
     """
     plan = plan_trials(context)
+    if executor is not None:
+        words: dict[str, Any] = {"prefix_cache": prefix_cache, "stop": stop, "progress": progress}
+        _train_elsewhere(context, plan, store, executor, keep=keep, what=what, **words)
     shared = SharedInputs(prefix_cache, progress=progress)
     records: list[Record] = []
     with WeightsWriter(store) as writer, progress.task(what, len(plan)) as advance:
         for trial in plan:
             stop.check()
             key = trial_key(context, trial)
-            path = store.root / "trials" / f"{key}.test.json"
+            path = _test_file(store, key)
             record, test = store.read(key), read_sealed(path)
             if not fits(test, EVALUATION):
                 test = None
@@ -71,6 +79,55 @@ def tested_trials(
                 )
             advance(1)
     return records
+
+
+def _test_file(store: Store, key: str) -> Path:
+    return store.root / "trials" / f"{key}.test.json"
+
+
+def _train_elsewhere(
+    context: TrialContext,
+    plan: Sequence[Trial],
+    store: Store,
+    executor: Executor,
+    *,
+    keep: bool,
+    what: str,
+    prefix_cache: PrefixCache,
+    stop: StopFlag,
+    progress: Progress,
+) -> None:
+    """Train what has no record yet, and test each network as it comes."""
+    wanted = [(context, trial) for trial in plan if store.read(trial_key(context, trial)) is None]
+    found: list[Record] = []
+    with progress.task(what, len(wanted)) as advance:
+        for done in finished_trials(
+            wanted,
+            store,
+            prefix_cache=prefix_cache,
+            executor=executor,
+            stop=stop,
+            progress=progress,
+        ):
+            advance(1)
+            model = done.network()
+            if model is None:
+                continue  # trained once more, here
+            test = evaluate_model(model, context.dataset, "test", context.device).to_json()
+            key = done.record["key"]
+            write_sealed(_test_file(store, key), test)
+            found.append(done.record | {"test": test})
+            if keep:
+                save_weights(model, store.weights(key))
+                _keep_leaders(found, store)
+
+
+def _keep_leaders(records: list[Record], store: Store) -> None:
+    """Delete the weights of trials that lead neither on test nor on validation."""
+    led = {best(records, side)["key"] for side in ("test", "val")}
+    for record in records:
+        if record["key"] not in led:
+            store.weights(record["key"]).unlink(missing_ok=True)
 
 
 def best(records: Sequence[Record], side: str) -> Record:

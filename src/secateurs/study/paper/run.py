@@ -37,6 +37,7 @@ from secateurs.study.stages import Stages, versions
 from secateurs.study.study import run_study
 from secateurs.study.sweep.sweep import choose, summarise_sweep
 from secateurs.study.trials.store import Store
+from secateurs.study.trials.task import Executor
 from secateurs.study.trials.trial import Trial
 
 SCHEMA = 1
@@ -54,6 +55,7 @@ def run_paper(
     cache: Path,
     overwrite: bool = False,
     prefix_cache: PrefixCache | None = None,
+    executor: Executor | None = None,
     stop: StopFlag | None = None,
     progress: Progress = SILENT,
 ) -> Record:
@@ -80,7 +82,13 @@ def run_paper(
             raise InputError(f"{out}: another process is at this run; wait for it, or stop it")
         Store(out).tidy()
         kept = prefix_cache or PrefixCache()
-        run = _Run(data, plan, out, cache, context, films, kept, stop or StopFlag(), progress)
+        words = {
+            "prefix_cache": kept,
+            "executor": executor,
+            "stop": stop or StopFlag(),
+            "progress": progress,
+        }
+        run = _Run(data, plan, out, cache, context, films, words)
         answer = run.answer()
         kept.close()
     write_json(out / FILES["paper"], answer)
@@ -98,14 +106,12 @@ class _Run:
         cache: Path,
         context: TrialContext,
         films: Films,
-        kept: PrefixCache,
-        stop: StopFlag,
-        progress: Progress,
+        words: dict[str, Any],
     ) -> None:
         self.data, self.plan, self.out, self.cache = data, plan, out, cache
         self.context, self.films = context, films
-        self.stop, self.progress = stop, progress
-        self.words: dict[str, Any] = {"prefix_cache": kept, "stop": stop, "progress": progress}
+        self.stop, self.progress = words["stop"], words["progress"]
+        self.words = words
         self.stages, self.store = Stages(out), Store(out)
         self._models: dict[str, nn.Module] = {}
 
@@ -217,7 +223,8 @@ class _Run:
         """A trial's network, opened once."""
         key = record["key"]
         if key not in self._models:
-            self._models[key] = network_of(self.context, self.store, record, **self.words)
+            here = {name: word for name, word in self.words.items() if name != "executor"}
+            self._models[key] = network_of(self.context, self.store, record, **here)
         return self._models[key]
 
     def _grids(self, chosen: Record, identity: Record) -> Record:

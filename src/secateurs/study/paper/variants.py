@@ -18,6 +18,7 @@ from secateurs.study.saved.evaluation import evaluate_model
 from secateurs.study.setup.trial_context import Dataset, TrialContext, open_dataset
 from secateurs.study.sweep.statistics import summarise
 from secateurs.study.trials.store import Store
+from secateurs.study.trials.task import Executor
 
 Record = dict[str, Any]
 
@@ -42,6 +43,7 @@ def both_dropouts(
     depth: int,
     *,
     prefix_cache: PrefixCache,
+    executor: Executor | None = None,
     stop: StopFlag,
     progress: Progress = SILENT,
 ) -> list[Record]:
@@ -55,6 +57,7 @@ def both_dropouts(
             replace(context, config=config, depths=(depth,)),
             store,
             prefix_cache=prefix_cache,
+            executor=executor,
             stop=stop,
             progress=progress,
             what="trials with dropout in every epoch",

@@ -33,6 +33,7 @@ from secateurs.study.setup.config import StudyConfig, difference
 from secateurs.study.setup.trial_context import TrialContext, open_context, settle_split
 from secateurs.study.stages import versions
 from secateurs.study.trials.store import Store
+from secateurs.study.trials.task import Executor
 
 SCHEMA = 1
 FILES = {"search": "search.json", "csv": "search.csv", "page": "search.html"}
@@ -65,6 +66,7 @@ def run_search(
     strict: bool = False,
     overwrite: bool = False,
     prefix_cache: PrefixCache | None = None,
+    executor: Executor | None = None,
     stop: StopFlag | None = None,
     progress: Progress = SILENT,
 ) -> Record:
@@ -95,6 +97,7 @@ def run_search(
             Store(out),
             planned=plan.planned,
             prefix_cache=kept,
+            executor=executor,
             stop=stop,
             progress=progress,
             advance=advance,

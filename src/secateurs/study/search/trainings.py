@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -15,8 +14,11 @@ from secateurs.stopping import StopFlag
 from secateurs.study.search.space import Values, value_words
 from secateurs.study.setup.trial_context import TrialContext
 from secateurs.study.sweep.statistics import summarise
-from secateurs.study.trials.store import WAIT_S, Store
-from secateurs.study.trials.trial import SharedInputs, Trial, run_trial, trial_key
+from secateurs.study.trials.engine import Wanted, finished_trials
+from secateurs.study.trials.package import Packer
+from secateurs.study.trials.store import Store
+from secateurs.study.trials.task import Executor
+from secateurs.study.trials.trial import SharedInputs, Trial
 
 Record = dict[str, Any]
 
@@ -52,12 +54,15 @@ class Trainer:
         *,
         planned: Sequence[tuple[int, int]],
         prefix_cache: PrefixCache,
+        executor: Executor | None = None,
         stop: StopFlag,
         progress: Progress,
         advance: Callable[[int], None],
     ) -> None:
         self.context, self.store = context, store
         self.stop, self.progress, self.advance = stop, progress, advance
+        self.executor, self._cache = executor, prefix_cache
+        self._packer = Packer(context.cache / "contents")
         self._shared = SharedInputs(prefix_cache, progress=progress)
         runs = context.config.runs
         self._left = runs * sum(number for _, number in planned)
@@ -67,25 +72,28 @@ class Trainer:
     def train(self, jobs: Sequence[Job]) -> list[Record]:
         """A row a job, in order, over all its runs; what has a record is not trained again.
 
-        Several processes may do so in one directory: each takes trainings that no other is at, and
+        Several drivers may do so in one directory: each takes trainings that no other is at, and
         waits for those in the end. Raises StopRequested between two steps when asked to.
         """
-        missing = [(job, run) for job in jobs for run in range(self.context.config.runs)]
-        missing.sort(key=self._order)
+        entries = [(job, run) for job in jobs for run in range(self.context.config.runs)]
+        entries.sort(key=self._order)
         records: dict[tuple[int, int], Record] = {}
-        while missing:
-            left: list[tuple[Job, int]] = []
-            for job, run in missing:
-                self.stop.check()
-                record = self._record(job, run)
-                if record is None:
-                    left.append((job, run))
-                else:
-                    records[job.number, run] = record
-                    self.advance(1)
-            if len(left) == len(missing):
-                time.sleep(WAIT_S)
-            missing = left
+        for done in finished_trials(
+            [self._wanted(job, run) for job, run in entries],
+            self.store,
+            prefix_cache=self._cache,
+            executor=self.executor,
+            packer=self._packer,
+            shared=self._shared,
+            stop=self.stop,
+            progress=self.progress,
+        ):
+            job, run = entries[done.index]
+            records[job.number, run] = done.record
+            self._count(job, done.record)
+            if done.fresh:
+                self.progress.note(self._words(job, run, done.record))
+            self.advance(1)
         return [
             row_of(
                 job,
@@ -102,30 +110,9 @@ class Trainer:
         depth = job.values.get("depth")
         return (run if self.context.config.views is None else 0, int(depth or 0))
 
-    def _record(self, job: Job, run: int) -> Record | None:
+    def _wanted(self, job: Job, run: int) -> Wanted:
         context, depth = context_of(self.context, job)
-        trial = Trial(depth, run)
-        key = trial_key(context, trial)
-        record, fresh = self.store.read(key), False
-        if record is None:
-            with self.store.claim(key) as mine:
-                # Another process may have ended it between the look and the claim.
-                record = self.store.read(key) if mine else None
-                if mine and record is None:
-                    record, _ = run_trial(
-                        context,
-                        trial,
-                        self._shared,
-                        self.store,
-                        stop=self.stop,
-                        progress=self.progress,
-                    )
-                    fresh = True
-        if record is not None:
-            self._count(job, record)
-        if record is not None and fresh:
-            self.progress.note(self._words(job, run, record))
-        return record
+        return context, Trial(depth, run)
 
     def _count(self, job: Job, record: Record) -> None:
         opening = record["timing"]["frozen_seconds"]

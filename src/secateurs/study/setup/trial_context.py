@@ -111,10 +111,17 @@ class TrialContext:
         """
         model = seeded_model(self.config.backbone, len(self.dataset.classes), seed)
         if pretrained:
-            load_pretrained(model, self.config.backbone, self.weights_file, cache=self.cache)
-            if self.head is not None:
-                model = start_head(model, self.config.backbone, self.head)
+            file = self.weights_file
+            model = with_weights(model, self.config.backbone, file, self.head, cache=self.cache)
         return model.to(self.device)
+
+
+def with_weights(
+    model: torch.nn.Module, backbone: str, file: WeightsFile, head: Head | None, *, cache: Path
+) -> torch.nn.Module:
+    """A freshly built network with pretrained weights, and with the `head` where there is one."""
+    load_pretrained(model, backbone, file, cache=cache)
+    return model if head is None else start_head(model, backbone, head)
 
 
 def seeded_model(backbone: str, num_classes: int, seed: int) -> torch.nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,7 +15,9 @@ from secateurs.stopping import StopFlag
 from secateurs.study.setup.trial_context import TrialContext
 from secateurs.study.sweep.comparison import Comparison, Recommendation, compare_depths, recommend
 from secateurs.study.sweep.statistics import summarise
-from secateurs.study.trials.store import WAIT_S, Store, WeightsWriter, load_weights
+from secateurs.study.trials.engine import Finished, finished_trials
+from secateurs.study.trials.store import Store, WeightsWriter, load_weights
+from secateurs.study.trials.task import Executor
 from secateurs.study.trials.trial import SharedInputs, Trial, plan_trials, run_trial, trial_key
 
 Record = dict[str, Any]
@@ -48,64 +49,75 @@ def run_sweep(
     store: Store,
     *,
     prefix_cache: PrefixCache,
+    executor: Executor | None = None,
     stop: StopFlag,
     progress: Progress = SILENT,
     on_trial: Callable[[Record], None] = lambda record: None,
 ) -> list[Record]:
     """Run the trials that have no file yet; return the records of all, in the planned order.
 
-    Several processes may do so in one directory: each takes trials that no other is at, and waits
-    for those in the end. The network that leads its depth on validation is kept beside its record
-    until the choice is made. Raises StopRequested between two steps when asked to; what was done is
-    kept.
+    They run in this process, or where the `executor` has them run. Several drivers may do so in one
+    directory: each takes trials that no other is at, and waits for those in the end. The network
+    that leads its depth on validation is kept beside its record until the choice is made. Raises
+    StopRequested between two steps when asked to; what was done is kept.
     """
     plan = plan_trials(context)
-    shared = SharedInputs(prefix_cache, progress=progress)
     records: dict[Trial, Record] = {}
-    leaders: dict[int, Record] = {}
+    leaders: dict[int, int] = {}  # the place in the plan of the best run of a depth
     known = {trial for trial in plan if store.record(trial_key(context, trial)).exists()}
     with (
         WeightsWriter(store) as writer,
         progress.task("trials", len(plan), done=len(known)) as advance,
     ):
-        while missing := [trial for trial in plan if trial not in records]:
-            before = len(records)
-            for trial in missing:
-                stop.check()
-                key = trial_key(context, trial)
-                record = store.read(key)
-                model: torch.nn.Module | None = None
-                if record is None:
-                    with store.claim(key) as mine:
-                        # Another process may have ended it between the look and the claim.
-                        record = store.read(key) if mine else None
-                        if mine and record is None:
-                            record, model = run_trial(
-                                context, trial, shared, store, stop=stop, progress=progress
-                            )
-                            on_trial(record)
-                            progress.note(_done_words(trial, record, plan, records))
-                if record is None:
-                    continue
-                records[trial] = record
-                if trial not in known:
-                    advance(1)
-                leader = leaders.get(trial.depth)
-                if trial.pretrained and (leader is None or _score(record) > _score(leader)):
-                    leaders[trial.depth] = record
-                    if leader is not None:
-                        writer.remove(leader["key"])
-                    if model is not None:
-                        writer.save(model, key)
-            if len(records) == before:
-                time.sleep(WAIT_S)
+        for done in finished_trials(
+            [(context, trial) for trial in plan],
+            store,
+            prefix_cache=prefix_cache,
+            executor=executor,
+            stop=stop,
+            progress=progress,
+        ):
+            trial = plan[done.index]
+            if done.fresh:
+                on_trial(done.record)
+                progress.note(_done_words(trial, done.record, [] if executor else plan, records))
+            records[trial] = done.record
+            if trial not in known:
+                advance(1)
+            if trial.pretrained:
+                _keep_leader(done, plan, records, leaders, writer)
     return [records[trial] for trial in plan]
+
+
+def _keep_leader(
+    done: Finished,
+    plan: list[Trial],
+    records: dict[Trial, Record],
+    leaders: dict[int, int],
+    writer: WeightsWriter,
+) -> None:
+    """Keep the network of a run that leads its depth, in place of the one that led before."""
+    trial = plan[done.index]
+    before = leaders.get(trial.depth)
+    if before is not None:
+        leader = records[plan[before]]
+        # Among equals the first one of the plan leads, whichever ended first.
+        if (_score(done.record), -done.index) < (_score(leader), -before):
+            return
+        writer.remove(leader["key"])
+    leaders[trial.depth] = done.index
+    model = done.network()
+    if model is not None:
+        writer.save(model, done.record["key"])
 
 
 def _done_words(
     trial: Trial, record: Record, plan: list[Trial], records: dict[Trial, Record]
 ) -> str:
-    """A trial in one line, with the time that those left will take if they are like those done."""
+    """A trial in one line, with the time that those left will take if they are like those done.
+
+    Without a `plan` that time is not said.
+    """
     done = {**records, trial: record}
     seconds: dict[tuple[bool, int], list[float]] = {}
     for other, found in done.items():

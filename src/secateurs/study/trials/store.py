@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from filelock import FileLock, Timeout
 from secateurs.errors import InputError
 from secateurs.files import atomic_path
 from secateurs.fit.tensors import DamagedError, read_checked, write_checked
+from secateurs.leases import leased
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 from secateurs.study.records.checksummed import read_sealed
@@ -53,12 +55,21 @@ class Store:
             return False
         return True
 
+    def lease(self, key: str) -> Path:
+        """The file by which other machines see that a trial is being computed."""
+        return self.root / "trials" / f"{key}.lease"
+
+    def log(self, key: str) -> Path:
+        """What a trial that ran elsewhere said, and each of its attempts."""
+        return self.root / "trials" / f"{key}.log"
+
     @contextmanager
     def claim(self, name: str) -> Generator[bool]:
         """Hold `name` (a trial's key) for this process; gives False when another one has it.
 
-        The system frees it when its holder ends in whatever way, so that nothing stays claimed. The
-        file goes when the work is done; whoever has opened it meanwhile finds the work done too.
+        On one machine the system frees it when its holder ends in whatever way, so that nothing
+        stays claimed; between machines a lease does, which its holder renews. The files go when the
+        work is done; whoever has opened them meanwhile finds the work done too.
         """
         lock = FileLock(self.root / "trials" / f"{name}.lock")
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +79,8 @@ class Store:
             yield False
             return
         try:
-            yield True
+            with leased(self.lease(name)) as mine:
+                yield mine
             with contextlib.suppress(OSError):  # Windows removes no file that is open
                 Path(lock.lock_file).unlink()
         finally:
@@ -76,7 +88,7 @@ class Store:
 
     def tidy(self) -> None:
         """Remove the locks and unfinished states of trials that a killed process had finished."""
-        for kind in (".lock", ".state.safetensors"):
+        for kind in (".lock", ".lease", ".state.safetensors"):
             for path in (self.root / "trials").glob(f"*{kind}"):
                 if self.read(path.name.removesuffix(kind)) is not None:
                     with contextlib.suppress(OSError):
@@ -89,7 +101,13 @@ class Store:
         """Hold `name` for this process as soon as no other does; StopRequested when asked to."""
         lock = self.root / "trials" / f"{name}.lock"
         with held(lock, name, stop=stop, progress=progress):
-            yield
+            while True:  # between machines a lease decides
+                with leased(self.lease(name)) as mine:
+                    if mine:
+                        yield
+                        return
+                stop.check()
+                time.sleep(WAIT_S)
 
     def read(self, key: str) -> dict[str, Any] | None:
         """A finished trial's record; None when there is none, or it is damaged."""

@@ -1,0 +1,147 @@
+"""Leases: who computes what in a directory that several machines see.
+
+A lease is a file that its holder renews. One that has not been renewed for a while belongs to a
+machine that is gone, and may be taken. Clocks of machines are never compared: the age of a lease is
+what the file system says of it and of a file that is written now. Should two machines ever hold the
+same lease, both compute the same file, and the second replaces the first by its equal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import tempfile
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+RENEW_S = 15.0
+EXPIRED_S = 90.0
+
+
+@contextmanager
+def leased(path: Path) -> Generator[bool]:
+    """Hold a lease and renew it; gives False when another machine has it.
+
+    One of this machine is taken over at once: between processes of one machine a file lock decides,
+    which the caller holds.
+    """
+    token = secrets.token_hex(8)
+    if not _take(path, token):
+        yield False
+        return
+    _HELD.add(path)
+    try:
+        yield True
+    finally:
+        _HELD.remove(path)
+        if _read(path).get("token") == token:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def held_elsewhere(path: Path) -> bool:
+    """Whether another machine holds a lease and has renewed it of late."""
+    host = _read(path).get("host")
+    return host not in (None, _host()) and _age_s(path) < EXPIRED_S
+
+
+def _take(path: Path, token: str) -> bool:
+    for _ in range(2):
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                json.dump({"host": _host(), "process": os.getpid(), "token": token}, file)
+            return True
+        except FileExistsError:
+            if not _give_up(path):
+                return False
+    return False
+
+
+def _give_up(path: Path) -> bool:
+    """Remove a lease of this machine, or one that has expired; False when it is another's."""
+    found = _read(path)
+    if found.get("host") != _host() and _age_s(path) < EXPIRED_S:
+        return False
+    # Only one of several machines can move it away.
+    aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.lease")
+    try:
+        path.rename(aside)
+    except OSError:
+        return not path.exists()
+    mine = _read(aside) == found
+    if not mine:  # it had been taken over between the look and the move
+        with contextlib.suppress(OSError), path.open("x", encoding="utf-8") as file:
+            file.write(aside.read_text(encoding="utf-8"))
+    with contextlib.suppress(OSError):
+        aside.unlink()
+    return mine
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError, RecursionError):  # not yet written, or damaged
+        return {}
+
+
+def _host() -> str:
+    return socket.gethostname()
+
+
+def _age_s(path: Path) -> float:
+    """Seconds since a file was written, by the clock of its file system."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=".now.", suffix=".part", dir=path.parent)
+        try:
+            now = os.fstat(handle).st_mtime
+        finally:
+            os.close(handle)
+            Path(name).unlink(missing_ok=True)
+        return now - path.stat().st_mtime
+    except FileNotFoundError:
+        return float("inf")
+
+
+class _Held:
+    """The leases of this process, renewed by one thread while there are any."""
+
+    def __init__(self) -> None:
+        self._paths: set[Path] = set()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def add(self, path: Path) -> None:
+        with self._lock:
+            self._paths.add(path)
+            self._wake.set()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._renew, name="leases", daemon=True)
+                self._thread.start()
+
+    def remove(self, path: Path) -> None:
+        with self._lock:
+            self._paths.discard(path)
+
+    def _renew(self) -> None:
+        while True:
+            self._wake.wait(RENEW_S)
+            self._wake.clear()
+            with self._lock:
+                paths = list(self._paths)
+                if not paths:
+                    self._thread = None
+                    return
+            for path in paths:
+                with contextlib.suppress(OSError):
+                    os.utime(path)
+
+
+_HELD = _Held()

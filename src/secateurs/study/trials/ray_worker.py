@@ -1,0 +1,95 @@
+"""What runs on the nodes of a Ray cluster; Ray is there whenever this is imported by a node."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Generator
+from typing import Any
+
+from safetensors.torch import save
+
+from secateurs.files import cache_dir
+from secateurs.stopping import stop_on_interrupt
+from secateurs.study.trials.contents import Content, Contents, NeedsFile
+from secateurs.study.trials.worker import Host, Reporting, own_versions, perform
+
+PART_BYTES = 64 << 20
+_HOSTS: dict[tuple[str, bool], Host] = {}  # of this process, between its tasks
+
+
+def hello() -> dict[str, Any]:
+    """What a node has, for a driver that looks whether it can be used."""
+    import ray
+
+    return {"versions": own_versions(), "node": ray.get_runtime_context().get_node_id()}
+
+
+def run_task(
+    task: dict[str, Any], parts: dict[str, list[Any]], board: Any
+) -> tuple[dict[str, Any], bytes]:
+    """Run one task: plain data, and the tensors as the bytes of a safetensors file.
+
+    `parts` are references to the files that nodes have to be sent, in parts by SHA-256; `board` is
+    the actor that is told how far the task is.
+    """
+    import ray
+
+    node = ray.get_runtime_context().get_node_id()
+    words = {"node": node, "host": socket.gethostname(), "key": task["key"]}
+
+    def fetch(content: Content) -> Generator[bytes]:
+        if content.sha256 not in parts:
+            raise NeedsFile
+        for part in parts[content.sha256]:
+            yield memoryview(ray.get(part)).tobytes()
+
+    host = _host(task)
+    host.contents.fetch = fetch
+    host.progress = Reporting(task["name"], lambda event: board.say.remote({**words, **event}))
+    board.say.remote(words)
+    try:
+        with stop_on_interrupt() as stop:
+            host.stop = stop
+            answer, tensors = perform(task, host)
+    except NeedsFile:
+        return {"kind": "needs", **words}, b""
+    return {**answer, **words}, save(tensors) if tensors else b""
+
+
+def _host(task: dict[str, Any]) -> Host:
+    key = (task["session"], task["shared_disk"])
+    if key not in _HOSTS:
+        _HOSTS.clear()
+        cache = cache_dir()
+        contents = Contents(cache / "contents", _unset, shared_disk=task["shared_disk"])
+        frozen = cache / "workers" / f"frozen-{task['session']}"
+        _HOSTS[key] = Host(contents, frozen, cache / "workers" / "states", cache)
+    return _HOSTS[key]
+
+
+def _unset(content: Content) -> Generator[bytes]:
+    raise NeedsFile
+    yield b""
+
+
+def tidy(session: str) -> None:
+    """Remove what a driver's tasks have left on this node, but for files by content."""
+    import shutil
+
+    shutil.rmtree(cache_dir() / "workers" / f"frozen-{session}", ignore_errors=True)
+
+
+class BoardActor:
+    """Where tasks say how far they are; the driver reads the news now and then."""
+
+    def __init__(self) -> None:
+        self._news: dict[str, dict[str, Any]] = {}
+
+    def say(self, event: dict[str, Any]) -> None:
+        """The newest of each task stands for all before it."""
+        self._news[event["key"]] = self._news.get(event["key"], {}) | event
+
+    def read(self) -> list[dict[str, Any]]:
+        """What has been said since the last time."""
+        news, self._news = self._news, {}
+        return list(news.values())
