@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -164,7 +167,8 @@ def table1(
     words: Row = {"stop": StopFlag(), "prefix_cache": PrefixCache()}
     tested_trials(replace(warm, depths=(5,)), Store(folder / "warm"), **words)
     started = time.perf_counter()
-    records = tested_trials(context, Store(folder / "table1"), **words)
+    with Sampler() as sampler:
+        records = tested_trials(context, Store(folder / "table1"), **words)
     seconds = time.perf_counter() - started
     by_depth: dict[str, list[float]] = {}
     for record in records:
@@ -179,6 +183,7 @@ def table1(
             "images": {side: len(images) for side, images in context.dataset.sides.items()},
             "precision": context.precision,
             "opening_s": round(opened, 2),
+            "where": sampler.most(),
             "mean_s": {name: round(float(np.mean(v)), 3) for name, v in by_depth.items()},
         },
     )
@@ -231,7 +236,7 @@ def paper(add: Add, folder: Path, weights: str) -> None:
     """All of `secateurs paper` on the same pictures, with its page where Plotly is installed."""
     from importlib.util import find_spec
 
-    from secateurs.progress import Progress
+    from secateurs.progress import Silent
     from secateurs.study.paper.protocol import PaperPlan
     from secateurs.study.paper.run import run_paper
 
@@ -240,7 +245,7 @@ def paper(add: Add, folder: Path, weights: str) -> None:
     started = time.perf_counter()
     notes: list[tuple[float, str]] = []
 
-    class Notes(Progress):
+    class Notes(Silent):
         def note(self, text: str) -> None:
             notes.append((round(time.perf_counter() - started, 1), text[:120]))
 
@@ -280,26 +285,29 @@ def random_network(name: str, size: int, device: str) -> tuple[nn.Module, Tensor
 def prune_network(add: Add, name: str, *, size: int = 224) -> None:
     """A network cut to half of its multiply-accumulates with 512 images, beside torch-pruning."""
     import secateurs
+    from secateurs.progress import Silent
 
     model, images = random_network(name, size, DEVICE)
     batches = images.split(64)
     steps: list[tuple[float, str]] = []
     started = time.perf_counter()
 
-    class Steps(secateurs.progress.Progress):
-        def task(self, label: str, *given: Any, **more: Any) -> Any:
+    class Steps(Silent):
+        def task(self, name: str, total: int, *, done: int = 0) -> Any:
             wait()
-            steps.append((round(time.perf_counter() - started, 2), label))
-            return super().task(label, *given, **more)
+            steps.append((round(time.perf_counter() - started, 2), name))
+            return super().task(name, total, done=done)
 
+    sampler = Sampler()
     try:
-        small = secateurs.prune(
-            model, batches, secateurs.Budget(macs=0.5), num_samples=IMAGES, progress=Steps()
-        )
-        wait()
+        with sampler:
+            small = secateurs.prune(
+                model, batches, secateurs.Budget(macs=0.5), num_samples=IMAGES, progress=Steps()
+            )
+            wait()
         seconds = time.perf_counter() - started
     finally:
-        add(name, {"steps": steps})
+        add(name, {"steps": steps, "where": sampler.most()})
     row: Row = {"seconds": round(seconds, 2), "macs": small.report["macs"]}
     add(name, row | {"parity": small.report["parity"]})
     add(name, torch_pruning(model, images[:1], seconds))
@@ -362,6 +370,43 @@ def widths(add: Add, names: Sequence[str] = ("resnet18",)) -> None:
             if num != kept[DEVICE].get(path)
         }
         add("widths", {name: {"same": not other, "other": other, "seconds": seconds}})
+
+
+class Sampler:
+    """Where the main thread is, looked at every few milliseconds: shares of the time by function.
+
+    Of each look the innermost function of this package counts.
+    """
+
+    def __init__(self, every_s: float = 0.005) -> None:
+        self.every_s, self.looks = every_s, 0
+        self.counts: Counter[str] = Counter()
+        self._end = threading.Event()
+        self._main = threading.main_thread().ident
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Sampler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._end.wait(self.every_s):
+            frame = sys._current_frames().get(self._main or 0)
+            while frame is not None and "secateurs" not in frame.f_code.co_filename:
+                frame = frame.f_back
+            if frame is not None:
+                file = Path(frame.f_code.co_filename).stem
+                self.counts[f"{file}.{frame.f_code.co_name}:{frame.f_lineno}"] += 1
+            self.looks += 1
+
+    def most(self, number: int = 30) -> Row:
+        """Shares of the looks, the largest first."""
+        looks = max(1, self.looks)
+        return {name: round(k / looks, 3) for name, k in self.counts.most_common(number)}
 
 
 def workplace() -> tempfile.TemporaryDirectory[str]:

@@ -9,7 +9,17 @@ from sklearn.covariance import OAS
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
-from secateurs.prune.allocation.elimination import Elimination, Reader, eliminate, shrinkage
+from secateurs.prune.allocation import all_groups
+from secateurs.prune.allocation.elimination import (
+    Checks,
+    Elimination,
+    Reader,
+    _eliminate,
+    _step,
+    eliminate,
+    shrinkage,
+    step_of_fixed_size,
+)
 from secateurs.prune.allocation.survey import _Sums
 
 RIDGE = 1e-3
@@ -80,6 +90,82 @@ def test_losses_of_two_readers_add():
         expected = loss_of(x, weight, columns[0], gone, RIDGE)
         expected += loss_of(y, other, columns[1], gone, RIDGE)
         assert float(found.loss[step]) == pytest.approx(expected, rel=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["gram", "rows"])
+@pytest.mark.parametrize("width", [1, 3])
+def test_a_graphics_cards_way_gives_the_same_numbers(kind: str, width: int, monkeypatch):
+    x, weight = made(20, 30 * width, 4)
+    columns = torch.arange(30 * width).view(30, width)
+    given = {"gram": x.T @ x / 20} if kind == "gram" else {"rows": x}
+    reader = Reader(weight, columns, 20, **given)
+    expected = eliminate([reader], ridge=RIDGE, steps=5)
+    monkeypatch.setattr(
+        "secateurs.prune.allocation.elimination._step",
+        lambda place, num: step_of_fixed_size(
+            place, torch.ones(num, dtype=torch.bool).index_fill_(0, place, False)
+        ),
+    )
+    checks = Checks(deferred=True)
+    found = _eliminate([reader], RIDGE, 5, checks)
+    assert checks.passed()
+    assert torch.equal(found.order, expected.order) and torch.equal(found.loss, expected.loss)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("num_units", "count"), [(2, 1), (9, 1), (9, 4), (9, 8), (50, 7)])
+def test_places_close_up_in_the_same_way_whether_holes_are_counted_or_not(
+    num_units: int, count: int, seed: int
+):
+    place = torch.randperm(num_units, generator=torch.Generator().manual_seed(seed))[:count]
+    stays = torch.ones(num_units, dtype=torch.bool).index_fill_(0, place, False)
+    values = torch.arange(num_units)
+    expected = _step(place, num_units).close_up(values.clone())
+    assert sorted(expected.tolist()) == stays.nonzero().flatten().tolist()
+    assert torch.equal(step_of_fixed_size(place, stays).close_up(values.clone()), expected)
+
+
+def test_a_deferred_look_finds_what_was_not_definite():
+    checks = Checks(deferred=True)
+    definite = torch.eye(2).expand(3, 2, 2).clone()
+    checks.factorise(definite, what="matrix")
+    assert checks.passed()
+    definite[1, 0, 0] = -1.0
+    checks.factorise(definite, what="matrix")
+    checks.factorise(torch.eye(2), what="matrix")
+    assert not checks.passed()
+    assert Checks().factorise(torch.zeros(2, 2), what="matrix").isfinite().all()
+
+
+def test_groups_handed_to_threads_give_the_same_in_the_same_order(monkeypatch):
+    readers: dict[str, list[Reader]] = {}
+    for seed, name in enumerate("abcd"):
+        x, weight = made(30, 12, 3, seed)
+        readers[name] = [Reader(weight, torch.arange(12)[:, None], 30, gram=x.T @ x / 30)]
+    done: list[int] = []
+    expected = all_groups.eliminate_all(readers.items(), done=lambda: done.append(1))
+    assert list(expected) == list("abcd") and len(done) == 4
+    # As on a card: the second is small.
+    monkeypatch.setattr(all_groups, "is_for_a_thread", lambda given, small: given is readers["b"])
+    found = all_groups.eliminate_all(readers.items())
+    assert list(found) == list("abcd")
+    for name, elimination in found.items():
+        assert torch.equal(elimination.order, expected[name].order)
+        assert torch.equal(elimination.loss, expected[name].loss)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("width", [1, 9])
+def test_cuda_gives_the_same_order(width: int):
+    x, weight = made(400, 40 * width, 8)
+    columns = torch.arange(40 * width).view(40, width)
+    reader = Reader(weight, columns, 400, gram=x.T @ x / 400)
+    expected = eliminate([reader])
+    moved = Reader(weight.cuda(), columns, 400, gram=(x.T @ x / 400).cuda())
+    found = eliminate([moved])
+    assert torch.equal(found.order, expected.order)
+    assert torch.allclose(found.loss, expected.loss, rtol=1e-4)
 
 
 def test_units_of_one_step_are_eliminated_together():

@@ -8,7 +8,7 @@ With one reader and inputs of equal importance it is the angle to the span of th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -37,6 +37,13 @@ class Reader:
     num_samples: int
     gram: Tensor | None = None
     rows: Tensor | None = None
+
+    def on_cpu(self) -> Reader:
+        """The same on the processor."""
+        gram = None if self.gram is None else self.gram.cpu()
+        rows = None if self.rows is None else self.rows.cpu()
+        weight, columns = self.weight.cpu(), self.columns.cpu()
+        return replace(self, weight=weight, columns=columns, gram=gram, rows=rows)
 
 
 @dataclass(frozen=True)
@@ -88,11 +95,47 @@ def eliminate(
     num_units = len(readers[0].columns)
     if any(len(reader.columns) != num_units for reader in readers):
         raise InputError("eliminate: the readers do not agree on the number of units")
-    states = [_state(reader, ridge) for reader in readers]
-    active = torch.arange(num_units, device=readers[0].weight.device)
+    if readers[0].weight.device.type != "cpu":
+        checks = Checks(deferred=True)
+        found = _eliminate(readers, ridge, steps, checks)
+        if checks.passed() and bool(found.loss.isfinite().all()):
+            return found
+    return _eliminate(readers, ridge, steps, Checks())
+
+
+class Checks:
+    """Whether the matrices of an elimination were positive definite, looked at each time or once.
+
+    A graphics card waits for the processor at every look. So all are taken as they are first
+    (`deferred`), and where one was not definite all is done again, with a look at each.
+    """
+
+    def __init__(self, *, deferred: bool = False) -> None:
+        self.deferred = deferred
+        self._wrong: list[Tensor] = []
+
+    def factorise(self, matrix: Tensor, *, what: str) -> Tensor:
+        """The lower Cholesky factor, see `factorise`."""
+        if not self.deferred:
+            return factorise(matrix, what=what)
+        factor, wrong = torch.linalg.cholesky_ex(matrix)
+        self._wrong.append(wrong.ne(0).any())
+        return factor
+
+    def passed(self) -> bool:
+        """Whether all that was deferred was definite."""
+        return not self._wrong or not bool(torch.stack(self._wrong).any())
+
+
+def _eliminate(
+    readers: Sequence[Reader], ridge: float | None, steps: int, checks: Checks
+) -> Elimination:
+    states = [_state(reader, ridge, checks) for reader in readers]
+    device = readers[0].weight.device
+    active = torch.arange(len(readers[0].columns), device=device)
     order: list[Tensor] = []
     losses: list[Tensor] = []
-    total = 0.0
+    total = torch.zeros((), dtype=torch.float64, device=device)
     while len(active) > 1:
         count = min(max(1, len(active) // steps), len(active) - 1)
         score = sum(state.scores() for state in states)
@@ -104,13 +147,14 @@ def eliminate(
         step = _step(place, len(active))
         gone = sum(state.eliminate(step) for state in states)
         # The units of one step share its loss evenly.
-        share = torch.arange(1, count + 1, dtype=torch.float64) / count
-        losses.append(total + float(gone) * share)
-        total += float(gone)
+        share = torch.arange(1, count + 1, dtype=torch.float64, device=device) / count
+        losses.append(total + gone * share)
+        total = total + gone
         active[step.holes] = active[step.fillers]
         active = active[: step.num_left]
     order.append(active)
-    return Elimination(torch.cat(order).cpu(), torch.cat(losses) if losses else torch.empty(0))
+    loss = torch.cat(losses).cpu() if losses else torch.empty(0)
+    return Elimination(torch.cat(order).cpu(), loss)
 
 
 @dataclass(frozen=True)
@@ -148,10 +192,27 @@ class _Step:
 def _step(place: Tensor, num_units: int) -> _Step:
     num_left = num_units - len(place)
     stays = torch.ones(num_units, dtype=torch.bool, device=place.device)
-    stays[place] = False
+    stays.index_fill_(0, place, value=False)
+    if place.device.type != "cpu":
+        return step_of_fixed_size(place, stays)
     holes = (~stays[:num_left]).nonzero().flatten()
     fillers = stays[num_left:].nonzero().flatten() + num_left
     return _Step(place, holes, fillers, num_left)
+
+
+def step_of_fixed_size(place: Tensor, stays: Tensor) -> _Step:
+    """The same with as many holes as places: further ones are filled with what they hold.
+
+    How many holes there are is then not asked for, for which a graphics card would be waited for.
+    """
+    count = len(place)
+    num_left = len(stays) - count
+    gone = ~stays[:num_left]
+    most = min(count, num_left)
+    holes = torch.argsort(gone.to(torch.uint8), descending=True, stable=True)[:most]
+    fillers = torch.argsort(stays[num_left:].to(torch.uint8), descending=True, stable=True)[:most]
+    is_hole = torch.arange(most, device=place.device) < gone.sum()
+    return _Step(place, holes, torch.where(is_hole, fillers + num_left, holes), num_left)
 
 
 class _State(Protocol):
@@ -161,7 +222,7 @@ class _State(Protocol):
         """The loss (units,) if each went alone."""
         ...
 
-    def eliminate(self, step: _Step) -> float:
+    def eliminate(self, step: _Step) -> Tensor:
         """Take away the units of a step; return what they cost together."""
         ...
 
@@ -190,21 +251,21 @@ def _lift(ridge: float | None, trace: float, squares: float, samples: int, input
     return max(ridge * trace / inputs, 1e-30)
 
 
-def _state(reader: Reader, ridge: float | None) -> _State:
+def _state(reader: Reader, ridge: float | None, checks: Checks) -> _State:
     if reader.rows is not None:
-        return _Dual(reader, reader.rows, ridge)
+        return _Dual(reader, reader.rows, ridge, checks)
     assert reader.gram is not None
-    return _Primal(reader, reader.gram, ridge)
+    return _Primal(reader, reader.gram, ridge, checks)
 
 
-def _scores(blocks: Tensor, weight: Tensor) -> Tensor:
+def _scores(blocks: Tensor, weight: Tensor, checks: Checks) -> Tensor:
     """Loss (units,) of each unit from its blocks (units, width, width) of the inverse.
 
     `weight` is (units, width, outputs).
     """
     if blocks.shape[1] == 1:
         return weight.square().sum((1, 2)) / blocks[:, 0, 0].clamp(min=1e-30)
-    factor = factorise(blocks, what="inverse of the Gram matrix")
+    factor = checks.factorise(blocks, what="inverse of the Gram matrix")
     one = torch.eye(blocks.shape[1], dtype=factor.dtype, device=factor.device)
     root = torch.linalg.solve_triangular(factor, one.expand_as(factor), upper=False)
     return (root @ weight).square().sum((1, 2))
@@ -216,7 +277,8 @@ class _Primal:
     Units that are left take the first places of one matrix, which is changed in place.
     """
 
-    def __init__(self, reader: Reader, gram: Tensor, ridge: float | None) -> None:
+    def __init__(self, reader: Reader, gram: Tensor, ridge: float | None, checks: Checks) -> None:
+        self.checks = checks
         self.width = reader.columns.shape[1]
         columns = reader.columns.flatten().to(gram.device)
         ridged = gram.to(torch.float64, copy=True)
@@ -235,14 +297,14 @@ class _Primal:
 
     def scores(self) -> Tensor:
         """See `_State`."""
-        return _scores(self._blocks(), self.weight.unflatten(0, (-1, self.width)))
+        return _scores(self._blocks(), self.weight.unflatten(0, (-1, self.width)), self.checks)
 
-    def eliminate(self, step: _Step) -> float:
+    def eliminate(self, step: _Step) -> Tensor:
         """See `_State`."""
         step = step.of_columns(self.width)
         across = self.inverse[step.gone]  # rows, which lie side by side: the matrix is symmetric
         corner = across[:, step.gone].double()
-        factor = factorise(corner, what="inverse of the Gram matrix")
+        factor = self.checks.factorise(corner, what="inverse of the Gram matrix")
         lost = torch.linalg.solve_triangular(factor, self.weight[step.gone].double(), upper=False)
         across[:, step.holes] = across[:, step.fillers]
         across = torch.linalg.solve_triangular(
@@ -252,7 +314,7 @@ class _Primal:
         inverse = step.close_up(self.inverse)
         inverse[:, step.holes] = inverse[:, step.fillers]
         self.inverse = inverse[:, : step.num_left].addmm_(across.T, across, alpha=-1)
-        return float(lost.square().sum())
+        return lost.square().sum()
 
 
 class _Dual:
@@ -261,7 +323,8 @@ class _Dual:
     Both are (inputs, samples). The blocks of the inverse are followed along.
     """
 
-    def __init__(self, reader: Reader, rows: Tensor, ridge: float | None) -> None:
+    def __init__(self, reader: Reader, rows: Tensor, ridge: float | None, checks: Checks) -> None:
+        self.checks = checks
         self.width = reader.columns.shape[1]
         columns = reader.columns.flatten().to(rows.device)
         scaled = rows.double() / len(rows) ** 0.5
@@ -280,15 +343,15 @@ class _Dual:
     def scores(self) -> Tensor:
         """See `_State`."""
         blocks = (self.blocks / self.ridge).float()
-        return _scores(blocks, self.weight.unflatten(0, (-1, self.width)))
+        return _scores(blocks, self.weight.unflatten(0, (-1, self.width)), self.checks)
 
-    def eliminate(self, step: _Step) -> float:
+    def eliminate(self, step: _Step) -> Tensor:
         """See `_State`."""
         by_unit, step = step, step.of_columns(self.width)
         x_gone, solved_gone = self.x[step.gone].double(), self.solved[step.gone].double()
         corner = -x_gone @ solved_gone.T
         corner.diagonal().add_(1.0)
-        factor = factorise((corner + corner.T) / 2, what="inverse of the Gram matrix")
+        factor = self.checks.factorise((corner + corner.T) / 2, what="inverse of the Gram matrix")
         lost = torch.linalg.solve_triangular(factor, self.weight[step.gone].double(), upper=False)
         solved_gone = torch.linalg.solve_triangular(factor, solved_gone, upper=False)
         # x times solved_gone is minus the ridge times the inverse's part between rest and gone.
@@ -300,7 +363,7 @@ class _Dual:
         self.solved.addmm_(across, solved_gone.float())
         of_unit = across.unflatten(0, (-1, self.width)).double()
         self.blocks = by_unit.close_up(self.blocks) - of_unit @ of_unit.mT
-        return self.ridge * float(lost.square().sum())
+        return self.ridge * lost.square().sum()
 
 
 def projected(weight: Tensor) -> Tensor:

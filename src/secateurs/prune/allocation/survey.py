@@ -26,7 +26,8 @@ from secateurs.nets.layers import (
 )
 from secateurs.nets.runnable import runnable
 from secateurs.progress import SILENT, Progress
-from secateurs.prune.allocation.elimination import Elimination, Reader, eliminate
+from secateurs.prune.allocation.all_groups import eliminate_all
+from secateurs.prune.allocation.elimination import Elimination, Reader
 from secateurs.prune.allocation.first_order import first_order
 from secateurs.prune.allocation.importance import Importance, Loss, importance
 from secateurs.prune.coupling.groups import Group, Member
@@ -150,12 +151,21 @@ def survey(
     if unread:
         found = first_order(model, unread, batches, run=run, seed=seed, loss=loss)
     with progress.task("scoring units", len(groups)) as advance:
-        for group in groups:
-            if members := group.side("in"):
-                found[group.name] = eliminate(
-                    [_reader(model, member, group, sums, weights, norms) for member in members]
+        advance(len(unread))
+        read = [group for group in groups if group.side("in")]
+        found |= eliminate_all(
+            (
+                (
+                    group.name,
+                    [
+                        _reader(model, member, group, sums, weights, norms)
+                        for member in group.side("in")
+                    ],
                 )
-            advance(1)
+                for group in read
+            ),
+            done=lambda: advance(1),
+        )
     held = {path: Targets(torch.cat(parts, 1), centers[path]) for path, parts in targets.items()}
     return Survey(found, held, positions, norms, weights.each, repeats)
 
