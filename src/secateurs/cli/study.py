@@ -216,9 +216,7 @@ def study(
             text, results = study_networks(data, settings, options, out, stop, running)
         session.answer(results, text)
         return
-    refuse_together(
-        backbones=backbones != "auto", max_mb=max_mb, max_ms=max_ms, batch=_given(context, "batch")
-    )
+    refuse_together(backbones=backbones != "auto", max_mb=max_mb, max_ms=max_ms, batch=batch != 1)
     loss = 2.0 if max_loss is None else max_loss
     settings = config_of(
         preset,
@@ -271,12 +269,6 @@ def frontier_options(
         max_loss=base.max_loss if loss is None else loss,
         scratch_runs=base.scratch_runs if scratch_runs is None else scratch_runs,
     )
-
-
-def _given(context: typer.Context, name: str) -> bool:
-    """Whether an option was given, also with the value that it has by default."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name != "DEFAULT"
 
 
 def refuse_together(**given: object) -> None:

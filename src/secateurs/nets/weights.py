@@ -89,7 +89,7 @@ def load_pretrained(
         sentence = f"{found.detail}: {sentence}"
     report = WeightsReport(found.source, found.detail, loaded, fresh, found.sha256, sentence)
     origin = "" if found.path is None else f", from {found.source} ({found.detail})"
-    progress.note(f"weights: {sentence}{origin}")
+    progress.note(f"weights of {name}: {sentence}{origin}")
     return report
 
 

@@ -269,7 +269,7 @@ def test_another_configuration_or_an_older_study_is_refused(
 def test_the_batch_of_timing_is_refused_for_named_layers(
     flags: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    words = ["study", str(flags), "--layers", "fc7", "--batch", "1", "--out", str(tmp_path / "o")]
+    words = ["study", str(flags), "--layers", "fc7", "--batch", "4", "--out", str(tmp_path / "o")]
     monkeypatch.setattr("sys.argv", ["secateurs", *words])
     with pytest.raises(SystemExit) as stop:
         main()

@@ -110,3 +110,13 @@ def test_a_target_that_is_never_reached_gives_no_threshold():
     assert found.coverage is None
     good = find_confidence(-logits, labels, target=0.9)
     assert good.coverage == 1
+
+
+def test_where_every_validation_image_is_right_new_images_are_still_answered():
+    labels = np.repeat(np.arange(3), 8)
+    logits = 9.0 * torch.eye(3)[torch.from_numpy(labels)]
+    found = find_confidence(logits, labels)
+    assert (found.threshold, found.coverage) == (0.0, 1.0)
+    # The most likely probability of the right class is that of the smoothed target.
+    p = torch.softmax(logits.double() / found.temperature, 1)
+    assert float(p[0, 0]) == pytest.approx(1 - (2 / 3) / 25, abs=1e-6)

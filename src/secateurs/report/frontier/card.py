@@ -124,7 +124,7 @@ def _confidence(results: Record) -> str:
         f"Probabilities are calibrated with the temperature {confidence['temperature']:.2f}; the "
         f"expected calibration error on test images is {percent(own['calibrated']['error'])}."
     )
-    if confidence["threshold"] is None or answered is None:
+    if not confidence["threshold"] or answered is None:
         return text
     return (
         f"{text} Below a probability of {percent(confidence['threshold'], digits=0)} predict "

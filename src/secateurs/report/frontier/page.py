@@ -217,6 +217,7 @@ def next_steps(results: Record, study_dir: Path) -> list[Step]:
             "Measure it on labelled images that it has not seen:",
             *("evaluate", study, "NEW_DATA", "--side", "all"),
         ),
+        step("Look at its other sizes, with a slider:", "explore", study),
         step(
             "Prune the unpruned network to another size:",
             *("prune", shown_path(study_dir / "unpruned"), data, "--macs", "0.4"),

@@ -53,8 +53,15 @@ def trust_words(record: Record) -> list[str]:
             f"{percent(own['calibrated']['error'])} ({percent(own['uncalibrated']['error'])} "
             f"before temperature scaling, temperature {confidence['temperature']:.2f})"
         )
+        if own["calibrated"]["error"] > own["uncalibrated"]["error"]:
+            text += ", so the temperature of the validation images does not fit these"
         if confidence["threshold"] is None:
             text += f"; no threshold reaches {percent(confidence['target'], digits=0)} accuracy"
+        elif confidence["threshold"] == 0:
+            text += (
+                f"; no threshold is needed for {percent(confidence['target'], digits=0)} accuracy "
+                "on validation"
+            )
         elif answered is None:
             text += "; the threshold answers none of these images"
         else:

@@ -100,7 +100,7 @@ def tiles(record: Record) -> list[tuple[str, str, str]]:
         ),
     ]
     answered = own["answered"]
-    if answered is not None:
+    if answered is not None and own["confidence"]["threshold"] > 0:
         found.append(
             (
                 "Answered when confident",

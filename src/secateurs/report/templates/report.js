@@ -43,12 +43,20 @@
     return figure;
   };
 
+  // The event comes before the page has the width of the paper: this fits A4 and Letter.
+  const PAPER_PX = 680, GAP_PX = 28;
+  const printWidth = (place) => {
+    const row = place.closest(".plots").classList;
+    const columns = row.contains("plots-three") ? 3 : row.contains("plots-several") ? 2 : 1;
+    return Math.floor((PAPER_PX - GAP_PX * (columns - 1)) / columns);
+  };
+
   const config = { displayModeBar: false, responsive: true, displaylogo: false };
   const draw = (id) => {
     if (typeof Plotly === "undefined") return null;
     const place = document.getElementById(id);
     const { data, layout } = styled(id);
-    if (printing) layout.width = place.clientWidth;
+    if (printing) layout.width = printWidth(place);
     return Plotly.react(place, data, layout, config);
   };
   const drawAll = () => Promise.all(Object.keys(figures).map(draw));

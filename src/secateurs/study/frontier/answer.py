@@ -26,7 +26,7 @@ from secateurs.study.stages import (
     write_onnx,
 )
 
-FORMAT = 2  # of what the stage writes: 2 has the confidence in the recipes
+FORMAT = 3  # of what the stage writes: with the confidence in the recipes since 3
 Record = dict[str, Any]
 
 
@@ -96,7 +96,7 @@ def export_recommended(
     )
     stop.check()
     pruned = folder != unpruned
-    trust = trust_stage(context, stages, key, pruned=pruned, stop=stop, progress=progress)
+    trust = trust_stage(context, stages, key | version, pruned=pruned, stop=stop, progress=progress)
     return made | {"cost": cost, "trust": trust, "files": {name: FILES[name] for name in names}}
 
 

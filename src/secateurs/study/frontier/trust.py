@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-import secateurs
 from secateurs.progress import SILENT, Progress
 from secateurs.ship.checkpoint import Loaded, load
 from secateurs.stopping import StopFlag
@@ -81,7 +80,6 @@ def trust_stage(
             advance(1)
         return record | {"mistakes": mistakes}
 
-    key = key | {"version": secateurs.__version__}
     found = stages.run("trust", key, make)
     if all((out / file).is_file() for file in _pictures(found["mistakes"])):
         return found

@@ -36,15 +36,18 @@ Correct = NDArray[np.bool_]
 def find_confidence(
     logits: torch.Tensor, labels: NDArray[np.int64], *, target: float = TARGET
 ) -> Confidence:
-    """Temperature and threshold from validation images: logits (n, classes), labels (n,)."""
-    temperature = fit_temperature(logits, labels)
+    """Temperature and threshold from validation images: logits (n, classes), labels (n,).
+
+    Targets are smoothed by one image in n + 1 (Platt 1999): where every image is right, the
+    temperature would be zero otherwise. The threshold is 0 where all images may be answered, and
+    not the least confidence among them, which a new image may well have less of.
+    """
+    temperature = fit_temperature(logits, labels, smoothing=1 / (len(labels) + 1))
     found = threshold_for(coverage_curve(_probabilities(logits, temperature), labels), target)
-    return Confidence(
-        temperature,
-        None if found is None else found.threshold,
-        target,
-        None if found is None else found.coverage,
-    )
+    if found is None:
+        return Confidence(temperature, None, target, None)
+    threshold = 0.0 if found.coverage == 1 else found.threshold
+    return Confidence(temperature, threshold, target, found.coverage)
 
 
 def trust_record(
