@@ -144,6 +144,10 @@ PRUNE = {  # keywords of prune, and what the line says
         "expected names and shares 0..1, got '0': 'half'",
     ),
     "ratio without a name": ({"ratios": 0.5}, "ratios: expected shares by name, got float"),
+    "reconstruction": (
+        {"reconstruction": "layers"},
+        "reconstruction: expected .blocks. or None, got .layers.",
+    ),
     "few samples": ({"num_samples": 1}, "num_samples: expected at least 2"),
     "half a sample": ({"num_samples": 2.5}, "num_samples: expected a whole number, got float"),
 }

@@ -12,6 +12,7 @@ import secateurs
 from networks import Text, TwoInputs, UNet, same_weights, tabular
 from secateurs.nets.batches import forward
 from secateurs.nets.counting import macs, num_parameters
+from secateurs.prune.reconstruction.tuning import Tuned
 
 Case = tuple[Callable[[], nn.Module], list[Any], dict[str, Any]]
 
@@ -212,3 +213,38 @@ def test_a_loss_of_one_s_own_decides_between_groups():
     sizes = [[len(one.get(f"{name}.0", range(24))) for name in ("one", "two")] for one in kept]
     assert sizes[1][0] > 2 * sizes[1][1] and sizes[2][1] > 2 * sizes[2][0]
     assert sizes[2][0] < sizes[0][0] < sizes[1][0]
+
+
+def test_blocks_are_tuned_unless_asked_not_to(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("secateurs.prune.reconstruction.options.STEPS", 60)
+    torch.manual_seed(0)
+    model, x = tabular(), [torch.randn(200, 9)]
+    budget = secateurs.Budget(macs=0.3, round_to=1, fewest=1)
+    plain = secateurs.prune(model, x, budget, reconstruction=None)
+    tuned = secateurs.prune(model, x, budget)
+    assert plain.report["reconstruction"] is None and plain.kept == tuned.kept
+    found = tuned.report["reconstruction"]
+    assert found["used"] and len(found["blocks"]) == 1  # its units were merged
+    assert found["num_samples"] == 160  # one of five is held out
+    assert tuned.report["change"] == found["change"]["relative"] < plain.report["change"]
+
+
+def test_blocks_stay_as_they_were_where_the_outputs_would_move_away(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    torch.manual_seed(0)
+    model, x = UNet(), [images(40)]
+    monkeypatch.setattr("secateurs.prune.reconstruction.reconstruct.tune", _ruined)
+    budget = secateurs.Budget(macs=0.5, round_to=1, fewest=1)
+    tuned = secateurs.prune(model, x, budget)
+    plain = secateurs.prune(model, x, budget, reconstruction=None)
+    assert not tuned.report["reconstruction"]["used"]
+    assert tuned.report["change"] == plain.report["change"]
+    assert same_weights(plain.model, tuned.model)
+
+
+def _ruined(problem: Any, **words: object) -> Tuned:
+    with torch.no_grad():
+        for parameter in problem.parameters:
+            parameter.add_(1.0)
+    return Tuned(1.0, 0.5, 1)
