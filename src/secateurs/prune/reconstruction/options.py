@@ -24,7 +24,7 @@ class ReconstructionOptions:
     steps: int = STEPS
     final_steps: int = 0
     batch: int = 16
-    rate: float = 0.05
+    rate: float = 0.03
     work: float = 1.5e12
     memory: int = 2**29
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateurs.nets.batches import Batch, copied_batch, map_tensors, num_samples
+from secateurs.nets.batches import Batch, copied_batch, map_tensors, num_samples, samples
 from secateurs.nets.trace import eval_mode
 
 
@@ -48,6 +48,23 @@ def received_or_given(
     finally:
         handle.remove()
     return found[0] if found else None
+
+
+def spaced(batches: Sequence[Batch], most: int) -> list[Batch]:
+    """At most so many samples, every k-th of all batches.
+
+    >>> [part.tolist() for part in spaced([torch.arange(4), torch.arange(4, 7)], 4)]
+    [[0, 2], [4, 6]]
+    """
+    every = -(-sum(map(num_samples, batches)) // most)
+    found: list[Batch] = []
+    start = 0
+    for batch in batches:
+        places = torch.arange(-start % every, num_samples(batch), every)
+        start += num_samples(batch)
+        if len(places):
+            found.append(batch if every == 1 else samples(batch, places))
+    return found
 
 
 def in_turns(train: Sequence[Batch], left_out: Sequence[Batch]) -> tuple[list[Batch], list[bool]]:

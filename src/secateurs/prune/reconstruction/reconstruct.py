@@ -29,13 +29,14 @@ from secateurs.prune.reconstruction.options import (
     ReconstructionOptions,
     TunedBlock,
 )
-from secateurs.prune.reconstruction.parts import grouped, in_turns, received_or_given
+from secateurs.prune.reconstruction.parts import grouped, in_turns, received_or_given, spaced
 from secateurs.prune.reconstruction.tuning import Problem, tune
 from secateurs.prune.statistics.parts import in_parts
 from secateurs.prune.statistics.replay import Replay
 from secateurs.stopping import StopFlag, StopRequested
 
 FEWEST = 10  # samples with which anything is tuned
+LEFT_OUT = 128  # at most, that decide how far a block is tuned
 ALONE = 2  # samples on which a block is run alone
 
 
@@ -138,7 +139,8 @@ class _Work:
         self.model, self.whole, self.run = model, whole, run
         self.options, self.seed, self.stop = options, seed, stop
         self.parts, is_left_out = in_turns(
-            in_parts(calibration, options.batch), in_parts(held_out, options.batch)
+            in_parts(calibration, options.batch),
+            in_parts(spaced(held_out, LEFT_OUT), options.batch),
         )
         self.left_out = [place for place, left in enumerate(is_left_out) if left]
         self.train = [place for place, left in enumerate(is_left_out) if not left]

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from secateurs.stopping import StopFlag
 
-CHECKS = 10  # times that the samples left out are looked at
-PATIENCE = 4  # of them without a better one, after which it ends
+CHECKS = 6  # times that the samples left out are looked at
 NOTHING = 1e-9  # a relative error that rounding explains
 LEAST_SCALE = 1e-2  # of a parameter's values, in proportion to which it moves
 
@@ -61,7 +60,7 @@ def tune(
     if before < NOTHING:
         return Tuned(before, before, 0)
     kept = [parameter.detach().clone() for parameter in problem.parameters]
-    taken = since = 0
+    taken = 0
     try:
         optimiser = torch.optim.Adam(
             [{"params": [p], "initial": rate * _scale(p)} for p in problem.parameters]
@@ -86,12 +85,9 @@ def tune(
             advance(1)
             if (step + 1) % every == 0 or step + 1 == steps:
                 now = _error(problem) / spread
-                since += 1
                 if now < best:
-                    best, since = now, 0
+                    best = now
                     kept = [parameter.detach().clone() for parameter in problem.parameters]
-                if since == PATIENCE:
-                    break
     finally:  # also where a step fails
         with torch.no_grad():
             for parameter, value in zip(problem.parameters, kept, strict=True):
