@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
 
 from secateurs.errors import InputError
 from secateurs.limits import check_fields
-from secateurs.nets.batches import Run, forward
+from secateurs.nets.batches import Batch, Run, forward
 from secateurs.prune.allocation.budget import Step
 from secateurs.prune.allocation.importance import Loss
 from secateurs.prune.allocation.merge_costs import Steps
@@ -63,6 +63,7 @@ class Hooks:
     unpruned)` returns the pruned network, of which it also gets the survivors, trained on.
     `keep_whole(path)` says that the outputs of a layer stay; `ratios` are shares (0..1) of the
     units to remove of groups by name (with `*` as in file names), whatever the budget.
+    `views` gives other views of the calibration samples, on which blocks are tuned instead.
     `norm_widths` says whether units may go over which a layer, RMS or group norm computes its
     statistics, which changes these.
     """
@@ -77,6 +78,7 @@ class Hooks:
     keep_whole: Callable[[str], bool] = lambda path: False
     ratios: Mapping[str, float] = field(default_factory=dict[str, float])
     norm_widths: bool = False
+    views: Callable[[], Sequence[Batch]] | None = None
 
 
 @dataclass(frozen=True)

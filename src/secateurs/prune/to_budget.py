@@ -328,7 +328,7 @@ def _reconstructed(
         surveyed.model,
         surveyed.groups.found,
         result.survivors,
-        surveyed.calibration,
+        surveyed.calibration if hooks.views is None else hooks.views(),
         surveyed.held_out,
         merged=result.merged,
         run=hooks.run,

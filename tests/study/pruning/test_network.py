@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,22 @@ def test_one_survey_serves_several_budgets_as_a_survey_for_each_would(
         assert found.pruned.channels == alone.pruned.channels
         for name, value in alone.model.state_dict().items():
             assert torch.equal(found.model.state_dict()[name], value)
+
+
+def test_calibration_takes_some_images_of_every_class_in_no_order_of_the_folder(
+    dataset: Dataset, network: nn.Module
+):
+    words: Any = {"device": torch.device("cpu"), "num_images": 9}
+    few = whole_module.survey_whole(network, dataset, replace(CONFIG, augment=False), **words)
+    images = torch.cat([*few.surveyed.calibration])
+    assert len(images) == few.num_images == 9
+    train = dataset.sides["train"]
+    every = train.eval_views(slice(0, len(train)), torch.device("cpu"))
+    rows = [int((every - image).flatten(1).abs().sum(1).argmin()) for image in images]
+    assert np.bincount(train.labels[rows], minlength=3).tolist() == [3, 3, 3]
+    turned = replace(dataset, sides=dataset.sides | {"train": train.take(np.arange(30)[::-1])})
+    again = whole_module.survey_whole(network, turned, replace(CONFIG, augment=False), **words)
+    assert torch.equal(torch.cat([*again.surveyed.calibration]), images)
 
 
 def test_refitting_is_nearer_to_the_network_than_units_at_random_left_as_they_are(
@@ -283,6 +300,8 @@ def test_a_saved_network_is_shrunk_and_loads_again(flags: Path, saved: Path, tmp
     assert cost(loaded.model, size=PIXELS).macs == answer["cost"]["after"]["macs"]
     assert answer["cost"]["after"]["macs"] <= 0.5 * answer["cost"]["before"]["macs"]
     assert json.loads((tmp_path / "out" / "pruning.json").read_text()) == answer
+    assert answer["calibration"] == {"num_images": 30, "of": 30, "mirrored": True}
+    assert answer["reconstruction"]["num_samples"] == 3 * 30  # views
     assert [path.name for path in (tmp_path / "out").glob("*.state.*")] == []
     with (tmp_path / "out" / "ledger.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -34,6 +34,7 @@ from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import Dataset
 
 BATCH = 64
+VIEWS = 3  # of each of them on which blocks are tuned
 CALIBRATION = 256  # training images on which a network is measured and refitted
 LATENCY_S = 5.0
 
@@ -195,6 +196,7 @@ def survey_whole(
         steps=partial(chain, name=config.backbone),
         evaluate=evaluate,
         score=partial(score_logits, labels=labels),
+        views=partial(_augmented, train, config, device),
     )
     surveyed = survey_network(
         model,
@@ -227,6 +229,27 @@ def views(images: Images, device: torch.device, *, mirrored: bool = False) -> li
         for first in range(0, len(images), BATCH)
     ]
     return plain + [batch.flip(-1) for batch in plain] if mirrored else plain
+
+
+def _augmented(train: Images, config: StudyConfig, device: torch.device) -> list[Tensor]:
+    """`VIEWS` views of each image, cropped and mirrored as in a recovery, in batches.
+
+    Blocks are tuned on them: on the images themselves, which the network has learned by heart and
+    layers were refitted on, little is left to learn. The images as they are come first.
+    """
+    found = views(train, device)
+    augmentation = replace(config, min_scale=RecoveryOptions.min_scale).augmentation()
+    for epoch in range(VIEWS - 1 if augmentation is not None else 0):
+        for first in range(0, len(train), BATCH):
+            batch = train.train_views(
+                slice(first, first + BATCH),
+                seed=config.seed,
+                epoch=epoch,
+                augmentation=augmentation,
+                device=device,
+            )
+            found.append(batch.contiguous(memory_format=torch.channels_last))
+    return found
 
 
 def _share_of_time(unpruned: nn.Module, pruned: nn.Module, *, images: Tensor, batch: int) -> float:
