@@ -5,7 +5,9 @@ each recipe trains it with several seeds, as the study does; the epoch that is b
 counts. Beside them, from the same weights on the same images: a plain loop, fastai's `fine_tune`
 and the recipe of timm's training script, each with all layers trained and its own augmentation.
 `average of runs` is one network with the mean of the weights of the default recipe's runs, which
-start from the same head. Recipes that are in the JSON file are not run again.
+start from the same head. With `--base norms=trained` all recipes have trained norms but those that
+name them: so the default was before this comparison. Recipes that are in the JSON file are not run
+again.
 
     python benchmarks/recipes.py DATA --group-by REGEX --store DIR --json FILE --jobs 2
     python benchmarks/recipes.py FILE.json
@@ -42,7 +44,7 @@ from secateurs.study.trials.store import Store
 from secateurs.study.trials.trial import SharedInputs, Trial, run_trial, trial_key
 
 Row = dict[str, Any]
-DEFAULT = "default"
+DEFAULT = "default"  # the base alone
 RECIPES: dict[str, dict[str, Any]] = {
     DEFAULT: {},
     "random head": {},
@@ -104,6 +106,15 @@ def opened(given: argparse.Namespace, case: Case) -> tuple[TrialContext, int]:
     return plans[0].context, plans[0].depths[0]
 
 
+def base_of(text: str) -> Row:
+    """What all recipes share, from text such as `norms=trained`.
+
+    >>> base_of("norms=trained"), base_of("")
+    ({'norms': 'trained'}, {})
+    """
+    return dict(part.split("=") for part in text.split(",") if part)
+
+
 def score(model: torch.nn.Module, context: TrialContext) -> Row:
     return {
         side: evaluate_model(model, context.dataset, side, context.device).accuracy
@@ -111,10 +122,13 @@ def score(model: torch.nn.Module, context: TrialContext) -> Row:
     }
 
 
-def ours(context: TrialContext, name: str, depth: int, runs: int, store: Store) -> list[Row]:
+def ours(
+    context: TrialContext, name: str, base: Row, depth: int, runs: int, store: Store
+) -> list[Row]:
     """Trials of one recipe as a study runs them; after the default's, their average."""
-    changed = from_preset("quick", **RECIPES[name])
-    names = {field if hasattr(changed, field) else "recipe" for field in RECIPES[name]}
+    changes = base | RECIPES[name]
+    changed = from_preset("quick", **changes)
+    names = {field if hasattr(changed, field) else "recipe" for field in changes}
     config = replace(context.config, **{field: getattr(changed, field) for field in names})
     context = replace(context, config=config, head=None if name == "random head" else context.head)
     shared, rows = SharedInputs(), list[Row]()
@@ -158,7 +172,7 @@ def run_case(given: argparse.Namespace, case: Case) -> None:
             continue
         try:
             if name in RECIPES:
-                found = ours(context, name, depth, given.runs, store)
+                found = ours(context, name, base_of(given.base), depth, given.runs, store)
             else:
                 found = other(context, name, given.data, given.runs)
         except Exception as error:  # one training that fails must not lose the others
@@ -181,7 +195,8 @@ def table(measured: Row) -> str:
     """Each recipe's mean accuracies and its paired differences from the default, in points."""
     rows = [row for row in measured["rows"] if "error" not in row]
     lines = [
-        f"{measured['date']}, {measured['machine']}; {measured['runs']} runs each",
+        f"{measured['date']}, {measured['machine']}; runs of each: {measured['runs']}; "
+        f"shared by all: {measured['base'] or 'nothing'}",
         "",
         "| network | recipe | validation | test | validation, difference | test, difference | s |",
         "|---|---|---|---|---|---|---|",
@@ -219,6 +234,7 @@ def main() -> None:
     words.add_argument("--epochs", type=int, help="of every training but `40 epochs`")
     words.add_argument("--device", default="auto")
     words.add_argument("--only", help="recipes, with commas")
+    words.add_argument("--base", default="", help="what all recipes share, as norms=trained")
     words.add_argument("--jobs", type=int, default=1, help="processes")
     words.add_argument("--store", type=Path, default=Path("recipes"))
     words.add_argument("--json", type=Path, default=Path("recipes.json"))
@@ -257,6 +273,7 @@ def main() -> None:
             "machine": machine(),
             "data": Path(given.data).name,
             "runs": given.runs,
+            "base": base_of(given.base),
             "rows": rows,
         }
         write_json(given.json, measured)
