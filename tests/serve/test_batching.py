@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError, Future
 
 import pytest
 
-from secateurs.serve.batching import Batches
+from secateurs.serve.batching import Batches, best_size
 
 
 class Slow:
@@ -74,3 +74,18 @@ def test_the_end_finishes_what_was_submitted_and_takes_no_more():
     assert [future.result(0) for future in futures] == list(range(1, 10))
     with pytest.raises(RuntimeError, match="have ended"):
         batches.submit(1)
+
+
+def test_the_batch_is_the_one_with_the_least_time_per_image():
+    each = {1: 37.0, 2: 34.0, 4: 30.0, 8: 36.5, 16: 72.0, 32: 1.0}
+    asked: list[int] = []
+
+    def seconds_of(number: int) -> float:
+        asked.append(number)
+        return number * each[number]
+
+    assert best_size(seconds_of, 32) == 4
+    assert asked == [1, 2, 4, 8]  # no larger ones once they lose
+    assert best_size(seconds_of, 3) == 2
+    assert best_size(lambda number: number * (1.0 - 0.001 * number), 32) == 1  # no real gain
+    assert best_size(lambda number: 1.0, 48) == 32

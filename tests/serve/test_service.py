@@ -31,7 +31,7 @@ from secateurs.study.saved.prediction import predict_saved
 from secateurs.study.saved.prediction_model import Classifier, card_of, open_classifier
 
 BYTES = {"content-type": "application/octet-stream"}
-LIMIT = ServiceLimits(max_mb=0.2, max_mp=0.09, max_images=3, max_requests=8, batch=4)
+LIMIT = ServiceLimits(max_mb=0.2, max_mp=0.09, max_images=3, max_requests=8, batch=2)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def classifier(net: Path) -> Classifier:
     return open_classifier(net, threshold=0.9)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def service(classifier: Classifier) -> Generator[Service]:
     with Service(classifier, LIMIT) as opened:
         yield opened
@@ -158,7 +158,7 @@ def test_too_many_requests_at_a_time(service: Service, client: TestClient, monke
         return real(image)
 
     monkeypatch.setattr("secateurs.ship.spec.ImageInput.pixels", slow)
-    service.num_busy = LIMIT.max_requests - 1
+    monkeypatch.setattr(service, "num_busy", LIMIT.max_requests - 1)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(client.post, "/predict", content=picture(), headers=BYTES)
         try:

@@ -97,7 +97,8 @@ def serve(
         int,
         typer.Option(
             metavar="N",
-            help="Most images that the network classifies at once.",
+            help="Most images that the network classifies at once; the number up to it that is "
+            "fastest for each image is measured at the start.",
             callback=within(LIMITS["batch"]),
             rich_help_panel=OUTPUT,
         ),

@@ -117,6 +117,7 @@ def _schemas(classes: list[str]) -> Record:
             requests=number,
             answered=number,
             max_requests=number,
+            batch=number,
         ),
         "Card": _object(
             ("classes", "preprocessing", "format"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from starlette.routing import Route
 from secateurs.data.images.decode import DecodeError
 from secateurs.errors import InputError
 from secateurs.limits import LIMITS, check_fields, check_number, whole_number
-from secateurs.serve.batching import Batches
+from secateurs.serve.batching import Batches, best_size
 from secateurs.serve.bodies import refusal
 from secateurs.serve.guard import HOSTS, Guard
 from secateurs.serve.openapi import document
@@ -41,8 +42,8 @@ class ServiceLimits:
     """What a service takes at most.
 
     `max_mb` megabytes and `max_images` images in a request, `max_mp` million pixels in an image,
-    `max_requests` requests at a time, the others being refused; `batch` images run together and
-    `decoders` are read at the same time.
+    `max_requests` requests at a time, the others being refused; at most `batch` images run together
+    and `decoders` are read at the same time.
     """
 
     max_mb: float = 20.0
@@ -68,7 +69,10 @@ class ServiceLimits:
 
 @dataclass
 class Service:
-    """A classifier with the threads that read images and run it; used within `with`."""
+    """A classifier with the threads that read images and run it; used within `with`.
+
+    `batch` is the number of images that it runs together, measured when this is made.
+    """
 
     classifier: Classifier
     limits: ServiceLimits = field(default_factory=ServiceLimits)
@@ -77,8 +81,9 @@ class Service:
 
     def __post_init__(self) -> None:
         self._decoders = ThreadPoolExecutor(self.limits.decoders, thread_name_prefix="decode")
+        self.batch = best_size(self._seconds, self.limits.batch)
         self._batches: Batches[NDArray[np.uint8], NDArray[np.float64]] = Batches(
-            self._run, largest=self.limits.batch
+            self._run, largest=self.batch
         )
 
     def __enter__(self) -> Service:
@@ -89,6 +94,16 @@ class Service:
         """Finish what was begun."""
         self._decoders.shutdown(wait=True, cancel_futures=True)
         self._batches.__exit__(*given)
+
+    def _seconds(self, number: int) -> float:
+        size = self.classifier.spec.preprocessing.size
+        pixels = [np.zeros((size, size, 3), np.uint8)] * number
+        found: list[float] = []
+        for _ in range(2):  # the first also sets memory up
+            start = time.perf_counter()
+            self.classifier.probabilities(pixels)
+            found.append(time.perf_counter() - start)
+        return min(found)
 
     def _run(self, pixels: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float64]]:
         return list(self.classifier.probabilities(pixels))
@@ -158,6 +173,7 @@ def make_service(service: Service, card: Record, hosts: Sequence[str] = HOSTS) -
                 "requests": service.num_busy,
                 "answered": service.num_answered,
                 "max_requests": limits.max_requests,
+                "batch": service.batch,
             }
         )
 

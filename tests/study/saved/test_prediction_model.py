@@ -68,17 +68,21 @@ def onnx_file(
 
 def consumer(path: Path) -> Callable[[str], tuple[str | None, float]]:
     """The example that classifies with a file of this format."""
-    example = runpy.run_path(str(EXAMPLES / f"predict_{path.suffix[1:]}.py"))
+    name = {".xml": "openvino"}.get(path.suffix, path.suffix[1:])
+    example = runpy.run_path(str(EXAMPLES / f"predict_{name}.py"))
     if path.suffix == ".onnx":
         session = example["onnxruntime"].InferenceSession(path)
         return lambda image: example["predict"](session, image)
+    if path.suffix == ".xml":
+        model, about = example["opened"](path)
+        return lambda image: example["predict"](model, about, image)
     extra = {"secateurs.json": ""}
     program: Any = torch.export.load(path, extra_files=extra).module()
     about = json.loads(extra["secateurs.json"])
     return lambda image: example["predict"](program, about, image)
 
 
-@pytest.mark.parametrize("name", ["folder", "photos.onnx", "photos.pt2"])
+@pytest.mark.parametrize("name", ["folder", "photos.onnx", "photos.pt2", "photos.xml"])
 def test_every_format_gives_the_answers_of_pytorch(
     network: nn.Module,
     spec: ModelSpec,
@@ -89,6 +93,8 @@ def test_every_format_gives_the_answers_of_pytorch(
     name: str,
 ):
     path = onnx_file if name == onnx_file.name else tmp_path / name
+    if path.suffix == ".xml":
+        pytest.importorskip("openvino")
     if name == "folder":
         save(network, spec, path)
     elif path != onnx_file:

@@ -154,14 +154,15 @@ const same = (answers) => answers[0].unsure === answers[1].unsure
   && (answers[0].unsure || answers[0].label === answers[1].label);
 const verdictsOf = (answers) => (same(answers) ? "Both models say the same." : "The models differ.");
 
+const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
 const seen = [];
 const summarise = () => {
   $("results").hidden = $("cards").children.length === 0;
   const parts = [plural(seen.length, "image")];
   if (models.length > 1 && seen.length) {
     parts.push(`the models agree on ${seen.filter(same).length}`);
-    const mean = models.map((_, k) => seen.reduce((sum, answers) => sum + answers[k].milliseconds, 0) / seen.length);
-    parts.push(mean.map((value, k) => `${models[k].title} ${value.toFixed(1)} ms`).join(", "));
+    const middle = models.map((_, k) => median(seen.map((answers) => answers[k].milliseconds)));
+    parts.push(`median time: ${middle.map((value, k) => `${models[k].title} ${value.toFixed(1)} ms`).join(", ")}`);
   }
   const unsure = seen.filter((answers) => answers.at(-1).unsure).length;
   if (unsure) parts.push(`don’t know: ${unsure}`);
