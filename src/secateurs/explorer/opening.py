@@ -17,7 +17,7 @@ from secateurs.study.pruning.size_path import open_path
 from secateurs.study.saved.location import Location
 from secateurs.study.setup.defaults import standard_layers
 
-ENDS_S = 5.0  # for the computation to end when the server has
+ENDS_S = 120.0  # for the computation to end when the server has; it stops at its next step
 
 
 def open_pages(

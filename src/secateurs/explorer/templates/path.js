@@ -87,6 +87,7 @@
     $("progress").textContent = known.failure
       ? `${known.failure}.`
       : known.done ? "All sizes are computed."
+      : known.num_ready === 1 ? "The network is being measured on training images; its sizes follow."
       : `${known.num_ready} of ${known.positions.length} sizes are computed; the others follow in the background.`;
     $("stops").replaceChildren(...stops.map((share) => {
       const item = document.createElement("li");

@@ -6,7 +6,8 @@ import base64
 import io
 import shlex
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from secateurs.study.setup.trial_context import Dataset, settle_split
 
 # Shares of the multiply-accumulates, in the order in which they are computed: a rough path first.
 SHARES = (0.5, 0.25, 0.75, 0.35, 0.15, 0.6, 0.9, 0.42, 0.2, 0.3, 0.68, 0.82, 0.1)
-CALIBRATION = 256
+CALIBRATION = 128  # training images, half of a study's: what is looked at should come soon
 LATENCY_S = 1.0
 TOP = 5  # answers to a picture
 WAITING, RUNNING, READY, FAILED = "waiting", "running", "ready", "failed"
@@ -56,6 +57,26 @@ class _Position:
     row: Record = field(default_factory=dict[str, Any])
     model: nn.Module | None = None
     kept: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
+
+
+class _Steps:
+    """Progress that shows nothing and stops the work at its next step when that is asked for."""
+
+    def __init__(self, stop: StopFlag) -> None:
+        self._stop = stop
+
+    @contextmanager
+    def task(self, name: str, total: int, *, done: int = 0) -> Generator[Callable[[int], None]]:
+        """Check at every step."""
+
+        def advance(steps: int) -> None:
+            self._stop.check()
+
+        self._stop.check()
+        yield advance
+
+    def note(self, text: str) -> None:
+        """Show nothing."""
 
 
 class SizePath:
@@ -83,13 +104,13 @@ class SizePath:
         self._view = dataset.sides["val"].eval_views(slice(0, 1), self.device)
         whole.row, whole.state = self._measured(whole.model, self.logits), READY
 
-    def work(self, progress: Progress = SILENT) -> None:
+    def work(self) -> None:
         """Compute every size, until it is done or `stop` is requested; failures are kept as text.
 
         Sizes come without recovery: that is training, and takes minutes each.
         """
         try:
-            network = self._surveyed(progress)
+            network = self._surveyed()
             for position in self._positions[1:]:
                 self.stop.check()
                 self._compute(position, network)
@@ -162,7 +183,7 @@ class SizePath:
             shlex.join([*words, "--macs", f"{share:g}", "--recovery-epochs", "10"]) + " --out DIR"
         )
 
-    def _surveyed(self, progress: Progress) -> SurveyedNetwork:
+    def _surveyed(self) -> SurveyedNetwork:
         model = self._ready(1.0)
         return survey_whole(
             model,
@@ -171,14 +192,16 @@ class SizePath:
             device=self.device,
             num_images=CALIBRATION,
             stop=self.stop,
-            progress=progress,
+            progress=_Steps(self.stop),
         )
 
     def _compute(self, position: _Position, network: SurveyedNetwork) -> None:
         with self._lock:
             position.state = RUNNING
         try:
-            found = network.prune(Budget(macs=position.share), stop=self.stop)
+            found = network.prune(
+                Budget(macs=position.share), stop=self.stop, progress=_Steps(self.stop)
+            )
         except InputError as error:
             with self._lock:
                 position.row, position.state = {"reason": str(error)}, FAILED
