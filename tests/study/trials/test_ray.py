@@ -27,7 +27,11 @@ from secateurs.study.trials.task import Resources
 
 pytest.importorskip("ray", reason="needs pip install 'secateurs[ray]'")
 # Ray has warnings of its own.
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("default"),
+]
 RUNS = 12
 
 

@@ -23,6 +23,12 @@ class Arm:
     choice: Choice
 
 
+def arm_context(context: TrialContext, depths: tuple[int, ...], scratch_runs: int) -> TrialContext:
+    """A network's context with the depths at which it is fine-tuned."""
+    config = replace(context.config, depths=depths, scratch_runs=scratch_runs)
+    return replace(context, config=config, depths=depths)
+
+
 def fine_tune(
     context: TrialContext,
     depths: tuple[int, ...],
@@ -40,9 +46,8 @@ def fine_tune(
     What was trained before is read. `on_trial` receives each record with the context of its depths.
     Raises StopRequested when asked to stop, and InputError when every training diverges.
     """
-    config = replace(context.config, depths=depths, scratch_runs=scratch_runs)
-    context = replace(context, config=config, depths=depths)
-    progress.note(f"fine-tuning {config.backbone}")
+    context = arm_context(context, depths, scratch_runs)
+    progress.note(f"fine-tuning {context.config.backbone}")
     trials = run_sweep(
         context,
         store,

@@ -16,7 +16,7 @@ from secateurs.paths import FACES
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 from secateurs.study.frontier.answer import export_recommended
-from secateurs.study.frontier.arms import Arm, fine_tune
+from secateurs.study.frontier.arms import Arm, arm_context, fine_tune
 from secateurs.study.frontier.latency import time_networks
 from secateurs.study.frontier.options import FrontierOptions
 from secateurs.study.frontier.points import (
@@ -47,7 +47,7 @@ from secateurs.study.saved.evaluation import model_spec
 from secateurs.study.setup.config import StudyConfig, difference
 from secateurs.study.setup.trial_context import TrialContext, settle_split
 from secateurs.study.stages import Stages, machine_words, versions
-from secateurs.study.sweep.sweep import chosen_model, discard_weights
+from secateurs.study.sweep.sweep import chosen_model, discard_weights, run_sweeps
 from secateurs.study.tracking.log import Log, log_entry, trial_entry
 from secateurs.study.trials.places import machine_rows
 from secateurs.study.trials.store import Store
@@ -99,21 +99,25 @@ def run_frontier(
     for sentence in remarks:
         progress.note(sentence)
     plans, probe = choose_arms(probed, opened, options, out, within=within, progress=progress)
+    scratch = [0 if number else options.scratch_runs for number in range(len(plans))]
+    tuning: dict[str, Any] = {
+        "prefix_cache": kept,
+        "executor": executor,
+        "stop": stop,
+        "progress": progress,
+        "on_trial": lambda context, record: log_entry(
+            log, lambda: trial_entry(record, context.config), progress
+        ),
+    }
+    if executor is not None:  # it has the trials of all networks to choose from
+        together = [
+            arm_context(plan.context, plan.depths, runs)
+            for plan, runs in zip(plans, scratch, strict=True)
+        ]
+        run_sweeps(together, store, **tuning)
     arms = [
-        fine_tune(
-            plan.context,
-            plan.depths,
-            store,
-            scratch_runs=0 if number else options.scratch_runs,
-            prefix_cache=kept,
-            executor=executor,
-            stop=stop,
-            progress=progress,
-            on_trial=lambda context, record: log_entry(
-                log, lambda: trial_entry(record, context.config), progress
-            ),
-        )
-        for number, plan in enumerate(plans)
+        fine_tune(plan.context, plan.depths, store, scratch_runs=runs, **tuning)
+        for plan, runs in zip(plans, scratch, strict=True)
     ]
     with store.wait_for("stages", stop, progress=progress):
         study = _Frontier(out, options, stages, store, kept, stop, progress)

@@ -61,51 +61,81 @@ def run_sweep(
     that leads its depth on validation is kept beside its record until the choice is made. Raises
     StopRequested between two steps when asked to; what was done is kept.
     """
-    plan = plan_trials(context)
-    records: dict[Trial, Record] = {}
-    leaders: dict[int, int] = {}  # the place in the plan of the best run of a depth
-    known = {trial for trial in plan if store.record(trial_key(context, trial)).exists()}
+    (records,) = run_sweeps(
+        [context],
+        store,
+        prefix_cache=prefix_cache,
+        executor=executor,
+        stop=stop,
+        progress=progress,
+        on_trial=lambda context, record: on_trial(record),
+    )
+    return records
+
+
+def run_sweeps(
+    contexts: Sequence[TrialContext],
+    store: Store,
+    *,
+    prefix_cache: PrefixCache,
+    executor: Executor | None = None,
+    stop: StopFlag,
+    progress: Progress = SILENT,
+    on_trial: Callable[[TrialContext, Record], None] = lambda context, record: None,
+) -> list[list[Record]]:
+    """Several sweeps at once, see `run_sweep`: an executor has the trials of all to choose from."""
+    plan = [(context, trial) for context in contexts for trial in plan_trials(context)]
+    owner = [n for n, context in enumerate(contexts) for _ in plan_trials(context)]
+    records: dict[int, Record] = {}
+    leaders: dict[tuple[int, int], int] = {}  # the place in the plan of the best run of a depth
+    known = {at for at, (c, trial) in enumerate(plan) if store.record(trial_key(c, trial)).exists()}
     with (
         WeightsWriter(store) as writer,
         progress.task("trials", len(plan), done=len(known)) as advance,
     ):
         for done in finished_trials(
-            [(context, trial) for trial in plan],
+            plan,
             store,
             prefix_cache=prefix_cache,
             executor=executor,
             stop=stop,
             progress=progress,
         ):
-            trial = plan[done.index]
+            context, trial = plan[done.index]
             if done.fresh:
-                on_trial(done.record)
-                progress.note(_done_words(trial, done.record, [] if executor else plan, records))
-            records[trial] = done.record
-            if trial not in known:
+                on_trial(context, done.record)
+                mine = {
+                    plan[at][1]: found for at, found in records.items() if plan[at][0] is context
+                }
+                left = [] if executor else plan_trials(context)
+                progress.note(_done_words(trial, done.record, left, mine))
+            records[done.index] = done.record
+            if done.index not in known:
                 advance(1)
             if trial.pretrained:
-                _keep_leader(done, plan, records, leaders, writer)
-    return [records[trial] for trial in plan]
+                place = (owner[done.index], trial.depth)
+                _keep_leader(done, place, records, leaders, writer)
+    return [
+        [records[at] for at in range(len(plan)) if owner[at] == n] for n in range(len(contexts))
+    ]
 
 
 def _keep_leader(
     done: Finished,
-    plan: list[Trial],
-    records: dict[Trial, Record],
-    leaders: dict[int, int],
+    place: tuple[int, int],
+    records: dict[int, Record],
+    leaders: dict[tuple[int, int], int],
     writer: WeightsWriter,
 ) -> None:
     """Keep the network of a run that leads its depth, in place of the one that led before."""
-    trial = plan[done.index]
-    before = leaders.get(trial.depth)
+    before = leaders.get(place)
     if before is not None:
-        leader = records[plan[before]]
+        leader = records[before]
         # Among equals the first one of the plan leads, whichever ended first.
         if (_score(done.record), -done.index) < (_score(leader), -before):
             return
         writer.remove(leader["key"])
-    leaders[trial.depth] = done.index
+    leaders[place] = done.index
     model = done.network()
     if model is not None:
         writer.save(model, done.record["key"])

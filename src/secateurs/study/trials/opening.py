@@ -70,7 +70,7 @@ def open_executor(
         require("ray", "executor ray")
         from secateurs.study.trials.ray_opening import open_ray
 
-        with open_ray(words.detail, given, progress=progress) as crew:
+        with open_ray(words.detail, given, cache=cache, progress=progress) as crew:
             yield crew
     else:
         from secateurs.study.trials.slurm import open_slurm

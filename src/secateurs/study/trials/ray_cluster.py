@@ -54,7 +54,6 @@ class RayCluster:
         self._session = secrets.token_hex(6)
         self._shared_disk = shared_disk
         self._parts: dict[str, list[Any]] = {}
-        self._sent = set[str]()  # tasks to which files were sent
         self._names: dict[str, str] = {}
         self._room, self._looked = 0, 0.0
         self._lengths: list[float] = []

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import secrets
 import signal
 import socket
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from secateurs.errors import InputError
@@ -38,15 +41,23 @@ def _check_address(address: str) -> None:
         raise InputError(f"ray: {address} does not answer ({reason}); is the cluster up?") from None
 
 
+@functools.cache  # Ray remembers it for as long as the process lives
+def _token() -> str:
+    return secrets.token_hex(32)
+
+
 @contextmanager
 def _environment(words: dict[str, str]) -> Generator[None]:
-    added = {name: word for name, word in words.items() if name not in os.environ}
-    os.environ.update(added)
+    before = {name: os.environ.get(name) for name in words}
+    os.environ.update(words)
     try:
         yield
     finally:
-        for name in added:
-            os.environ.pop(name, None)
+        for name, earlier in before.items():
+            if earlier is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = earlier
 
 
 @contextmanager
@@ -54,22 +65,27 @@ def open_ray(
     address: str,
     resources: Resources,
     *,
+    cache: Path | None = None,
     shared_disk: bool = True,
     progress: Progress = SILENT,
 ) -> Generator[RayCluster]:
     """An executor on the cluster at HOST:PORT, or without an address on a new one of this machine.
 
-    A new one answers to this machine alone, and ends with the block; authentication is then of no
-    use and off. Of a cluster that is there already all settings hold. `shared_disk` False has
-    every node sent what it needs, whether or not it sees this machine's files. Raises InputError
-    without Ray, when nothing answers, when no node has the resources, and for other versions.
+    A new one listens on 127.0.0.1, asks for a token of its own, and ends with the block; `cache` is
+    its nodes' cache folder. Of a cluster that is there already all settings hold. `shared_disk`
+    False has every node sent what it needs, whether or not it sees this machine's files. Raises
+    InputError without Ray, when nothing answers, when no node has the resources, and for other
+    versions.
     """
     require("ray", "executor ray")
-    words = dict(_ENVIRONMENT)
+    words = {name: os.environ.get(name, word) for name, word in _ENVIRONMENT.items()}
     if address:
         _check_address(address)
     else:
-        words["RAY_AUTH_MODE"] = "disabled"
+        # Others of this machine reach 127.0.0.1 too. The token is in no file.
+        words |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
+        if cache is not None:
+            words["SECATEURS_CACHE"] = str(cache)
         if resources.cpus > num_cores():
             raise InputError(
                 f"trial-cpus: this machine has {num_cores()} cores, a trial asks for "

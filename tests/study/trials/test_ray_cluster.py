@@ -1,0 +1,196 @@
+"""What the driver does when Ray says that something was lost, is missing, or is slow."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from secateurs.errors import InputError
+from secateurs.stopping import StopFlag, StopRequested
+from secateurs.study.trials import ray_cluster
+from secateurs.study.trials.contents import content_of
+from secateurs.study.trials.ray_cluster import RayCluster
+from secateurs.study.trials.task import Resources, Task
+
+KINDS = (
+    *("WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "ObjectLostError"),
+    *("ObjectStoreFullError", "OutOfDiskError", "TaskCancelledError", "TaskUnschedulableError"),
+    "ActorDiedError",
+)
+ANSWER: dict[str, Any] = {"kind": "done", "record": {"x": 1}, "log": [], "fetched": 0, "node": "n1"}
+Script = Callable[[dict[str, Any], dict[str, list[Any]], int], Any]
+
+
+class FakeRay:
+    """Ray's calls, with results as a script gives them: an answer, an error, or None for never."""
+
+    def __init__(self, script: Script) -> None:
+        self.exceptions = SimpleNamespace(RayError=RuntimeError)
+        for kind in KINDS:
+            setattr(self.exceptions, kind, type(kind, (RuntimeError,), {}))
+        self.script, self.numbers = script, itertools.count()
+        self.results: dict[Any, Any] = {}
+        self.cancelled: list[Any] = []
+        self.begun: list[str] = []
+
+    def remote(self, words: dict[str, Any], parts: dict[str, list[Any]], board: Any) -> Any:
+        number = next(self.numbers)
+        self.begun.append(words["key"])
+        found = self.script(words, parts, number)
+        if found is not None:
+            self.results[f"ref{number}"] = found
+        self.results[f"tensors{number}"] = save({"t": torch.arange(3.0)})
+        return f"ref{number}", f"tensors{number}"
+
+    def wait(self, refs: list[Any], timeout: float = 0, num_returns: int = 1) -> Any:
+        ready = [ref for ref in refs if ref in self.results]
+        return ready, [ref for ref in refs if ref not in ready]
+
+    def get(self, ref: Any, timeout: float = 0) -> Any:
+        if ref == "news":
+            return []
+        found = self.results[ref]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def put(self, array: Any) -> bytes:
+        return array.tobytes()
+
+    def cancel(self, ref: Any, force: bool = False) -> None:
+        self.cancelled.append(ref)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [
+            {"NodeID": f"n{k}", "Alive": True, "NodeManagerHostname": f"box{k}"}
+            | {"Resources": {"CPU": 1.0}}
+            for k in (1, 2)
+        ]
+
+
+class Lines:
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def task(self, name: str, total: int, *, done: int = 0) -> Any:
+        return nullcontext(lambda steps: None)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def _cluster(ray: FakeRay) -> RayCluster:
+    crew = RayCluster.__new__(RayCluster)
+    crew.resources = Resources()
+    crew._ray, crew._session, crew._shared_disk = ray, "s", True
+    crew._parts, crew._names, crew._lengths = {}, {}, []
+    crew._room, crew._looked = 0, -100.0
+    crew._board = SimpleNamespace(read=SimpleNamespace(remote=lambda: "news"))
+    crew._task = ray
+    return crew
+
+
+def _run(script: Script, *tasks: Task) -> tuple[FakeRay, list[Any], list[str]]:
+    ray, lines = FakeRay(script), Lines()
+    crew = _cluster(ray)
+    found = [
+        (task.key, answer.place, answer.tensors())
+        for task, answer in crew.run(iter(tasks), stop=StopFlag(), progress=lines)
+    ]
+    return ray, found, lines.notes
+
+
+def _task(key: str, *files: Any) -> Task:
+    return Task(key, f"trial {key}", "secateurs.study.trials.worker:train", {}, files)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_lost_is_run_again_and_said(kind: str):
+    ray = FakeRay(lambda words, parts, number: None)
+    ray.script = lambda words, parts, number: (
+        getattr(ray.exceptions, kind)() if number == 0 else ANSWER
+    )
+    lines = Lines()
+    ((task, answer),) = _cluster(ray).run(iter([_task("a")]), stop=StopFlag(), progress=lines)
+    assert (task.key, answer.place.attempts, answer.place.node) == ("a", 2, "box1")
+    tensors = answer.tensors()
+    assert tensors is not None and torch.equal(tensors["t"], torch.arange(3.0))
+    assert lines.notes == [
+        f"trial a: lost with its worker on its node ({kind}) (attempt 1 of 4); running it again"
+    ]
+
+
+def test_a_task_out_of_memory_is_run_again_and_given_up_in_the_end():
+    full = {**ANSWER, "kind": "memory", "text": "MemoryError"}
+    with pytest.raises(InputError, match=r"trial a: out of memory on box1 .* given up"):
+        _run(lambda words, parts, number: full, _task("a"))
+
+
+def test_files_are_sent_when_a_node_lacks_them_and_that_is_no_attempt(tmp_path: Path):
+    (tmp_path / "file.bin").write_bytes(b"content")
+    file = content_of(tmp_path / "file.bin")
+
+    def script(words: dict[str, Any], parts: dict[str, list[Any]], number: int) -> Any:
+        return ANSWER if parts else {"kind": "needs", "node": "n1"}
+
+    ray, found, notes = _run(script, _task("a", file), _task("b", file))
+    assert sorted(key for key, _, _ in found) == ["a", "b"]
+    assert {place.attempts for _, place, _ in found} == {1} and notes == []
+    assert ray.begun[:2] == ["a", "b"]
+
+
+def test_a_slow_task_is_begun_elsewhere_as_well_and_the_first_answer_counts(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(ray_cluster, "SLOW_S", 0.0)
+    slow = 4
+
+    def script(words: dict[str, Any], parts: Any, number: int) -> Any:
+        return None if words["key"] == "e" and number == slow else ANSWER
+
+    tasks = [_task(key) for key in "abcde"]
+    ray, found, notes = _run(script, *tasks)
+    assert sorted(key for key, _, _ in found) == list("abcde")
+    assert ray.begun.count("e") == 2 and ray.cancelled == [f"ref{slow}"]
+    assert notes == ["trial e: slow on an unknown node; begun elsewhere as well"]
+
+
+def test_a_stop_cancels_our_tasks_and_waits_for_their_states():
+    stop = StopFlag()
+
+    def script(words: dict[str, Any], parts: Any, number: int) -> Any:
+        stop.request()
+        return None
+
+    ray = FakeRay(script)
+    with pytest.raises(StopRequested):
+        list(_cluster(ray).run(iter([_task("a")]), stop=stop))
+    assert set(ray.cancelled) == {"ref0"}
+
+
+def test_room_is_counted_node_by_node():
+    crew = _cluster(FakeRay(lambda words, parts, number: None))
+    half = {"NodeID": "a", "Resources": {"CPU": 5.0, "GPU": 2.0}}
+    for resources, room in (
+        (Resources(2), 2),
+        (Resources(1, 0.5), 4),
+        (Resources(3, 0.5), 1),
+        (Resources(1, 3.0), 0),
+    ):
+        crew.resources = resources
+        assert crew._look([half]) == room
+
+
+def test_resources_that_no_node_has_are_said_in_one_line():
+    crew = _cluster(FakeRay(lambda words, parts, number: None))
+    crew.resources = Resources(4, 1.0)
+    with pytest.raises(InputError, match="no node has 4 CPUs and 1 GPU for a trial; the largest"):
+        crew.check(Lines())
