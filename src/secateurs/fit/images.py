@@ -79,7 +79,9 @@ class Images:
         if held is None:
             held = torch.from_numpy(np.ascontiguousarray(array)).to(device)
             self._held[name, device] = held
-        return held[rows if isinstance(rows, slice) else torch.from_numpy(rows).to(device)]
+        if isinstance(rows, slice):
+            return held[rows]
+        return held[torch.from_numpy(np.ascontiguousarray(rows)).to(device)]
 
     def train_views(
         self,

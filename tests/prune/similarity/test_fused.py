@@ -27,6 +27,8 @@ def interpreted(monkeypatch):
     from triton.runtime.interpreter import InterpretedFunction
     from triton.runtime.jit import JITFunction
 
+    if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7):
+        pytest.skip("the interpreter of this Triton fails with today's NumPy")
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     for part in (triton.language, triton.language.standard):
         for name, value in vars(part).items():
