@@ -192,8 +192,11 @@ def normalise(
 
 
 def _standardise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    centre = torch.tensor(mean, device=images.device).view(1, 3, 1, 1)
-    spread = torch.tensor(std, device=images.device).view(1, 3, 1, 1)
+    # Sent without waiting for a graphics card, which is at work.
+    centre, spread = (
+        torch.tensor(values).to(images.device, non_blocking=True).view(1, 3, 1, 1)
+        for values in (mean, std)
+    )
     return (images - centre) / spread
 
 
@@ -213,7 +216,7 @@ def render_views(
     device = pixels.device
     images = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255  # (n, 3, s, s)
     steps = (torch.arange(size, device=device, dtype=torch.float32) * 2 + 1) / size - 1
-    theta = torch.from_numpy(maps).to(device=device, dtype=torch.float32)
+    theta = torch.from_numpy(maps).to(torch.float32).to(device, non_blocking=True)
     # Element by element rather than by a batched product, whose rounding may vary with the batch.
     x, y = steps.view(1, 1, size), steps.view(1, size, 1)
     a, b, c = (theta[:, 0, k].view(-1, 1, 1) for k in range(3))

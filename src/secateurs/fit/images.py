@@ -81,7 +81,7 @@ class Images:
             self._held[name, device] = held
         if isinstance(rows, slice):
             return held[rows]
-        return held[torch.from_numpy(np.ascontiguousarray(rows)).to(device)]
+        return held[torch.from_numpy(np.ascontiguousarray(rows)).to(device, non_blocking=True)]
 
     def train_views(
         self,
@@ -101,7 +101,7 @@ class Images:
         if augmentation.whole:
             flip = mirrored(self.ids[rows], seed=seed, epoch=epoch, chance=augmentation.flip)
             upright = self.eval_views(rows, device)
-            turned = torch.from_numpy(flip).to(device).view(-1, 1, 1, 1)
+            turned = torch.from_numpy(flip).to(device, non_blocking=True).view(-1, 1, 1, 1)
             return torch.where(turned, upright.flip(3), upright)
         return views(
             self._pixels("pixels", rows, device),

@@ -57,7 +57,7 @@ class Inputs:
         """The teacher's logits (m, classes) for the epoch's views of the images in `rows`."""
         if self.teacher is None:
             raise InputError("distil: there is no teacher to learn from")
-        return self.teacher[self.plan.view_of(epoch)][torch.from_numpy(rows)].to(self.device)
+        return _take(self.teacher[self.plan.view_of(epoch)], rows).to(self.device)
 
     def batch(self, epoch: int, rows: NDArray[np.int64]) -> Tensor:
         """The tail's inputs (m, ...) for the epoch's views of the training images in `rows`.
@@ -66,7 +66,7 @@ class Inputs:
         """
         view = self.plan.view_of(epoch)
         if self.stored is not None:
-            return self._finish(self.stored[view][torch.from_numpy(rows)].to(self.device))
+            return self._finish(_take(self.stored[view], rows).to(self.device))
         return self._finish(
             self.images.train_views(
                 rows,
@@ -79,6 +79,11 @@ class Inputs:
 
     def _finish(self, batch: Tensor) -> Tensor:
         return run_frozen(self.rest, batch, precision=self.precision)
+
+
+def _take(values: Tensor, rows: NDArray[np.int64]) -> Tensor:
+    """Rows of a tensor; a graphics card that holds it is not waited for."""
+    return values[torch.from_numpy(rows).to(values.device, non_blocking=True)]
 
 
 def _rows(num: int, device: torch.device) -> list[slice]:

@@ -289,7 +289,7 @@ class _Run:
         rate = learning_rate(config, progress=done)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["share"]
-        target = self.labels[torch.from_numpy(rows).to(device)]
+        target = self.labels[torch.from_numpy(rows).to(device, non_blocking=True)]
         batch = self.inputs.batch(self.epoch, rows)
         seed = _step_seed(config.seed, self.epoch, self.step)
         mix: Mix | None = None
