@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+
+from secateurs.serve.run import listen
 
 SERVER = """
 from starlette.applications import Starlette
@@ -72,3 +76,28 @@ def test_connections_that_send_no_whole_head_are_closed_and_others_are_answered(
                 pass
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=60) == ("ended\n", "")
+
+
+def test_answers_do_not_wait_for_acknowledgements():
+    """asyncio switches Nagle's algorithm off for connections of a socket whose protocol is TCP."""
+    delays: list[int] = []
+
+    class Asked(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            accepted = transport.get_extra_info("socket")
+            delays.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            transport.close()
+
+    async def ask() -> None:
+        with listen() as listener:
+            port = listener.getsockname()[1]
+            server = await asyncio.get_running_loop().create_server(Asked, sock=listener)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            await reader.read()
+            writer.close()
+            server.close()
+
+    # In a thread of its own: another test may have left an event loop in this one.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, ask()).result()
+    assert len(delays) == 1 and delays[0] != 0

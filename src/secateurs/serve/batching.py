@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Generic, TypeVar
 
-PAYS = 0.95  # of the time per image, which a larger batch has to reach
+PAYS = 0.9  # of the time per image, which a larger batch has to reach
 LOST = 1.2  # of the best time per image, from which on larger batches are not tried
 Given = TypeVar("Given")
 Found = TypeVar("Found")
