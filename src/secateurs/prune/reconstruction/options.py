@@ -16,7 +16,8 @@ class ReconstructionOptions:
     """How blocks are tuned.
 
     Each by up to `steps` of Adam of about `batch` samples at `rate` (see `tune`), as far as all of
-    them take no more than `work` multiply-accumulates, forwards and backwards; of what a block
+    them take no more than `work` multiply-accumulates, forwards and backwards, on a processor (50
+    times as many on an accelerator), with values that layers give counted as 30; of what a block
     receives and gives `memory` bytes are held. The whole network is tuned to its outputs by
     `final_steps` in the end.
     """
@@ -25,7 +26,7 @@ class ReconstructionOptions:
     final_steps: int = 0
     batch: int = 16
     rate: float = 0.03
-    work: float = 1.5e12
+    work: float = 1.6e12
     memory: int = 2**29
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from secateurs.nets.batches import Batch, copied_batch, map_tensors, num_samples, samples
-from secateurs.nets.trace import eval_mode
+from secateurs.nets.trace import eval_mode, python_modules, tensors_of
 
 
 class _Reached(Exception):
@@ -48,6 +48,30 @@ def received_or_given(
     finally:
         handle.remove()
     return found[0] if found else None
+
+
+def values_of(model: nn.Module, sample: Batch, run: Callable[[nn.Module, Batch], object]) -> int:
+    """How many values the modules without parts give for a sample.
+
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+    >>> values_of(net, torch.zeros(1, 2), lambda model, x: model(x))
+    6
+    """
+    total = 0
+
+    def count(_: nn.Module, __: object, output: object) -> None:
+        nonlocal total
+        total += sum(tensor.numel() for tensor in tensors_of(output))
+
+    leaves = [module for _, module in python_modules(model) if not any(module.children())]
+    handles = [module.register_forward_hook(count) for module in leaves]
+    try:
+        with torch.no_grad(), eval_mode(model):
+            run(model, copied_batch(sample))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return total
 
 
 def spaced(batches: Sequence[Batch], most: int) -> list[Batch]:

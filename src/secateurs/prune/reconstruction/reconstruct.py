@@ -29,7 +29,13 @@ from secateurs.prune.reconstruction.options import (
     ReconstructionOptions,
     TunedBlock,
 )
-from secateurs.prune.reconstruction.parts import grouped, in_turns, received_or_given, spaced
+from secateurs.prune.reconstruction.parts import (
+    grouped,
+    in_turns,
+    received_or_given,
+    spaced,
+    values_of,
+)
 from secateurs.prune.reconstruction.tuning import Problem, tune
 from secateurs.prune.statistics.parts import in_parts
 from secateurs.prune.statistics.replay import Replay
@@ -37,6 +43,9 @@ from secateurs.stopping import StopFlag, StopRequested
 
 FEWEST = 10  # samples with which anything is tuned
 LEFT_OUT = 128  # at most, that decide how far a block is tuned
+ACCELERATED = 50  # times as much work where the network is on an accelerator
+FORWARD_AND_BACK = 3  # times the work of a forward pass
+PER_VALUE = 30  # multiply-accumulates that take as long as a value that a layer gives
 ALONE = 2  # samples on which a block is run alone
 
 
@@ -150,8 +159,13 @@ class _Work:
 
     def affordable_steps(self, wanted: int) -> int:
         """How many steps of all blocks the work allows."""
-        each = macs(self.model, self.parts[0], run=self.run) * self.options.batch * 3
-        return max(1, min(wanted, int(self.options.work // max(each, 1))))
+        few = samples(self.parts[0], slice(0, 1))
+        operations = macs(self.model, few, run=self.run)
+        values = values_of(self.model, few, self.run)
+        each = (operations + PER_VALUE * values) * self.options.batch * FORWARD_AND_BACK
+        on_cpu = all(parameter.device.type == "cpu" for parameter in self.model.parameters())
+        work = self.options.work * (1 if on_cpu else ACCELERATED)
+        return max(1, min(wanted, int(work // max(each, 1))))
 
     def tune_block(
         self, block: Block, kept: Sequence[Callable[[Tensor], Tensor]], steps: int, place: int
