@@ -114,8 +114,17 @@ def test_little_memory_takes_fewer_samples():
 
 
 def test_work_bounds_the_steps():
-    _, _, found = cut(network(), images(), work=1.0)
-    assert {row.steps for row in found.blocks[1:]} == {1}
+    _, _, few = cut(network(), images(), work=5e7)
+    assert {row.steps for row in few.blocks[1:]} == {11}
+    small, tuned, none = cut(network(), images(), work=1e7)
+    assert none.blocks[0].skipped == "the work allowed is 2 steps for this network"
+    assert away(small, tuned, images()) == 0
+
+
+def test_large_networks_are_run_on_fewer_samples():
+    _, _, found = cut(network(), images(300), work=5e7)
+    assert 10 <= found.num_samples < 120
+    assert {row.steps for row in found.blocks[1:]} == {11}
 
 
 def test_samples_of_both_sides_are_mixed_evenly():

@@ -19,6 +19,13 @@ def test_which_images_were_used():
     )
 
 
+def test_why_no_block_was_tuned():
+    blocks = [{"name": "all", "before": None, "after": None, "skipped": "fewer than 10 samples"}]
+    assert reconstruction({"reconstruction": {"blocks": blocks}}) == (
+        " Blocks were not tuned: fewer than 10 samples."
+    )
+
+
 def test_what_came_of_the_reconstruction():
     blocks = [
         {"name": "a", "before": 0.2, "after": 0.1},

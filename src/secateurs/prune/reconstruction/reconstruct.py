@@ -42,6 +42,7 @@ from secateurs.prune.statistics.replay import Replay
 from secateurs.stopping import StopFlag, StopRequested
 
 FEWEST = 10  # samples with which anything is tuned
+FEWEST_STEPS = 8  # below which it is not worth the runs
 LEFT_OUT = 128  # at most, that decide how far a block is tuned
 ACCELERATED = 50  # times as much work where the network is on an accelerator
 FORWARD_AND_BACK = 3  # times the work of a forward pass
@@ -79,6 +80,10 @@ def reconstruct(
     if work.num_samples < FEWEST or not work.left_out:
         few = TunedBlock("all", skipped=f"fewer than {FEWEST} samples")
         return model, Reconstruction((few,), None, 0, time.perf_counter() - started)
+    steps = work.affordable_steps(options.steps + options.final_steps)
+    if steps < min(FEWEST_STEPS, options.steps + options.final_steps):
+        large = TunedBlock("all", skipped=f"the work allowed is {steps} steps for this network")
+        return model, Reconstruction((large,), None, 0, time.perf_counter() - started)
     names = [group.name for group in groups]
     units = returned_units(whole, groups, work.parts[0], run=run)
     blended = {place for place, name in enumerate(names) if name in merged}
@@ -93,7 +98,6 @@ def reconstruct(
         return [_chosen(axis, names, survivors) for axis in units.get(path, [])]
 
     found = blocks_of(model, work.parts[0], run=run, may_end=may_end)
-    steps = work.affordable_steps(options.steps + options.final_steps)
     share = options.steps / max(1, options.steps + options.final_steps)
     rows: list[TunedBlock] = []
     with progress.task("reconstructing blocks", len(found) + bool(options.final_steps)) as advance:
@@ -108,6 +112,11 @@ def reconstruct(
     return work.model, Reconstruction(
         tuple(rows), final, work.num_samples, time.perf_counter() - started
     )
+
+
+def _cost(model: nn.Module, sample: Batch, run: Run) -> float:
+    """What running a sample takes, in multiply-accumulates."""
+    return macs(model, sample, run=run) + PER_VALUE * values_of(model, sample, run)
 
 
 def _run_block(modules: Sequence[nn.Module], given: Batch) -> object:
@@ -147,9 +156,16 @@ class _Work:
     ) -> None:
         self.model, self.whole, self.run = model, whole, run
         self.options, self.seed, self.stop = options, seed, stop
+        few = samples(calibration[0], slice(0, 1))
+        self.step_cost = _cost(model, few, run) * options.batch * FORWARD_AND_BACK
+        on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
+        self.work = options.work * (1 if on_cpu else ACCELERATED)
+        # Running both networks once on all samples takes no more work than all steps.
+        most = int(self.work / 2 / max(_cost(whole, few, run), 1.0))
+        calibration = spaced(calibration, max(1, most * 3 // 4))
+        held_out = spaced(held_out, max(1, min(LEFT_OUT, most // 4)))
         self.parts, is_left_out = in_turns(
-            in_parts(calibration, options.batch),
-            in_parts(spaced(held_out, LEFT_OUT), options.batch),
+            in_parts(calibration, options.batch), in_parts(held_out, options.batch)
         )
         self.left_out = [place for place, left in enumerate(is_left_out) if left]
         self.train = [place for place, left in enumerate(is_left_out) if not left]
@@ -159,13 +175,7 @@ class _Work:
 
     def affordable_steps(self, wanted: int) -> int:
         """How many steps of all blocks the work allows."""
-        few = samples(self.parts[0], slice(0, 1))
-        operations = macs(self.model, few, run=self.run)
-        values = values_of(self.model, few, self.run)
-        each = (operations + PER_VALUE * values) * self.options.batch * FORWARD_AND_BACK
-        on_cpu = all(parameter.device.type == "cpu" for parameter in self.model.parameters())
-        work = self.options.work * (1 if on_cpu else ACCELERATED)
-        return max(1, min(wanted, int(work // max(each, 1))))
+        return min(wanted, int(self.work // max(self.step_cost, 1.0)))
 
     def tune_block(
         self, block: Block, kept: Sequence[Callable[[Tensor], Tensor]], steps: int, place: int

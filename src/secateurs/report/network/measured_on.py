@@ -26,6 +26,8 @@ def reconstruction(record: Record) -> str:
     if found is None:
         return ""
     rows = found["blocks"]
+    if [row["name"] for row in rows] == ["all"]:
+        return f" Blocks were not tuned: {rows[0]['skipped']}."
     tuned = sum(row["after"] is not None and row["after"] < row["before"] for row in rows)
     words = (
         f" Reconstruction without labels brought {tuned} of {plural(len(rows), 'block')} nearer to "
