@@ -240,6 +240,7 @@ def parts(
 ) -> dict[str, tuple[Callable[[Report], None], float]]:
     """What can be asked for, in order, each with its limit in seconds."""
     import gpu_parts as of
+    import gpu_waits as more
 
     if tiny:
         of.DEVICE, of.FRAMES, of.IMAGES = "cpu", 42, 8
@@ -256,6 +257,8 @@ def parts(
             "vit_b_16": (lambda r: of.prune_network(r.add, "mobilenet_v2", size=64), 200),
             "plain_training": (lambda r: of.plain_training(r.add, folder, workers=0), 200),
             "widths": (lambda r: of.widths(r.add), 200),
+            "waits": (lambda r: more.waits(r.add), 200),
+            "graph_step": (lambda r: more.graph_step(r.add, num=4), 200),
             "paper": (lambda r: of.paper(r.add, folder, weights), 5),
         }
     return {
@@ -268,13 +271,15 @@ def parts(
         "vit_b_16": (lambda r: of.prune_network(r.add, "vit_b_16"), 70),
         "plain_training": (lambda r: of.plain_training(r.add, folder), 30),
         "widths": (lambda r: of.widths(r.add), 40),
+        "waits": (lambda r: more.waits(r.add), 30),
+        "graph_step": (lambda r: more.graph_step(r.add), 20),
         "paper": (lambda r: of.paper(r.add, folder, weights), 200),
     }
 
 
 NAMES = (
     *("environment", "rate", "pairs_small", "pairs_large", "table1", "resnet50", "vit_b_16"),
-    *("plain_training", "widths", "paper"),
+    *("plain_training", "widths", "waits", "graph_step", "paper"),
 )
 
 
@@ -284,7 +289,7 @@ def main() -> int:
     parser.add_argument("--smoke", action="store_true", help="check the kernels, some seconds")
     parser.add_argument("--parts", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--seconds", type=float, default=235, help="for all parts together")
-    parser.add_argument("--weights", default="none", help="file of AlexNet's weights, or none")
+    parser.add_argument("--weights", default="", help="file of AlexNet's weights")
     parser.add_argument("--tiny", action="store_true", help="try the parts on a CPU, small")
     parser.add_argument("--json", type=Path, help="file that holds the figures")
     arguments = parser.parse_args()

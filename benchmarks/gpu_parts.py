@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+import shutil
 import tempfile
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from sampler import Sampler
 
 Row = dict[str, Any]
 Add = Callable[[str, Row], None]
@@ -140,6 +140,21 @@ def frames(folder: Path) -> Path:
     return root
 
 
+def weights_file(folder: Path, given: str) -> str:
+    """The file given, or one of random convolutions: as many layers are shared as usual."""
+    if given:
+        return given
+    from safetensors.torch import save_file
+    from torchvision.models import alexnet
+
+    path = folder / "convolutions.safetensors"
+    if not path.exists():
+        torch.manual_seed(1)
+        state = alexnet(num_classes=CLASSES).state_dict()
+        save_file({k: v for k, v in state.items() if k.startswith("features.")}, path)
+    return str(path)
+
+
 def table1(
     add: Add,
     folder: Path,
@@ -159,7 +174,7 @@ def table1(
     from secateurs.study.trials.trial import plan_trials
 
     started = time.perf_counter()
-    data = frames(folder)
+    data, weights = frames(folder), weights_file(folder, weights)
     plan = PaperPlan(depths, runs=runs, epochs=epochs, weights=weights, device=DEVICE)
     context = open_context(str(data), plan.config(), cache=folder / "cache")
     opened = time.perf_counter() - started
@@ -182,6 +197,7 @@ def table1(
             "planned": len(plan_trials(context)),
             "images": {side: len(images) for side, images in context.dataset.sides.items()},
             "precision": context.precision,
+            "weights": context.weights.sentence,
             "opening_s": round(opened, 2),
             "where": sampler.most(),
             "mean_s": {name: round(float(np.mean(v)), 3) for name, v in by_depth.items()},
@@ -250,7 +266,7 @@ def paper(add: Add, folder: Path, weights: str) -> None:
             notes.append((round(time.perf_counter() - started, 1), text[:120]))
 
     try:
-        plan = PaperPlan(weights=weights, device=DEVICE)
+        plan = PaperPlan(weights=weights_file(folder, weights), device=DEVICE)
         answer = run_paper(
             str(data), plan, folder / "paper", cache=folder / "cache", progress=Notes()
         )
@@ -372,44 +388,8 @@ def widths(add: Add, names: Sequence[str] = ("resnet18",)) -> None:
         add("widths", {name: {"same": not other, "other": other, "seconds": seconds}})
 
 
-class Sampler:
-    """Where the main thread is, looked at every few milliseconds: shares of the time by function.
-
-    Of each look the innermost function of this package counts.
-    """
-
-    def __init__(self, every_s: float = 0.005) -> None:
-        self.every_s, self.looks = every_s, 0
-        self.counts: Counter[str] = Counter()
-        self._end = threading.Event()
-        self._main = threading.main_thread().ident
-        self._thread = threading.Thread(target=self._look, daemon=True)
-
-    def __enter__(self) -> Sampler:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._end.wait(self.every_s):
-            frame = sys._current_frames().get(self._main or 0)
-            while frame is not None and "secateurs" not in frame.f_code.co_filename:
-                frame = frame.f_back
-            if frame is not None:
-                file = Path(frame.f_code.co_filename).stem
-                self.counts[f"{file}.{frame.f_code.co_name}:{frame.f_lineno}"] += 1
-            self.looks += 1
-
-    def most(self, number: int = 30) -> Row:
-        """Shares of the looks, the largest first."""
-        looks = max(1, self.looks)
-        return {name: round(k / looks, 3) for name, k in self.counts.most_common(number)}
-
-
 def workplace() -> tempfile.TemporaryDirectory[str]:
     """A folder for the pictures and the trials, in memory where the system has such a place."""
     memory = Path("/dev/shm")
-    return tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 12 * 2**30
+    return tempfile.TemporaryDirectory(dir=memory if roomy else None)
