@@ -308,7 +308,10 @@ class RayCluster:
         )
 
     def _cancel(self, running: dict[Any, _Running], *, wait: bool) -> None:
-        """End our tasks, and no others; with `wait` trainings save their state first."""
+        """End our tasks, and no others; with `wait` they may end by themselves.
+
+        A state that a training saves then helps only where it runs on the same node again.
+        """
         refs = list(running)
         with contextlib.suppress(Exception):
             for ref in refs:

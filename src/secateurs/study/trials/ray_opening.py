@@ -109,8 +109,10 @@ def open_ray(
             signal.signal(signal.SIGTERM, before)  # Ray ends the process; we stop and keep
         try:
             crew = RayCluster(resources, shared_disk=shared_disk)
-            crew.check(progress)
-            yield crew
-            crew.close()
+            try:
+                crew.check(progress)
+                yield crew
+            finally:
+                crew.close()
         finally:
             ray.shutdown()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import socket
+import time
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
@@ -14,6 +18,7 @@ from secateurs.study.trials.contents import Content, Contents, NeedsFile
 from secateurs.study.trials.worker import Host, Reporting, own_versions, perform
 
 PART_BYTES = 64 << 20
+OLD_S = 7 * 24 * 3600.0
 _HOSTS: dict[tuple[str, bool], Host] = {}  # of this process, between its tasks
 
 
@@ -61,10 +66,19 @@ def _host(task: dict[str, Any]) -> Host:
     if key not in _HOSTS:
         _HOSTS.clear()
         cache = cache_dir()
+        _sweep(cache / "workers")
         contents = Contents(cache / "contents", _unset, shared_disk=task["shared_disk"])
         frozen = cache / "workers" / f"frozen-{task['session']}"
         _HOSTS[key] = Host(contents, frozen, cache / "workers" / "states", cache)
     return _HOSTS[key]
+
+
+def _sweep(folder: Path) -> None:
+    """Remove outputs of frozen layers whose driver was killed before it could have it done."""
+    for path in folder.glob("frozen-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > OLD_S:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _unset(content: Content) -> Generator[bytes]:
@@ -74,8 +88,6 @@ def _unset(content: Content) -> Generator[bytes]:
 
 def tidy(session: str) -> None:
     """Remove what a driver's tasks have left on this node, but for files by content."""
-    import shutil
-
     shutil.rmtree(cache_dir() / "workers" / f"frozen-{session}", ignore_errors=True)
 
 
