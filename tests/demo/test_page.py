@@ -60,6 +60,7 @@ def test_a_folder_holds_the_parts_and_may_ask_its_own_server(tmp_path: Path):
     assert names == ["index.html", "model-1.onnx", "model-2.onnx", "runtime.wasm"]
     assert num_bytes == sum(path.stat().st_size for path in out.iterdir())
     text = (out / "index.html").read_text(encoding="utf-8").replace("&#39;", "'")
+    assert "only fetches its own files" in text
     assert "connect-src 'self'" in text and "<title>Clothes</title>" in text
     assert "answers always" in text and "70.0%" in text
     assert server_line(out)[0] in text

@@ -99,7 +99,7 @@ class Service:
         size = self.classifier.spec.preprocessing.size
         pixels = [np.zeros((size, size, 3), np.uint8)] * number
         found: list[float] = []
-        for _ in range(2):  # the first also sets memory up
+        for _ in range(3):  # the first also sets memory up
             start = time.perf_counter()
             self.classifier.probabilities(pixels)
             found.append(time.perf_counter() - start)
