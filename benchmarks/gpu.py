@@ -243,7 +243,7 @@ def parts(
     import gpu_waits as more
 
     if tiny:
-        of.DEVICE, of.FRAMES, of.IMAGES = "cpu", 42, 8
+        of.DEVICE, of.FRAMES, of.IMAGES, more.STEPS = "cpu", 42, 8, 1
         return {
             "environment": (environment, 20),
             "rate": (rate, 20),
