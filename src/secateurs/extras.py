@@ -12,6 +12,7 @@ from secateurs.errors import InputError
 # The modules that each extra installs and that Secateurs imports.
 MODULES: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "openvino": ("openvino",),
     "parquet": ("pyarrow",),
     "faces": ("python_avatars", "resvg_py"),
     "search": ("optuna", "sklearn"),  # Optuna's fANOVA imports scikit-learn

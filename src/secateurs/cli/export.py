@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from secateurs.cli.options.data import AnyModel
+from secateurs.cli.options.data import AnyModel, Cache, GroupBy, OwnSeed, OwnSplit
 from secateurs.cli.options.demo import Beside, Html, Runtime
-from secateurs.cli.options.output import AsJson, Config
+from secateurs.cli.options.int8 import Calibration, Int8, Int8Method, Original
+from secateurs.cli.options.output import AsJson, Config, ProgressMode, Quiet
 from secateurs.cli.options.panels import OUTPUT
+from secateurs.cli.options.pruning import Macs, RecoveryEpochs
 from secateurs.cli.parsing.session import Session, session_of
 from secateurs.errors import InputError
-from secateurs.paths import existing_path, output_file
+from secateurs.paths import existing_path, model_path, output_file
 
 
 def _file(param: typer.CallbackParam, out: Path | None) -> Path | None:
@@ -42,7 +44,8 @@ def export(
         typer.Option(
             "--out",
             metavar="FILE",
-            help="The file to write, .onnx or .pt2, for example --out photos.onnx.",
+            help="The file to write, by its ending: .onnx, .pt2 (PyTorch program) or .xml "
+            "(OpenVINO), for example --out photos.onnx.",
             callback=_file,
             rich_help_panel=OUTPUT,
         ),
@@ -50,19 +53,69 @@ def export(
     html: Html = None,
     beside: Beside = None,
     runtime: Runtime = None,
+    int8: Int8 = False,
+    int8_method: Int8Method = "compensated",
+    calibration: Calibration = 64,
+    original: Original = None,
+    macs: Macs = None,
+    recovery_epochs: RecoveryEpochs = 0,
+    split: OwnSplit = None,
+    group_by: GroupBy = None,
+    seed: OwnSeed = None,
+    cache: Cache = None,
     config: Config = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
+    progress: ProgressMode = "auto",
 ) -> None:
-    """Export a saved model to ONNX or to a PyTorch program, checked on real images.
+    """Export a saved model to a file of another format, checked on real images.
 
-    Images that cannot be read are not used for the check. --html writes a page instead, which
-    classifies in a visitor's browser.
+    Images that cannot be read are not used for the check. With --int8 the model is quantized on
+    the images that it was trained on; with --macs as well it is pruned first, into a directory
+    beside the file. --html writes a page instead, which classifies in a visitor's browser.
     """
     if html is not None:
+        if int8:
+            raise InputError("--html and --int8 are two exports; give the page the int8 file")
         _page(context, model, images, html, beside, runtime, as_json=as_json)
         return
     if beside is not None or runtime is not None:
         raise InputError("--beside and --runtime are for a page; give --html as well")
+    if int8:
+        session = session_of(
+            cache, as_json=as_json, quiet=quiet, progress=progress, context=context
+        )
+        from secateurs.ship.int8.quantization import method_of
+        from secateurs.stopping import stop_on_interrupt
+        from secateurs.study.pruning.shrink_and_quantize import shrink_and_quantize
+        from secateurs.study.saved.location import images_of
+        from secateurs.study.saved.quantizing import quantized_table
+
+        method = method_of(int8_method)
+        if macs is not None and original is not None:
+            raise InputError("--original and --macs: with --macs MODEL itself is the original")
+        data = None if images is None else str(images)
+        with stop_on_interrupt() as stop:
+            found = shrink_and_quantize(
+                model_path(model),
+                images_of(model, data, command="export MODEL"),
+                out,
+                macs=macs,
+                recovery_epochs=recovery_epochs,
+                method=method,
+                original=original,
+                num_calibration=calibration,
+                changes={"split": split, "group_by": group_by, "seed": seed},
+                cache=session.cache,
+                stop=stop,
+                progress=session.progress,
+            )
+        session.answer(found, quantized_table(found))
+        return
+    if macs is not None or recovery_epochs or original is not None:
+        raise InputError(
+            "--macs, --recovery-epochs and --original go with --int8; prune with `secateurs prune`"
+        )
     from secateurs.study.saved.exporting import export_saved
     from secateurs.wording import counted
 
@@ -71,6 +124,7 @@ def export(
     lines = [
         f"{out}: {answer['num_bytes'] / 2**20:.1f} MiB, largest difference from PyTorch "
         f"{answer['max_abs_difference']:.1e} on {counted(answer['num_images'], 'image')}",
+        *([answer["note"]] if "note" in answer else []),
         *(f"not used for the check: {text}" for text in answer["skipped"]),
     ]
     session.answer(answer, "\n".join(lines))

@@ -214,12 +214,12 @@ def test_an_export_is_checked_on_what_can_be_read(net: Path, mixed: Path, tmp_pa
 
     seen: list[int] = []
 
-    def write(model: Any, spec: Any, path: Path, example: Any) -> OnnxCheck:
+    def write(model: Any, spec: Any, path: Path, example: Any, *, card: Any) -> OnnxCheck:
         seen.append(len(example))
         return OnnxCheck(path, 0.0, 18, 1)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("secateurs.study.saved.exporting.export_onnx", write)
+        patch.setattr("secateurs.ship.targets.onnx_file.export_onnx", write)
         words = ["export", str(net), str(mixed), "--out", str(tmp_path / "x.onnx")]
         code, out, _ = run(*words, "--json")
         found = json.loads(out)

@@ -14,9 +14,10 @@ DATA = "Data"
 NETWORK = "Network"
 TRAINING = "Training"
 PRUNING = "Pruning"
+QUANTIZATION = "Quantization"
 EXECUTION = "Execution"
 OUTPUT = "Output"
-PANELS = (BASICS, DATA, NETWORK, TRAINING, PRUNING, EXECUTION, OUTPUT)
+PANELS = (BASICS, DATA, NETWORK, TRAINING, PRUNING, QUANTIZATION, EXECUTION, OUTPUT)
 
 
 def within(limits: Range) -> Callable[[typer.CallbackParam, Any], Any]:

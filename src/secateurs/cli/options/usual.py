@@ -15,7 +15,7 @@ USUAL: Mapping[str, tuple[str, ...]] = {
     "grid": ("out", "layer", "angles_deg", "norm_stds", "rule", "config"),
     "evaluate": ("side", "split", "group_by", "config"),
     "explore": ("layer", "port", "open_browser", "config"),
-    "export": ("out", "html", "config"),
+    "export": ("out", "int8", "macs", "html", "config"),
     "probe": ("out", "backbones", "depths", "group_by", "config"),
     "show": ("out", "backbone", "num_images", "num_views", "rotation_deg", "min_scale", "config"),
     "compare": ("out", "side", "group_by", "config"),

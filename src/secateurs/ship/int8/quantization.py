@@ -119,8 +119,7 @@ def quantize_onnx(
     quantize, RuntimeError when the file's outputs are not finite.
     """
     require("onnx", "an int8 file")
-    if method not in METHODS:
-        raise InputError(f"int8 method: expected one of {', '.join(METHODS)}, got {method!r}")
+    method = method_of(method)
     trial = _Trial(source, images, stop or StopFlag(), progress)
     if method == "dynamic":
         graph, chosen, layers = trial.dynamic()
@@ -145,6 +144,14 @@ def quantize_onnx(
         trial.num_linear(method) - len(chosen.float_layers),
         logits,
     )
+
+
+def method_of(name: str) -> Method:
+    """A method by its name; InputError for one that is not known."""
+    for method in METHODS:
+        if method == name:
+            return method
+    raise InputError(f"int8 method: expected one of {', '.join(METHODS)}, got {name!r}")
 
 
 def run_onnx(model: Path | bytes, images: Images) -> NDArray[np.float32]:

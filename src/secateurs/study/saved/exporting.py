@@ -1,4 +1,4 @@
-"""A saved network exported to ONNX or a PyTorch program, checked on images."""
+"""A saved network exported to a file of another format, checked on images."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from secateurs.data.images.decode import DecodeError
 from secateurs.errors import InputError
 from secateurs.paths import saved_model
 from secateurs.ship.checkpoint import load
-from secateurs.ship.export import export_onnx
-from secateurs.ship.program import export_program
 from secateurs.ship.spec import ModelSpec
+from secateurs.ship.targets.formats import target_of
 from secateurs.study.saved.prediction import list_images, network_inputs, read_pixels
 
 NUM_EXPORT_IMAGES = 16
@@ -24,23 +23,22 @@ Record = dict[str, Any]
 
 
 def export_saved(model: Path, images: Path, out: Path) -> Record:
-    """Export a saved network to ONNX or, as `.pt2`, to a PyTorch program.
+    """Export a saved network to the format that the ending of `out` names; see `ship.targets`.
 
     Checked against the network on an image, or on the first 16 of a folder that can be read.
     Raises InputError when none can, RuntimeError when the answers differ by more than 1e-4.
     """
-    if out.suffix not in (".onnx", ".pt2"):
-        raise InputError(f"{out}: the file to write must end in .onnx or .pt2")
+    target = target_of(out)
     loaded = load(saved_model(model))
     example, skipped = _example(loaded.spec, images)
-    write = export_onnx if out.suffix == ".onnx" else export_program
-    check = write(loaded.model, loaded.spec, out, example)
+    check = target.write(loaded.model, loaded.spec, out, example)
     return {
         "path": str(out),
         "max_abs_difference": check.max_abs_difference,
         "num_images": len(example),
         "num_bytes": check.num_bytes,
         "skipped": skipped,
+        **({} if check.note is None else {"note": check.note}),
     }
 
 
