@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from secateurs.cli.app import app, main
-from secateurs.cli.options.panels import PANELS
+from secateurs.cli.options.panels import PANELS, QUANTIZATION
 from secateurs.cli.options.usual import USUAL
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
@@ -50,7 +50,7 @@ def test_help_fits_and_breaks_no_words(command: str, columns: int, capsys, monke
 def test_study_shows_its_eight_usual_options_first(capsys, monkeypatch):
     text = help_of(capsys, monkeypatch, "study")
     panels = re.findall(r"^(\w+):\n", text, re.M)
-    assert panels == ["Arguments", *PANELS]
+    assert panels == ["Arguments", *(one for one in PANELS if one != QUANTIZATION)]
     basics = re.search(r"^Basics:\n(.*?)\n\n", text, re.M | re.S)
     assert basics is not None
     shown = re.findall(r"^  (--[\w-]+)", basics[1], re.M)
