@@ -13,6 +13,7 @@ from secateurs.errors import InputError
 MODULES: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "openvino": ("openvino",),
+    "executorch": ("executorch",),
     "parquet": ("pyarrow",),
     "faces": ("python_avatars", "resvg_py"),
     "search": ("optuna", "sklearn"),  # Optuna's fANOVA imports scikit-learn

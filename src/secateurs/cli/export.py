@@ -44,8 +44,8 @@ def export(
         typer.Option(
             "--out",
             metavar="FILE",
-            help="The file to write, by its ending: .onnx, .pt2 (PyTorch program) or .xml "
-            "(OpenVINO), for example --out photos.onnx.",
+            help="The file to write, by its ending: .onnx, .pt2 (PyTorch program), .xml "
+            "(OpenVINO) or .pte (ExecuTorch), for example --out photos.onnx.",
             callback=_file,
             rich_help_panel=OUTPUT,
         ),

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -33,12 +34,17 @@ def spec(model: nn.Module) -> ModelSpec:
     return describe(model, "squeezenet1_1", ("a", "ü", "c"), IMAGE, extra=extra)
 
 
+def if_installed(ending: str, extra: str) -> Any:
+    return pytest.param(
+        ending, marks=pytest.mark.skipif(not installed(extra), reason=f"needs {extra}")
+    )
+
+
 FLOATS = [
     ".onnx",
     ".pt2",
-    pytest.param(
-        ".xml", marks=pytest.mark.skipif(not installed("openvino"), reason="needs openvino")
-    ),
+    if_installed(".xml", "openvino"),
+    if_installed(".pte", "executorch"),
 ]
 
 

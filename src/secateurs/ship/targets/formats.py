@@ -9,14 +9,19 @@ from typing import cast
 from secateurs.errors import InputError
 from secateurs.ship.targets.target import OpenedFile, Target
 
-_MODULES = {".onnx": "onnx_file", ".pt2": "torch_program", ".xml": "openvino_ir"}
+_MODULES = {
+    ".onnx": "onnx_file",
+    ".pt2": "torch_program",
+    ".xml": "openvino_ir",
+    ".pte": "executorch_program",
+}
 
 
 def endings() -> tuple[str, ...]:
     """The endings of the files that `target_of` knows.
 
     >>> endings()
-    ('.onnx', '.pt2', '.xml')
+    ('.onnx', '.pt2', '.xml', '.pte')
     """
     return tuple(_MODULES)
 

@@ -1,0 +1,101 @@
+"""`.pte`, a program for ExecuTorch on phones and boards, with XNNPACK; classes in a JSON beside."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.errors import InputError
+from secateurs.extras import require
+from secateurs.files import atomic_path
+from secateurs.nets.trace import copied
+from secateurs.ship.about import about, read_beside, write_beside
+from secateurs.ship.export import check_example
+from secateurs.ship.spec import ModelSpec
+from secateurs.ship.targets.checking import checked, cpu_images, first_line
+from secateurs.ship.targets.target import FileCheck, Images, Logits, OpenedFile
+
+NAME = "ExecuTorch"
+ENDING = ".pte"
+EXTRA = "executorch"
+MOST_BATCH = 64  # memory is planned for it
+
+
+def write(
+    model: nn.Module,
+    spec: ModelSpec,
+    path: Path,
+    example: Tensor,
+    *,
+    card: Mapping[str, Any] | None = None,
+) -> FileCheck:
+    """Write a model for batches of 1 to 64, with a JSON file beside it; see `Target.write`."""
+    require(EXTRA, "an ExecuTorch file")
+    size = check_example(spec, example)
+    network = copied(model).cpu().eval()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            packed = _program(network, size)
+    except Exception as error:  # of the converter's own kinds
+        raise InputError(
+            f"{path}: ExecuTorch cannot hold this model ({first_line(error)})"
+        ) from None
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(packed)
+        difference = checked(_runner(temporary), network, cpu_images(example), path)
+        write_beside(path, about(spec, card))
+    return FileCheck(path, difference, path.stat().st_size)
+
+
+def _program(network: nn.Module, size: int) -> bytes:
+    lower: Any = import_module("executorch.exir").to_edge_transform_and_lower
+    xnnpack: Any = import_module("executorch.backends.xnnpack.partition.xnnpack_partitioner")
+    # Two images: a batch of one would be taken for a constant.
+    exported = torch.export.export(
+        network,
+        (torch.zeros(2, 3, size, size),),
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=MOST_BATCH)},),
+    )
+    return lower(exported, partitioner=[xnnpack.XnnpackPartitioner()]).to_executorch().buffer
+
+
+def open(path: Path) -> OpenedFile:
+    """Open a file that Secateurs wrote; see `Target.open`."""
+    require(EXTRA, "an ExecuTorch file")
+    try:
+        run = _runner(path)
+    except Exception as error:  # of ExecuTorch's own kinds
+        raise InputError(f"{path}: not readable as ExecuTorch ({first_line(error)})") from None
+    return OpenedFile(read_beside(path), run)
+
+
+def _runner(path: Path) -> _Running:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is experimental
+        runtime: Any = import_module("executorch.runtime").Runtime.get()
+        data = path.read_bytes()
+        program = runtime.load_program(data)
+        method = program.load_method("forward")
+    return _Running(data, program, method)
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A method with what it reads and does not keep alive: the file's bytes and the program."""
+
+    data: bytes
+    program: Any
+    method: Any
+
+    def __call__(self, images: Images) -> Logits:
+        parts = torch.from_numpy(images).split(MOST_BATCH)
+        # A copy: the next call writes into the same memory.
+        return torch.cat([self.method.execute([part])[0].clone() for part in parts]).numpy()
