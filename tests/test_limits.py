@@ -12,7 +12,7 @@ import typer
 from secateurs.cli.app import app, main
 from secateurs.data.views import Augmentation
 from secateurs.errors import InputError
-from secateurs.fit.train import FitConfig
+from secateurs.fit.config import FitConfig
 from secateurs.limits import LIMITS, Range, check_fields, check_number
 from secateurs.prune.layer import PruneOptions
 from secateurs.prune.layer_grid import GridOptions

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from secateurs.errors import InputError
+from secateurs.fit.config import FitConfig
 from secateurs.fit.images import Images, ViewPlan
 from secateurs.fit.inputs import Inputs
 from secateurs.fit.recipe import (
@@ -20,7 +21,7 @@ from secateurs.fit.recipe import (
     parameter_groups,
     rate_shares,
 )
-from secateurs.fit.train import Fit, FitConfig, epoch_order, fit
+from secateurs.fit.train import Fit, epoch_order, fit
 from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.setup.config import from_json, from_preset
 

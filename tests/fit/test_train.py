@@ -14,10 +14,11 @@ from damage import damaged
 from secateurs.data.views import Augmentation
 from secateurs.errors import InputError
 from secateurs.fit.cache import PrefixCache
+from secateurs.fit.config import FitConfig
 from secateurs.fit.images import Images, ViewPlan
 from secateurs.fit.inputs import Inputs, extend_inputs, prepare_inputs
 from secateurs.fit.state import load_state
-from secateurs.fit.train import Epoch, Fit, FitConfig, epoch_order, fit
+from secateurs.fit.train import Epoch, Fit, epoch_order, fit
 from secateurs.stopping import StopFlag, StopRequested
 
 CPU = torch.device("cpu")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from secateurs.fit.config import FitConfig
 from secateurs.fit.images import Images, ViewPlan
 from secateurs.fit.inputs import Inputs
-from secateurs.fit.train import FitConfig, _Run, fit
+from secateurs.fit.train import _Run, fit
 
 CARD = pytest.param(
     "cuda",
@@ -54,8 +56,11 @@ def no_waiting():
     if not torch.cuda.is_available():
         yield
         return
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        with warnings.catch_warnings():
+            # It says that it does not see every wait yet.
+            warnings.filterwarnings("ignore", "Synchronization debug mode", UserWarning)
+            torch.cuda.set_sync_debug_mode("error")
         yield
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from secateurs.errors import InputError
+from secateurs.fit.config import distillation_loss
 from secateurs.fit.images import ViewPlan
 from secateurs.fit.inputs import prepare_inputs, with_teacher
-from secateurs.fit.train import distillation_loss
 from secateurs.prune import to_budget
 from secateurs.prune.to_budget import Budget
 from secateurs.ship.checkpoint import load, save

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.files import fingerprint
+from secateurs.fit.config import FitConfig
 from secateurs.fit.images import ViewPlan
 from secateurs.fit.inputs import prepare_inputs, with_teacher
 from secateurs.fit.memory import memory_kept
 from secateurs.fit.precision import resolve_precision
 from secateurs.fit.recipe import Recipe
 from secateurs.fit.tensors import checksum
-from secateurs.fit.train import Fit, FitConfig, fit
+from secateurs.fit.train import Fit, fit
 from secateurs.limits import check_fields
 from secateurs.nets.depth import freeze, split_at, train_mode
 from secateurs.nets.layers import BATCH_NORMS
@@ -36,7 +37,8 @@ class RecoveryOptions:
     `epochs` 0 leaves it as it is; `lr` is Adam's learning rate, None what `standard_rate` says;
     `depth` layers stay frozen; `distil` is the share of the loss that the unpruned network's
     answers have, at `temperature`. There are `views` of each image, cropped to at least `min_scale`
-    of it: all layers are trained on few images.
+    of it: all layers are trained on few images. `norms` "fixed" keeps the statistics of batch
+    norms, "trained" takes those of each batch.
     """
 
     epochs: int = 0
@@ -46,19 +48,21 @@ class RecoveryOptions:
     temperature: float = 2.0
     views: int = 6
     min_scale: float = 0.5
-    norms: Literal["trained", "fixed"] = "trained"
+    norms: Literal["trained", "fixed"] = "fixed"
 
     def __post_init__(self) -> None:
         check_fields(self, {"epochs": "recover"})
 
 
-def standard_rate(model: nn.Module) -> float:
+def standard_rate(model: nn.Module, norms: str) -> float:
     """Adam's learning rate for the recovery of a network: higher where batch norm holds it.
 
-    >>> standard_rate(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))), standard_rate(nn.ReLU())
-    (0.001, 0.0003)
+    >>> norm = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    >>> [standard_rate(norm, "trained"), standard_rate(norm, "fixed")]
+    [0.001, 0.0003]
     """
-    return 1e-3 if any(isinstance(module, BATCH_NORMS) for module in model.modules()) else 3e-4
+    held = any(isinstance(module, BATCH_NORMS) for module in model.modules())
+    return 1e-3 if held and norms == "trained" else 3e-4
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def recover(
     """
     started = time.perf_counter()
     name = config.backbone
-    lr = standard_rate(pruned) if options.lr is None else options.lr
+    lr = standard_rate(pruned, options.norms) if options.lr is None else options.lr
     model = copy.deepcopy(pruned).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     freeze(model, name, options.depth)
     prefix, tail = split_at(model, name, options.depth)

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from secateurs.data.views import Augmentation
 from secateurs.errors import InputError
+from secateurs.fit.config import FitConfig
 from secateurs.fit.recipe import Recipe
-from secateurs.fit.train import FitConfig
 from secateurs.limits import LIMITS, MAX_LISTED, check_fields, check_number, shown, whole_number
 from secateurs.prune.layer import Compensation, PruneOptions
 from secateurs.prune.selection.rules import BY_NUMBER, Rule

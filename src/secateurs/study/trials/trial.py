@@ -12,10 +12,11 @@ import torch
 from secateurs.errors import InputError
 from secateurs.files import fingerprint
 from secateurs.fit.cache import PrefixCache
+from secateurs.fit.config import FitConfig
 from secateurs.fit.images import ViewPlan
 from secateurs.fit.inputs import Inputs, extend_inputs, prepare_inputs
 from secateurs.fit.memory import memory_kept
-from secateurs.fit.train import Epoch, Fit, FitConfig, fit
+from secateurs.fit.train import Epoch, Fit, fit
 from secateurs.limits import LIMITS, check_number
 from secateurs.nets.backbones import has_batch_norms, layers
 from secateurs.nets.depth import freeze, split_at, train_mode
