@@ -60,7 +60,7 @@ def _error(capsys, monkeypatch, *words: str) -> str:
 
 def test_there_are_numbers_to_check():
     found = {name for name, _ in _options(numeric=True)}
-    assert found == set(COMMANDS) - {"export", "report", "results"}
+    assert found == set(COMMANDS) - {"report", "results"}
     assert len(_options(numeric=True)) > 70
     assert {str(option.metavar) for _, option in _options(numeric=False)} == LISTS
 

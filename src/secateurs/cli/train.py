@@ -105,11 +105,9 @@ def train(
     from secateurs.study.trials.trial import prefix_cache
 
     session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
-    if depth is None:
-        depth, words = default_depth(backbone)
-        session.progress.note(f"depth {depth}: {words}")
+    chosen, words = default_depth(backbone) if depth is None else (depth, "")
     settings = config_of(
-        depths=str(depth),
+        depths=str(chosen),
         runs=1,
         scratch_runs=0,
         backbone=backbone,
@@ -140,6 +138,8 @@ def train(
         device=device,
         seed=seed,
     )
+    if words:  # now that the other options are known to be good
+        session.progress.note(f"depth {chosen}: {words}")
     if not overwrite:
         session.check_earlier(out, "training.json")
     with session.running(out) as stop:
