@@ -81,9 +81,10 @@ def table(measured: Row) -> str:
     ]
     for row in measured["rows"]:
         point = next(one for one in row["points"] if one["name"] == row["recommended"])
+        seconds = "cut off" if row["seconds"] is None else f"{row['seconds']:.0f} s"
         lines.append(
             f"| {row['split']} | {row['recommended']} | {point['mb']:.1f} | {point['ms']:.1f} | "
-            f"{point['val_accuracy']:.1%} | {row['test_accuracy']:.1%} | {row['seconds']:.0f} s |"
+            f"{point['val_accuracy']:.1%} | {row['test_accuracy']:.1%} | {seconds} |"
         )
     found = summarise([row["test_accuracy"] for row in measured["rows"]])
     interval = "" if found.low is None else f" ({found.low:.1%} to {found.high:.1%})"
