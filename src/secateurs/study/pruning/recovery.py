@@ -48,7 +48,7 @@ class RecoveryOptions:
     temperature: float = 2.0
     views: int = 6
     min_scale: float = 0.5
-    norms: Literal["trained", "fixed"] = "fixed"
+    norms: Literal["trained", "fixed"] = "trained"
 
     def __post_init__(self) -> None:
         check_fields(self, {"epochs": "recover"})
