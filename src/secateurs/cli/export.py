@@ -15,7 +15,7 @@ from secateurs.cli.options.panels import OUTPUT
 from secateurs.cli.options.pruning import Macs, RecoveryEpochs
 from secateurs.cli.parsing.session import Session, session_of
 from secateurs.errors import InputError
-from secateurs.paths import existing_path, model_path, output_file
+from secateurs.paths import FACES, existing_path, model_path, output_file
 
 
 def _file(param: typer.CallbackParam, out: Path | None) -> Path | None:
@@ -23,7 +23,7 @@ def _file(param: typer.CallbackParam, out: Path | None) -> Path | None:
 
 
 def _images(images: Path | None) -> Path | None:
-    return None if images is None else existing_path(images)
+    return images if images is None or str(images) == FACES else existing_path(images)
 
 
 def export(
@@ -33,8 +33,8 @@ def export(
         Path | None,
         typer.Argument(
             metavar="[IMAGES]",
-            help="Image or folder of images; the export is compared with the model on it. "
-            "[default: the images of the study]",
+            help="Image, folder of images or the word faces; the export is compared with the model "
+            "on it. [default: the images of the study]",
             callback=_images,
             show_default=False,
         ),
@@ -120,7 +120,7 @@ def export(
     from secateurs.wording import counted
 
     session = session_of(None, as_json=as_json, quiet=True, context=context)
-    answer = export_saved(model, images or _of_study(model, session), out)
+    answer = export_saved(model, _folder(model, images, session), out)
     lines = [
         f"{out}: {answer['num_bytes'] / 2**20:.1f} MiB, largest difference from PyTorch "
         f"{answer['max_abs_difference']:.1e} on {counted(answer['num_images'], 'image')}",
@@ -130,11 +130,13 @@ def export(
     session.answer(answer, "\n".join(lines))
 
 
-def _of_study(model: Path, session: Session) -> Path:
+def _folder(model: Path, images: Path | None, session: Session) -> Path:
+    """The images that were given, the embedded ones for the word faces, else those of the study."""
     from secateurs.study.saved.location import images_of
     from secateurs.study.setup.splitting import data_folder
 
-    return data_folder(images_of(model, None, command="export MODEL"), cache=session.cache)
+    given = None if images is None else str(images)
+    return data_folder(images_of(model, given, command="export MODEL"), cache=session.cache)
 
 
 def _page(
@@ -154,8 +156,8 @@ def _page(
 
     session = session_of(None, as_json=as_json, context=context)
     saved = [path for path in (model, beside) if path is not None and not is_exported(path)]
-    if images is None and saved:
-        images = _of_study(saved[0], session)
+    if images is not None or saved:
+        images = _folder(saved[0] if saved else model, images, session)
     answer = export_demo(
         model,
         images,
