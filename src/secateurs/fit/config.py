@@ -86,6 +86,7 @@ def distillation_loss(logits: Tensor, teacher_logits: Tensor, *, temperature: fl
     Both are softened by `temperature`, and the loss is times its square, so that gradients keep
     their size (Hinton, Vinyals and Dean, 2015).
 
+    >>> import torch
     >>> float(distillation_loss(torch.ones(2, 3), torch.zeros(2, 3), temperature=2.0))
     0.0
     """
