@@ -48,21 +48,22 @@ class RecoveryOptions:
     temperature: float = 2.0
     views: int = 6
     min_scale: float = 0.5
-    norms: Literal["trained", "fixed"] = "trained"
+    norms: Literal["trained", "fixed"] = "fixed"
 
     def __post_init__(self) -> None:
         check_fields(self, {"epochs": "recover"})
 
 
 def standard_rate(model: nn.Module, norms: str) -> float:
-    """Adam's learning rate for the recovery of a network: higher where batch norm holds it.
+    """Adam's learning rate for the recovery of a network, by what batch norm does in it.
 
     >>> norm = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    >>> [standard_rate(norm, "trained"), standard_rate(norm, "fixed")]
-    [0.001, 0.0003]
+    >>> [standard_rate(norm, "trained"), standard_rate(norm, "fixed"), standard_rate(nn.ReLU(), "")]
+    [0.001, 0.0001, 0.0003]
     """
-    held = any(isinstance(module, BATCH_NORMS) for module in model.modules())
-    return 1e-3 if held and norms == "trained" else 3e-4
+    if not any(isinstance(module, BATCH_NORMS) for module in model.modules()):
+        return 3e-4
+    return 1e-3 if norms == "trained" else 1e-4
 
 
 @dataclass(frozen=True)
