@@ -72,7 +72,7 @@ def study(data: str, words: list[str], split: int, store: Path) -> Row:
 
 
 def table(measured: Row) -> str:
-    """The figures as a Markdown table, a row a split, and the mean with its interval."""
+    """The figures as a Markdown table, one row for each split, and the mean with its interval."""
     lines = [
         f"{measured['date']}, {measured['machine']}; `{measured['command']}`",
         "",

@@ -187,7 +187,7 @@ def run(name: str, store: Path, words: Sequence[str]) -> Row:
 
 
 def table(measured: Row) -> str:
-    """The figures as a Markdown table, a row a set, then the checks that failed."""
+    """The figures as a Markdown table, one row for each set, then the checks that failed."""
     lines = [
         f"{measured['date']}, {measured['machine']}; `{measured['command']}`",
         "",

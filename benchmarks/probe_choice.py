@@ -93,7 +93,7 @@ def choices(row: Row) -> Row:
 
 
 def table(measured: Row) -> str:
-    """The figures as a Markdown table, a row a split, and the mean with its interval."""
+    """The figures as a Markdown table, one row for each split, and the mean with its interval."""
     lines = [
         f"{measured['date']}, {measured['machine']}; `{measured['command']}`",
         "",

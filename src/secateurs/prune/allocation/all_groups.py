@@ -21,7 +21,7 @@ def eliminate_all(
     """The elimination of every group of readers, by name.
 
     On a graphics card those with up to `small` inputs are handed to threads of the processor, which
-    is done with them sooner than the card would have been told what to do. `done` is called once a
+    computes them in less time than it takes to launch the work on the card. `done` is called once a
     group.
     """
     found: dict[str, Elimination] = {}

@@ -199,7 +199,7 @@ class _Work:
         few = samples(self.parts[0], slice(0, ALONE))
         given = received_or_given(self.model, block.paths[0], few, self.run, before=True)
         made = received_or_given(self.model, block.paths[-1], few, self.run, before=False)
-        # What a block is told beside its input is then that of other samples.
+        # What a block receives beside its input then belongs to other samples.
         other = samples(self.parts[-1], slice(0, ALONE))
         received_or_given(self.model, block.paths[0], other, self.run, before=True)
         modules = [self.model.get_submodule(path) for path in block.paths]

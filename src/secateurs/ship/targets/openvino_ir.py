@@ -61,7 +61,7 @@ def write(
 
 
 def _without_telemetry() -> Any:
-    """The package, without what reports its use to its makers unless it is told not to."""
+    """The package, with its reports of use to its makers switched off."""
     name = "openvino_telemetry"
     modules: dict[str, Any] = cast("dict[str, Any]", sys.modules)
     modules.setdefault(name, None)

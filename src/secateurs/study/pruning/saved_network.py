@@ -29,6 +29,20 @@ from secateurs.study.saved.opened import Record, open_saved
 STATE = "recovery.state.safetensors"
 
 
+def asked_for(
+    budget: Budget,
+    recovery: RecoveryOptions,
+    calibration: int | None = CALIBRATION,
+    reconstruction: Literal["blocks"] | None = "blocks",
+) -> Record:
+    """What pruning.json has under "budget": what decides the network beside model and images."""
+    return asdict(budget) | {
+        "recovery": asdict(recovery),
+        "calibration": calibration,
+        "reconstruction": reconstruction,
+    }
+
+
 def shrink_saved(
     model: Path,
     data: str,
@@ -64,11 +78,7 @@ def shrink_saved(
     state = out / STATE
     recovery = recovery or RecoveryOptions()
     tuning = options_of(reconstruction)
-    asked = asdict(budget) | {
-        "recovery": asdict(recovery),
-        "calibration": calibration,
-        "reconstruction": reconstruction,
-    }
+    asked = asked_for(budget, recovery, calibration, reconstruction)
     if overwrite:
         state.unlink(missing_ok=True)
     whole = prune_whole(

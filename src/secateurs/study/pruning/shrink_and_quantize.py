@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from secateurs.errors import InputError
-from secateurs.files import read_json
+from secateurs.files import read_json, write_json
+from secateurs.paths import saved_model
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.to_budget import Budget
 from secateurs.ship.int8.quantization import Method
 from secateurs.stopping import StopFlag
 from secateurs.study.pruning.recovery import RecoveryOptions
-from secateurs.study.pruning.saved_network import shrink_saved
+from secateurs.study.pruning.saved_network import asked_for, shrink_saved
 from secateurs.study.saved.quantizing import NUM_CALIBRATION, Record, quantize_saved
+
+ORIGIN = "origin.json"  # beside the pruned network: the model and the request that it comes from
 
 
 def shrink_and_quantize(
@@ -51,8 +55,15 @@ def shrink_and_quantize(
         own, original = pruned_folder(out), model
         budget = Budget(macs=macs)
         recovery = RecoveryOptions(epochs=recovery_epochs)
-        if not _is_done(own, budget, recovery):
-            shrink_saved(model, data, own, budget, recovery=recovery, overwrite=True, **common)
+        origin = {"model": _digest(model), "budget": asked_for(budget, recovery)}
+        if (own / "pruning.json").exists() and not _is_done(own, origin):
+            raise InputError(
+                f"{own}: holds a network that was pruned in another way; delete it, or give "
+                "another --out"
+            )
+        if not _is_done(own, origin):
+            shrink_saved(model, data, own, budget, recovery=recovery, **common)
+            write_json(own / ORIGIN, origin)
     elif recovery_epochs:
         raise InputError("--recovery-epochs goes with --macs")
     return quantize_saved(
@@ -75,13 +86,14 @@ def pruned_folder(out: Path) -> Path:
     return out.with_name(f"{out.stem}-pruned")
 
 
-def _is_done(folder: Path, budget: Budget, recovery: RecoveryOptions) -> bool:
-    """Whether a directory has the network that this budget and recovery give."""
-    path = folder / "pruning.json"
-    if not path.is_file() or not (folder / "model.json").is_file():
-        return False
-    from dataclasses import asdict
+def _digest(model: Path) -> str:
+    """SHA-256 of the weights of a saved model."""
+    folder = saved_model(model, pruned=False)
+    with ((folder.parent if folder.is_file() else folder) / "model.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
-    known = read_json(path)
-    asked = asdict(budget) | {"recovery": asdict(recovery)}
-    return isinstance(known, dict) and known.get("budget") == asked
+
+def _is_done(folder: Path, origin: Record) -> bool:
+    """Whether a directory has the network that this model, budget and recovery give."""
+    files = [folder / name for name in ("pruning.json", "model.json", ORIGIN)]
+    return all(path.is_file() for path in files) and read_json(folder / ORIGIN) == origin

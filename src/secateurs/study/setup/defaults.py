@@ -101,7 +101,7 @@ def chosen_depths(
 
 
 def default_depth(backbone: str) -> tuple[int, str]:
-    """How many layers one training freezes unless told, and what that is in words.
+    """How many layers one training freezes by default, and what that is in words.
 
     Five of AlexNet, its convolutions; of another network about half of its parts. Raises
     InputError for an unknown name.
