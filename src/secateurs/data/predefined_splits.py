@@ -75,6 +75,12 @@ def refuse_same_folders(root: Path, inner: Mapping[str, Sequence[str]]) -> None:
         return
     common, every = set.intersection(*names), set.union(*names)
     if len(common) >= 2 and len(common) >= ALIKE * len(every):
+        if all(side_of(name) for name in common):
+            raise InputError(
+                f"{root}: every class has folders {' and '.join(map(printable, sorted(common)))} of"
+                " its own; expected the other way round, one folder per class in each of these"
+                " (or split all images anew: --split random)"
+            )
         shown = [printable(name) for name in sorted(common)]
         listed = ", ".join(shown[:3]) + (", ..." if len(shown) > 3 else "")
         raise InputError(

@@ -18,7 +18,7 @@ from secateurs.data.predefined_splits import (
 from secateurs.errors import InputError
 from secateurs.wording import counted
 
-__all__ = ["EXTENSIONS", "Listing", "has_sides", "scan", "subset"]
+__all__ = ["EXTENSIONS", "Listing", "has_sides", "refuse_parts", "scan", "subset"]
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,16 @@ def has_sides(root: Path) -> bool:
     return root.is_dir() and bool(_sides(root, _list(root, Remarks())[0]))
 
 
+def refuse_parts(root: Path) -> None:
+    """Raise InputError when a tree's folders all hold the same sub-folders, as parts of a set do.
+
+    Nothing is raised for a tree that cannot be listed, or whose folders are train and test sides.
+    """
+    root = Path(root)
+    if root.is_dir() and not has_sides(root):
+        _refuse_no_classes(root, _read_classes(root, "", "", Remarks(), None), "auto")
+
+
 def _same_classes(root: Path, folders: dict[str, str], images: Sequence[_Image]) -> None:
     classes = {fold: {image.label for image in images if image.fold == fold} for fold in folders}
     for fold, folder in folders.items():
@@ -201,8 +211,8 @@ def scan(root: Path, *, classes: Sequence[str] | None = None, split: str = "auto
     Two spellings of a class name in Unicode are one class.
 
     With the `classes` of a model the listing has these, in this order: some of them may have no
-    folder or no images, and images of any other class are an error. A `split` other than auto and
-    folders says that the outer folders are the classes even if all hold the same sub-folders.
+    folder or no images, and images of any other class are an error. The `split` random or
+    ungrouped says that the outer folders are the classes even if all hold the same sub-folders.
 
     Raises InputError when `root` is missing or not a folder, has no class folders, only one, one
     without images, images outside them, sides with different classes, or "classes" that all hold
@@ -256,7 +266,7 @@ def _refuse_no_classes(root: Path, images: Sequence[_Image], split: str) -> None
         inner.setdefault(image.label, []).append(image.inner)
     if all("/" in path for paths in inner.values() for path in paths):
         refuse_sides_without_train(root, list(inner))
-    if split in ("auto", "folders"):
+    if split not in ("random", "ungrouped"):
         refuse_same_folders(root, inner)
 
 

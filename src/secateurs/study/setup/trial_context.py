@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from secateurs.data.audit import Audit
 from secateurs.data.names import escaped
 from secateurs.data.predefined_splits import SIDES
-from secateurs.data.scan import has_sides, scan
+from secateurs.data.scan import has_sides, refuse_parts, scan
 from secateurs.data.splits.record import SplitRecord, record_split
 from secateurs.data.splits.split import Leakage, Split, leakage, split_json
 from secateurs.data.store import audit_and_store
@@ -139,10 +139,14 @@ def image_input(config: StudyConfig) -> ImageInput:
 def settle_split(data: str, config: StudyConfig) -> StudyConfig:
     """The configuration with the split `auto` replaced by what it stands for.
 
-    That is `folders` for a tree with train, validation and test folders, else `random`.
+    That is `folders` for a tree with train, validation and test folders, else `random`. Raises
+    InputError when the tree's folders are parts of a set, as it seems, rather than classes: once
+    the rule is `random` they would be taken for classes.
     """
     if config.split != "auto":
         return config
+    if data != FACES:
+        refuse_parts(Path(data))
     ready = data != FACES and has_sides(Path(data))
     return replace(config, split="folders" if ready else "random")
 
