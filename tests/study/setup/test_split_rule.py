@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,9 @@ PARTS = [
 
 @pytest.mark.parametrize("folders", PARTS)
 @pytest.mark.parametrize("opening", [scan, lambda root: settle_split(str(root), StudyConfig())])
-def test_parts_of_a_set_are_not_taken_for_classes(tmp_path: Path, folders, opening):
+def test_parts_of_a_set_are_not_taken_for_classes(
+    tmp_path: Path, folders: tuple[str, ...], opening: Callable[[Path], object]
+):
     with pytest.raises(InputError, match="all hold the same sub-folders"):
         opening(tree(tmp_path, *folders))
 
@@ -45,7 +48,9 @@ def test_sides_inside_the_classes_are_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize("folders", PARTS[:1])
-def test_a_split_that_was_asked_for_takes_the_outer_folders(tmp_path: Path, folders):
+def test_a_split_that_was_asked_for_takes_the_outer_folders(
+    tmp_path: Path, folders: tuple[str, ...]
+):
     root = tree(tmp_path, *folders)
     config = StudyConfig(split="random")
     assert settle_split(str(root), config) == config
@@ -60,7 +65,7 @@ def test_a_split_that_was_asked_for_takes_the_outer_folders(tmp_path: Path, fold
         (("Train/a", "Train/b", "EVAL/a", "EVAL/b"), "folders"),
     ],
 )
-def test_auto_is_settled(tmp_path: Path, folders, rule):
+def test_auto_is_settled(tmp_path: Path, folders: tuple[str, ...], rule: str):
     assert settle_split(str(tree(tmp_path, *folders)), StudyConfig()).split == rule
 
 
