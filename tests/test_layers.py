@@ -182,3 +182,19 @@ def test_an_audit_starts_without_pytorch():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert printed.stdout.strip() == "[]"
+
+
+def test_modules_that_tests_find_by_their_folder_have_one_name_each():
+    """Tests put folders on the path, so that of two modules with one name the first is found."""
+    top = ROOT.parents[1]
+    folders = {path.parent for path in (top / "tests").rglob("conftest.py")}
+    folders |= {top / "tests" / "docs", top / "benchmarks", top / "benchmarks" / "campaign"}
+    folders |= {top / "benchmarks" / "methods", top / "examples"}
+    counts = Counter(
+        path.stem
+        for folder in folders
+        for path in folder.glob("*.py")
+        if not path.stem.startswith("test_") and path.stem not in ("conftest", "__main__")
+    )
+    assert counts["own_networks"] == counts["networks"] == 1
+    assert [name for name, count in counts.items() if count > 1] == []

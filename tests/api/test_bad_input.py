@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import secateurs
-from networks import TwoInputs, UNet, tabular
+from own_networks import TwoInputs, UNet, tabular
 from secateurs.errors import InputError
 
 ROWS = torch.randn(32, 9)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import secateurs
-from networks import Text, TwoInputs, UNet, tabular
+from own_networks import Text, TwoInputs, UNet, tabular
 from secateurs.errors import InputError
 
 INPUTS = {

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import secateurs
-from networks import Text, TwoInputs, UNet, tabular
+from own_networks import Text, TwoInputs, UNet, tabular
 from secateurs.errors import InputError
 from secateurs.nets.counting import macs, num_parameters
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import secateurs
-from networks import Text, UNet, same_weights, tabular
+from own_networks import Text, UNet, same_weights, tabular
 from secateurs.api.loading import read_batches
 from secateurs.api.models import on_device, run_batch
 from secateurs.errors import InputError

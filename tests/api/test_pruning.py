@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import secateurs
-from networks import Text, TwoInputs, UNet, same_weights, tabular
+from own_networks import Text, TwoInputs, UNet, same_weights, tabular
 from secateurs.nets.batches import forward
 from secateurs.nets.counting import macs, num_parameters
 from secateurs.prune.reconstruction.tuning import Tuned

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import secateurs
-from networks import UNet, same_weights, tabular
+from own_networks import UNet, same_weights, tabular
 from secateurs.api.saving import save_weights
 from secateurs.errors import InputError
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import secateurs
-from networks import same_weights
+from own_networks import same_weights
 from secateurs.nets.counting import num_parameters
 
 X = torch.randn(40, 6)

@@ -67,7 +67,6 @@ def base(
     height_px: int, *, x_title: str = "", y_title: str = "", legend: bool = False
 ) -> go.Figure:
     """An empty figure on a transparent ground, its height fixed and its width left to the page."""
-    figure = go.Figure()
     title = {"color": MUTED, "size": 13}
     axis: dict[str, Any] = {
         "automargin": True,
@@ -78,15 +77,16 @@ def base(
         "ticklabelstandoff": 6,
         "ticks": "",
     }
-    figure.update_layout(
-        template="none",
-        height=height_px,
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": FONT, "size": 13, "color": INK},
-        margin={"l": 8, "r": 20, "t": 40 if legend else 14, "b": 8},
-        showlegend=legend,
-        legend={
+    # `update_layout` takes ten times as long as a layout given whole.
+    layout: dict[str, Any] = {
+        "template": "none",
+        "height": height_px,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "margin": {"l": 8, "r": 20, "t": 40 if legend else 14, "b": 8},
+        "showlegend": legend,
+        "legend": {
             "orientation": "h",
             "x": 0,
             "xanchor": "left",
@@ -96,16 +96,16 @@ def base(
             "bgcolor": "rgba(0,0,0,0)",
             "font": {"color": INK},
         },
-        hoverlabel={
+        "hoverlabel": {
             "bgcolor": SURFACE,
             "bordercolor": FAINT,
             "font": {"color": INK, "family": FONT},
             "align": "left",
         },
-        xaxis={**axis, "title": {"text": x_title, "font": title, "standoff": 10}},
-        yaxis={**axis, "title": {"text": y_title, "font": title, "standoff": 10}},
-    )
-    return figure
+        "xaxis": {**axis, "title": {"text": x_title, "font": title, "standoff": 10}},
+        "yaxis": {**axis, "title": {"text": y_title, "font": title, "standoff": 10}},
+    }
+    return go.Figure(layout=layout)
 
 
 def rows_axis(figure: go.Figure, names: list[str], *, limit: int = 18) -> None:
