@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from own_networks import TwoInputs, UNet, tabular
 from torch import Tensor, nn
 
 import secateurs
-from own_networks import TwoInputs, UNet, tabular
 from secateurs.errors import InputError
 
 ROWS = torch.randn(32, 9)

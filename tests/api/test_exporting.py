@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from own_networks import Text, TwoInputs, UNet, tabular
 from torch import nn
 
 import secateurs
-from own_networks import Text, TwoInputs, UNet, tabular
 from secateurs.errors import InputError
 
 INPUTS = {

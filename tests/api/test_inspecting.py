@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from own_networks import Text, TwoInputs, UNet, tabular
 from torch import nn
 
 import secateurs
-from own_networks import Text, TwoInputs, UNet, tabular
 from secateurs.errors import InputError
 from secateurs.nets.counting import macs, num_parameters
 

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from own_networks import Text, UNet, same_weights, tabular
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import secateurs
-from own_networks import Text, UNet, same_weights, tabular
 from secateurs.api.loading import read_batches
 from secateurs.api.models import on_device, run_batch
 from secateurs.errors import InputError

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from own_networks import Text, TwoInputs, UNet, same_weights, tabular
 from torch import Tensor, nn
 
 import secateurs
-from own_networks import Text, TwoInputs, UNet, same_weights, tabular
 from secateurs.nets.batches import forward
 from secateurs.nets.counting import macs, num_parameters
 from secateurs.prune.reconstruction.tuning import Tuned

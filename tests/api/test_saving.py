@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from own_networks import UNet, same_weights, tabular
 from torch import nn
 
 import secateurs
-from own_networks import UNet, same_weights, tabular
 from secateurs.api.saving import save_weights
 from secateurs.errors import InputError
 

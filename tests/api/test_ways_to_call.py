@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from own_networks import same_weights
 from torch import Tensor, nn
 
 import secateurs
-from own_networks import same_weights
 from secateurs.nets.counting import num_parameters
 
 X = torch.randn(40, 6)
