@@ -8,11 +8,13 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 import secateurs
+from narrow import LINEAR, narrowed
 from secateurs.cli import main
 
 BACKBONE = ["--backbone", "mobilenet_v3_small", "--weights", "none"]
@@ -129,23 +131,32 @@ def test_strict_makes_findings_an_error(flags: Path, tmp_path: Path, cache, caps
     assert not (tmp_path / "s").exists()
 
 
+@pytest.fixture
+def small_network() -> Generator[list[str]]:
+    """The words that choose a network of which training and export take little time."""
+    with narrowed():
+        yield ["--backbone", "alexnet", "--weights", "none"]
+
+
 @pytest.mark.usefixtures("without_onnx")
-def test_one_step_at_a_time(flags: Path, tmp_path: Path, cache: str, capsys, monkeypatch):
+def test_one_step_at_a_time(
+    flags: Path, tmp_path: Path, cache: str, small_network: list[str], capsys, monkeypatch
+):
     def call(*words: str) -> tuple[int, str, str]:
         return run(capsys, monkeypatch, *words)
 
     model, small = str(tmp_path / "model"), str(tmp_path / "small")
     group = ["--group-by", r"^(\d+)_", "--cache", cache, "--quiet", "--json"]
-    train = ["train", str(flags), "--out", model, "--depth", "53", *BACKBONE, *QUICK, *group]
+    train = ["train", str(flags), "--out", model, "--depth", "6", *small_network, *QUICK, *group]
     code, out, err = call(*train)
     assert (code, err) == (0, "")
     trained = json.loads(out)
-    assert trained["depth"] == 53
+    assert trained["depth"] == 6
     text = call(*[word for word in train if word != "--json"])[1]
     assert "caution: only" in text and "--group-by" not in text
     assert len(trained["curve"]) == 2
     kept = tomllib.loads((tmp_path / "model" / "config.toml").read_text())
-    assert (kept["command"], kept["out"], kept["depth"], kept["epochs"]) == ("train", ".", 53, 2)
+    assert (kept["command"], kept["out"], kept["depth"], kept["epochs"]) == ("train", ".", 6, 2)
     code, out, _ = call(*train)  # all is done: it only answers
     assert json.loads(out)["timing"] == trained["timing"]
     again = ("train", "--config", str(tmp_path / "model" / "config.toml"), *group[2:])
@@ -173,13 +184,13 @@ def test_one_step_at_a_time(flags: Path, tmp_path: Path, cache: str, capsys, mon
     code, _, err = call("evaluate", model, str(flags), "--device", "tpu", *common)
     assert code == 2 and "device must be auto, cpu or cuda" in err
 
-    prune = ["prune", model, str(flags), "--out", small, "--layers", "classifier.0", *placed]
+    prune = ["prune", model, str(flags), "--out", small, "--layers", "fc6", *placed]
     code, out, _ = call(*prune, "--low-deg", "10", "--max-loss", "-1")
     cut = json.loads(out)
     assert code == 0
-    assert cut["layers"][0]["num_kept"] < cut["layers"][0]["num_units"] == 1024
+    assert cut["layers"][0]["num_kept"] < cut["layers"][0]["num_units"] == LINEAR[0]
     assert cut["num_parameters"]["after"] < cut["num_parameters"]["before"]
-    assert (tmp_path / "small" / "ledger.csv").read_text().count("\n") == 1025
+    assert (tmp_path / "small" / "ledger.csv").read_text().count("\n") == LINEAR[0] + 1
     code, _, err = call("prune", small, str(flags), "--out", str(tmp_path / "x"), *common)
     assert code == 2
     assert "already pruned" in err
