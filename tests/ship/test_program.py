@@ -4,7 +4,6 @@ import errno
 import json
 import re
 import runpy
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -76,7 +75,7 @@ def test_where_there_is_no_room_an_error_is_raised_and_nothing_left(name: str, t
     import resource
 
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 3))
-    spec = describe(build("alexnet", 3), "alexnet", CLASSES, IMAGE)
+    spec = describe(build("squeezenet1_1", 3), "squeezenet1_1", CLASSES, IMAGE)
     write = export_program if name.endswith("2") else export_onnx
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
@@ -104,19 +103,19 @@ def test_a_program_that_answers_otherwise_is_not_written(
 
 
 def test_the_example_runs_by_itself_with_pytorch_alone(
-    exported: tuple[nn.Module, ProgramCheck], tmp_path: Path
+    exported: tuple[nn.Module, ProgramCheck],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     imported = set(re.findall(r"^(?:from|import) (\w+)", EXAMPLE.read_text(), re.MULTILINE))
     assert imported == {"json", "sys", "torch", "PIL"}
     Image.new("L", (30, 40), 99).save(tmp_path / "grey.png")
-    done = subprocess.run(
-        [sys.executable, EXAMPLE, exported[1].path, tmp_path / "grey.png"],
-        capture_output=True,
-        encoding="utf-8",
-        env={"PYTHONIOENCODING": "utf-8"},
-        check=True,
+    monkeypatch.setattr(
+        "sys.argv", [str(EXAMPLE), str(exported[1].path), str(tmp_path / "grey.png")]
     )
-    path, name, probability = done.stdout.split()
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
+    path, name, probability = capsys.readouterr().out.split()
     assert path.endswith("grey.png")
     model = exported[0].eval()
     grey = torch.full((3, 64, 64), 99 / 255)

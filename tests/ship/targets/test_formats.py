@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from secateurs.extras import installed
 from secateurs.nets.backbones import build
 from secateurs.ship.spec import ImageInput, ModelSpec, describe
 from secateurs.ship.targets.formats import endings, open_file, target_of
+from secateurs.ship.targets.target import FileCheck
 
 IMAGE = ImageInput(64, "straight", (0.5, 0.4, 0.3), (0.25, 0.2, 0.3))
+Written = Callable[[str], tuple[Path, torch.Tensor, FileCheck]]
 CONFIDENCE = {"temperature": 1.5, "threshold": 0.7, "target": 0.9, "coverage": 0.8}
 
 
@@ -40,6 +44,23 @@ def if_installed(ending: str, extra: str) -> Any:
     )
 
 
+@pytest.fixture(scope="module")
+def written(model: nn.Module, spec: ModelSpec, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """A file of each kind, what it was written with, and what its writer says of it."""
+
+    @cache
+    def write(ending: str) -> tuple[Path, torch.Tensor, FileCheck]:
+        path = tmp_path_factory.mktemp("written") / f"photos{ending}"
+        images = torch.rand(3, 3, 64, 64)
+        return (
+            path,
+            images,
+            target_of(path).write(model, spec, path, images, card={"accuracy": 0.5}),
+        )
+
+    return write
+
+
 FLOATS = [
     ".onnx",
     ".pt2",
@@ -50,11 +71,9 @@ FLOATS = [
 
 @pytest.mark.parametrize("ending", FLOATS)
 def test_a_file_opened_gives_pytorch_s_logits_and_says_what_it_needs(
-    model: nn.Module, spec: ModelSpec, tmp_path: Path, ending: str
+    model: nn.Module, written: Written, ending: str
 ) -> None:
-    path = tmp_path / f"photos{ending}"
-    images = torch.rand(3, 3, 64, 64)
-    check = target_of(path).write(model, spec, path, images, card={"accuracy": 0.5})
+    path, images, check = written(ending)
     assert check.max_abs_difference <= 1e-4 and check.num_bytes >= path.stat().st_size
     opened = open_file(path)
     with torch.no_grad():
@@ -88,12 +107,9 @@ def test_an_unknown_ending_names_the_known_ones() -> None:
         assert ending == target_of(Path(f"m{ending}")).ENDING
 
 
-def test_a_file_of_someone_else_is_refused(
-    model: nn.Module, spec: ModelSpec, tmp_path: Path
-) -> None:
+def test_a_file_of_someone_else_is_refused(written: Written, tmp_path: Path) -> None:
     path = tmp_path / "photos.onnx"
-    target_of(path).write(model, spec, path, torch.rand(1, 3, 64, 64))
-    loaded = onnx.load(path)
+    loaded = onnx.load(written(".onnx")[0])
     for entries, message in (
         ({}, "preprocessing: expected an object, got nothing"),
         ({"classes": "[", "preprocessing": "{}"}, "classes: not readable as JSON"),
