@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -68,3 +70,28 @@ def test_leftovers_are_found(tmp_path: Path, name: str):
     (tmp_path / "sub" / name).write_text("")
     (tmp_path / "sub" / "a.json").write_text("{}")
     assert leftovers(tmp_path) == [f"sub/{name}"]
+
+
+@pytest.mark.slow
+def test_studies_that_are_stopped_end_as_others_do(tmp_path: Path):
+    figures = tmp_path / "figures.json"
+    words = [
+        "--parts",
+        "kills,records",
+        "--kills",
+        "2",
+        "--records",
+        "2",
+        "--minutes",
+        "4",
+        "--seed",
+        "3",
+    ]
+    words += ["--commands", "study,study of layers", "--json", str(figures)]
+    done = subprocess.run(
+        [sys.executable, str(CAMPAIGN), *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    parts = json.loads(figures.read_text())["parts"]
+    tried = {name: (part["tried"], part["wrong"]) for name, part in parts.items()}
+    assert tried == {"signals at random moments": (2, 0), "damaged records and caches": (2, 0)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ WIDTHS = (6, 10, 12, 12, 8)
 LINEAR = (40, 32)
 PAGES = (
     ("study.page", "render"),
+    ("frontier.page", "render_frontier"),
     ("grid.page", "render_grid"),
     ("paper.page", "render_paper"),
     ("search.page", "render_search"),
@@ -47,7 +48,7 @@ def narrow_alexnet(name: str, *, weights: None, num_classes: int, **_: Any) -> n
     return model
 
 
-def write_onnx(model: Any, spec: Any, path: Path, *, size: int) -> None:
+def write_onnx(model: Any, said: Mapping[str, Any], path: Path, *, size: int) -> None:
     """An AlexNet as ONNX, in milliseconds; PyTorch's exporter takes seconds for it."""
     nodes: list[Any] = []
     tensors: list[Any] = []
@@ -79,14 +80,12 @@ def write_onnx(model: Any, spec: Any, path: Path, *, size: int) -> None:
         nodes,
         "narrow",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, size, size])],
-        [helper.make_tensor_value_info(last, TensorProto.FLOAT, ["batch", len(spec.classes)])],
+        [helper.make_tensor_value_info(last, TensorProto.FLOAT, ["batch", len(said["classes"])])],
         tensors,
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    described = spec.to_json()
-    values = {key: described[key] for key in ("classes", "preprocessing", "backbone")}
     helper.set_model_props(
-        made, {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
+        made, {k: v if k == "backbone" else json.dumps(v) for k, v in said.items()}
     )
     onnx.save(made, path)
 
@@ -100,16 +99,19 @@ def shorten() -> None:
     import secateurs.cli
     from secateurs.nets import backbones
     from secateurs.ship import export, spec
+    from secateurs.study.frontier import latency
     from secateurs.study.paper import protocol
     from secateurs.study.pruning import network, savings
 
     assert secateurs.cli
     models.get_model = narrow_alexnet
     backbones._TRACES.clear()
-    spec.bare.cache_clear()
+    for built in (spec._bare_opened, backbones.bare):
+        built.cache_clear()
     for module, name in (
         (savings, "BUDGET_S"),
         (network, "LATENCY_S"),
+        (latency, "BUDGET_S"),
     ):
         assert hasattr(module, name)
         setattr(module, name, 0.02)

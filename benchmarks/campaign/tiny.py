@@ -51,8 +51,13 @@ COMMANDS = (
     ),
     Command(
         "study",
-        ("study", "DATA", "--depths", "6,7", "--runs", "1", "--scratch-runs", "0", "--epochs", "2",
-         "--out", "OUT", *SMALL, *FIT),
+        ("study", "DATA", "--backbone", "alexnet", "--depths", "6,7", "--runs", "1", "--epochs",
+         "2", "--out", "OUT", *SMALL, *FIT),
+    ),
+    Command(
+        "study of layers",
+        ("study", "DATA", "--backbone", "alexnet", "--layers", "fc7", "--depths", "6,7", "--runs",
+         "1", "--scratch-runs", "0", "--epochs", "2", "--out", "OUT", *SMALL, *FIT),
     ),
     Command(
         "search",
