@@ -73,6 +73,7 @@ def test_leftovers_are_found(tmp_path: Path, name: str):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_studies_that_are_stopped_end_as_others_do(tmp_path: Path):
     figures = tmp_path / "figures.json"
     words = [
