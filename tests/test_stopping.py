@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,18 @@ from secateurs.stopping import (
     stop_signals,
 )
 
+DEFAULTS = {"SIGINT": "signal.default_int_handler"}  # of Python; of others the system's
 
+
+@pytest.fixture
+def heard() -> Generator[None]:
+    """A hang-up is not ignored, as it is in tests that nohup started."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_the_first_signal_asks_for_a_stop_and_the_second_interrupts(name: str):
     number = getattr(signal, name)
@@ -72,6 +84,7 @@ def test_outside_the_main_thread_nothing_is_caught():
 def test_a_command_ends_with_the_code_of_its_signal(name: str, code: int, tmp_path: Path):
     program = (
         "import os, signal, sys, secateurs.cli, secateurs.cli.audit as command\n"
+        f"signal.signal(signal.{name}, {DEFAULTS.get(name, 'signal.SIG_DFL')})\n"
         f"command.session_of = lambda *_, **__: signal.raise_signal(signal.{name})\n"
         f"sys.argv = ['secateurs', 'audit', {str(tmp_path)!r}]\n"
         "secateurs.cli.main()"
