@@ -15,7 +15,7 @@ MINUTES ?= 30
 SEED ?= 0
 CAMPAIGN ?= campaign.json
 
-.PHONY: study test docs lint format pins dist campaign clean
+.PHONY: study test test-times docs lint format pins dist campaign clean
 
 ## study: make the environment and find a network for the embedded faces, in some three minutes
 study: $(INSTALLED)
@@ -24,6 +24,10 @@ study: $(INSTALLED)
 ## test: make the environment and run every test
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+## test-times: run every test and print the processor time of folders, files and the slowest tests
+test-times: $(INSTALLED)
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -p processor_time
 
 ## docs: make the environment and build the site into site/, where every warning is an error
 docs: $(INSTALLED)
