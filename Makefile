@@ -15,15 +15,19 @@ MINUTES ?= 30
 SEED ?= 0
 CAMPAIGN ?= campaign.json
 
-.PHONY: study test test-times docs lint format pins dist campaign clean
+.PHONY: study test test-slow test-times docs lint format pins dist campaign clean
 
 ## study: make the environment and find a network for the embedded faces, in some three minutes
 study: $(INSTALLED)
 	$(BIN)/secateurs study faces --backbones squeezenet1_1,tf_efficientnet_lite0 --epochs 4 --runs 1 --out $(OUT)
 
-## test: make the environment and run every test
+## test: make the environment and run the tests, but for those that take minutes
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+## test-slow: run the tests that take minutes
+test-slow: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 ## test-times: run every test and print the processor time of folders, files and the slowest tests
 test-times: $(INSTALLED)

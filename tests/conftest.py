@@ -26,7 +26,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Begun last, a slow test would keep one process waiting for the other.
+    # Begun last, a test that takes minutes would keep one process waiting for the other.
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 

@@ -164,3 +164,10 @@ def test_the_readme_of_an_index_has_absolute_links_or_none(setup_script: ModuleT
     assert "https://host.example/owner/name/raw/v1/docs/" in published
     assert setup_script.project_urls(url)["Source"] == "https://host.example/owner/name"
     assert setup_script.project_urls("") == {}
+
+
+def test_tests_that_make_test_leaves_out_run_in_ci():
+    make = (ROOT / "Makefile").read_text()
+    assert '-m "not slow"\n' in make and "-m slow\n" in make
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert {"SECATEURS_REQUIRE_BROWSER=1 make test", "make test-slow"} <= set(lines)

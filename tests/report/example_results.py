@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +148,12 @@ def _sweep_row(trials: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _face(path: Path, mood: int, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_drawn_face(mood, seed))
+
+
+@cache
+def _drawn_face(mood: int, seed: int) -> bytes:
     rng = np.random.default_rng(seed)
     ground = tuple(int(v) for v in rng.integers(90, 230, 3))
     image = Image.new("RGB", (128, 128), ground)
@@ -159,8 +167,9 @@ def _face(path: Path, mood: int, seed: int) -> None:
         draw.chord((46, 70, 82, 100), 0, 180, fill=(120, 20, 30))
     else:
         draw.arc((46, 82, 82, 104), 180, 360, fill=(90, 20, 20), width=4)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, quality=80)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=80)
+    return file.getvalue()
 
 
 def _samples(study_dir: Path, rng: np.random.Generator, number: int) -> list[dict[str, Any]]:

@@ -103,7 +103,6 @@ def test_processes_train_the_same_networks_to_the_bit_though_one_is_killed(
     assert list((tmp_path / "cache" / "workers").iterdir()) == []
 
 
-@pytest.mark.slow
 def test_a_stop_leaves_what_another_process_can_go_on_from(context: TrialContext, tmp_path: Path):
     stop = StopFlag()
     with (
@@ -194,7 +193,6 @@ def test_a_task_that_is_lost_too_often_is_given_up():
         attempt.again("its node went away", 2.0, progress)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # submitit's own
 def test_jobs_of_slurm_train_the_same_networks_to_the_bit(context: TrialContext, tmp_path: Path):
     pytest.importorskip("submitit", reason="needs pip install 'secateurs[slurm]'")

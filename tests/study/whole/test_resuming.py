@@ -56,7 +56,6 @@ def test_stopped_and_resumed_equals_unstopped(
     assert without_clock(results) == without_clock(finished[1])
 
 
-@pytest.mark.slow
 def test_killed_and_run_again_equals_one_that_was_not(
     finished: tuple[Path, dict],
     flags: Path,
@@ -87,7 +86,6 @@ def test_killed_and_run_again_equals_one_that_was_not(
     assert (out / "report.html").exists()
 
 
-@pytest.mark.slow
 def test_two_processes_and_a_killed_one_share_a_directory(
     finished: tuple[Path, dict], flags: Path, cache: Path, tmp_path: Path
 ):
