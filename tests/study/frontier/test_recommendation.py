@@ -60,9 +60,15 @@ def test_when_nothing_is_within_the_limits_the_nearest_is_shown():
     assert "Beyond the limits large has 95.0%" in found.sentences[2]
 
 
-def test_of_equal_networks_the_smallest_then_the_fastest():
-    networks = [network("a", 3, 150, ms=2), network("b", 3, 150, ms=1), network("c", 4, 150)]
-    assert recommend_network(networks, ANY).name == "b"
+def test_of_equal_networks_the_smallest_then_the_first_whatever_the_clock_says():
+    networks = [network("c", 4, 150), network("a", 3, 150, ms=2), network("b", 3, 150, ms=1)]
+    assert recommend_network(networks, ANY).name == "a"
+    assert recommend_network(networks, ANY).best == "a"
+
+
+def test_of_networks_of_one_size_the_more_accurate_whatever_the_clock_says():
+    networks = [network("probe", 3, 199, ms=1), network("tuned", 3, 200, ms=2)]
+    assert recommend_network(networks, ANY).name == "tuned"
 
 
 def test_without_networks_there_is_nothing_to_recommend():

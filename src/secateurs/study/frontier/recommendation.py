@@ -1,10 +1,15 @@
 """The network to use, by rules that are written down.
 
 1. Networks that are larger or slower than asked for are left out.
-2. Of the rest, the best has the highest validation accuracy; of equals the smallest file.
+2. Of the rest, the best has the highest validation accuracy; of equals the smallest file, and of
+   files of one size the network that was made first.
 3. Another one is as good when its difference to the best, paired by image, is not significant at 5%
    and at most the allowed loss.
-4. Recommended is the smallest file of those that are as good; of equals the fastest.
+4. Recommended is the smallest file of those that are as good; of files of one size the network with
+   the highest validation accuracy, and of equals the one that was made first.
+
+Between networks of one size time decides nothing: they have the same layers, and a clock would
+choose another one in every run.
 
 When no network is small and fast enough, the one that misses by the least is shown, and that it
 misses.
@@ -91,7 +96,7 @@ def recommend_network(
     meets = bool(allowed)
     if not meets:
         allowed = [min(networks, key=lambda one: (limits.excess(one), -one.accuracy))]
-    best = min(allowed, key=lambda one: (-one.accuracy, one.mb, one.ms))
+    best = min(allowed, key=lambda one: (-one.accuracy, one.mb))
     to_best = {one.name: paired_difference(one.correct, best.correct, groups) for one in networks}
     floor = -limits.max_loss / 100 - 1e-12
     good = [
@@ -103,7 +108,7 @@ def recommend_network(
             and to_best[one.name].difference >= floor
         )
     ]
-    chosen = min(good, key=lambda one: (one.mb, one.ms))
+    chosen = min(good, key=lambda one: (one.mb, -one.accuracy))
     sentences = _sentences(chosen, best, good, networks, limits, to_best, meets=meets)
     return Answer(
         name=chosen.name,
