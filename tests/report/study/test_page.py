@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from example_results import example_results
 
 from secateurs.errors import InputError
 from secateurs.report.study.page import write_report
@@ -54,11 +55,18 @@ def data_of(page: Page, key: str) -> Any:
     return json.loads(page.scripts[at])
 
 
-@pytest.mark.usefixtures("without_plotly")
-def test_the_first_screen_answers(results: dict[str, Any], study_dir: Path) -> None:
-    path = write_report(results, study_dir)
-    assert path == study_dir / "report.html"
-    page = Page(path)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Page]:
+    """Results as they are, and their page."""
+    folder = tmp_path_factory.mktemp("whole")
+    results = example_results(folder)
+    path = write_report(results, folder)
+    assert path == folder / "report.html"
+    return results, Page(path)
+
+
+def test_the_first_screen_answers(whole: tuple[dict[str, Any], Page]) -> None:
+    results, page = whole
     for text in (
         "images correct; ",
         "removing 97.1% of fc7",
@@ -80,8 +88,8 @@ def test_the_first_screen_answers(results: dict[str, Any], study_dir: Path) -> N
         assert f"{100 * results[top]['test']['accuracy']:.1f}% (" in page.text
 
 
-def test_the_page_loads_nothing(results: dict[str, Any], study_dir: Path) -> None:
-    page = Page(write_report(results, study_dir))
+def test_the_page_loads_nothing(whole: tuple[dict[str, Any], Page]) -> None:
+    page = whole[1]
     for tag, attributes in page.elements:
         for name in ("src", "href", "srcset", "action", "poster", "data", "formaction"):
             value = attributes.get(name, "")
@@ -91,8 +99,8 @@ def test_the_page_loads_nothing(results: dict[str, Any], study_dir: Path) -> Non
     assert not re.search(r"@import|url\(", "".join(page.styles))
 
 
-def test_the_policy_names_exactly_the_two_scripts(results: dict[str, Any], study_dir: Path) -> None:
-    page = Page(write_report(results, study_dir))
+def test_the_policy_names_exactly_the_two_scripts(whole: tuple[dict[str, Any], Page]) -> None:
+    page = whole[1]
     metas = [meta for meta in page.all("meta") if meta.get("http-equiv")]
     policy = metas[0]["content"]
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
@@ -107,9 +115,8 @@ def test_the_policy_names_exactly_the_two_scripts(results: dict[str, Any], study
     assert "unsafe-inline" not in policy.split("script-src")[1].split(";")[0]
 
 
-@pytest.mark.usefixtures("without_plotly")
-def test_every_figure_has_words_and_numbers(results: dict[str, Any], study_dir: Path) -> None:
-    page = Page(write_report(results, study_dir))
+def test_every_figure_has_words_and_numbers(whole: tuple[dict[str, Any], Page]) -> None:
+    page = whole[1]
     plots = [div for div in page.all("div") if div.get("class") == "plot"]
     assert len(plots) == 14
     assert {plot["id"] for plot in plots} == set(data_of(page, "plots"))
@@ -132,7 +139,9 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>&\u2028
 
 
 @pytest.mark.usefixtures("without_plotly")
-def test_names_are_text_everywhere(results: dict[str, Any], study_dir: Path) -> None:
+def test_names_are_text_everywhere(
+    results: dict[str, Any], whole: tuple[dict[str, Any], Page], study_dir: Path
+) -> None:
     text = json.dumps(results).replace('"Angry', json.dumps(HOSTILE)[:-1])
     hostile = json.loads(text)
     hostile["data"]["name"] = HOSTILE
@@ -142,10 +151,7 @@ def test_names_are_text_everywhere(results: dict[str, Any], study_dir: Path) -> 
     hostile["config"]["data"] = hostile["chosen"]["reason"] = HOSTILE
     hostile["weights"]["sentence"] = hostile["cost"]["sentence"] = HOSTILE
     hostile["cost"]["latency"][0]["runtime"] = HOSTILE
-    before, page = (
-        Page(write_report(results, study_dir)),
-        Page(write_report(hostile, study_dir, study_dir / "hostile.html")),
-    )
+    before, page = whole[1], Page(write_report(hostile, study_dir, study_dir / "hostile.html"))
     assert len(page.all("script")) == len(before.all("script")) == 4
     assert len(page.all("img")) == len(before.all("img"))
     assert not any("onerror" in attributes for _, attributes in page.elements)
