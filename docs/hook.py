@@ -87,6 +87,7 @@ def commands_markdown() -> str:
 def command_markdown(name: str, command: Any) -> str:
     """One command: what it does, how it is called, and tables of what it takes."""
     from secateurs.cli.options.panels import BASICS, PANELS
+    from secateurs.cli.options.usual import EXAMPLES
 
     context = command.make_context(name, [], resilient_parsing=True)
     tables: dict[str, list[tuple[str, str]]] = {"Argument": [], **{panel: [] for panel in PANELS}}
@@ -96,12 +97,12 @@ def command_markdown(name: str, command: Any) -> str:
             continue
         panel = getattr(param, "rich_help_panel", None) or BASICS
         tables["Argument" if param.param_type_name == "argument" else panel].append(record)
-    words = [word.strip("{}") for word in command.collect_usage_pieces(context)]
-    words.sort(key="[OPTIONS]".__eq__)  # options last
+    words = sorted(command.usage_pieces(context), key="[OPTIONS]".__eq__)  # options last
     usage = " ".join(["secateurs", name, *words])
     lines = [f"## secateurs {name}", ""]
     lines += [" ".join(part.split()) + "\n" for part in (command.help or "").split("\n\n")]
     lines += ["```text", usage, "```", ""]
+    lines += ["```sh", f"secateurs {EXAMPLES[name]}", "```", ""]
     for panel, records in tables.items():
         if records:
             lines += [f"| {panel} | meaning | default |", "|---|---|---|", *map(_row, records), ""]

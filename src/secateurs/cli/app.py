@@ -27,6 +27,7 @@ from secateurs.cli.insight.show import show
 from secateurs.cli.insight.trust import trust
 from secateurs.cli.paper import paper
 from secateurs.cli.parsing.command import Command, Group
+from secateurs.cli.parsing.shared import with_shared_options
 from secateurs.cli.predict import predict
 from secateurs.cli.prune import prune
 from secateurs.cli.report import report
@@ -79,7 +80,7 @@ def options(
 
 for _panel, _commands in PANELS.items():
     for _command in _commands:
-        app.command(cls=Command, rich_help_panel=_panel)(_command)
+        app.command(cls=Command, rich_help_panel=_panel)(with_shared_options(_command))
 
 
 def _one_line(text: str) -> str:

@@ -6,15 +6,16 @@ from typing import Annotated
 
 import typer
 
-from secateurs.cli.options.data import SPLITS, Cache, Data, GroupBy, Seed, Strict
-from secateurs.cli.options.output import AsJson, Config, ProgressMode, Quiet
+from secateurs.cli.options.data import SPLITS, Data, GroupBy, Seed, Strict
+from secateurs.cli.options.output import SessionOptions
 from secateurs.cli.options.panels import DATA
-from secateurs.cli.parsing.session import session_of
+from secateurs.cli.parsing.session import open_session
 from secateurs.errors import InputError
 
 
 def audit(
     context: typer.Context,
+    *,
     data: Data,
     split: Annotated[
         str | None,
@@ -30,16 +31,12 @@ def audit(
     group_by: GroupBy = None,
     seed: Seed = 0,
     strict: Strict = False,
-    cache: Cache = None,
-    config: Config = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    progress: ProgressMode = "auto",
+    session_options: SessionOptions,
 ) -> None:
     """Check a folder of images: unusable files, duplicates, conflicting labels, leakage."""
     from secateurs.study.audit_summary import audit_data, audit_words
 
-    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
+    session = open_session(session_options, context)
     found = audit_data(
         data,
         split=split,

@@ -6,15 +6,16 @@ from typing import Annotated
 
 import typer
 
-from secateurs.cli.options.data import Cache, GroupBy, Model, OwnData, OwnSeed, OwnSplit
+from secateurs.cli.options.data import Model, OwnData, OwnSplitOptions
 from secateurs.cli.options.network import Device
-from secateurs.cli.options.output import AsJson, Config, ProgressMode, Quiet
+from secateurs.cli.options.output import SessionOptions
 from secateurs.cli.options.panels import DATA, suggest
-from secateurs.cli.parsing.session import session_of
+from secateurs.cli.parsing.session import open_session
 
 
 def evaluate(
     context: typer.Context,
+    *,
     model: Model,
     data: OwnData = None,
     side: Annotated[
@@ -26,15 +27,9 @@ def evaluate(
             autocompletion=suggest("train", "val", "test", "all"),
         ),
     ] = "test",
-    split: OwnSplit = None,
-    group_by: GroupBy = None,
-    seed: OwnSeed = None,
+    split: OwnSplitOptions,
     device: Device = "auto",
-    cache: Cache = None,
-    config: Config = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    progress: ProgressMode = "auto",
+    session_options: SessionOptions,
 ) -> None:
     """Accuracy, precision, recall and specificity of a saved model on labelled images.
 
@@ -44,14 +39,12 @@ def evaluate(
     from secateurs.study.saved.evaluate_saved import evaluate_saved, evaluation_table
     from secateurs.study.saved.location import images_of
 
-    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
+    session = open_session(session_options, context)
     answer = evaluate_saved(
         model,
         images_of(model, data, command="evaluate MODEL"),
         side=side,
-        split=split,
-        group_by=group_by,
-        seed=seed,
+        **vars(split),
         device=device,
         cache=session.cache,
         progress=session.progress,

@@ -8,19 +8,20 @@ from typing import Annotated
 
 import typer
 
-from secateurs.cli.options.data import Cache, GroupBy, OwnSeed, OwnSplit
+from secateurs.cli.options.data import OwnSplitOptions
 from secateurs.cli.options.network import OwnDevice
-from secateurs.cli.options.output import AsJson, Config, ProgressMode, Quiet
+from secateurs.cli.options.output import SessionOptions
 from secateurs.cli.options.panels import OUTPUT, within
 from secateurs.cli.options.pruning import OwnLayer
 from secateurs.cli.parsing.places import check_outside
-from secateurs.cli.parsing.session import session_of
+from secateurs.cli.parsing.session import open_session
 from secateurs.limits import LIMITS
 from secateurs.paths import FACES, existing_directory, output_directory
 
 
 def explore(
     context: typer.Context,
+    *,
     directory: Annotated[
         Path,
         typer.Argument(
@@ -61,15 +62,9 @@ def explore(
         bool,
         typer.Option("--open", help="Open the page in a browser.", rich_help_panel=OUTPUT),
     ] = False,
-    split: OwnSplit = None,
-    group_by: GroupBy = None,
-    seed: OwnSeed = None,
+    split: OwnSplitOptions,
     device: OwnDevice = None,
-    cache: Cache = None,
-    config: Config = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    progress: ProgressMode = "auto",
+    session_options: SessionOptions,
 ) -> None:
     """Prune a network interactively, on a page that runs on this machine.
 
@@ -91,11 +86,11 @@ def explore(
     images = [] if place.data == FACES else [Path(place.data)]
     check_outside(out or directory / "cuts", images)
     listener = listen(port)
-    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
+    session = open_session(session_options, context)
     explorer, path = open_pages(
         place,
         layer,
-        changes={"split": split, "group_by": group_by, "seed": seed, "device": device},
+        changes=vars(split) | {"device": device},
         saved_in=out or directory / "cuts",
         cache=session.cache,
         progress=session.progress,
@@ -105,8 +100,8 @@ def explore(
     app = make_app(desk, port=port, path=path)
     address = f"http://{ADDRESS}:{port}/"
     print(
-        json.dumps({"address": address, "port": port})
-        if as_json
+        json.dumps(session.with_config({"address": address, "port": port}))
+        if session_options.as_json
         else f"{address}  (Ctrl-C ends it)",
         flush=True,
     )
@@ -116,5 +111,8 @@ def explore(
         webbrowser.open(address)
     with computing(path):
         serve(app, listener)
-    if not (as_json or quiet):
+    saved = out or directory / "cuts"
+    if saved.is_dir():  # a pruned model was saved
+        session.save_config(saved)
+    if not (session_options.as_json or session_options.quiet):
         print("stopped", flush=True)

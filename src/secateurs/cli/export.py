@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from secateurs.cli.options.data import AnyModel, Cache, GroupBy, OwnSeed, OwnSplit
+from secateurs.cli.options.data import AnyModel, OwnSplitOptions
 from secateurs.cli.options.demo import Beside, Html, Runtime
 from secateurs.cli.options.int8 import Calibration, Int8, Int8Method, Original
-from secateurs.cli.options.output import AsJson, Config, ProgressMode, Quiet
+from secateurs.cli.options.output import SessionOptions
 from secateurs.cli.options.panels import OUTPUT
 from secateurs.cli.options.pruning import Macs, RecoveryEpochs
-from secateurs.cli.parsing.session import Session, session_of
+from secateurs.cli.parsing.session import Session, open_session, session_of
 from secateurs.errors import InputError
 from secateurs.paths import FACES, existing_path, model_path, output_file
 
@@ -28,11 +28,12 @@ def _images(images: Path | None) -> Path | None:
 
 def export(
     context: typer.Context,
+    *,
     model: AnyModel,
     images: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[IMAGES]",
+            metavar="IMAGES",
             help="Image, folder of images or the word faces; the export is compared with the model "
             "on it. [default: the images of the study]",
             callback=_images,
@@ -59,14 +60,8 @@ def export(
     original: Original = None,
     macs: Macs = None,
     recovery_epochs: RecoveryEpochs = 0,
-    split: OwnSplit = None,
-    group_by: GroupBy = None,
-    seed: OwnSeed = None,
-    cache: Cache = None,
-    config: Config = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    progress: ProgressMode = "auto",
+    split: OwnSplitOptions,
+    session_options: SessionOptions,
 ) -> None:
     """Export a saved model to a file of another format, checked on real images.
 
@@ -77,14 +72,12 @@ def export(
     if html is not None:
         if int8:
             raise InputError("--html and --int8 are two exports; give the page the int8 file")
-        _page(context, model, images, html, beside, runtime, as_json=as_json)
+        _page(context, model, images, html, beside, runtime, as_json=session_options.as_json)
         return
     if beside is not None or runtime is not None:
         raise InputError("--beside and --runtime are for a page; give --html as well")
     if int8:
-        session = session_of(
-            cache, as_json=as_json, quiet=quiet, progress=progress, context=context
-        )
+        session = open_session(session_options, context)
         from secateurs.ship.int8.quantization import method_of
         from secateurs.stopping import stop_on_interrupt
         from secateurs.study.pruning.shrink_and_quantize import shrink_and_quantize
@@ -105,7 +98,7 @@ def export(
                 method=method,
                 original=original,
                 num_calibration=calibration,
-                changes={"split": split, "group_by": group_by, "seed": seed},
+                changes=vars(split),
                 cache=session.cache,
                 stop=stop,
                 progress=session.progress,
@@ -119,7 +112,7 @@ def export(
     from secateurs.study.saved.exporting import export_saved
     from secateurs.wording import counted
 
-    session = session_of(None, as_json=as_json, quiet=True, context=context)
+    session = session_of(None, as_json=session_options.as_json, quiet=True, context=context)
     answer = export_saved(model, _folder(model, images, session), out)
     lines = [
         f"{out}: {answer['num_bytes'] / 2**20:.1f} MiB, largest difference from PyTorch "

@@ -7,17 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from secateurs.cli.options.data import Cache, Data, GroupBy, Model, OwnSeed, OwnSplit
+from secateurs.cli.options.data import Data, Model, OwnSplitOptions
 from secateurs.cli.options.network import OwnDevice
-from secateurs.cli.options.output import AsJson, Config, Overwrite, ProgressMode, Quiet, StudyOut
+from secateurs.cli.options.output import Overwrite, SessionOptions, StudyOut
 from secateurs.cli.options.panels import DATA, PRUNING, suggest
 from secateurs.cli.options.pruning import OwnLayer
-from secateurs.cli.parsing.session import session_of
+from secateurs.cli.parsing.session import open_session
 from secateurs.errors import InputError
 
 
 def grid(
     context: typer.Context,
+    *,
     model: Model,
     data: Data,
     out: StudyOut = Path("studies/MODEL-grid"),
@@ -58,25 +59,19 @@ def grid(
             autocompletion=suggest("drop", "add", "affine", "least_squares", "merge"),
         ),
     ] = None,
-    on: Annotated[
+    side: Annotated[
         str,
         typer.Option(
-            metavar="SIDE",
-            help="Evaluate cells on val or test; never select a cell by its test accuracy.",
+            metavar="NAME",
+            help="Evaluate cells on val or test images; never select a cell by its test accuracy.",
             rich_help_panel=DATA,
             autocompletion=suggest("val", "test"),
         ),
     ] = "val",
-    split: OwnSplit = None,
-    group_by: GroupBy = None,
-    seed: OwnSeed = None,
+    split: OwnSplitOptions,
     device: OwnDevice = None,
-    cache: Cache = None,
-    config: Config = None,
+    session_options: SessionOptions,
     overwrite: Overwrite = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    progress: ProgressMode = "auto",
 ) -> None:
     """Prune one layer at every angle and norm threshold, in one pass over the images.
 
@@ -97,17 +92,17 @@ def grid(
         norm_stds=PAPER_STDS if norm_stds is None else parse_numbers(norm_stds, "norm-stds"),
         **chosen,
     )
-    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
+    session = open_session(session_options, context)
     answer = grid_saved(
         model,
         data,
-        GridPlan(options, layer=layer, on=on),
+        GridPlan(options, layer=layer, side=side),
         out,
-        changes={"split": split, "group_by": group_by, "seed": seed, "device": device},
+        changes=vars(split) | {"device": device},
         cache=session.cache,
         overwrite=overwrite,
         progress=session.progress,
     )
-    session.save_config(out)
+    answer = session.keep(out, "grid.json", answer, sealed=True)
     page = write_grid_page(answer, out, model=model, data=data)
     session.answer(answer, f"{grid_words(answer)}\npage: {page}")

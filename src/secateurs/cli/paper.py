@@ -7,18 +7,19 @@ from typing import Annotated
 
 import typer
 
-from secateurs.cli.options.data import Cache, Data
-from secateurs.cli.options.executors import ExecutorName, TrialCpus, TrialGpus, executor_of
+from secateurs.cli.options.data import Data
+from secateurs.cli.options.executors import ExecutionOptions
 from secateurs.cli.options.network import Depths, Device, Precision, Weights
-from secateurs.cli.options.output import AsJson, Config, Overwrite, ProgressMode, Quiet, StudyOut
+from secateurs.cli.options.output import Overwrite, SessionOptions, StudyOut
 from secateurs.cli.options.panels import DATA, PRUNING, TRAINING, within
-from secateurs.cli.options.training import CacheBudget, CacheIn
-from secateurs.cli.parsing.session import session_of
+from secateurs.cli.options.training import PrefixOptions
+from secateurs.cli.parsing.session import open_session
 from secateurs.limits import LIMITS
 
 
 def paper(
     context: typer.Context,
+    *,
     data: Data,
     out: StudyOut = Path("studies/DATA-paper"),
     weights: Weights = "auto",
@@ -79,17 +80,10 @@ def paper(
     ] = True,
     precision: Precision = None,
     device: Device = "auto",
-    cache_budget: CacheBudget = 2.0,
-    cache_in: CacheIn = "memory",
-    executor: ExecutorName = "inline",
-    trial_cpus: TrialCpus = None,
-    trial_gpus: TrialGpus = None,
-    cache: Cache = None,
-    config: Config = None,
+    prefixes: PrefixOptions,
+    execution: ExecutionOptions,
+    session_options: SessionOptions,
     overwrite: Overwrite = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    progress: ProgressMode = "auto",
 ) -> None:
     """Repeat the experiments of the original paper, each published number beside yours.
 
@@ -104,7 +98,6 @@ def paper(
     from secateurs.study.paper.protocol import PaperPlan
     from secateurs.study.paper.run import run_paper
     from secateurs.study.setup.config import parse_depths
-    from secateurs.study.trials.trial import prefix_cache
 
     plan = PaperPlan(
         depths=() if depths is None else parse_depths(depths),
@@ -119,10 +112,8 @@ def paper(
         noisy_activations=noisy_activations,
         search=search,
     )
-    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
-    crew = executor_of(
-        executor, trial_cpus, trial_gpus, cache=session.cache, progress=session.progress
-    )
+    session = open_session(session_options, context)
+    crew = execution.open(cache=session.cache, progress=session.progress)
     with session.running(out) as stop, crew as opened:
         answer = run_paper(
             data,
@@ -130,11 +121,12 @@ def paper(
             out,
             cache=session.cache,
             overwrite=overwrite,
-            prefix_cache=prefix_cache(out, cache_budget, cache_in),
+            prefix_cache=prefixes.open(out),
             executor=opened,
             stop=stop,
             progress=session.progress,
         )
+    answer = session.keep(out, "paper.json", answer)
     page = write_paper_page(answer, out, data=data)
     if answer["search"]:
         folder = out / answer["files"]["search"]

@@ -7,9 +7,9 @@ from typing import Any
 
 import typer
 
-from secateurs.cli.options.data import Cache, Data, GroupBy, Model, OwnSeed, OwnSplit
+from secateurs.cli.options.data import Data, Model, OwnSplitOptions
 from secateurs.cli.options.network import OwnDevice
-from secateurs.cli.options.output import AsJson, Config, ModelOut, Overwrite, ProgressMode, Quiet
+from secateurs.cli.options.output import ModelOut, Overwrite, SessionOptions
 from secateurs.cli.options.pruning import (
     Calibration,
     Compensation,
@@ -32,12 +32,13 @@ from secateurs.cli.options.pruning import (
     Rule,
     Starts,
 )
-from secateurs.cli.parsing.session import layer_names, session_of
+from secateurs.cli.parsing.session import layer_names, open_session
 from secateurs.errors import InputError
 
 
 def prune(
     context: typer.Context,
+    *,
     model: Model,
     data: Data,
     out: ModelOut = Path("models/MODEL-pruned"),
@@ -61,16 +62,10 @@ def prune(
     recovery_epochs: RecoveryEpochs = 0,
     recovery_lr: RecoveryLr = None,
     recovery_distil: RecoveryDistil = 0.5,
-    split: OwnSplit = None,
-    group_by: GroupBy = None,
-    seed: OwnSeed = None,
+    split: OwnSplitOptions,
     device: OwnDevice = None,
-    cache: Cache = None,
-    config: Config = None,
+    session_options: SessionOptions,
     overwrite: Overwrite = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    progress: ProgressMode = "auto",
 ) -> None:
     """Prune a saved model: merge units with similar activations on the training images of DATA.
 
@@ -86,10 +81,10 @@ def prune(
     from secateurs.study.pruning.saved_output import pruning_summary
     from secateurs.study.setup.config import parse_keep, rule_of
 
-    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
+    session = open_session(session_options, context)
     if not overwrite:
         session.check_earlier(out, "pruning.json")
-    own_options = {"split": split, "group_by": group_by, "seed": seed, "device": device}
+    own_options = vars(split) | {"device": device}
     has_budget = any(limit is not None for limit in (params, macs, latency))
     of_layers = (low_deg, high_deg, norm_std, rule, keep, keep_fraction)
     common: dict[str, Any] = {
@@ -155,7 +150,7 @@ def prune(
             **own_options,
         }
         answer = prune_saved(model, data, out, changes=changes, **common)
-        session.save_config(out)
+    answer = session.keep(out, "pruning.json", answer)
     write_card(answer, out)
     page = write_network_page(answer, out, model=model, data=data)
     session.answer(answer, f"{pruning_summary(answer)}\nmodel: {out}\npage: {page}")

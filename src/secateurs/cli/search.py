@@ -7,26 +7,23 @@ from typing import Annotated
 
 import typer
 
-from secateurs.cli.options.data import Cache, Data, GroupBy, Seed, SplitRule, Strict
-from secateurs.cli.options.executors import ExecutorName, TrialCpus, TrialGpus, executor_of
-from secateurs.cli.options.network import Backbone, Device, ImageSize, Precision, Resize, Weights
-from secateurs.cli.options.output import AsJson, Config, Overwrite, ProgressMode, Quiet, StudyOut
+from secateurs.cli.options.data import Data, SplitOptions, Strict
+from secateurs.cli.options.executors import ExecutionOptions
+from secateurs.cli.options.network import Backbone, NetworkOptions
+from secateurs.cli.options.output import Overwrite, SessionOptions, StudyOut
 from secateurs.cli.options.panels import NETWORK, TRAINING, suggest, within
 from secateurs.cli.options.training import (
-    Augment,
-    CacheBudget,
-    CacheIn,
     Dropout,
-    MinScale,
-    RotationDeg,
-    Views,
+    PrefixOptions,
+    ViewOptions,
 )
-from secateurs.cli.parsing.session import session_of
+from secateurs.cli.parsing.session import open_session
 from secateurs.limits import LIMITS
 
 
 def search(
     context: typer.Context,
+    *,
     data: Data,
     out: StudyOut = Path("studies/DATA-search"),
     method: Annotated[
@@ -154,31 +151,15 @@ def search(
         ),
     ] = None,
     backbone: Backbone = "alexnet",
-    weights: Weights = "auto",
-    split: SplitRule = "auto",
-    group_by: GroupBy = None,
+    split: SplitOptions,
+    network: NetworkOptions,
     dropout: Dropout = "on",
-    views: Views = None,
-    augment: Augment = True,
-    rotation_deg: RotationDeg = None,
-    min_scale: MinScale = None,
-    resize: Resize = "straight",
-    image_size: ImageSize = None,
-    precision: Precision = None,
-    device: Device = "auto",
-    seed: Seed = 0,
+    augmentation: ViewOptions,
     strict: Strict = False,
-    cache_budget: CacheBudget = 2.0,
-    cache_in: CacheIn = "memory",
-    executor: ExecutorName = "inline",
-    trial_cpus: TrialCpus = None,
-    trial_gpus: TrialGpus = None,
-    cache: Cache = None,
-    config: Config = None,
+    prefixes: PrefixOptions,
+    execution: ExecutionOptions,
+    session_options: SessionOptions,
     overwrite: Overwrite = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    progress: ProgressMode = "auto",
 ) -> None:
     """Search learning rate, epochs and other settings on the validation images.
 
@@ -193,7 +174,6 @@ def search(
     from secateurs.study.search.rows import search_words
     from secateurs.study.search.run import run_search
     from secateurs.study.setup.config import from_preset, parse_depths
-    from secateurs.study.trials.trial import prefix_cache
 
     if depths is not None and (depth is not None or method == "grid"):
         other = "--depth" if depth is not None else "method grid"
@@ -220,9 +200,9 @@ def search(
     settings = from_preset(
         "quick",
         backbone=backbone,
-        weights=weights,
-        split=split,
-        group_by=group_by,
+        **vars(split),
+        **vars(network),
+        **vars(augmentation),
         depths=frozen,
         runs=runs,
         scratch_runs=0,
@@ -230,20 +210,9 @@ def search(
         weight_decay=weight_decay,
         label_smoothing=label_smoothing,
         dropout=dropout,
-        views=views,
-        augment=augment,
-        rotation_deg=rotation_deg,
-        min_scale=min_scale,
-        resize=resize,
-        image_size=image_size,
-        precision=precision,
-        device=device,
-        seed=seed,
     )
-    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
-    crew = executor_of(
-        executor, trial_cpus, trial_gpus, cache=session.cache, progress=session.progress
-    )
+    session = open_session(session_options, context)
+    crew = execution.open(cache=session.cache, progress=session.progress)
     with session.running(out) as stop, crew as opened:
         answer = run_search(
             data,
@@ -253,10 +222,11 @@ def search(
             cache=session.cache,
             strict=strict,
             overwrite=overwrite,
-            prefix_cache=prefix_cache(out, cache_budget, cache_in),
+            prefix_cache=prefixes.open(out),
             executor=opened,
             stop=stop,
             progress=session.progress,
         )
+    answer = session.keep(out, "search.json", answer)
     page = write_search_page(answer, out, data=data)
     session.answer(answer, f"{search_words(answer, data)}\npage: {page}")

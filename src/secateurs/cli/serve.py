@@ -10,7 +10,7 @@ import typer
 
 from secateurs.cli.options.data import AnyModel
 from secateurs.cli.options.output import AsJson, Config, Quiet
-from secateurs.cli.options.panels import OUTPUT, within
+from secateurs.cli.options.panels import OUTPUT, SERVICE, within
 from secateurs.cli.parsing.session import session_of
 from secateurs.errors import InputError
 from secateurs.limits import LIMITS
@@ -60,9 +60,9 @@ def serve(
         typer.Option(
             "--max-mb",
             metavar="MB",
-            help="Most megabytes of a request.",
+            help="Largest request, in 10^6 bytes.",
             callback=within(LIMITS["max_mb"]),
-            rich_help_panel=OUTPUT,
+            rich_help_panel=SERVICE,
         ),
     ] = 20.0,
     max_mp: Annotated[
@@ -70,9 +70,9 @@ def serve(
         typer.Option(
             "--max-mp",
             metavar="MP",
-            help="Most million pixels of an image.",
+            help="Largest image, in 10^6 pixels.",
             callback=within(LIMITS["max_mp"]),
-            rich_help_panel=OUTPUT,
+            rich_help_panel=SERVICE,
         ),
     ] = 50.0,
     max_images: Annotated[
@@ -81,7 +81,7 @@ def serve(
             metavar="N",
             help="Most images of a request.",
             callback=within(LIMITS["max_images"]),
-            rich_help_panel=OUTPUT,
+            rich_help_panel=SERVICE,
         ),
     ] = 16,
     max_requests: Annotated[
@@ -90,7 +90,7 @@ def serve(
             metavar="N",
             help="Most requests at a time; more are refused with status 503.",
             callback=within(LIMITS["max_requests"]),
-            rich_help_panel=OUTPUT,
+            rich_help_panel=SERVICE,
         ),
     ] = 64,
     batch: Annotated[
@@ -100,7 +100,7 @@ def serve(
             help="Most images that the network classifies at once; the number up to it that is "
             "fastest for each image is measured at the start.",
             callback=within(LIMITS["batch"]),
-            rich_help_panel=OUTPUT,
+            rich_help_panel=SERVICE,
         ),
     ] = 32,
     config: Config = None,
@@ -150,7 +150,7 @@ def serve(
     with Service(classifier, limits) as service:
         app = make_service(service, card_of(classifier), (*HOSTS, *names))
         print(
-            json.dumps({"address": address, "port": port})
+            json.dumps(session.with_config({"address": address, "port": port}))
             if as_json
             else f"{address}  {classifier.form}, {len(classifier.spec.classes)} classes  "
             "(Ctrl-C ends it)",

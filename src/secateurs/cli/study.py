@@ -8,25 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from secateurs.cli.options.data import Cache, Data, GroupBy, Seed, SplitRule, Strict
-from secateurs.cli.options.executors import ExecutorName, TrialCpus, TrialGpus, executor_of
+from secateurs.cli.options.data import Data, SplitOptions, Strict
+from secateurs.cli.options.executors import ExecutionOptions
 from secateurs.cli.options.frontier import Backbones, Batch, MaxMb, MaxMs
 from secateurs.cli.options.network import (
     Depths,
-    Device,
-    ImageSize,
+    NetworkOptions,
     OneBackbone,
-    Precision,
-    Resize,
-    Weights,
 )
 from secateurs.cli.options.output import (
-    AsJson,
-    Config,
     LogTo,
     Overwrite,
-    ProgressMode,
-    Quiet,
+    SessionOptions,
     StudyOut,
 )
 from secateurs.cli.options.pruning import (
@@ -41,77 +34,39 @@ from secateurs.cli.options.pruning import (
     Rule,
 )
 from secateurs.cli.options.training import (
-    Augment,
-    AverageWeights,
-    BatchSize,
-    CacheBudget,
-    CacheIn,
-    ClassWeights,
-    Dropout,
-    Epochs,
-    L2Sp,
-    LabelSmoothing,
-    LayerDecay,
-    LearningRate,
-    MinScale,
-    Mixup,
-    Norms,
-    Patience,
+    PrefixOptions,
     Preset,
-    RotationDeg,
     Runs,
-    Schedule,
     ScratchRuns,
-    Views,
-    WeightDecay,
+    TrainingOptions,
+    ViewOptions,
 )
-from secateurs.cli.parsing.session import config_of, session_of
+from secateurs.cli.parsing.session import config_of, open_session
 from secateurs.errors import InputError
 
 if TYPE_CHECKING:
-    from secateurs.stopping import StopFlag
     from secateurs.study.frontier.options import FrontierOptions
-    from secateurs.study.setup.config import StudyConfig
 
 
 def study(
     context: typer.Context,
+    *,
     data: Data,
     out: StudyOut = Path("studies/DATA"),
     preset: Preset = "quick",
     backbones: Backbones = "auto",
     backbone: OneBackbone = None,
-    weights: Weights = "auto",
     max_mb: MaxMb = None,
     max_ms: MaxMs = None,
     batch: Batch = 1,
     max_loss: LossAllowed = None,
-    split: SplitRule = "auto",
-    group_by: GroupBy = None,
     depths: Depths = None,
     runs: Runs = None,
     scratch_runs: ScratchRuns = None,
-    epochs: Epochs = None,
-    lr: LearningRate = None,
-    batch_size: BatchSize = None,
-    weight_decay: WeightDecay = 0.0,
-    label_smoothing: LabelSmoothing = 0.0,
-    dropout: Dropout = "on",
-    patience: Patience = None,
-    views: Views = None,
-    augment: Augment = True,
-    rotation_deg: RotationDeg = None,
-    min_scale: MinScale = None,
-    schedule: Schedule = None,
-    layer_decay: LayerDecay = None,
-    l2_sp: L2Sp = None,
-    mixup: Mixup = None,
-    average: AverageWeights = None,
-    class_weights: ClassWeights = None,
-    norms: Norms = None,
-    resize: Resize = "straight",
-    image_size: ImageSize = None,
-    precision: Precision = None,
+    split: SplitOptions,
+    network: NetworkOptions,
+    training: TrainingOptions,
+    augmentation: ViewOptions,
     layers: Layers = None,
     low_deg: LowDeg = None,
     high_deg: HighDeg = None,
@@ -120,30 +75,22 @@ def study(
     keep: Keep = None,
     keep_fraction: KeepFraction = None,
     compensation: OwnCompensation = None,
-    device: Device = "auto",
-    seed: Seed = 0,
     strict: Strict = False,
-    cache_budget: CacheBudget = 2.0,
-    cache_in: CacheIn = "memory",
-    executor: ExecutorName = "inline",
-    trial_cpus: TrialCpus = None,
-    trial_gpus: TrialGpus = None,
+    prefixes: PrefixOptions,
+    execution: ExecutionOptions,
     log: LogTo = None,
-    cache: Cache = None,
-    config: Config = None,
+    session_options: SessionOptions,
     overwrite: Overwrite = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    progress: ProgressMode = "auto",
 ) -> None:
     """Find the network to use: probe, fine-tune, prune to several sizes, recommend one, test it.
 
     With --layers, or another option of layer pruning: fine-tune one network at several depths and
     prune the named layers. The same command again resumes after an interruption.
     """
+    from secateurs.study.frontier.run import run_frontier
     from secateurs.study.setup.config import rule_of
+    from secateurs.study.study import run_study
     from secateurs.study.tracking.log import open_log
-    from secateurs.study.trials.trial import prefix_cache
 
     of_layers = {
         "layers": layers,
@@ -156,46 +103,22 @@ def study(
         "compensation": compensation,
     }
     one_network = any(value is not None for value in of_layers.values())
-    shared = {
-        "weights": weights,
-        "split": split,
-        "group_by": group_by,
+    shared: dict[str, Any] = {
         "depths": depths,
         "runs": runs,
         "scratch_runs": scratch_runs,
-        "epochs": epochs,
-        "lr": lr,
-        "batch_size": batch_size,
-        "weight_decay": weight_decay,
-        "label_smoothing": label_smoothing,
-        "dropout": dropout,
-        "patience": patience,
-        "views": views,
-        "augment": augment,
-        "rotation_deg": rotation_deg,
-        "min_scale": min_scale,
-        "schedule": schedule,
-        "layer_decay": layer_decay,
-        "l2_sp": l2_sp,
-        "mixup": mixup,
-        "average": average,
-        "class_weights": class_weights,
-        "norms": norms,
-        "resize": resize,
-        "image_size": image_size,
-        "precision": precision,
-        "device": device,
-        "seed": seed,
+        **vars(split),
+        **vars(network),
+        **vars(training),
+        **vars(augmentation),
     }
-    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
-    crew = executor_of(
-        executor, trial_cpus, trial_gpus, cache=session.cache, progress=session.progress
-    )
+    session = open_session(session_options, context)
+    crew = execution.open(cache=session.cache, progress=session.progress)
     running: dict[str, Any] = {
         "cache": session.cache,
         "strict": strict,
         "overwrite": overwrite,
-        "prefix_cache": prefix_cache(out, cache_budget, cache_in),
+        "prefix_cache": prefixes.open(out),
         "progress": session.progress,
         "log": open_log(log, out),
     }
@@ -213,8 +136,9 @@ def study(
         settings = config_of(preset, **shared)
         with session.running(out) as stop, crew as opened:
             running["executor"] = opened
-            text, results = study_networks(data, settings, options, out, stop, running)
-        session.answer(results, text)
+            results = run_frontier(data, settings, options, out, stop=stop, **running)
+        results = session.keep(out, "results.json", results)
+        session.answer(results, networks_words(results, out))
         return
     refuse_together(backbones=backbones != "auto", max_mb=max_mb, max_ms=max_ms, batch=batch != 1)
     loss = 2.0 if max_loss is None else max_loss
@@ -237,8 +161,9 @@ def study(
     )
     with session.running(out) as stop, crew as opened:
         running["executor"] = opened
-        text, results = study_layers(data, settings, out, stop, running)
-    session.answer(results, text)
+        results = run_study(data, settings, out, stop=stop, **running)
+    results = session.keep(out, "results.json", results)
+    session.answer(results, layers_words(results, out))
 
 
 def frontier_options(
@@ -280,38 +205,26 @@ def refuse_together(**given: object) -> None:
         )
 
 
-def study_networks(
-    data: str,
-    settings: StudyConfig,
-    options: FrontierOptions,
-    out: Path,
-    stop: StopFlag,
-    running: dict[str, Any],
-) -> tuple[str, dict[str, Any]]:
-    """Run a study over several networks, write its page, and say the answer."""
+def networks_words(results: dict[str, Any], out: Path) -> str:
+    """Write the page and the model card of a study over several networks, and say the answer."""
     from secateurs.report.frontier.card import write_frontier_card
     from secateurs.report.frontier.page import write_frontier_report
     from secateurs.report.frontier.schema import check_frontier
     from secateurs.study.frontier.record import headline
-    from secateurs.study.frontier.run import run_frontier
 
-    results = run_frontier(data, settings, options, out, stop=stop, **running)
     page = write_frontier_report(results, out)
     write_frontier_card(check_frontier(results), out)
-    return f"{headline(results)}\nreport: {page}", results
+    return f"{headline(results)}\nreport: {page}"
 
 
-def study_layers(
-    data: str, settings: StudyConfig, out: Path, stop: StopFlag, running: dict[str, Any]
-) -> tuple[str, dict[str, Any]]:
-    """Run a study of one network whose named layers are pruned, write its page, say the answer."""
+def layers_words(results: dict[str, Any], out: Path) -> str:
+    """Write the page and the model card of a study of named layers, and say the answer."""
     from secateurs.report.study.card import write_card
     from secateurs.report.study.page import write_report
     from secateurs.report.study.schema import check_results
-    from secateurs.study.study import headline, run_study
+    from secateurs.study.study import headline
 
-    results = run_study(data, settings, out, stop=stop, **running)
     page = write_report(results, out)
     if results["pruned"]:
         write_card(check_results(results), out)
-    return f"{headline(results)}\nreport: {page}", results
+    return f"{headline(results)}\nreport: {page}"

@@ -33,7 +33,7 @@ COMPENSATIONS = {
 
 @cache
 def _script() -> str:
-    return page_script(OWN / "explore.js")
+    return page_script(OWN / "common.js", OWN / "explore.js")
 
 
 def policy_of(*others: str) -> str:

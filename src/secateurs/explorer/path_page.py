@@ -28,7 +28,7 @@ Record = dict[str, Any]
 @cache
 def path_script() -> str:
     """The page's own script."""
-    return page_script(OWN / "path.js")
+    return page_script(OWN / "common.js", OWN / "path.js")
 
 
 def study_networks(results: Record) -> list[Record]:

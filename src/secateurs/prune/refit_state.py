@@ -67,7 +67,7 @@ class RefitState:
         self.implied: dict[str, Tensor] = {}
 
     def fork(self) -> RefitState:
-        """The same stand for another attempt, its network a copy."""
+        """The same state for another attempt, its network a copy."""
         other = copy.copy(self)
         other.model = copy.deepcopy(self.model)
         other.held = PrefixOutputs(self.held.batches, self.held.done)

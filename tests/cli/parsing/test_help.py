@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
 from secateurs.cli.app import app, main
-from secateurs.cli.options.panels import PANELS, QUANTIZATION
-from secateurs.cli.options.usual import USUAL
+from secateurs.cli.options.panels import PANELS, QUANTIZATION, SERVICE
+from secateurs.cli.options.usual import EXAMPLES, USUAL
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -50,7 +52,7 @@ def test_help_fits_and_breaks_no_words(command: str, columns: int, capsys, monke
 def test_study_shows_its_eight_usual_options_first(capsys, monkeypatch):
     text = help_of(capsys, monkeypatch, "study")
     panels = re.findall(r"^(\w+):\n", text, re.M)
-    assert panels == ["Arguments", *(one for one in PANELS if one != QUANTIZATION)]
+    assert panels == ["Arguments", *(one for one in PANELS if one not in (QUANTIZATION, SERVICE))]
     basics = re.search(r"^Basics:\n(.*?)\n\n", text, re.M | re.S)
     assert basics is not None
     shown = re.findall(r"^  (--[\w-]+)", basics[1], re.M)
@@ -60,8 +62,37 @@ def test_study_shows_its_eight_usual_options_first(capsys, monkeypatch):
     ]
 
 
+def test_usage_brackets_what_may_be_left_out(capsys, monkeypatch):
+    text = help_of(capsys, monkeypatch, "evaluate")
+    assert text.startswith("Usage: secateurs evaluate [OPTIONS] MODEL [DATA]\n")
+    assert " predict [OPTIONS] MODEL IMAGE...\n" in help_of(capsys, monkeypatch, "predict")
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_the_example_is_a_command_line_of_the_command(
+    command: str, capsys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos" / "plain").mkdir(parents=True)
+    for folder in (
+        "models/photos",
+        "models/half",
+        "studies/photos/model",
+        "studies/photos/unpruned",
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "model.json").write_text("{}")
+    (tmp_path / "studies" / "photos" / "study.json").write_text("{}")
+    name, *words = shlex.split(EXAMPLES[command])
+    assert name == command
+    context = COMMANDS[command].make_context(name, words)
+    assert words, command
+    assert context.params["config"] is None
+    assert f"Example: secateurs {command} " in help_of(capsys, monkeypatch, command)
+
+
 def test_the_table_of_usual_options_names_options_that_there_are():
-    assert set(USUAL) == set(COMMANDS)
+    assert set(USUAL) == set(EXAMPLES) == set(COMMANDS)
     for command, names in USUAL.items():
         assert set(names) <= {param.name for param in COMMANDS[command].params}, command
 

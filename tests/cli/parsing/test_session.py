@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from secateurs.cli.parsing.config_file import NAME, Parameter, RunConfig
+from secateurs.cli.parsing.config_file import NAME, RECORD_KEY, Parameter, RunConfig
 from secateurs.cli.parsing.session import Session, session_of
 from secateurs.errors import InputError
 from secateurs.progress import SILENT, Said
 from secateurs.stopping import StopRequested
+from secateurs.study.records.checksummed import read_sealed
 
 CONFIG = RunConfig("train", (Parameter("epochs", "epochs", int, "N", False),), {"epochs": 3})
 
@@ -53,7 +55,18 @@ def test_an_answer_repeats_notes_only_where_they_are_not_seen(
         own.answer({"a": 1}, "result\nnote: the folder is new")
         assert ("the folder is new" in capsys.readouterr().out) != same
     replace(own, as_json=True).answer({"a": "the folder is new"}, "")
-    assert capsys.readouterr().out == '{"a": "the folder is new"}\n'
+    answer = json.loads(capsys.readouterr().out)
+    assert answer == {"a": "the folder is new", RECORD_KEY: CONFIG.text(Path.cwd())}
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_the_configuration_is_in_the_record(session: Session, tmp_path: Path, sealed: bool):
+    kept = session.keep(tmp_path, "record.json", {"a": 1}, sealed=sealed)
+    assert kept == {"a": 1, RECORD_KEY: (tmp_path / NAME).read_text()}
+    assert read_sealed(tmp_path / "record.json", unsealed=not sealed) == kept
+    # An earlier run's text is replaced, and a record without a configuration is left as it is.
+    assert session.keep(tmp_path, "record.json", {"a": 1, RECORD_KEY: "old"}) == kept
+    assert replace(session, config=None).keep(tmp_path, "record.json", {"a": 1}) == {"a": 1}
 
 
 def test_only_visible_progress_remembers_its_notes():

@@ -77,7 +77,7 @@ def test_unknown_groups_are_a_caution(results: dict[str, Any]) -> None:
 
 def test_the_card_has_the_baseline(results: dict[str, Any]) -> None:
     card = render_card(one_class(results))
-    assert "| images | before pruning | this model | balanced | baseline | number |" in card
+    assert "| images | unpruned | this model | balanced | baseline | number |" in card
     assert "| test | 81.1% (71–88) | 81.1% (71–88) | 33.3% | 81.1% | 74 |" in card
 
 

@@ -44,7 +44,7 @@ def test_the_cost_of_a_network_that_was_not_pruned_is_its_own(frontier: dict[str
     final = frontier["recommended"]
     final["name"] = final["unpruned"] = frontier["answer"]["name"] = "mobilenet_v2"
     text = render_frontier_card(frontier)
-    assert "before pruning" not in text
+    assert "unpruned" not in text
     assert "| model.safetensors | 9.1 MB |" in text
 
 

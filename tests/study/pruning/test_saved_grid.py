@@ -154,7 +154,7 @@ def test_another_grid_in_the_same_folder_is_refused(
     with pytest.raises(InputError, match=r"compensation \(least_squares there, drop now\)"):
         run(model, flags, cache, out, plan)
     with pytest.raises(InputError, match=r"other settings: on \(val there, test now\)"):
-        run(model, flags, cache, out, replace(PLAN, on="test"))
+        run(model, flags, cache, out, replace(PLAN, side="test"))
     with pytest.raises(InputError, match=r"seed \(1 there, 2 now\)"):
         run(model, flags, cache, out, seed=2)
     loaded, other = load(model), tmp_path / "other"
@@ -179,7 +179,7 @@ def test_another_grid_in_the_same_folder_is_refused(
         (replace(PLAN, layer="fc9"), "has no weighted layer 'fc9'; it has"),
         (replace(PLAN, layer="features.0.0"), "expected a Linear"),
         (replace(PLAN, layer="classifier.3"), "no consumer found"),
-        (replace(PLAN, on="train"), "on: expected one of val, test, got 'train'"),
+        (replace(PLAN, side="train"), "side: expected one of val, test, got 'train'"),
         (replace(PLAN, options=GridOptions((95.0,), (1.0,))), "below 90"),
     ],
 )
@@ -220,7 +220,7 @@ def test_a_pruned_network_and_other_classes_are_refused(
 
 
 def test_the_published_rule_keeps_the_size(model: Path, flags: Path, cache: Path, tmp_path: Path):
-    plan = replace(PLAN, options=GridOptions((9.0,), (0.5,), "published"), on="test")
+    plan = replace(PLAN, options=GridOptions((9.0,), (0.5,), "published"), side="test")
     answer = run(model, flags, cache, tmp_path / "out", plan)
     (cell,) = answer["cells"]
     assert cell["num_removed"] > 0

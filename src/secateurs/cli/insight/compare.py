@@ -7,15 +7,16 @@ from typing import Annotated
 
 import typer
 
-from secateurs.cli.options.data import Cache, GroupBy, Model, OwnData, OwnSeed, OwnSplit
-from secateurs.cli.options.output import AsJson, Config, Overwrite, ProgressMode, Quiet, StudyOut
+from secateurs.cli.options.data import Model, OwnData, OwnSplitOptions
+from secateurs.cli.options.output import Overwrite, SessionOptions, StudyOut
 from secateurs.cli.options.panels import DATA, suggest
-from secateurs.cli.parsing.session import session_of
+from secateurs.cli.parsing.session import open_session
 from secateurs.paths import model_path
 
 
 def compare(
     context: typer.Context,
+    *,
     model: Model,
     other: Annotated[
         Path,
@@ -36,15 +37,9 @@ def compare(
             autocompletion=suggest("test", "val"),
         ),
     ] = "test",
-    split: OwnSplit = None,
-    group_by: GroupBy = None,
-    seed: OwnSeed = None,
-    cache: Cache = None,
-    config: Config = None,
+    split: OwnSplitOptions,
+    session_options: SessionOptions,
     overwrite: Overwrite = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    progress: ProgressMode = "auto",
 ) -> None:
     """Compare two models or studies on the same images: accuracy in pairs, size and time.
 
@@ -58,7 +53,7 @@ def compare(
 
     if side not in ("val", "test"):
         raise InputError(f"side must be val or test, got {side!r}")
-    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
+    session = open_session(session_options, context)
     images = images_of(model, data, command="compare MODEL OTHER")
     record = compare_saved(
         model,
@@ -66,11 +61,11 @@ def compare(
         images,
         out,
         side=side,
-        changes={"split": split, "group_by": group_by, "seed": seed},
+        changes=vars(split),
         cache=session.cache,
         overwrite=overwrite,
         progress=session.progress,
     )
-    session.save_config(out)
+    record = session.keep(out, "comparison.json", record)
     page = write_compare_page(record, out)
     session.answer(record, f"{compare_words(record)}\npage: {page}")

@@ -7,15 +7,16 @@ from typing import Annotated
 
 import typer
 
-from secateurs.cli.options.data import Cache, Data, GroupBy, Seed, SplitRule, Strict
+from secateurs.cli.options.data import Data, SplitOptions, Strict
 from secateurs.cli.options.network import Device, Precision, Resize, Weights
-from secateurs.cli.options.output import AsJson, Config, Overwrite, ProgressMode, Quiet, StudyOut
+from secateurs.cli.options.output import Overwrite, SessionOptions, StudyOut
 from secateurs.cli.options.panels import NETWORK, TRAINING
-from secateurs.cli.parsing.session import session_of
+from secateurs.cli.parsing.session import open_session
 
 
 def probe(
     context: typer.Context,
+    *,
     data: Data,
     out: StudyOut = Path("studies/DATA-probe"),
     backbones: Annotated[
@@ -45,19 +46,13 @@ def probe(
             rich_help_panel=TRAINING,
         ),
     ] = False,
-    split: SplitRule = "auto",
-    group_by: GroupBy = None,
     resize: Resize = "straight",
     precision: Precision = None,
     device: Device = "auto",
-    seed: Seed = 0,
+    split: SplitOptions,
     strict: Strict = False,
-    cache: Cache = None,
-    config: Config = None,
+    session_options: SessionOptions,
     overwrite: Overwrite = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    progress: ProgressMode = "auto",
 ) -> None:
     """Measure what each depth of pretrained networks knows about the images, without training.
 
@@ -74,14 +69,12 @@ def probe(
         "quick",
         backbone=names[0],
         weights=weights,
-        split=split,
-        group_by=group_by,
+        **vars(split),
         resize=resize,
         precision=precision,
         device=device,
-        seed=seed,
     )
-    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
+    session = open_session(session_options, context)
     with session.running(out) as stop:
         found = probe_data(
             data,
@@ -96,5 +89,6 @@ def probe(
             stop=stop,
             progress=session.progress,
         )
-    page = write_probe_page(found.record, out, data=data)
-    session.answer(found.record, f"{probe_words(found.record)}\npage: {page}")
+    record = session.keep(out, "probe.json", found.record, sealed=True)
+    page = write_probe_page(record, out, data=data)
+    session.answer(record, f"{probe_words(record)}\npage: {page}")

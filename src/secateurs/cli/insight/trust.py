@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from secateurs.cli.options.data import Cache, GroupBy, Model, OwnData, OwnSeed, OwnSplit
-from secateurs.cli.options.output import AsJson, Config, Overwrite, ProgressMode, Quiet, StudyOut
+from secateurs.cli.options.data import Model, OwnData, OwnSplitOptions
+from secateurs.cli.options.output import Overwrite, SessionOptions, StudyOut
 from secateurs.cli.options.panels import DATA, OUTPUT, suggest, within
-from secateurs.cli.parsing.session import session_of
+from secateurs.cli.parsing.session import open_session
 from secateurs.limits import LIMITS
 from secateurs.paths import model_path
 
@@ -21,6 +21,7 @@ def _against(model: Path | None) -> Path | None:
 
 def trust(
     context: typer.Context,
+    *,
     model: Model,
     data: OwnData = None,
     out: StudyOut = Path("studies/MODEL-trust"),
@@ -59,15 +60,9 @@ def trust(
             rich_help_panel=OUTPUT,
         ),
     ] = False,
-    split: OwnSplit = None,
-    group_by: GroupBy = None,
-    seed: OwnSeed = None,
-    cache: Cache = None,
-    config: Config = None,
+    split: OwnSplitOptions,
+    session_options: SessionOptions,
     overwrite: Overwrite = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    progress: ProgressMode = "auto",
 ) -> None:
     """Measure calibration, confident answers, corrupted images, rare classes and groups.
 
@@ -80,7 +75,7 @@ def trust(
     from secateurs.study.saved.location import images_of
 
     images = images_of(model, data, command="trust MODEL")
-    session = session_of(cache, as_json=as_json, quiet=quiet, progress=progress, context=context)
+    session = open_session(session_options, context)
     with session.running(out) as stop:
         record = trust_saved(
             model,
@@ -89,13 +84,14 @@ def trust(
             against=against,
             side=side,
             target=target,
-            changes={"split": split, "group_by": group_by, "seed": seed},
+            changes=vars(split),
             save_threshold=save_threshold,
             cache=session.cache,
             overwrite=overwrite,
             stop=stop,
             progress=session.progress,
         )
+    record = session.keep(out, "trust.json", record)
     page = write_trust_page(record, out, model=model, data=images)
     words = "\n".join(trust_words(record))
     session.answer(record, f"{words}\npage: {page}")

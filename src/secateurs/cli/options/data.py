@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +30,7 @@ Data = Annotated[
 OwnData = Annotated[
     str | None,
     typer.Argument(
-        metavar="[DATA]",
+        metavar="DATA",
         help="Folder with one folder per class, or the word faces. [default: the images of the "
         "study]",
         callback=_known_path,
@@ -114,3 +115,21 @@ Cache = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """How the images of a training are split."""
+
+    split: SplitRule = "auto"
+    group_by: GroupBy = None
+    seed: Seed = 0
+
+
+@dataclass(frozen=True)
+class OwnSplitOptions:
+    """How images are split for a saved model: as its own images were, by default."""
+
+    split: OwnSplit = None
+    group_by: GroupBy = None
+    seed: OwnSeed = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,13 +47,20 @@ TrialGpus = Annotated[
 ]
 
 
-def executor_of(
-    name: str, cpus: int | None, gpus: float | None, *, cache: Path, progress: Progress
-) -> AbstractContextManager[Executor | None]:
-    """The executor that a command's options ask for."""
-    from secateurs.study.trials.opening import open_executor
-    from secateurs.study.trials.task import Resources
+@dataclass(frozen=True)
+class ExecutionOptions:
+    """Where trials run, and what each may use."""
 
-    given = cpus is not None or gpus is not None
-    resources = Resources(1 if cpus is None else cpus, gpus or 0.0) if given else None
-    return open_executor(name, resources, cache=cache, progress=progress)
+    executor: ExecutorName = "inline"
+    trial_cpus: TrialCpus = None
+    trial_gpus: TrialGpus = None
+
+    def open(self, *, cache: Path, progress: Progress) -> AbstractContextManager[Executor | None]:
+        """The executor that these options ask for."""
+        from secateurs.study.trials.opening import open_executor
+        from secateurs.study.trials.task import Resources
+
+        cpus, gpus = self.trial_cpus, self.trial_gpus
+        given = cpus is not None or gpus is not None
+        resources = Resources(1 if cpus is None else cpus, gpus or 0.0) if given else None
+        return open_executor(self.executor, resources, cache=cache, progress=progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -99,3 +100,14 @@ OwnDevice = Annotated[
         autocompletion=_DEVICES,
     ),
 ]
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Where a network starts, what it receives, and on which device."""
+
+    weights: Weights = "auto"
+    resize: Resize = "straight"
+    image_size: ImageSize = None
+    precision: Precision = None
+    device: Device = "auto"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from secateurs.cli.options.data import Cache
 from secateurs.cli.options.panels import OUTPUT, suggest
 from secateurs.paths import output_directory, output_file
 
@@ -85,3 +87,14 @@ LogTo = Annotated[
         autocompletion=suggest("tensorboard", "mlflow"),
     ),
 ]
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """What a command takes beside its own options."""
+
+    cache: Cache = None
+    config: Config = None
+    as_json: AsJson = False
+    quiet: Quiet = False
+    progress: ProgressMode = "auto"

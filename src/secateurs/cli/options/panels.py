@@ -16,8 +16,9 @@ TRAINING = "Training"
 PRUNING = "Pruning"
 QUANTIZATION = "Quantization"
 EXECUTION = "Execution"
+SERVICE = "Limits of the service"
 OUTPUT = "Output"
-PANELS = (BASICS, DATA, NETWORK, TRAINING, PRUNING, QUANTIZATION, EXECUTION, OUTPUT)
+PANELS = (BASICS, DATA, NETWORK, TRAINING, PRUNING, QUANTIZATION, EXECUTION, SERVICE, OUTPUT)
 
 
 def within(limits: Range) -> Callable[[typer.CallbackParam, Any], Any]:

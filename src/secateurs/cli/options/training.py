@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from secateurs.cli.options.panels import TRAINING, suggest, within
 from secateurs.limits import LIMITS, Range
+
+if TYPE_CHECKING:
+    from secateurs.fit.cache import PrefixCache
 
 # 0 on the command line is a new view in every epoch, see `from_preset`.
 _VIEWS = Range(0, LIMITS["views"].high, whole=True)
@@ -211,3 +216,47 @@ CacheIn = Annotated[
         autocompletion=suggest("memory", "disk", "keep"),
     ),
 ]
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a network is fine-tuned."""
+
+    epochs: Epochs = None
+    lr: LearningRate = None
+    batch_size: BatchSize = None
+    weight_decay: WeightDecay = 0.0
+    label_smoothing: LabelSmoothing = 0.0
+    dropout: Dropout = "on"
+    patience: Patience = None
+    schedule: Schedule = None
+    layer_decay: LayerDecay = None
+    l2_sp: L2Sp = None
+    mixup: Mixup = None
+    average: AverageWeights = None
+    class_weights: ClassWeights = None
+    norms: Norms = None
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """The augmented views of a training image."""
+
+    views: Views = None
+    augment: Augment = True
+    rotation_deg: RotationDeg = None
+    min_scale: MinScale = None
+
+
+@dataclass(frozen=True)
+class PrefixOptions:
+    """Where the outputs of frozen layers are kept."""
+
+    cache_budget: CacheBudget = 2.0
+    cache_in: CacheIn = "memory"
+
+    def open(self, out: Path) -> PrefixCache:
+        """The cache of a command that writes into `out`."""
+        from secateurs.study.trials.trial import prefix_cache
+
+        return prefix_cache(out, self.cache_budget, self.cache_in)

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from secateurs.cli.options.panels import BASICS, OUTPUT, PANELS
-from secateurs.cli.options.usual import USUAL
+from secateurs.cli.options.usual import EXAMPLES, USUAL
 from secateurs.cli.parsing.config_file import Parameter, RunConfig, kind_of, read_config
 from secateurs.cli.parsing.layout import first_column, panel, wrapped
 from secateurs.cli.parsing.names import RENAMED, current_names
@@ -30,13 +30,24 @@ class Command(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Usage, what the command does, and its options by panel."""
-        formatter.write_usage(ctx.command_path, " ".join(self.collect_usage_pieces(ctx)))
+        formatter.write_usage(ctx.command_path, " ".join(self.usage_pieces(ctx)))
         for paragraph in inspect.cleandoc(self.help or "").split("\n\n"):
             formatter.write("\n" + wrapped(paragraph, formatter.width, indent="  ") + "\n")
+        example = f"Example: secateurs {EXAMPLES[self.name or '']}"
+        formatter.write("\n" + wrapped(example, formatter.width, indent="  ") + "\n")
         panels = self.panels(ctx)
         first = first_column(term for rows in panels.values() for term, _ in rows)
         for title, rows in panels.items():
             formatter.write("\n" + panel(title, rows, width=formatter.width, first=first))
+
+    def usage_pieces(self, ctx: Any) -> list[str]:
+        """What follows the command's name: options, then arguments, in brackets if optional."""
+        pieces = ["[OPTIONS]"]
+        for param in self.get_params(ctx):
+            if param.param_type_name == "argument":
+                name = str(param.metavar)
+                pieces.append(name if param.required else f"[{name}]")
+        return pieces
 
     def panels(self, ctx: Any) -> dict[str, list[tuple[str, str]]]:
         """The lines of each panel, as (option, meaning)."""

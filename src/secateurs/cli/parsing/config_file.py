@@ -22,6 +22,7 @@ from secateurs.limits import shown
 from secateurs.paths import FACES
 
 NAME = "config.toml"
+RECORD_KEY = "config_toml"  # of a record: the text of that file
 COMMAND = "command"  # the key that names the command
 MAX_BYTES = 1 << 20
 _MARK = "# Written by secateurs"

@@ -11,6 +11,7 @@ RENAMED: Mapping[str, str] = {
     "--rotation": "--rotation-deg",
     "--angles": "--angles-deg",
     "--stds": "--norm-stds",
+    "--on": "--side",
     "--recover": "--recovery-epochs",
     "--recover-lr": "--recovery-lr",
     "--recover-distil": "--recovery-distil",

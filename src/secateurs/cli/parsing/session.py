@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secateurs.cli.options.output import SessionOptions
 from secateurs.cli.parsing.command import RUN
-from secateurs.cli.parsing.config_file import RunConfig
+from secateurs.cli.parsing.config_file import RECORD_KEY, RunConfig
 from secateurs.directories import INSTEAD
 from secateurs.errors import InputError
 from secateurs.native_stderr import leave_stderr_to_us
@@ -68,11 +69,40 @@ class Session:
         if problem is not None:
             self.progress.note(problem)
 
+    def keep(
+        self, out: Path, name: str, record: dict[str, Any], *, sealed: bool = False
+    ) -> dict[str, Any]:
+        """Write config.toml into `out`, and its text into the record `out`/`name`.
+
+        The page that is made from the record, there or elsewhere, shows it. `sealed` records have
+        a checksum. Returns the record.
+        """
+        from secateurs.files import write_json
+        from secateurs.study.records.checksummed import write_sealed
+
+        self.save_config(out)
+        kept = record | self._config_text(out)
+        (write_sealed if sealed else write_json)(out / name, kept)
+        return kept
+
+    def with_config(self, value: dict[str, Any]) -> dict[str, Any]:
+        """An answer with the configuration; its paths are relative to the working folder."""
+        return value if RECORD_KEY in value else value | self._config_text(Path.cwd())
+
+    def _config_text(self, folder: Path) -> dict[str, str]:
+        if self.config is None:
+            return {}
+        try:
+            return {RECORD_KEY: self.config.text(folder)}
+        except ValueError:  # a path that TOML cannot hold
+            return {}
+
     def answer(self, value: dict[str, Any], text: str) -> None:
-        """Print the answer on stdout, for machines or for people."""
+        """Print the answer on stdout, for machines (with the configuration) or for people."""
         from secateurs.files import encodable
 
         if self.as_json:
+            value = self.with_config(value)
             unicode = "utf" in (sys.stdout.encoding or "utf").lower()
             text = encodable(json.dumps(value, ensure_ascii=not unicode, allow_nan=False))
         else:
@@ -80,6 +110,17 @@ class Session:
                 text = self.progress.without_notes(text)
             text = fitted(text, sys.stdout)
         print(text)
+
+
+def open_session(options: SessionOptions, context: typer.Context) -> Session:
+    """The session of a command with all of these options."""
+    return session_of(
+        options.cache,
+        as_json=options.as_json,
+        quiet=options.quiet,
+        progress=options.progress,
+        context=context,
+    )
 
 
 def session_of(

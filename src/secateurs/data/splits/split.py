@@ -326,28 +326,3 @@ def split_json(split: Split, listing: Listing) -> dict[str, Any]:
         },
         "names": {name: [listing.names[i] for i in rows] for name, rows in sides.items()},
     }
-
-
-def split_from_json(plain: dict[str, Any], listing: Listing) -> Split:
-    """The split that `split_json` made plain, wherever its images now stand in `listing`.
-
-    Raises InputError when it is no split, or an image is unknown, on two sides, or on none.
-    """
-    try:
-        names: dict[str, list[str]] = {side: list(plain["names"][side]) for side in SIDES}
-        rule, seed = str(plain["rule"]), int(plain["seed"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"not a stored split ({type(error).__name__}: {error})") from None
-    place = {name: index for index, name in enumerate(listing.names)}
-    side_of: dict[str, str] = {}
-    for side in SIDES:
-        for name in names[side]:
-            if name not in place:
-                raise InputError(f"the stored split names {name}, which is not among the images")
-            if name in side_of:
-                raise InputError(f"the stored split has {name} in {side_of[name]} and in {side}")
-            side_of[name] = side
-    if len(side_of) < len(place):
-        first = next(name for name in listing.names if name not in side_of)
-        raise InputError(f"the stored split does not know {first}, which is among the images")
-    return _split(rule, seed, *([place[name] for name in names[side]] for side in SIDES))

@@ -1,26 +1,8 @@
 // Sends the settings to the server and shows its answer. One request at a time: during a request only
 // the latest settings are kept.
 (async () => {
-  const $ = (id) => document.getElementById(id);
-  const read = (id) => JSON.parse($(id).textContent);
-  const facts = read("facts");
-  const dark = new Map(Object.entries(read("dark")).map(([from, to]) => [from.toUpperCase(), to]));
-  const scheme = window.matchMedia("(prefers-color-scheme: dark)");
-  const coarse = window.matchMedia("(pointer: coarse)");
-  const page = document.documentElement;
   const before = facts.before;
 
-  // Numbers as the reports write them.
-  const whole = (value) => Math.round(value).toLocaleString("en-US");
-  const scaled = (value, units, base) => {
-    let at = 0;
-    while (value >= 999.5 && at < units.length - 1) { value /= base; at += 1; }
-    const digits = at === 0 || value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
-    return `${value.toFixed(digits)} ${units[at]}`.trim();
-  };
-  const count = (value) => (value < 10000 ? whole(value) : scaled(value, ["", "k", "M", "G"], 1000));
-  const size = (value) => scaled(value, ["B", "kB", "MB", "GB"], 1000);
-  const percent = (value, digits = 1) => `${(100 * value).toFixed(digits)}%`;
   const share = (value) => (value > 0 && value < 0.001 ? "under 0.1%" : percent(value));
   const times = (old, now) => {
     const ratio = old / now;
@@ -29,8 +11,6 @@
     return ratio > 1 ? `${percent(1 - now / old, 0)} smaller` : `${percent(now / old - 1, 0)} larger`;
   };
   const plural = (value, noun) => `${whole(value)} ${noun}${value === 1 ? "" : "s"}`;
-  // A name in a right-to-left script must not take the digits after it into its direction.
-  const isolated = (name) => `\u2068${name}\u2069`;
   const degrees = (value) => `${Number(value.toFixed(2))}°`;
 
   // Stops of the keep slider: evenly spaced in the logarithm, each a different number.
@@ -61,24 +41,7 @@
   });
 
   // Asking.
-  const problem = (text) => {
-    $("problem").textContent = text ?? "";
-    $("problem").hidden = !text;
-  };
-  const ask = async (path, options = {}) => {
-    let response;
-    try {
-      response = await fetch(path, options);
-    } catch {
-      throw new Error("The server does not respond. Start `secateurs explore` again.");
-    }
-    const found = await response.json().catch(() => ({ error: `The server failed (${response.status}).` }));
-    if (!response.ok) throw new Error(found.error);
-    return found;
-  };
-  const post = (path, body, kind) => ask(path, { method: "POST", body, headers: { "Content-Type": kind } });
   const askCut = (settings) => post("/cut", JSON.stringify(settings), "application/json");
-  const query = (values) => new URLSearchParams(values).toString();
 
   let busy = false;
   let waiting = false;
@@ -242,15 +205,6 @@
     drawTrail(current ? found : state.last);
     listTrail();
   };
-  const recolour = (value) => {
-    if (typeof value === "string") return dark.get(value.toUpperCase()) ?? value;
-    if (Array.isArray(value)) return value.map(recolour);
-    if (value && typeof value === "object") {
-      return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, recolour(item)]));
-    }
-    return value;
-  };
-  const INK = "#1F262D", MUTED = "#5B6670", FAINT = "#B9C1C9", GRID = "#E4E7EA", SURFACE = "#FFFFFF";
   const KINDS = { pairwise: ["pairwise", "#0072B2", "circle"], cluster: ["cluster", "#D55E00", "diamond"] };
   const drawTrail = (current) => {
     const marks = [...trail.values()];
@@ -277,20 +231,11 @@
     const values = [...marks.map((one) => one.accuracy), before.accuracy];
     const [low, high] = [Math.min(...values), Math.max(...values)];
     const room = Math.max(0.02, 0.12 * (high - low));
-    const axis = { automargin: true, gridcolor: GRID, linecolor: FAINT, zeroline: false, tickfont: { color: MUTED }, ticks: "" };
-    const title = (text) => ({ text, font: { color: MUTED, size: 13 }, standoff: 8 });
-    const layout = {
-      height: 320, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      font: { family: 'system-ui, -apple-system, "Segoe UI", Roboto, sans-serif', size: 13, color: INK },
-      margin: { l: 8, r: 14, t: 34, b: 8 }, showlegend: true,
-      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { color: INK } },
-      hoverlabel: { bgcolor: SURFACE, bordercolor: FAINT, font: { color: INK }, align: "left" },
-      xaxis: { ...axis, type: "log", title: title("units kept"), range: [-0.05, Math.log10(facts.num_units) + 0.08], showgrid: false, dtick: 1, tickformat: ",d" },
-      yaxis: { ...axis, title: title("validation accuracy"), tickformat: ".2~%", range: [Math.max(-0.02, low - room), Math.min(1.02, high + room)] },
-      dragmode: coarse.matches ? false : "zoom", uirevision: "same",
-    };
-    const [traces, look] = scheme.matches ? [recolour(data), recolour(layout)] : [data, layout];
-    Plotly.react("trail", traces, look, { displayModeBar: false, responsive: true });
+    drawChart("trail", data, {
+      xaxis: { type: "log", title: chartTitle("units kept"), range: [-0.05, Math.log10(facts.num_units) + 0.08], showgrid: false, dtick: 1, tickformat: ",d" },
+      yaxis: { title: chartTitle("validation accuracy"), tickformat: ".2~%", range: [Math.max(-0.02, low - room), Math.min(1.02, high + room)] },
+      height: 320, uirevision: "same",
+    });
   };
   const listTrail = () => {
     const sorted = [...trail.values()].sort((a, b) => a.num_kept - b.num_kept);
@@ -380,83 +325,18 @@
     });
   }
 
-  // Pictures.
-  const showAnswers = (found) => {
-    for (const which of ["before", "after"]) {
-      $(`bars-${which}`).replaceChildren(...found[which].map((one) => {
-        const item = document.createElement("li");
-        const said = document.createElement("div");
-        said.className = "said";
-        const label = document.createElement("span");
-        label.textContent = isolated(one.label);
-        const value = document.createElement("b");
-        value.textContent = percent(one.probability);
-        said.append(label, value);
-        const rail = document.createElement("div");
-        rail.className = "rail-bar";
-        const bar = document.createElement("span");
-        bar.style.width = percent(one.probability);
-        rail.append(bar);
-        item.append(said, rail);
-        return item;
-      }));
-    }
-    $("verdict").textContent = found.agree
-      ? `Both networks predict ${isolated(found.before[0].label)}.`
-      : `The predictions differ: ${isolated(found.before[0].label)} unpruned, ${isolated(found.after[0].label)} pruned.`;
-  };
-  const askPicture = async (file) => {
-    if (!file || !state.last) return;
-    try {
-      const found = await post(`/picture?${query({ settings: JSON.stringify(state.last.settings) })}`, file, "application/octet-stream");
-      problem();
-      state.pictureNumber = found.number;
-      $("seen").src = found.seen;
-      $("seen").alt = `${isolated(file.name)}, as the input of the networks`;
-      $("asked").hidden = false;
-      showAnswers(found);
-      page.dataset.pictures = String(found.number);
-    } catch (error) {
-      problem(`${isolated(file.name)}: ${error.message}`);
-    }
-  };
-  $("file").addEventListener("change", () => askPicture($("file").files[0]));
-  let inside = 0;
-  const dragged = (change) => { inside = Math.max(0, change); page.classList.toggle("dropping", inside > 0); };
-  document.addEventListener("dragenter", (event) => { event.preventDefault(); dragged(inside + 1); });
-  document.addEventListener("dragleave", () => dragged(inside - 1));
-  document.addEventListener("dragover", (event) => event.preventDefault());
-  document.addEventListener("drop", (event) => {
-    event.preventDefault();
-    dragged(0);
-    const file = event.dataTransfer?.files[0];
-    if (file) askPicture(file); else problem("Drop an image file from your computer.");
+  takeImages(async (file) => {
+    const settings = JSON.stringify(state.last.settings);
+    const found = await post(`/picture?${query({ settings })}`, file, "application/octet-stream");
+    state.pictureNumber = found.number;
+    return found;
   });
-
-  // Saving.
-  $("name").addEventListener("input", () => { $("name").dataset.own = $("name").value === "" ? "" : "1"; });
-  $("save").addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const button = $("save").querySelector("button");
-    button.disabled = true;
-    $("saved").textContent = "Pruning, checking and saving…";
-    try {
-      const settings = JSON.stringify(state.last.settings);
-      const found = await post(`/save?${query({ settings, name: $("name").value })}`, "", "application/json");
-      problem();
-      $("saved").textContent = `Saved ${found.folder}: ${plural(found.num_kept, "unit")}, ${size(found.bytes)}, `
-        + `validation accuracy ${percent(found.accuracy)} measured again.`;
-      delete $("name").dataset.own;
-    } catch (error) {
-      $("saved").textContent = `Not saved. ${error.message}`;
-    }
-    button.disabled = false;
-  });
-  $("copy").addEventListener("click", async () => {
-    await navigator.clipboard.writeText($("command").textContent);
-    $("copy").textContent = "Copied";
-    window.setTimeout(() => { $("copy").textContent = "Copy"; }, 1500);
-  });
+  saveNetworks(async (name) => {
+    const settings = JSON.stringify(state.last.settings);
+    const found = await post(`/save?${query({ settings, name })}`, "", "application/json");
+    return `Saved ${found.folder}: ${plural(found.num_kept, "unit")}, ${size(found.bytes)}, `
+      + `validation accuracy ${percent(found.accuracy)} measured again.`;
+  }, "Pruning, checking and saving…");
 
   // The first result is in the page.
   scheme.addEventListener("change", () => { drawMap(state.last.states, state.previous); drawTrail(state.last); });

@@ -1,26 +1,8 @@
 // Shows the sizes that the server has computed by now, and moves between them without asking it.
 (async () => {
-  const $ = (id) => document.getElementById(id);
-  const read = (id) => JSON.parse($(id).textContent);
-  const facts = read("facts");
-  const dark = new Map(Object.entries(read("dark")).map(([from, to]) => [from.toUpperCase(), to]));
-  const scheme = window.matchMedia("(prefers-color-scheme: dark)");
-  const coarse = window.matchMedia("(pointer: coarse)");
-  const page = document.documentElement;
   const POLL_MS = 1000;
 
-  const whole = (value) => Math.round(value).toLocaleString("en-US");
-  const scaled = (value, units, base) => {
-    let at = 0;
-    while (value >= 999.5 && at < units.length - 1) { value /= base; at += 1; }
-    const digits = at === 0 || value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
-    return `${value.toFixed(digits)} ${units[at]}`.trim();
-  };
-  const count = (value) => (value < 10000 ? whole(value) : scaled(value, ["", "k", "M", "G"], 1000));
-  const size = (value) => scaled(value, ["B", "kB", "MB", "GB"], 1000);
-  const percent = (value, digits = 1) => `${(100 * value).toFixed(digits)}%`;
   const ms = (value) => `${value.toFixed(value < 10 ? 2 : 1)} ms`;
-  const isolated = (name) => `\u2068${name}\u2069`;
   const interval = (one) => `${percent(one.accuracy)} (${percent(one.accuracy_low)} to ${percent(one.accuracy_high)})`;
 
   // The smallest size is at the left of the slider.
@@ -30,23 +12,6 @@
   const at = (share) => known.positions.find((one) => one.share === share);
   const unpruned = at(1);
   const state = { share: 1, axis: "bytes", picture: 0 };
-
-  const problem = (text) => {
-    $("problem").textContent = text ?? "";
-    $("problem").hidden = !text;
-  };
-  const ask = async (path, options = {}) => {
-    let response;
-    try {
-      response = await fetch(path, options);
-    } catch {
-      throw new Error("The server does not respond. Start `secateurs explore` again.");
-    }
-    const found = await response.json().catch(() => ({ error: `The server failed (${response.status}).` }));
-    if (!response.ok) throw new Error(found.error);
-    return found;
-  };
-  const query = (values) => new URLSearchParams(values).toString();
 
   const say = (id, text, note) => {
     $(id).textContent = text;
@@ -115,15 +80,6 @@
   };
 
   // The frontier.
-  const recolour = (value) => {
-    if (typeof value === "string") return dark.get(value.toUpperCase()) ?? value;
-    if (Array.isArray(value)) return value.map(recolour);
-    if (value && typeof value === "object") {
-      return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, recolour(item)]));
-    }
-    return value;
-  };
-  const INK = "#1F262D", MUTED = "#5B6670", FAINT = "#B9C1C9", GRID = "#E4E7EA", SURFACE = "#FFFFFF";
   const KINDS = [
     ["probe", "frozen, head only", "square-open", MUTED],
     ["fine-tuned", "fine-tuned", "circle", "#0072B2"],
@@ -167,19 +123,11 @@
     const low = Math.min(...shown.map((one) => one.accuracy_low)), high = Math.max(...shown.map((one) => one.accuracy_high));
     const ticks = [];
     for (let e = -4; e < 7; e += 1) for (const m of [1, 2, 5]) ticks.push(m * 10 ** e);
-    const title = (text) => ({ text, font: { color: MUTED, size: 13 } });
-    const axis = { linecolor: FAINT, gridcolor: GRID, zeroline: false, tickfont: { color: INK }, automargin: true, fixedrange: coarse.matches };
-    const layout = {
-      paper_bgcolor: SURFACE, plot_bgcolor: SURFACE, font: { color: INK, size: 13, family: "inherit" },
-      margin: { l: 8, r: 14, t: 44, b: 8 }, showlegend: true,
-      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { color: INK } },
-      hoverlabel: { bgcolor: SURFACE, bordercolor: FAINT, font: { color: INK }, align: "left" },
-      xaxis: { ...axis, type: "log", title: title(label), showgrid: false, range: [Math.log10(Math.min(...xs) / 1.2), Math.log10(Math.max(...xs) * 1.2)], tickvals: ticks, ticktext: ticks.map((tick) => String(Number(tick.toPrecision(1)))) },
-      yaxis: { ...axis, title: title("validation accuracy"), tickformat: ".0%", range: [Math.max(-0.02, low - 0.05), Math.min(1.02, high + 0.05)] },
-      dragmode: coarse.matches ? false : "zoom", uirevision: state.axis,
-    };
-    const [traces, look] = scheme.matches ? [recolour(data), recolour(layout)] : [data, layout];
-    Plotly.react("frontier", traces, look, { displayModeBar: false, responsive: true });
+    drawChart("frontier", data, {
+      xaxis: { type: "log", title: chartTitle(label), showgrid: false, range: [Math.log10(Math.min(...xs) / 1.2), Math.log10(Math.max(...xs) * 1.2)], tickvals: ticks, ticktext: ticks.map((tick) => String(Number(tick.toPrecision(1)))) },
+      yaxis: { title: chartTitle("validation accuracy"), tickformat: ".0%", range: [Math.max(-0.02, low - 0.05), Math.min(1.02, high + 0.05)] },
+      margin: { l: 8, r: 14, t: 44, b: 8 }, uirevision: state.axis,
+    });
   };
 
   // Moves need no answer from the server; the predictions for an image do.
@@ -196,30 +144,6 @@
   }
 
   // Pictures.
-  const showAnswers = (found) => {
-    for (const which of ["before", "after"]) {
-      $(`bars-${which}`).replaceChildren(...found[which].map((one) => {
-        const item = document.createElement("li");
-        const said = document.createElement("div");
-        said.className = "said";
-        const label = document.createElement("span");
-        label.textContent = isolated(one.label);
-        const value = document.createElement("b");
-        value.textContent = percent(one.probability);
-        said.append(label, value);
-        const rail = document.createElement("div");
-        rail.className = "rail-bar";
-        const bar = document.createElement("span");
-        bar.style.width = percent(one.probability);
-        rail.append(bar);
-        item.append(said, rail);
-        return item;
-      }));
-    }
-    $("verdict").textContent = found.agree
-      ? `Both networks predict ${isolated(found.before[0].label)}.`
-      : `The predictions differ: ${isolated(found.before[0].label)} unpruned, ${isolated(found.after[0].label)} pruned.`;
-  };
   let asking = false, again = false;
   const answer = async () => {
     if (asking) { again = true; return; }
@@ -235,59 +159,16 @@
     } while (again);
     asking = false;
   };
-  const askPicture = async (file) => {
-    if (!file) return;
+  takeImages(async (file) => {
     const share = at(state.share).state === "ready" ? state.share : 1;
-    try {
-      const found = await ask(`/path/picture?${query({ share })}`,
-        { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } });
-      problem();
-      state.picture = found.number;
-      $("seen").src = found.seen;
-      $("seen").alt = `${isolated(file.name)}, as the input of the networks`;
-      $("asked").hidden = false;
-      showAnswers(found);
-      page.dataset.pictures = String(found.number);
-    } catch (error) {
-      problem(`${isolated(file.name)}: ${error.message}`);
-    }
-  };
-  $("file").addEventListener("change", () => askPicture($("file").files[0]));
-  let inside = 0;
-  const dragged = (change) => { inside = Math.max(0, change); page.classList.toggle("dropping", inside > 0); };
-  document.addEventListener("dragenter", (event) => { event.preventDefault(); dragged(inside + 1); });
-  document.addEventListener("dragleave", () => dragged(inside - 1));
-  document.addEventListener("dragover", (event) => event.preventDefault());
-  document.addEventListener("drop", (event) => {
-    event.preventDefault();
-    dragged(0);
-    const file = event.dataTransfer?.files[0];
-    if (file) askPicture(file); else problem("Drop an image file from your computer.");
+    const found = await post(`/path/picture?${query({ share })}`, file, "application/octet-stream");
+    state.picture = found.number;
+    return found;
   });
-
-  // Saving.
-  $("name").addEventListener("input", () => { $("name").dataset.own = $("name").value === "" ? "" : "1"; });
-  $("save").addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const button = $("save").querySelector("button");
-    button.disabled = true;
-    $("saved").textContent = "Saving…";
-    try {
-      const found = await ask(`/path/save?${query({ share: state.share, name: $("name").value })}`,
-        { method: "POST", body: "", headers: { "Content-Type": "application/json" } });
-      problem();
-      $("saved").textContent = `Saved ${found.folder}: ${size(found.bytes)}, validation accuracy ${percent(found.accuracy)}.`;
-      delete $("name").dataset.own;
-    } catch (error) {
-      $("saved").textContent = `Not saved. ${error.message}`;
-    }
-    button.disabled = false;
-  });
-  $("copy").addEventListener("click", async () => {
-    await navigator.clipboard.writeText($("command").textContent);
-    $("copy").textContent = "Copied";
-    window.setTimeout(() => { $("copy").textContent = "Copy"; }, 1500);
-  });
+  saveNetworks(async (name) => {
+    const found = await post(`/path/save?${query({ share: state.share, name })}`, "", "application/json");
+    return `Saved ${found.folder}: ${size(found.bytes)}, validation accuracy ${percent(found.accuracy)}.`;
+  }, "Saving…");
 
   // The first state is in the page; new ones are asked for until all sizes are there.
   scheme.addEventListener("change", draw);

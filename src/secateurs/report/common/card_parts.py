@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from secateurs.errors import InputError
+from secateurs.files import write_text
 from secateurs.report.common.formatting import (
     integer,
     milliseconds,
@@ -15,6 +18,30 @@ from secateurs.report.common.formatting import (
 from secateurs.report.common.latency import latency_name
 from secateurs.report.common.markdown import card_table, literal
 from secateurs.report.common.sweep_rows import Record
+
+_COSTS: tuple[tuple[str, str, Any], ...] = (
+    ("num_parameters", "parameters", integer),
+    ("macs", "multiply-accumulates", integer),
+    ("activation_bytes", "peak activation memory per image", size),
+    ("file_bytes", "model.safetensors", size),
+    ("onnx_bytes", "model.onnx", size),
+)
+
+
+def save_card(path: Path, text: str) -> Path:
+    """Write a card; InputError when the file cannot be written."""
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise InputError(f"{path}: the card cannot be written ({error.strerror})") from None
+    return path
+
+
+def opening_part(title: str, classes: Sequence[str], made: str = "") -> list[str]:
+    """The heading, the classes, and a sentence on how the model was made."""
+    names = ", ".join(literal(name) for name in classes)
+    text = f"Classifies images into {integer(len(classes))} classes: {names}."
+    return [f"# {title}", "", f"{text} {made}".rstrip(), ""]
 
 
 def class_scores(evaluation: Record) -> list[str]:
@@ -43,21 +70,14 @@ def cost_part(results: Record) -> list[str]:
     if not cost or not cost["after"]:
         return []
     before, after = cost["before"], cost["after"]
-    kinds: tuple[tuple[str, str, Any], ...] = (
-        ("num_parameters", "parameters", integer),
-        ("macs", "multiply-accumulates", integer),
-        ("activation_bytes", "peak activation memory per image", size),
-        ("file_bytes", "model.safetensors", size),
-        ("onnx_bytes", "model.onnx", size),
-    )
-    rows = [[name, text(before[key]), text(after[key])] for key, name, text in kinds]
+    rows = [[name, text(before[key]), text(after[key])] for key, name, text in _COSTS]
     for row in cost["latency"] or []:
         if row["after_ms"]:
             name = f"median latency, {latency_name(row)}, batch {integer(row['batch'])}"
             times = (milliseconds(row[key]["median"]) for key in ("before_ms", "after_ms"))
             rows.append([name, *times])
     said = [literal(cost["sentence"]), ""] if cost["sentence"] else []
-    return ["## Cost", "", *card_table(["", "before pruning", "this model"], rows), *said]
+    return ["## Cost", "", *card_table(["", "unpruned", "this model"], rows), *said]
 
 
 def data_part(results: Record) -> list[str]:

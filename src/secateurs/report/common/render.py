@@ -88,9 +88,9 @@ def embedded_json(value: Any) -> Markup:
     return Markup(text)
 
 
-def page_script(own: Path) -> str:
+def page_script(*own: Path) -> str:
     """The script of a page: the loader of Plotly and the page's own code."""
-    parts = (TEMPLATES / "plotly_loader.js", own)
+    parts = (TEMPLATES / "plotly_loader.js", *own)
     return "".join(path.read_text(encoding="utf-8") for path in parts)
 
 

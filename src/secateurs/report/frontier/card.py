@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from secateurs.errors import InputError
-from secateurs.files import write_text
 from secateurs.report.common.card_parts import (
     accuracy_words,
     class_scores,
     cost_part,
     data_part,
+    opening_part,
+    save_card,
     use_part,
     versions_part,
 )
@@ -35,12 +35,7 @@ def write_frontier_card(results: Record, directory: Path) -> Path:
 
     `results` has passed `check_frontier`. Raises InputError when the file cannot be written.
     """
-    path = directory / NAME
-    try:
-        write_text(path, render_frontier_card(results))
-    except OSError as error:
-        raise InputError(f"{path}: the card cannot be written ({error.strerror})") from None
-    return path
+    return save_card(directory / NAME, render_frontier_card(results))
 
 
 def render_frontier_card(results: Record) -> str:
@@ -48,13 +43,12 @@ def render_frontier_card(results: Record) -> str:
     results = isolate_names(results)
     row, data = summary.recommended(results), results["data"]
     lines = [
-        f"# {literal(proper(str(row['backbone'])))} for {literal(data['name'])}",
-        "",
-        f"Classifies images into {integer(len(data['classes']))} classes: "
-        f"{', '.join(literal(name) for name in data['classes'])}. "
-        f"{literal(str(row['backbone']))}, {KINDS[row['kind']]}; chosen on validation images "
-        f"from {integer(len(summary.made_points(results)))} networks.",
-        "",
+        *opening_part(
+            f"{literal(proper(str(row['backbone'])))} for {literal(data['name'])}",
+            data["classes"],
+            f"{literal(str(row['backbone']))}, {KINDS[row['kind']]}; chosen on validation images "
+            f"from {integer(len(summary.made_points(results)))} networks.",
+        ),
         *_accuracy(results),
         *_cost(results),
         *data_part(results),

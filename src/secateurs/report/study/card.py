@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from secateurs.errors import InputError
-from secateurs.files import write_text
 from secateurs.report.common.card_parts import (
     accuracy_words,
     class_scores,
     cost_part,
     data_part,
+    opening_part,
+    save_card,
     use_part,
     versions_part,
 )
@@ -34,12 +35,7 @@ def write_card(results: Record, directory: Path) -> Path:
     `results` has passed `check_results`. Raises InputError for a study without a pruned model and
     when the file cannot be written.
     """
-    path = directory / NAME
-    try:
-        write_text(path, render_card(results))
-    except OSError as error:
-        raise InputError(f"{path}: the card cannot be written ({error.strerror})") from None
-    return path
+    return save_card(directory / NAME, render_card(results))
 
 
 def render_card(results: Record) -> str:
@@ -49,13 +45,12 @@ def render_card(results: Record) -> str:
     results = isolate_names(results)
     config, data = results["config"], results["data"]
     lines = [
-        f"# {literal(proper(str(config.get('backbone', 'network'))))} for {literal(data['name'])}",
-        "",
-        f"Classifies images into {integer(len(data['classes']))} classes: "
-        f"{', '.join(literal(name) for name in data['classes'])}. "
-        f"{literal(results['weights']['sentence'].rstrip('.'))}; fine-tuned "
-        f"with {integer(results['chosen']['depth'])} frozen layers, then pruned.",
-        "",
+        *opening_part(
+            f"{literal(proper(config.get('backbone', 'network')))} for {literal(data['name'])}",
+            data["classes"],
+            f"{literal(results['weights']['sentence'].rstrip('.'))}; fine-tuned "
+            f"with {integer(results['chosen']['depth'])} frozen layers, then pruned.",
+        ),
         *_measured(results),
         *_cut(results),
         *cost_part(results),
@@ -74,7 +69,7 @@ def _measured(results: Record) -> list[str]:
         if before and after:
             cells = [accuracy_words(before), accuracy_words(after), percent(balanced(after))]
             rows.append([name, *cells, percent(majority(after)), integer(after["num_images"])])
-    head = ["images", "before pruning", "this model", "balanced", "baseline", "number"]
+    head = ["images", "unpruned", "this model", "balanced", "baseline", "number"]
     lines = ["## Accuracy", "", *card_table(head, rows)]
     measured = results["pruned"]["test"] or results["pruned"]["val"]
     if not measured:

@@ -46,12 +46,12 @@ class GridPlan:
 
     options: GridOptions = field(default_factory=GridOptions)
     layer: str | None = None  # None is the hidden linear layer that feeds the head
-    on: str = "val"
+    side: str = "val"
 
     def check(self) -> None:
         """Raise InputError on a side that is neither val nor test, and as the options do."""
-        if self.on not in SIDES:
-            raise InputError(f"on: expected one of {', '.join(SIDES)}, got {self.on!r}")
+        if self.side not in SIDES:
+            raise InputError(f"side: expected one of {', '.join(SIDES)}, got {self.side!r}")
         self.options.check()
 
     def to_json(self) -> Record:
@@ -63,7 +63,7 @@ class GridPlan:
             "norm_stds": list(options.norm_stds),
             "rule": options.rule,
             "compensation": None if options.rule == "published" else options.compensation,
-            "on": self.on,
+            "on": self.side,  # the name of this key in schema 1
         }
 
 
@@ -113,7 +113,7 @@ def grid_saved(
     if stored is not None:
         _check_settings(out, stored, settings)
     dataset = saved_dataset(
-        loaded.spec, data, config, cache=cache, progress=progress, sides=("train", plan.on)
+        loaded.spec, data, config, cache=cache, progress=progress, sides=("train", plan.side)
     )
     identity = dataset.identity() | {"model": read_json(model / "model.json")["tensors"]["sha256"]}
     if stored is not None:
@@ -124,11 +124,11 @@ def grid_saved(
     if overwrite:
         clear_output(out, "grid")
     opened = time.perf_counter()
-    view = _look(loaded, config, layer, dataset, plan.on, progress)
+    view = _look(loaded, config, layer, dataset, plan.side, progress)
     seen = time.perf_counter()
     cells = grid_cells(view, plan.options, progress=progress)
     done = time.perf_counter()
-    labels = torch.from_numpy(dataset.sides[plan.on].labels)
+    labels = torch.from_numpy(dataset.sides[plan.side].labels)
     sizes = LayerSizes.of(loaded.model, layer.path, plan.options.rule)
     rows = [cell_row(cell, labels, sizes) for cell in cells]
     answer: Record = {
@@ -150,8 +150,8 @@ def grid_saved(
             "num_dead": int((view.train == 0).all(0).sum()),
         },
         "evaluated": {
-            "on": plan.on,
-            "side": SIDES[plan.on],
+            "on": plan.side,
+            "side": SIDES[plan.side],
             "num_images": len(labels),
             "majority_accuracy": majority_share(labels.numpy()),
         },

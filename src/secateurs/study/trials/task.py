@@ -124,10 +124,6 @@ class Executor(Protocol):
         ...
 
 
-class LostError(Exception):
-    """An attempt that ended without an answer, through no fault of the task; says why."""
-
-
 @dataclass
 class Attempt:
     """A task with the attempts that it has had."""
