@@ -62,13 +62,11 @@ def audit_words(found: dict[str, Any]) -> str:
         f"  {classes}",
     ]
     if height["min"] is not None:  # at least one image can be used
-        lines.append(
-            f"  height {height['min']}..{height['max']} px, width {width['min']}..{width['max']} px"
-        )
+        lines.append(f"  width {_range(width)} pixels, height {_range(height)}")
     lines += [f"! {sentence}" for sentence in found["findings"]] or ["no findings"]
     named = [f"{bad['name']}: {bad['reason']} ({bad['detail']})" for bad in found["bad"]]
-    named += [f"{' = '.join(group)}: the same picture" for group in found["exact"]]
-    named += [f"{' ~ '.join(pair)}: nearly the same" for pair in found["near"]]
+    named += [f"{' = '.join(group)}: identical" for group in found["exact"]]
+    named += [f"{' ~ '.join(pair)}: near duplicates" for pair in found["near"]]
     named += [f"{' / '.join(group)}: under several labels" for group in found["conflicts"]]
     lines += [f"  {line}" for line in named[:SHOWN]]
     if len(named) > SHOWN:
@@ -78,14 +76,19 @@ def audit_words(found: dict[str, Any]) -> str:
     return "\n".join(map(printable, lines))
 
 
+def _range(side: dict[str, Any]) -> str:
+    low, high = side["min"], side["max"]
+    return str(low) if low == high else f"{low} to {high}"
+
+
 def _split_words(split: dict[str, Any]) -> list[str]:
     counts = " / ".join(f"{split['counts'][side]} {side}" for side in ("train", "val", "test"))
     leak = split["leakage"]
     lines = [f"split {split['rule']}: {counts}"]
     for key, words in (
         ("same_group", "share a group with a training image"),
-        ("duplicate", "are the same picture as a training image"),
-        ("near_duplicate", "look nearly like a training image"),
+        ("duplicate", "are identical to a training image"),
+        ("near_duplicate", "are near duplicates of a training image"),
     ):
         if leak[key] is not None:
             lines.append(f"  {leak[key]} of {leak['num_test']} test images {words}")

@@ -138,10 +138,10 @@ def run_study(
             )
     other: Record | None = None
     if both_splits:
-        progress.note("the same sweep with images dealt at random, groups ignored")
+        progress.note("the same sweep with images split at random, groups ignored")
         ungrouped = replace(config, split="ungrouped")
         second = open_context(data, ungrouped, cache=cache, progress=progress)
-        records = _logged_sweep(second, store, kept, **sweeping, of="dealt at random")
+        records = _logged_sweep(second, store, kept, **sweeping, of="split at random")
         discard_weights(store)
         other = {"split": second.dataset.split_json()} | _sweep_json(second, records)
     kept.close()

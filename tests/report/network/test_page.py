@@ -28,8 +28,8 @@ SIZE = {"params": None, "macs": None, "latency": None, "max_loss": 1.0}
     [
         (
             {},
-            "used to choose the epoch of the recovery, one of 3 initialisations of the merging, "
-            "with 79.0% to 84.0% before recovery and the batch norm statistics (without labels), "
+            "used to choose the epoch of the recovery, one of 3 initialisations of the merging "
+            "(79.0% to 84.0% before recovery) and the batch norm statistics (without labels), "
             "so their accuracy is too optimistic.",
         ),
         ({"starts": []}, "used to choose the epoch of the recovery, so their accuracy"),

@@ -33,13 +33,25 @@ def count(value: float | None) -> str:
     return _scaled(value, ("", "k", "M", "G", "T"))
 
 
-def size(value: float | None) -> str:
+_BYTES = ("B", "kB", "MB", "GB", "TB")
+
+
+def size(value: float | None, *, beside: float | None = None) -> str:
     """Bytes in decimal units, to three significant digits.
 
-    >>> size(228_000_000), size(9_120), size(512)
-    ('228 MB', '9.12 kB', '512 B')
+    `beside` is another size in the same row: the unit is that of the larger one.
+
+    >>> size(228_000_000), size(9_120), size(512), size(801_000, beside=2_910_000)
+    ('228 MB', '9.12 kB', '512 B', '0.80 MB')
     """
-    return UNKNOWN if value is None else _scaled(value, ("B", "kB", "MB", "GB", "TB"))
+    if value is None:
+        return UNKNOWN
+    if beside is None or abs(beside) <= abs(value):
+        return _scaled(value, _BYTES)
+    unit = _scaled(beside, _BYTES).split()[1]
+    scaled = value / 1000 ** _BYTES.index(unit)
+    digits = 0 if unit == "B" or scaled >= 99.95 else 1 if scaled >= 9.995 else 2
+    return f"{scaled:.{digits if scaled >= 0.0995 or not digits else 3}f} {unit}"
 
 
 def _scaled(value: float, units: Sequence[str]) -> str:

@@ -57,12 +57,12 @@ def tiles(results: Record) -> list[Tile]:
     base = majority(test)
     note = f"95%: {percent(test['accuracy_low'])} to {percent(test['accuracy_high'])}"
     if base is not None:
-        note += f"; always the largest class: {percent(base)}"
+        note += f"; majority-class baseline {percent(base)}"
     shown: list[Tile] = [("Test accuracy", percent(test["accuracy"]), note)]
     before, after = final["cost"]["before"], final["cost"]["after"]
     pruned = final["name"] != final["unpruned"]
     whole = f"{size(before['file_bytes'])} unpruned" if pruned else "not pruned"
-    shown.append(("Weights", size(after["file_bytes"]), whole))
+    shown.append(("Weights", size(after["file_bytes"], beside=before["file_bytes"]), whole))
     batch = results["latency"]["batch"]
     where = f"{plural(batch, 'image')} in PyTorch, {results['latency']['device']}"
     shown.append(("Time", milliseconds(row["ms"]), where))
@@ -94,9 +94,9 @@ def frontier_caption(results: Record) -> str:
         if asked[key] is not None
     ]
     text = (
-        "Each mark is a network on disk; bars are 95% intervals of its accuracy on validation "
+        "Each marker is one network; bars are 95% intervals of its accuracy on validation "
         "images. Lines join the sizes of one network. The ring is the recommended network, the "
-        "dotted line what always answering the largest class gives."
+        "dotted line the accuracy of always predicting the largest class."
     )
     return f"{text} Dashed: the limit of {listed(limits)}." if limits else text
 
@@ -114,9 +114,8 @@ def cautions(results: Record) -> list[str]:
     wide = val["accuracy_high"] - val["accuracy_low"]
     if wide > 0.1:
         found.append(
-            f"The validation side has {plural(val['num_images'], 'image')}: accuracies on it are "
-            f"known to {100 * wide / 2:.0f} points either way, so networks that are closer than "
-            "that cannot be distinguished."
+            f"There are {plural(val['num_images'], 'validation image')}: the 95% intervals of "
+            f"accuracies are about ±{100 * wide / 2:.0f} points."
         )
     for row in results["points"]:
         if row.get("reason"):

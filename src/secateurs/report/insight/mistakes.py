@@ -61,10 +61,10 @@ def mistakes_part(
         return MistakesPart(f"There is no mistake of {who} on these images.", (), ())
     return MistakesPart(
         lead=(
-            f"Mistakes of {who}: the images whose label it finds least probable, then the classes "
-            "that it confuses most. Beside the surest mistakes of a pair are the images of the "
-            "other class that it finds most like the first. Dimmed pictures show where a network "
-            "looked for its answer (Grad-CAM)."
+            f"Mistakes of {who}: the images with the highest loss, then the classes that are "
+            "confused most. Beside the most confident mistakes of a pair are correct images of the "
+            "other class with the highest probability of the true one. Dimmed pictures show which "
+            "region decided the prediction (Grad-CAM)."
         ),
         losses=tuple(_picture(row, names, directory) for row in found["losses"]),
         pairs=tuple(_pair(pair, names, directory) for pair in found["confusions"]),

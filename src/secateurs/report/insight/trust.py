@@ -66,10 +66,10 @@ def trust_words(record: Record) -> list[str]:
             text += "; the threshold answers none of these images"
         else:
             text += (
-                f"; answering only from {percent(confidence['threshold'], digits=0)} confidence "
-                f"leaves {percent(answered['coverage'], digits=0)} of the images, "
+                f"; {percent(answered['coverage'], digits=0)} of the images have a confidence of "
+                f"at least {percent(confidence['threshold'], digits=0)}, and "
                 f"{percent_interval(answered['accuracy'], answered['low'], answered['high'])} of "
-                "them correct"
+                "these are correct"
             )
         sentences.append(f"{text}.")
     worst = worst_change(record)
@@ -237,7 +237,7 @@ def _reliability(record: Record, source: str) -> Panel:
         plots.append(Plot(figure, title, label))
         tables.append(_bins_table(record, key, title))
     caption = (
-        "Accuracy against confidence in ten bins; on the diagonal a confidence is what it says. "
+        "Accuracy against confidence in ten bins; on the diagonal confidence equals accuracy. "
         "The temperature is fitted on validation images."
     )
     return Panel(
@@ -304,7 +304,7 @@ def _rare(record: Record, source: str) -> Panel:
     ]
     caption = (
         "Classes with fewer training images than the median class against the others, on the same "
-        "networks. A cut that hurts rare classes first shows here."
+        "networks."
     )
     table = _compared_table("Rarer and other classes", "images", rows, record)
     return Panel("rare", "Rare classes", caption, (), (table,), open_tables=True, source=source)

@@ -153,7 +153,7 @@ def cautions(record: Record) -> list[str]:
     if num_images is not None and num_images < FEW_IMAGES:
         found.append(
             f"Only {plural(num_images, 'validation image')}: the 95% interval of the accuracy is "
-            f" {percent(record['after']['accuracy_low'], digits=0)} to "
+            f"{percent(record['after']['accuracy_low'], digits=0)} to "
             f"{percent(record['after']['accuracy_high'], digits=0)}."
         )
     if record["note"]:
@@ -174,8 +174,8 @@ def _chosen_on_validation(record: Record) -> str:
     starts = record["starts"]
     if len(starts) > 1:
         chosen.append(
-            f"one of {len(starts)} initialisations of the merging, with {percent(min(starts))} to "
-            f"{percent(max(starts))} before recovery"
+            f"one of {len(starts)} initialisations of the merging ({percent(min(starts))} to "
+            f"{percent(max(starts))} before recovery)"
         )
     outcome = record.get("outcome")
     if outcome is not None and len(outcome["norms_tried"]) > 1:
@@ -223,7 +223,7 @@ def _tiles(record: Record) -> list[tuple[str, str, str]]:
             f"of {count(before['macs'])}",
         ),
         *(
-            (title, size(after[key]), f"of {size(before[key])}")
+            (title, size(after[key], beside=before[key]), f"of {size(before[key])}")
             for title, key in (("Model file", "file_bytes"), ("ONNX file", "onnx_bytes"))
             if after.get(key) is not None  # pruned by an older version: not measured
         ),
@@ -348,10 +348,10 @@ def _cost_table(record: Record) -> Table:
         (
             "peak activation memory per image",
             size(before["activation_bytes"]),
-            size(after["activation_bytes"]),
+            size(after["activation_bytes"], beside=before["activation_bytes"]),
         ),
         *(
-            (name, size(before[key]), size(after[key]))
+            (name, size(before[key]), size(after[key], beside=before[key]))
             for name, key in (("model.safetensors", "file_bytes"), ("model.onnx", "onnx_bytes"))
             if after.get(key) is not None
         ),

@@ -139,7 +139,7 @@ def cautions(search: Record) -> list[str]:
     if lost:
         found.append(
             f"{plural(lost, 'training')} of {search['cost']['num_trainings']} diverged: the loss "
-            "was not finite. They are not in the means and rank last."
+            "was not finite. Diverged trainings are not in the means and rank last."
         )
     if settings["method"] == "halving" and len(search["rungs"]) > 1:
         found.append(
