@@ -73,6 +73,12 @@ def test_other_places_are_fine(out: str, photos: Path):
         ("grid", "net", "photos", "--out", "photos/m"),
         ("export", "net", "photos", "--out", "photos/m.onnx"),
         ("predict", "net", "photos", "--out", "photos/answers.csv"),
+        ("probe", "photos", "--out", "photos/p"),
+        ("show", "photos", "--out", "link/p"),
+        ("compare", "net", "net", "photos", "--out", "photos/c"),
+        ("trust", "net", "photos", "--out", "photos/t"),
+        ("explore", "net", "photos", "--out", "photos/cuts"),
+        ("export", "net", "photos", "--html", "photos/page.html"),
     ],
 )
 def test_commands_refuse_to_write_into_the_images(

@@ -30,7 +30,10 @@ def test_the_page_says_where_pruning_costs_most(trust: dict[str, Any], tmp_path:
     assert "Pruning costs 13 points on images with noise" in text
     assert "-13.0 points (-16.0 to -10.0); on clean images -1.0 points (-4.0 to +2.0)" in text
     assert "expected calibration error 5.6% (16.8% before temperature scaling" in text
-    assert "60% of the images have a confidence of at least 70%, and 88.0% (70–99) of these are" in text
+    assert (
+        "60% of the images have a confidence of at least 70%, and 88.0% (70–99) of these are"
+        in text
+    )
     assert "after pruning 4 have fewer correct images and 2 more" in text
     assert "012 4 3 1" in text
     assert "rarer classes (50) 70.0% (65–75) 66.0% (61–71) -4.0 (-7.0 to -1.0)" in text

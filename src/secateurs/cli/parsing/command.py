@@ -146,8 +146,9 @@ class Command(TyperCommand):
         if isinstance(default, Path) and out == default:
             out = params["out"] = default_out(default, params)
             output_directory(out)
-        if isinstance(out, Path):
-            check_outside(out, image_folders(params))
+        for place in (out, params.get("html")):
+            if isinstance(place, Path):
+                check_outside(place, image_folders(params))
         ctx.meta[RUN] = RunConfig(self.name or "", self.parameters(ctx), dict(params))
 
 
