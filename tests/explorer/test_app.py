@@ -276,7 +276,9 @@ def test_the_command_as_typed(
             main()
         assert ended.value.code == 0
     first, second = capsys.readouterr().out.splitlines()
-    assert json.loads(first) == {
+    answer = json.loads(first)
+    assert '\nlayer = "classifier.0"\n' in answer.pop("config_toml")
+    assert answer == {
         "address": f"http://{HOST[:-4]}{served[0][0]}/",
         "port": served[0][0],
     }
