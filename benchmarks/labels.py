@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from secateurs.data.predefined_splits import SIDES
 from secateurs.files import cache_dir
-from secateurs.fit.calibration import fit_temperature
+from secateurs.fit.confidence import fit_temperature
 from secateurs.fit.probe.classifier import fit_classifier
 from secateurs.fit.probe.labels import scan_labels
 from secateurs.fit.probe.pooling import borders, pooled_features

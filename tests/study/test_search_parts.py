@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from secateurs.errors import InputError
-from secateurs.study.search.importance import grid_importance, rank_shares, two_way_shares
+from secateurs.study.search.parameter_importance import grid_importance, rank_shares, two_way_shares
 from secateurs.study.search.plan import GridSearch, Halving, Tpe, parse_epochs, plan_of
 from secateurs.study.search.space import Dimension, draw, space_of
 from secateurs.study.search.trainings import rank

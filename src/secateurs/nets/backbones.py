@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from secateurs.errors import InputError
 from secateurs.nets.layers import BATCH_NORMS
 from secateurs.nets.sources import timm_models, torchvision_models
-from secateurs.nets.sources.recipe import Preprocessing
+from secateurs.nets.sources.image_recipe import Preprocessing
 from secateurs.nets.trace import Trace, skeleton, trace
 
 __all__ = ["Layer", "Preprocessing", "build", "layers", "preprocessing"]

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from secateurs.errors import InputError
-from secateurs.fit.calibration import fit_temperature
+from secateurs.fit.confidence import fit_temperature
 from secateurs.fit.images import Images
 from secateurs.fit.probe import pooling
 from secateurs.fit.probe.head import Head, can_start, start_head

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from secateurs.fit.calibration import reliability
+from secateurs.fit.confidence import reliability
 from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.insight.trust import find_confidence, trust_record
 from secateurs.study.probe.network import groups_of

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
-from secateurs.fit.calibration import fit_temperature
+from secateurs.fit.confidence import fit_temperature
 from secateurs.fit.images import Images
 from secateurs.fit.metrics import grouped_interval
 from secateurs.fit.precision import Precision

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
-from secateurs.nets.sources.recipe import CROP_SHARE, Preprocessing, three
+from secateurs.nets.sources.image_recipe import CROP_SHARE, Preprocessing, three
 
 PREFIX = "timm:"  # before a name that torchvision has too
 

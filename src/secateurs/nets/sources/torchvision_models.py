@@ -9,7 +9,7 @@ from torch import nn
 from torchvision import models
 from torchvision.transforms import InterpolationMode
 
-from secateurs.nets.sources.recipe import Preprocessing, three
+from secateurs.nets.sources.image_recipe import Preprocessing, three
 
 # The initialisation of these two draws from SciPy for a minute and warns; their published weights
 # expect an input that is normalised once more inside the network.

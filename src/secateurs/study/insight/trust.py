@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from secateurs.data.corruptions import CORRUPTIONS, corrupt
-from secateurs.fit.calibration import (
+from secateurs.fit.confidence import (
     answered_at,
     coverage_curve,
     fit_temperature,

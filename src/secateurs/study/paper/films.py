@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from secateurs.data.splits.groups import groups_from_pattern, parse_group_by
+from secateurs.data.splits.image_groups import groups_from_pattern, parse_group_by
 from secateurs.data.splits.split import group_split, leakage
 from secateurs.errors import InputError
 from secateurs.study.setup.trial_context import TrialContext

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from secateurs.data.splits.groups import parse_group_by
+from secateurs.data.splits.image_groups import parse_group_by
 from secateurs.data.splits.split import Split
 from secateurs.errors import InputError
 from secateurs.paths import saved_model

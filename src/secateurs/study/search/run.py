@@ -18,13 +18,13 @@ from secateurs.shape import read_record
 from secateurs.stopping import StopFlag
 from secateurs.study.records.kinds import SEARCH_PLAN, odd_keys
 from secateurs.study.search.choice import alike, best_of, cost_of, timing_of
-from secateurs.study.search.importance import grid_importance, trial_importance
 from secateurs.study.search.methods import (
     STARTUP,
     run_grid,
     run_halving,
     run_tpe,
 )
+from secateurs.study.search.parameter_importance import grid_importance, trial_importance
 from secateurs.study.search.plan import GridSearch, Halving, SearchPlan, Tpe
 from secateurs.study.search.rows import csv_text, train_command
 from secateurs.study.search.space import Dimension, space_of

@@ -16,7 +16,7 @@ from secateurs.data.audit import Audit
 from secateurs.data.faces.dataset import embedded_faces
 from secateurs.data.predefined_splits import SIDES
 from secateurs.data.scan import Listing
-from secateurs.data.splits.groups import joined_groups, parse_group_by
+from secateurs.data.splits.image_groups import joined_groups, parse_group_by
 from secateurs.data.splits.split import Split, make_split
 from secateurs.errors import InputError
 from secateurs.paths import FACES

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from secateurs.data.splits import groups
-from secateurs.data.splits.groups import (
+from secateurs.data.splits import image_groups as groups
+from secateurs.data.splits.image_groups import (
     groups_from_csv,
     groups_from_pattern,
     joined_groups,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
 
 from secateurs.errors import InputError
-from secateurs.fit.calibration import (
+from secateurs.fit.confidence import (
     answered_at,
     coverage_curve,
     fit_temperature,
