@@ -37,6 +37,7 @@ TINY = replace(
     precision="float32",
     layers=("classifier.0",),
     keep=(8,),
+    image_size=64,
 )
 RUN = ("audit", "results", "predict", "evaluate", "report")  # the quick commands
 PYTHON = blocks("python")
