@@ -10,7 +10,11 @@ from PIL import Image, ImageOps
 
 def prepared(path, size, resize, mean, std, interpolation="bilinear", crop_share=224 / 256):
     """The input (1, 3, size, size) for an image."""
-    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.has_transparency_data:  # laid on white
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("RGB")
     method = Image.Resampling[interpolation.upper()]
     if resize == "crop":  # the short side first, then the centre
         short = int(size / crop_share + 1e-6)

@@ -14,6 +14,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "openvino": ("openvino",),
     "executorch": ("executorch",),
+    "coreml": ("coremltools",),
     "parquet": ("pyarrow",),
     "faces": ("python_avatars", "resvg_py"),
     "search": ("optuna", "sklearn"),  # Optuna's fANOVA imports scikit-learn

@@ -16,10 +16,12 @@ class Slow:
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
+        self.sharing: list[int] = []
         self.begun, self.go = threading.Semaphore(0), threading.Semaphore(0)
 
-    def __call__(self, numbers: Sequence[int]) -> list[int]:
+    def __call__(self, numbers: Sequence[int], sharing: int) -> list[int]:
         self.batches.append(list(numbers))
+        self.sharing.append(sharing)
         self.begun.release()
         assert self.go.acquire(timeout=30)
         if 13 in numbers:
@@ -36,6 +38,22 @@ def test_what_waits_is_the_next_batch_in_order_and_no_larger_than_allowed():
         slow.go.release(3)
         assert [future.result(30) for future in futures] == [2 * n for n in range(6)]
     assert slow.batches == [[0], [1, 2, 3], [4, 5]]
+    assert slow.sharing == [1, 1, 1]
+
+
+def test_several_workers_share_what_waits_and_know_how_many_they_are():
+    slow = Slow()
+    with Batches(slow, largest=3, workers=2) as batches:
+        futures = [batches.submit(0)]
+        assert slow.begun.acquire(timeout=30)
+        futures.append(batches.submit(1))
+        assert slow.begun.acquire(timeout=30)
+        futures += [batches.submit(n) for n in range(2, 7)]
+        slow.go.release(7)
+        assert [future.result(30) for future in futures] == [2 * n for n in range(7)]
+    assert slow.batches[:2] == [[0], [1]] and slow.sharing[:2] == [1, 2]
+    assert sorted(n for batch in slow.batches for n in batch) == list(range(7))
+    assert len(slow.batches) <= 5 and max(slow.sharing) == 2
 
 
 def test_an_error_is_that_of_its_batch_only():
@@ -69,7 +87,7 @@ def test_cancelled_requests_are_not_computed():
 
 
 def test_the_end_finishes_what_was_submitted_and_takes_no_more():
-    with Batches(lambda numbers: [n + 1 for n in numbers], largest=2) as batches:
+    with Batches(lambda numbers, sharing: [n + 1 for n in numbers], largest=2) as batches:
         futures = [batches.submit(n) for n in range(9)]
     assert [future.result(0) for future in futures] == list(range(1, 10))
     with pytest.raises(RuntimeError, match="have ended"):

@@ -174,7 +174,7 @@ def test_too_many_requests_at_a_time(service: Service, client: TestClient, monke
 
 
 def test_a_failure_inside_is_one_line_without_secrets(service: Service, monkeypatch):
-    def broken(self: Any, pixels: Any) -> Any:
+    def broken(self: Any, pixels: Any, sharing: int) -> Any:
         raise RuntimeError("/secret/path")
 
     monkeypatch.setattr("secateurs.serve.service.Service._run", broken)
@@ -207,6 +207,12 @@ def test_hosts_that_are_allowed(service: Service):
     with TestClient(app, base_url="http://classifier.lan") as client:
         assert client.get("/health").json()["status"] == "ok"
         refusal(client.get("/health", headers={"host": "other.lan"}), 403)
+    app = make_service(service, {}, ("localhost", "[::1]"))
+    with TestClient(app, base_url="http://localhost") as client:
+        for host in ("[::1]", "[::1]:8000"):
+            assert client.get("/health", headers={"host": host}).status_code == 200
+        for host in ("[::2]:8000", "::1", "[::1"):
+            refusal(client.get("/health", headers={"host": host}), 403)
     app = make_service(service, {}, ("localhost", "*"))
     with TestClient(app, base_url="http://anything:81") as client:
         assert client.get("/health").status_code == 200
@@ -253,6 +259,9 @@ def test_limits_are_checked():
 
 def test_addresses():
     assert not is_loopback("192.168.0.1") and is_loopback("127.0.0.2")
+    assert not is_loopback("127.example.org")  # a name, of any machine
+    with pytest.raises(InputError, match="host: expected an address of this machine, got an empty"):
+        listen(0, "")  # would be every network
     with pytest.raises(InputError, match="host no such place: not an address of this machine"):
         listen(0, "no such place")
     with pytest.raises(InputError, match=r"host 192\.0\.2\.1: not an address of this machine"):
@@ -360,6 +369,22 @@ def test_twenty_hostile_clients_do_not_end_it(
     out, complaints = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "")
     assert "Traceback" not in complaints
+
+
+def test_the_address_given_is_one_of_its_names(net: Path, monkeypatch, capsys):
+    names: list[tuple[str, ...]] = []
+    monkeypatch.setattr("secateurs.serve.run.serve", lambda app, listener: listener.close())
+    monkeypatch.setattr(
+        "secateurs.serve.service.make_service", lambda service, card, hosts: names.append(hosts)
+    )
+    for host, shown in (("127.0.0.2", "127.0.0.2"), ("::1", "[::1]"), ("0.0.0.0", "0.0.0.0")):
+        words = ["secateurs", "serve", str(net), "--host", host, "--port", "0", "--quiet"]
+        monkeypatch.setattr("sys.argv", words)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code in (0, None)
+        assert capsys.readouterr().out.startswith(f"http://{shown}:")
+    assert "127.0.0.2" in names[0] and "[::1]" in names[1] and "0.0.0.0" not in names[2]
 
 
 def test_the_command_refuses_in_one_line(net: Path, tmp_path: Path, monkeypatch, capsys):

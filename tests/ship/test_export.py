@@ -161,6 +161,19 @@ def test_the_example_predicts_what_pytorch_predicts(
     assert float(probability) == pytest.approx(float(expected[best]), abs=1e-4)
 
 
+def test_the_examples_lay_transparent_images_on_white(tmp_path: Path) -> None:
+    """As Secateurs does; each example prepares images in the same way."""
+    Image.new("RGBA", (40, 30), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    texts = set[str]()
+    for path in sorted(EXAMPLES.glob("predict_*.py")):
+        lines = path.read_text(encoding="utf-8").split("def prepared")[1].splitlines()
+        texts.add("\n".join(line for line in lines[:12] if line))
+    assert len(texts) == 1
+    prepared = runpy.run_path(str(EXAMPLES / "predict_onnx.py"))["prepared"]
+    found = prepared(tmp_path / "clear.png", 8, "straight", (0.5,) * 3, (0.25,) * 3)
+    assert np.array_equal(found, np.full((1, 3, 8, 8), 2.0, np.float32))
+
+
 def describe_image() -> dict[str, object]:
     return ModelSpec("resnet18", CLASSES, IMAGE).to_json()["preprocessing"]
 

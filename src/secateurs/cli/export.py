@@ -46,7 +46,7 @@ def export(
             "--out",
             metavar="FILE",
             help="The file to write, by its ending: .onnx, .pt2 (PyTorch program), .xml "
-            "(OpenVINO) or .pte (ExecuTorch), for example --out photos.onnx.",
+            "(OpenVINO), .pte (ExecuTorch) or .mlpackage (Core ML), for example --out photos.onnx.",
             callback=_file,
             rich_help_panel=OUTPUT,
         ),
@@ -114,9 +114,15 @@ def export(
 
     session = session_of(None, as_json=session_options.as_json, quiet=True, context=context)
     answer = export_saved(model, _folder(model, images, session), out)
+    difference = answer["max_abs_difference"]
+    checked = (
+        ""
+        if difference is None
+        else f", largest difference from PyTorch {difference:.1e} on "
+        f"{counted(answer['num_images'], 'image')}"
+    )
     lines = [
-        f"{out}: {answer['num_bytes'] / 2**20:.1f} MiB, largest difference from PyTorch "
-        f"{answer['max_abs_difference']:.1e} on {counted(answer['num_images'], 'image')}",
+        f"{out}: {answer['num_bytes'] / 2**20:.1f} MiB{checked}",
         *([answer["note"]] if "note" in answer else []),
         *(f"not used for the check: {text}" for text in answer["skipped"]),
     ]

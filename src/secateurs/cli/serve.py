@@ -117,15 +117,18 @@ def serve(
 
     require("serve", "serve")
     from secateurs.serve.guard import ANY, HOSTS
-    from secateurs.serve.run import is_loopback, listen
+    from secateurs.serve.run import in_address, is_every_network, is_loopback, listen
     from secateurs.serve.run import serve as run
     from secateurs.serve.service import Service, ServiceLimits, make_service
     from secateurs.study.saved.prediction_model import card_of, open_classifier
 
     names = tuple(allow_host or ())
     for name in names:
-        if name != ANY and (not name or set(name) & set("/:@ ")):
+        bare = name[1:-1] if name.startswith("[") and name.endswith("]") else name.replace(":", "/")
+        if name != ANY and (not bare or set(bare) & set("/@ ")):
             raise InputError(f"--allow-host: expected a host name without a port, got {name!r:.80}")
+    if not is_every_network(host):  # a name made to point here is never that address itself
+        names = (*names, in_address(host))
     session = session_of(None, as_json=as_json, quiet=quiet, context=context)
     listener = listen(port, host)
     limits = ServiceLimits(
@@ -142,7 +145,7 @@ def serve(
         listener.close()
         raise
     port = listener.getsockname()[1]
-    address = f"http://{host}:{port}/"
+    address = f"http://{in_address(host)}:{port}/"
     if not is_loopback(host):
         session.progress.note("every machine that reaches this address can use the service")
         if not names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,25 +17,37 @@ Found = TypeVar("Found")
 
 
 class Batches(Generic[Given, Found]):
-    """Runs `run` in a thread of its own, on at most `largest` of what was submitted at a time.
+    """Runs `run` in threads of its own, on at most `largest` of what was submitted at a time.
 
-    A batch is what has arrived while the batch before was computed, so that a single request does
-    not wait for others, and under load the batches grow by themselves.
+    A batch is what has arrived while all `workers` were busy, so that a single request does not
+    wait for others, and under load the batches grow by themselves. The second argument of `run` is
+    how many batches have to share the processor, this one included.
 
-    >>> with Batches(lambda numbers: [2 * n for n in numbers], largest=8) as batches:
+    >>> with Batches(lambda numbers, sharing: [2 * n for n in numbers], largest=8) as batches:
     ...     batches.submit(3).result()
     6
     """
 
-    def __init__(self, run: Callable[[Sequence[Given]], Sequence[Found]], *, largest: int) -> None:
+    def __init__(
+        self,
+        run: Callable[[Sequence[Given], int], Sequence[Found]],
+        *,
+        largest: int,
+        workers: int = 1,
+    ) -> None:
         self._run, self._largest = run, largest
         self._waiting: deque[tuple[Given, Future[Found]]] = deque()
         self._changed = threading.Condition()
         self._ended = False
-        self._thread = threading.Thread(target=self._work, name="batches", daemon=True)
+        self._num_running = 0
+        self._threads = [
+            threading.Thread(target=self._work, name=f"batches-{number}", daemon=True)
+            for number in range(workers)
+        ]
 
     def __enter__(self) -> Batches[Given, Found]:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(
@@ -43,11 +56,12 @@ class Batches(Generic[Given, Found]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Finish what has been submitted, then end the thread."""
+        """Finish what has been submitted, then end the threads."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def submit(self, given: Given) -> Future[Found]:
         """The future result for one input; an error of its batch is that of each of its members."""
@@ -56,32 +70,43 @@ class Batches(Generic[Given, Found]):
             if self._ended:
                 raise RuntimeError("the batches have ended")
             self._waiting.append((given, future))
-            self._changed.notify_all()
+            self._changed.notify()
         return future
 
     def _work(self) -> None:
         while batch := self._next():
+            pairs, sharing = batch
             try:
-                found = self._run([given for given, _ in batch])
+                found = self._run([given for given, _ in pairs], sharing)
             except Exception as error:  # the thread goes on: the next batch may be a good one
-                for _, future in batch:
+                for _, future in pairs:
                     future.set_exception(error)
                 continue
-            for (_, future), result in zip(batch, found, strict=True):
+            finally:
+                with self._changed:
+                    self._num_running -= 1
+            for (_, future), result in zip(pairs, found, strict=True):
                 future.set_result(result)
 
-    def _next(self) -> list[tuple[Given, Future[Found]]]:
+    def _next(self) -> tuple[list[tuple[Given, Future[Found]]], int] | None:
+        """The next batch and how many share the processor; None at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._ended)
-            batch: list[tuple[Given, Future[Found]]] = []
-            while self._waiting and len(batch) < self._largest:
-                given, future = self._waiting.popleft()
-                if future.set_running_or_notify_cancel():  # its client may have gone
-                    batch.append((given, future))
-            # All that waited were cancelled: look again, unless this is the end.
-            if batch or (self._ended and not self._waiting):
-                return batch
-        return self._next()
+            while True:
+                self._changed.wait_for(lambda: self._waiting or self._ended)
+                if not self._waiting:
+                    return None
+                # What waits is dealt to all workers that are free.
+                free = len(self._threads) - self._num_running
+                most = min(self._largest, math.ceil(len(self._waiting) / free))
+                batch: list[tuple[Given, Future[Found]]] = []
+                while self._waiting and len(batch) < most:
+                    given, future = self._waiting.popleft()
+                    if future.set_running_or_notify_cancel():  # its client may have gone
+                        batch.append((given, future))
+                if batch:
+                    self._num_running += 1
+                    sharing = self._num_running + len(self._waiting)
+                    return batch, min(len(self._threads), sharing)
 
 
 def best_size(seconds_of: Callable[[int], float], largest: int) -> int:

@@ -49,7 +49,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 def too_large(limit: int) -> str:
     """What is said of a body above the limit."""
-    size = f"{limit / 1e6:.0f} MB" if limit >= 1e6 else f"{limit} bytes"
+    size = f"{limit / 1e6:g} MB" if limit >= 1e6 else f"{limit} bytes"
     return f"body: more than the limit of {size}"
 
 

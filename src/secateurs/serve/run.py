@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from errno import EADDRNOTAVAIL
+from ipaddress import ip_address
 
 import uvicorn
 from starlette.applications import Starlette
@@ -23,7 +25,29 @@ def is_loopback(host: str) -> bool:
     >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
     (True, True, False)
     """
-    return host == "localhost" or host.startswith("127.") or host == "::1"
+    with contextlib.suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host.lower() == "localhost"
+
+
+def is_every_network(host: str) -> bool:
+    """Whether an address to listen on means all addresses of this machine.
+
+    >>> is_every_network("0.0.0.0"), is_every_network("::"), is_every_network("127.0.0.1")
+    (True, True, False)
+    """
+    with contextlib.suppress(ValueError):
+        return ip_address(host).is_unspecified
+    return False
+
+
+def in_address(host: str) -> str:
+    """A host as it stands in a URL and in the Host header: IPv6 addresses in brackets.
+
+    >>> in_address("::1"), in_address("localhost")
+    ('[::1]', 'localhost')
+    """
+    return f"[{host}]" if ":" in host else host
 
 
 def listen(port: int = 0, host: str = ADDRESS) -> socket.socket:
@@ -33,6 +57,8 @@ def listen(port: int = 0, host: str = ADDRESS) -> socket.socket:
     """
     if not 0 <= port <= 65535:
         raise InputError(f"port: expected 0 to 65535, got {port}")
+    if not host:  # which would be every network
+        raise InputError("host: expected an address of this machine, got an empty text")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol is named: asyncio switches Nagle's algorithm off only where it is, and with it an
     # answer in two parts waits 40 ms for the acknowledgement of the first.

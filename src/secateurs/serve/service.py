@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -28,7 +27,7 @@ from secateurs.serve.bodies import refusal
 from secateurs.serve.guard import HOSTS, Guard
 from secateurs.serve.openapi import document
 from secateurs.serve.uploads import Upload, read_uploads
-from secateurs.study.saved.prediction_model import Classifier, read_pixels
+from secateurs.study.saved.prediction_model import Classifier, read_pixels_of
 
 POLICY = "default-src 'none'; frame-ancestors 'none'"
 RETRY_S = 1  # seconds after which a client that was refused may ask again
@@ -81,9 +80,13 @@ class Service:
 
     def __post_init__(self) -> None:
         self._decoders = ThreadPoolExecutor(self.limits.decoders, thread_name_prefix="decode")
+        # Several batches on one thread each make better use of the processor than one batch on
+        # many threads, which wait for each other at every layer.
+        self._threads = torch.get_num_threads()
+        workers = self._threads if self.classifier.run_on is not None else 1
         self.batch = best_size(self._seconds, self.limits.batch)
         self._batches: Batches[NDArray[np.uint8], NDArray[np.float64]] = Batches(
-            self._run, largest=self.batch
+            self._run, largest=self.batch, workers=workers
         )
 
     def __enter__(self) -> Service:
@@ -101,19 +104,19 @@ class Service:
         found: list[float] = []
         for _ in range(3):  # the first also sets memory up
             start = time.perf_counter()
-            self.classifier.probabilities(pixels)
+            self.classifier.probabilities(pixels, threads=1)
             found.append(time.perf_counter() - start)
         return min(found)
 
-    def _run(self, pixels: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float64]]:
-        return list(self.classifier.probabilities(pixels))
+    def _run(self, pixels: Sequence[NDArray[np.uint8]], sharing: int) -> list[NDArray[np.float64]]:
+        threads = max(1, self._threads // sharing)
+        return list(self.classifier.probabilities(pixels, threads=threads))
 
     def _begin(self, upload: Upload) -> Future[NDArray[np.float64]]:
         """Read an image and hand it on to the network, without a detour by the event loop."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "image"
-            path.write_bytes(upload.data)
-            pixels = read_pixels(self.classifier.spec, path, max_pixels=self.limits.max_pixels)
+        pixels = read_pixels_of(
+            self.classifier.spec, upload.data, max_pixels=self.limits.max_pixels
+        )
         return self._batches.submit(pixels)
 
     async def _answer(self, upload: Upload, top: int) -> tuple[Record, DecodeError | None]:

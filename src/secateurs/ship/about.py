@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from secateurs.errors import InputError
-from secateurs.files import read_json, write_json
+from secateurs.files import read_json, sha256_file, write_json
 from secateurs.ship.spec import ModelSpec, parse_spec
 
 CONFIDENCE = "confidence"  # in a recipe's `extra`: temperature and threshold
 CARD = "card"
+SHA256 = "sha256"  # of the file with the weights, where the description is in another one
 KEYS = ("classes", "preprocessing", "backbone")
 _FACTS = ("data", "weights", "depth", "secateurs")
 
@@ -61,14 +62,27 @@ def beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def write_beside(path: Path, said: Mapping[str, Any]) -> None:
-    """Write what `about` gave beside a file, whole or not at all."""
-    write_json(beside(path), dict(said))
+def write_beside(path: Path, said: Mapping[str, Any], *, sha256: str) -> None:
+    """Write what `about` gave beside a file with that digest, whole or not at all."""
+    write_json(beside(path), {**said, SHA256: sha256})
 
 
 def read_beside(path: Path) -> ModelSpec:
-    """The recipe beside a file; InputError when it is missing or damaged."""
+    """The recipe beside a file; InputError when it is missing or damaged, or of another file."""
     file = beside(path)
     if not file.exists():
         raise InputError(f"{file}: no such file; {path.name} has its classes in it")
-    return parse_about(read_json(file), where=str(file))
+    said = read_json(file)
+    spec = parse_about(said, where=str(file))
+    check_digest(path, said)
+    return spec
+
+
+def check_digest(path: Path, said: Mapping[str, Any]) -> None:
+    """Raise InputError unless a file has the digest that its description names, if it names one.
+
+    A byte that changed is found before a runtime reads the file, which may end the process.
+    """
+    known = said.get(SHA256)
+    if known is not None and known != sha256_file(path):
+        raise InputError(f"{path}: damaged or of another export (its SHA-256 is not {known!s:.64})")

@@ -21,6 +21,7 @@ from secateurs.errors import InputError
 from secateurs.extras import installed, require
 from secateurs.files import atomic_path
 from secateurs.ship.about import about
+from secateurs.ship.lacking import cannot_hold
 from secateurs.ship.latency import onnx_session
 from secateurs.ship.spec import ModelSpec
 
@@ -66,7 +67,8 @@ def export_onnx(
     network = copy.deepcopy(model).cpu().eval()
     images = example.detach().cpu().float()
     with atomic_path(path) as temporary:
-        _write(network, about(spec, card), temporary, size=size)
+        program = _program(network, torch.zeros(2, 3, size, size), path)
+        _write(program, about(spec, card), temporary)
         difference = onnx_difference(network, temporary, images)
         most = max(tolerance, rounding(network, images))
         # Written so that NaN fails, too.
@@ -129,20 +131,25 @@ def rounding(model: nn.Module, images: Tensor) -> float:
         return ROUNDING * max(float(model(image[None]).abs().max()) for image in images)
 
 
-def _write(model: nn.Module, said: Mapping[str, Any], path: Path, *, size: int) -> None:
-    # Two images: a batch of one would be taken for a constant.
-    sample = torch.zeros(2, 3, size, size)
-    with quiet_exporter():
-        program: Any = torch.onnx.export(
-            model,
-            (sample,),
-            dynamo=True,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            opset_version=OPSET,
-            verbose=False,
-        )
+def _program(network: nn.Module, sample: Tensor, path: Path) -> Any:
+    # `sample` is two images: a batch of one would be taken for a constant.
+    try:
+        with quiet_exporter():
+            return torch.onnx.export(
+                network,
+                (sample,),
+                dynamo=True,
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except Exception as error:  # of the exporter's own kinds
+        raise cannot_hold(path, "ONNX", error, network, sample) from None
+
+
+def _write(program: Any, said: Mapping[str, Any], path: Path) -> None:
     program.model.metadata_props.clear()
     for key, value in said.items():
         program.model.metadata_props[key] = value if key == "backbone" else json.dumps(value)

@@ -213,14 +213,14 @@ def onnx_latency(
     return row("onnxruntime", "cpu", batch, times)
 
 
-def onnx_session(path: Path | bytes) -> Any:
+def onnx_session(path: Path | bytes, *, threads: int | None = None) -> Any:
     """An ONNX Runtime session on the CPU; raises InputError for a file that it cannot read,
-    and when the extra `onnx` is not installed."""
+    and when the extra `onnx` is not installed. `threads` is by default PyTorch's number."""
     require("onnx", "ONNX Runtime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
     try:
         source = path if isinstance(path, bytes) else str(path)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from secateurs.files import atomic_path
 from secateurs.ship.about import about
 from secateurs.ship.export import TOLERANCE, check_example, rounding
+from secateurs.ship.lacking import cannot_hold
 from secateurs.ship.spec import ModelSpec
 
 EXTRA = "secateurs.json"
@@ -54,11 +55,14 @@ def export_program(
     with atomic_path(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's remarks on itself
         # Two images: a batch of one would be taken for a constant.
-        program = torch.export.export(
-            network,
-            (torch.zeros(2, *images.shape[1:]),),
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-        )
+        sample = torch.zeros(2, *images.shape[1:])
+        try:
+            program = torch.export.export(
+                network, (sample,), dynamic_shapes=({0: torch.export.Dim("batch")},)
+            )
+        except Exception as error:  # of the exporter's own kinds
+            raise cannot_hold(path, "a PyTorch program", error, network, sample) from None
+        _strip(program)
         # By way of memory: where a disk is full, the writer of the archive ends the process.
         packed = io.BytesIO()
         torch.export.save(program, packed, extra_files={EXTRA: json.dumps(extra)})
@@ -72,6 +76,15 @@ def export_program(
                 f"{most:.3g} is allowed; not written"
             )
     return ProgramCheck(path, difference, path.stat().st_size)
+
+
+def _strip(program: torch.export.ExportedProgram) -> None:
+    """Leave out what no reader needs: source files with private paths, and the sample images."""
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
+    program.example_inputs = None
 
 
 def _difference(model: nn.Module, path: Path, images: Tensor) -> float:

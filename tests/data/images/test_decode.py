@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from secateurs.data.images.decode import DecodeError, decode, without_warnings
+from secateurs.data.images.decode import DecodeError, decode, decode_data, without_warnings
 from secateurs.data.thread_map import in_order
 from secateurs.errors import InputError
 
@@ -296,3 +296,23 @@ def test_silence_ends_with_the_last_to_leave():
         warnings.warn("outer", stacklevel=1)
     with pytest.warns(UserWarning, match="after"):
         warnings.warn("after", stacklevel=1)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tiff", "gif", "webp", "bmp", "ppm"])
+def test_bytes_at_hand_give_what_the_file_gives(tmp_path: Path, suffix: str):
+    path, exif = tmp_path / f"scene.{suffix}", Image.Exif()
+    exif[0x0112] = 6
+    scene().save(path, **({"exif": exif} if suffix in ("jpg", "tiff") else {}))
+    data = path.read_bytes()
+    assert decode_data(data).tobytes() == decode(path).tobytes()
+    for bad in (data[: len(data) // 3], b"hello " * 9, b""):
+        path.write_bytes(bad)
+        with pytest.raises(DecodeError) as of_file:
+            decode(path)
+        with pytest.raises(DecodeError) as of_data:
+            decode_data(bad, name="upload")
+        assert (of_data.value.reason, of_data.value.detail) == (
+            of_file.value.reason,
+            of_file.value.detail,
+        )
+        assert str(of_data.value).startswith("upload: ")

@@ -16,7 +16,9 @@ from torch import nn
 
 from secateurs.errors import InputError
 from secateurs.extras import installed
+from secateurs.files import sha256_file
 from secateurs.nets.backbones import build
+from secateurs.ship.about import about, read_beside, write_beside
 from secateurs.ship.spec import ImageInput, ModelSpec, describe
 from secateurs.ship.targets.formats import endings, open_file, target_of
 from secateurs.ship.targets.target import FileCheck
@@ -74,7 +76,8 @@ def test_a_file_opened_gives_pytorch_s_logits_and_says_what_it_needs(
     model: nn.Module, written: Written, ending: str
 ) -> None:
     path, images, check = written(ending)
-    assert check.max_abs_difference <= 1e-4 and check.num_bytes >= path.stat().st_size
+    assert check.max_abs_difference is not None and check.max_abs_difference <= 1e-4
+    assert check.num_bytes >= path.stat().st_size
     opened = open_file(path)
     with torch.no_grad():
         expected = model(images).numpy()
@@ -96,7 +99,52 @@ def test_a_damaged_file_is_one_clear_line(tmp_path: Path, ending: str) -> None:
         open_file(path)
     path.write_bytes(b"not a model")
     path.with_suffix(".bin").write_bytes(b"")
-    with pytest.raises(InputError, match=r"photos\.\w+: not readable as [^\n]*$"):
+    with pytest.raises(
+        InputError, match=r"photos\.\w+: not readable as [^\n]*$|photos\.pte\.json: no such file"
+    ):
+        open_file(path)
+
+
+@pytest.mark.parametrize(("ending", "weights"), [(".xml", ".bin"), (".pte", ".pte")])
+def test_a_changed_byte_of_the_weights_is_found_before_they_are_used(
+    model: nn.Module, spec: ModelSpec, tmp_path: Path, ending: str, weights: str
+) -> None:
+    target = target_of(path := tmp_path / f"photos{ending}")
+    if target.EXTRA is not None and not installed(target.EXTRA):
+        pytest.skip(f"needs {target.EXTRA}")
+    target.write(model, spec, path, torch.rand(1, 3, 64, 64))
+    file = path.with_suffix(weights)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(InputError, match=rf"photos\{weights}: damaged or of another export"):
+        open_file(path)
+
+
+def test_a_description_names_the_file_that_it_belongs_to(spec: ModelSpec, tmp_path: Path) -> None:
+    path = tmp_path / "photos.pte"
+    path.write_bytes(b"program")
+    write_beside(path, about(spec), sha256=sha256_file(path))
+    assert read_beside(path).classes == spec.classes
+    path.write_bytes(b"programs")
+    with pytest.raises(
+        InputError, match=r"photos\.pte: damaged or of another export \(its SHA-256"
+    ):
+        read_beside(path)
+
+
+@pytest.mark.skipif(not installed("coreml"), reason="needs coreml")
+@pytest.mark.filterwarnings("ignore")
+def test_a_core_ml_package_is_written_and_said_not_to_have_been_run(
+    model: nn.Module, spec: ModelSpec, tmp_path: Path
+) -> None:
+    path = tmp_path / "photos.mlpackage"
+    check = target_of(path).write(model, spec, path, torch.rand(1, 3, 64, 64))
+    assert check.max_abs_difference is None and check.note is not None
+    assert check.note.startswith("not run: Core ML")
+    assert check.num_bytes > 4 * sum(value.numel() for value in model.parameters())
+    assert "Manifest.json" in {part.name for part in path.iterdir()}
+    with pytest.raises(InputError, match="runs on Apple's systems only"):
         open_file(path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import io
 import os
 import struct
 import threading
@@ -153,14 +154,30 @@ def decoding(path: Path, *, max_pixels: int = MAX_PIXELS) -> Generator[Decoded]:
     path = Path(path)
     with ExitStack() as held:
         with open_file(path) as file, without_warnings():
-            decoded = _decoded(path, file, max_pixels, held)
+            num_bytes = os.fstat(file.fileno()).st_size
+            decoded = _decoded(path, file, num_bytes, max_pixels, held)
         yield decoded
 
 
-def _decoded(path: Path, file: BinaryIO, max_pixels: int, held: ExitStack) -> Decoded:
+def decode_data(data: bytes, *, name: str = "image", max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The image of a file whose bytes are at hand, as `decode` gives it; `name` is for errors.
+
+    >>> decode_data(b"")
+    Traceback (most recent call last):
+    secateurs.data.images.decode.DecodeError: image: zero-byte (the file is empty)
+    """
+    if not data:
+        raise DecodeError(Path(name), "zero-byte", "the file is empty")
+    with ExitStack() as held, without_warnings():
+        return _decoded(Path(name), io.BytesIO(data), len(data), max_pixels, held).image
+
+
+def _decoded(
+    path: Path, file: BinaryIO, num_bytes: int, max_pixels: int, held: ExitStack
+) -> Decoded:
     silence_libtiff()
     try:
-        rgb, notes, turn = _loaded(path, file, max_pixels, held)
+        rgb, notes, turn = _loaded(path, file, num_bytes, max_pixels, held)
         # The file's own pixels are let go before those of the result are turned.
         return Decoded(rgb if turn is None else rgb.transpose(turn), notes)
     except DecodeError:
@@ -171,7 +188,6 @@ def _decoded(path: Path, file: BinaryIO, max_pixels: int, held: ExitStack) -> De
         raise DecodeError(path, "oversized", "does not fit in memory") from None
     except Exception as error:
         # Pillow's readers meet broken files with many exceptions, SyntaxError among them.
-        num_bytes = os.fstat(file.fileno()).st_size
         if "truncated" in str(error).lower() or _ends_early(file, num_bytes):
             detail = f"the file ends early, {num_bytes} bytes long"
             raise DecodeError(path, "truncated", detail) from None
@@ -181,9 +197,8 @@ def _decoded(path: Path, file: BinaryIO, max_pixels: int, held: ExitStack) -> De
 
 
 def _loaded(
-    path: Path, file: BinaryIO, max_pixels: int, held: ExitStack
+    path: Path, file: BinaryIO, num_bytes: int, max_pixels: int, held: ExitStack
 ) -> tuple[Image.Image, tuple[str, ...], Image.Transpose | None]:
-    num_bytes = os.fstat(file.fileno()).st_size
     decoding_memory.check_metadata(file, num_bytes)
     with Image.open(file, formats=FORMATS) as image:
         if image.width * image.height > max_pixels:

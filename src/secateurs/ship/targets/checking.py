@@ -47,11 +47,15 @@ def checked(
     return largest
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line of at most 200 characters.
+def on_threads(run: Callable[[Images], Logits]) -> Callable[[Images, int], Logits]:
+    """What runs a PyTorch program on so many threads; each calling thread has its own number."""
 
-    >>> first_line(ValueError("one\\ntwo"))
-    'one'
-    """
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
+    def run_on(images: Images, threads: int) -> Logits:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            return run(images)
+        finally:
+            torch.set_num_threads(before)
+
+    return run_on

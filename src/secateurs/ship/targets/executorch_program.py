@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from secateurs.errors import InputError
 from secateurs.extras import require
-from secateurs.files import atomic_path
+from secateurs.files import atomic_path, sha256_file
 from secateurs.nets.trace import copied
 from secateurs.ship.about import about, read_beside, write_beside
 from secateurs.ship.export import check_example
+from secateurs.ship.lacking import cannot_hold, first_line
 from secateurs.ship.spec import ModelSpec
-from secateurs.ship.targets.checking import checked, cpu_images, first_line
+from secateurs.ship.targets.checking import checked, cpu_images
 from secateurs.ship.targets.target import FileCheck, Images, Logits, OpenedFile
 
 NAME = "ExecuTorch"
@@ -45,13 +46,11 @@ def write(
             warnings.simplefilter("ignore")
             packed = _program(network, size)
     except Exception as error:  # of the converter's own kinds
-        raise InputError(
-            f"{path}: ExecuTorch cannot hold this model ({first_line(error)})"
-        ) from None
+        raise cannot_hold(path, NAME, error, network, torch.zeros(2, 3, size, size)) from None
     with atomic_path(path) as temporary:
         temporary.write_bytes(packed)
         difference = checked(_runner(temporary), network, cpu_images(example), path)
-        write_beside(path, about(spec, card))
+        write_beside(path, about(spec, card), sha256=sha256_file(temporary))
     return FileCheck(path, difference, path.stat().st_size)
 
 
@@ -70,11 +69,12 @@ def _program(network: nn.Module, size: int) -> bytes:
 def open(path: Path) -> OpenedFile:
     """Open a file that Secateurs wrote; see `Target.open`."""
     require(EXTRA, "an ExecuTorch file")
+    spec = read_beside(path)  # first: a damaged program may end the process
     try:
         run = _runner(path)
     except Exception as error:  # of ExecuTorch's own kinds
         raise InputError(f"{path}: not readable as ExecuTorch ({first_line(error)})") from None
-    return OpenedFile(read_beside(path), run)
+    return OpenedFile(spec, run)
 
 
 def _runner(path: Path) -> _Running:

@@ -14,6 +14,7 @@ _MODULES = {
     ".pt2": "torch_program",
     ".xml": "openvino_ir",
     ".pte": "executorch_program",
+    ".mlpackage": "coreml_package",
 }
 
 
@@ -21,7 +22,7 @@ def endings() -> tuple[str, ...]:
     """The endings of the files that `target_of` knows.
 
     >>> endings()
-    ('.onnx', '.pt2', '.xml', '.pte')
+    ('.onnx', '.pt2', '.xml', '.pte', '.mlpackage')
     """
     return tuple(_MODULES)
 

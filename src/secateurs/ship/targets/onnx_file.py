@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
@@ -50,4 +52,14 @@ def open(path: Path) -> OpenedFile:
     def run(images: Images) -> Logits:
         return session.run(None, {name: images})[0]
 
-    return OpenedFile(spec, run)
+    @functools.cache  # a session has a fixed number of threads, and the weights once more
+    def session_on(threads: int) -> Any:
+        return onnx_session(path, threads=threads)
+
+    def run_on(images: Images, threads: int) -> Logits:
+        all_of_them = threads >= torch.get_num_threads()
+        power = 1 << (threads.bit_length() - 1)  # few sessions on many processors
+        wanted = session if all_of_them else session_on(power)
+        return wanted.run(None, {name: images})[0]
+
+    return OpenedFile(spec, run, run_on)

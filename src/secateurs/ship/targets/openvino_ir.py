@@ -17,18 +17,20 @@ from torch import Tensor, nn
 
 from secateurs.errors import InputError
 from secateurs.extras import require
-from secateurs.files import atomic_path
+from secateurs.files import atomic_path, sha256_file
 from secateurs.nets.trace import copied
-from secateurs.ship.about import about, parse_about
+from secateurs.ship.about import SHA256, about, check_digest, parse_about
 from secateurs.ship.export import check_example
+from secateurs.ship.lacking import cannot_hold, first_line
 from secateurs.ship.spec import ModelSpec
-from secateurs.ship.targets.checking import checked, cpu_images, first_line
+from secateurs.ship.targets.checking import checked, cpu_images
 from secateurs.ship.targets.target import FileCheck, Images, Logits, OpenedFile
 
 NAME = "OpenVINO"
 ENDING = ".xml"
 EXTRA = "openvino"
 _SAID = ("secateurs", "about")  # where the file keeps what `about` says
+_UNKNOWN = "0" * 64  # a digest, until the weights are written
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32"}  # else bfloat16 where the processor has it
 
 
@@ -53,7 +55,7 @@ def write(
                 network, example_input=torch.zeros(2, 3, size, size)
             )
     except Exception as error:  # of the converter's own kinds
-        raise InputError(f"{path}: OpenVINO cannot hold this model ({first_line(error)})") from None
+        raise cannot_hold(path, NAME, error, network, torch.zeros(2, 3, size, size)) from None
     converted.reshape([-1, 3, size, size])
     converted.inputs[0].get_tensor().set_names({"images"})
     converted.outputs[0].get_tensor().set_names({"logits"})
@@ -77,11 +79,13 @@ def _save(
     converted: Any, network: nn.Module, said: Mapping[str, Any], path: Path, images: Tensor
 ) -> FileCheck:
     openvino = _without_telemetry()
-    converted.set_rt_info(json.dumps(said), list(_SAID))
+    converted.set_rt_info(json.dumps({**said, SHA256: _UNKNOWN}), list(_SAID))
     weights = path.with_suffix(".bin")
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / path.name
         openvino.save_model(converted, made, compress_to_fp16=False)
+        digest = sha256_file(made.with_suffix(".bin"))
+        made.write_bytes(made.read_bytes().replace(_UNKNOWN.encode(), digest.encode(), 1))
         difference = checked(open(made).run, network, images, path)
         with atomic_path(path) as graph:
             shutil.copyfile(made, graph)
@@ -96,14 +100,19 @@ def open(path: Path) -> OpenedFile:
     """Open a file that Secateurs wrote; see `Target.open`."""
     require(EXTRA, "an OpenVINO file")
     openvino = _without_telemetry()
-    if not path.with_suffix(".bin").exists():
-        raise InputError(f"{path.with_suffix('.bin')}: no such file; {path.name} needs it")
+    weights = path.with_suffix(".bin")
+    if not weights.exists():
+        raise InputError(f"{weights}: no such file; {path.name} needs it")
     core: Any = openvino.Core()
     try:
         graph = core.read_model(path)
         text = str(graph.get_rt_info(list(_SAID)).value) if graph.has_rt_info(list(_SAID)) else "0"
         said = json.loads(text)
+        if isinstance(said, dict):
+            check_digest(weights, cast("dict[str, Any]", said))
         compiled = core.compile_model(graph, "CPU", dict(_EXACT))
+    except InputError:
+        raise
     except Exception as error:  # of OpenVINO's own kinds
         raise InputError(f"{path}: not readable as OpenVINO ({first_line(error)})") from None
     spec = parse_about(said, where=str(path))

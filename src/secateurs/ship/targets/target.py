@@ -21,11 +21,12 @@ Logits = NDArray[np.float32]  # (n, classes)
 class FileCheck:
     """A file and the largest difference of a logit from PyTorch's on the images given.
 
-    `num_bytes` counts every file of the format, `note` what was not checked, if anything.
+    `num_bytes` counts every file of the format, `note` what was not checked, if anything. The
+    difference is None where the format cannot be run on this machine.
     """
 
     path: Path
-    max_abs_difference: float
+    max_abs_difference: float | None
     num_bytes: int
     note: str | None = None
 
@@ -34,11 +35,14 @@ class FileCheck:
 class OpenedFile:
     """A file in its own runtime: `run` gives the logits of preprocessed images.
 
-    `spec` has classes, preprocessing and `extra` with confidence and card, but no widths.
+    `spec` has classes, preprocessing and `extra` with confidence and card, but no widths. `run_on`
+    runs on so many threads and may be called by several threads at once; None where the runtime
+    cannot do that.
     """
 
     spec: ModelSpec
     run: Callable[[Images], Logits]
+    run_on: Callable[[Images, int], Logits] | None = None
 
 
 class Target(Protocol):

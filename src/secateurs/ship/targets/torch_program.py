@@ -12,9 +12,12 @@ from torch import Tensor, nn
 
 from secateurs.errors import InputError
 from secateurs.ship.about import parse_about
+from secateurs.ship.lacking import first_line
 from secateurs.ship.program import EXTRA as EXTRA_FILE
 from secateurs.ship.program import export_program
 from secateurs.ship.spec import ModelSpec
+from secateurs.ship.targets.checking import on_threads
+from secateurs.ship.targets.program_archive import check_archive
 from secateurs.ship.targets.target import FileCheck, Images, Logits, OpenedFile
 
 NAME = "PyTorch program"
@@ -36,19 +39,21 @@ def write(
 
 
 def open(path: Path) -> OpenedFile:
-    """Open a program that Secateurs wrote; see `Target.open`."""
+    """Open a program that Secateurs wrote, without unpickling or code; see `Target.open`."""
     extra = {EXTRA_FILE: ""}
+    check_archive(path)
     try:
         with path.open("rb") as file:
-            program: Any = torch.export.load(file, extra_files=extra).module()
+            # Guards are texts of the file that would be compiled.
+            program: Any = torch.export.load(file, extra_files=extra).module(check_guards=False)
         said = json.loads(extra[EXTRA_FILE])
     except Exception as error:  # what a damaged archive makes the reader raise is not documented
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"{path}: not readable as a program ({lines[0]:.200})") from None
+        reason = first_line(error)
+        raise InputError(f"{path}: not readable as a program ({reason})") from None
     spec = parse_about(said, where=str(path))
 
     def run(images: Images) -> Logits:
         with torch.no_grad():
             return program(torch.from_numpy(images)).numpy()
 
-    return OpenedFile(spec, run)
+    return OpenedFile(spec, run, on_threads(run))

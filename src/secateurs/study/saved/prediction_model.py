@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from secateurs.data.images.decode import MAX_PIXELS, decode
+from secateurs.data.images.decode import MAX_PIXELS, decode, decode_data
 from secateurs.data.views import normalise
 from secateurs.errors import InputError
 from secateurs.files import read_regular
@@ -22,6 +22,7 @@ from secateurs.paths import saved_model
 from secateurs.ship.about import CARD, CONFIDENCE, about
 from secateurs.ship.checkpoint import Loaded, load
 from secateurs.ship.spec import ModelSpec
+from secateurs.ship.targets.checking import on_threads
 from secateurs.ship.targets.formats import open_file, target_of
 from secateurs.study.saved.confidence import Confidence, confidence_of
 
@@ -36,6 +37,8 @@ class Classifier:
     """A model that answers: its recipe, its format in words, and how its outputs become answers.
 
     `run` gives the logits (n, classes) of preprocessed images (n, 3, size, size), float32 both.
+    `run_on` gives them on so many threads of the processor, and several threads may call it at
+    once; it is None where the runtime cannot do that.
     """
 
     path: Path
@@ -43,14 +46,20 @@ class Classifier:
     spec: ModelSpec
     confidence: Confidence
     run: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    run_on: Callable[[NDArray[np.float32], int], NDArray[np.float32]] | None = None
 
-    def probabilities(self, pixels: Sequence[Pixels]) -> NDArray[np.float64]:
+    def probabilities(
+        self, pixels: Sequence[Pixels], *, threads: int | None = None
+    ) -> NDArray[np.float64]:
         """The class probabilities (n, classes) of what `read_pixels` gives.
 
-        NaN where an output is not finite.
+        NaN where an output is not finite. `threads` is for `run_on`, where there is one.
         """
         inputs = network_inputs(self.spec, pixels).contiguous().numpy()
-        logits = self.run(inputs).astype(np.float64)
+        if threads is None or self.run_on is None:
+            logits = self.run(inputs).astype(np.float64)
+        else:
+            logits = self.run_on(inputs, threads).astype(np.float64)
         with np.errstate(all="ignore"):
             scaled = logits / self.confidence.temperature
             raised = np.exp(scaled - scaled.max(axis=1, keepdims=True))
@@ -121,7 +130,9 @@ def _of_file(path: Path) -> Classifier:
         raise InputError(f"{path}: {reason}") from None
     if shape != (1, num_classes):
         raise InputError(f"{path}: expected {num_classes} outputs, one per class, got {shape}")
-    return Classifier(path, form, opened.spec, confidence_of(opened.spec), opened.run)
+    return Classifier(
+        path, form, opened.spec, confidence_of(opened.spec), opened.run, opened.run_on
+    )
 
 
 def load_saved(model: Path) -> Loaded:
@@ -137,7 +148,8 @@ def classifier_of(loaded: Loaded, path: Path) -> Classifier:
     def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
         return predict_logits(network, torch.from_numpy(images).to(device)).numpy()
 
-    return Classifier(path, SECATEURS, loaded.spec, confidence_of(loaded.spec), run)
+    run_on = on_threads(run) if device.type == "cpu" else None
+    return Classifier(path, SECATEURS, loaded.spec, confidence_of(loaded.spec), run, run_on)
 
 
 def read_pixels(spec: ModelSpec, path: Path, *, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -146,6 +158,11 @@ def read_pixels(spec: ModelSpec, path: Path, *, max_pixels: int = MAX_PIXELS) ->
     Raises DecodeError for one that cannot be used.
     """
     return spec.preprocessing.pixels(decode(path, max_pixels=max_pixels))
+
+
+def read_pixels_of(spec: ModelSpec, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """What `read_pixels` gives, of an image file whose bytes are at hand."""
+    return spec.preprocessing.pixels(decode_data(data, max_pixels=max_pixels))
 
 
 def network_inputs(spec: ModelSpec, pixels: Sequence[Pixels]) -> torch.Tensor:
