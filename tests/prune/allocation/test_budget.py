@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from narrow import narrow_alexnet
 from secateurs.errors import InputError
 from secateurs.nets.attention import open_attention
 from secateurs.prune.allocation.budget import Price, Widths, descent
@@ -30,12 +32,24 @@ def curves(groups: Groups, scale: dict[str, float] | None = None) -> dict[str, E
     return found
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["resnet18", "mobilenet_v2", "mobilenet_v3_small", "densenet121", "resnext50_32x4d", "alexnet"],
-)
+# torchvision's networks with one or two blocks of each kind.
+SHORT: dict[str, Callable[[], nn.Module]] = {
+    "resnet": lambda: models.ResNet(BasicBlock, [2, 1, 1, 1], num_classes=5),
+    "mobilenet_v2": lambda: models.MobileNetV2(
+        5, inverted_residual_setting=[[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 2, 2]]
+    ),
+    "mobilenet_v3_small": lambda: models.mobilenet_v3_small(num_classes=5),
+    "densenet": lambda: models.DenseNet(8, (2, 3, 2), 16, num_classes=5),
+    "resnext": lambda: models.ResNet(
+        Bottleneck, [2, 1, 1, 1], num_classes=5, groups=32, width_per_group=4
+    ),
+    "alexnet": lambda: narrow_alexnet("alexnet", weights=None, num_classes=5),
+}
+
+
+@pytest.mark.parametrize("name", SHORT)
 def test_a_price_is_that_of_the_network_really_narrowed(name: str):
-    model = models.get_model(name, num_classes=5).eval()
+    model = SHORT[name]().eval()
     groups = find_groups(model, torch.empty(1, 3, SIZE, SIZE)).found
     widths = Widths(model, groups, torch.empty(1, 3, SIZE, SIZE))
     whole = widths.price(widths.whole)
@@ -60,9 +74,9 @@ def test_a_price_is_that_of_the_network_really_narrowed(name: str):
 
 
 def test_attention_and_layers_without_a_group_have_their_share_of_the_price():
-    model = models.vit_b_32(num_classes=5)
-    groups = find_groups(model, torch.empty(1, 3, 224, 224)).found
-    widths = Widths(model, groups, torch.empty(1, 3, 224, 224))
+    model = models.VisionTransformer(32, 8, 3, 4, 64, 128, num_classes=5)
+    groups = find_groups(model, torch.empty(1, 3, 32, 32)).found
+    widths = Widths(model, groups, torch.empty(1, 3, 32, 32))
     assert widths.price(widths.whole).parameters == num_parameters(model)
 
 

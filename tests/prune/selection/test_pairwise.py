@@ -22,8 +22,8 @@ def reference(x, low, high, order):
     x = x / np.linalg.norm(x, axis=0)
     kept = []
     for unit in order:
-        angles = [np.degrees(np.arccos(np.clip(x[:, unit] @ x[:, k], -1, 1))) for k in kept]
-        if all(low <= angle <= high for angle in angles):
+        angles = np.degrees(np.arccos(np.clip(x[:, unit] @ x[:, kept], -1, 1)))
+        if np.all((low <= angles) & (angles <= high)):
             kept.append(unit)
     return kept
 
