@@ -20,6 +20,7 @@
   document.querySelectorAll("article p > img[src*='pictures/']").forEach((image) => {
     image.parentElement.setAttribute("tabindex", "0");
   });
+  document.querySelectorAll(".formula").forEach((box) => box.setAttribute("tabindex", "0"));
   new MutationObserver(label).observe(document.body, { childList: true, subtree: true });
   label();
 })();
