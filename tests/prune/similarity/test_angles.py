@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -241,13 +242,26 @@ def test_the_screen_is_never_below_the_cosine_nor_far_above(
     assert flat is None or set(beyond.tolist()) <= set(flat.tolist())
 
 
+@cache
+def fan(gap):
+    """Directions, and the angle of every pair."""
+    x = rotated(np.arange(0, 181, gap))
+    return x, reference(x, 181, None, "none")
+
+
 @pytest.mark.parametrize("screen", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("gap", [0.97, 0.3001])
 def test_a_fan_of_directions_is_cut_where_the_thresholds_are(screen, gap):
-    x = rotated(np.arange(0, 181, gap))
+    x, every = fan(gap)
+    assert len(every) == x.shape[1] * (x.shape[1] - 1) // 2
     for low, high in ((15, 165), (0, 165), (15, None), (40, 140)):
         pairs = similar_pairs(x, low, high, normalise="none", screen=screen, tile=100)
-        assert_same(pairs, reference(x, low, high, "none"))
+        beyond = {
+            pair: angle
+            for pair, angle in every.items()
+            if angle < low or (high is not None and angle > high)
+        }
+        assert_same(pairs, beyond)
 
 
 @settings(max_examples=30, deadline=None)
