@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from narrow import narrowed
 
+from narrow import narrowed
 from secateurs.cli import main
 from secateurs.data.corruptions import CORRUPTIONS
 from secateurs.directories import clear_output
@@ -33,7 +33,13 @@ from secateurs.study.stages import Stages
 from secateurs.study.study import run_study
 
 CONFIG = StudyConfig(
-    weights="none", group_by=r"^(\d+)_", runs=1, epochs=1, batch_size=8, device="cpu"
+    weights="none",
+    group_by=r"^(\d+)_",
+    runs=1,
+    epochs=1,
+    batch_size=8,
+    device="cpu",
+    image_size=64,
 )
 OPTIONS = FrontierOptions(backbones=("alexnet",), num_depths=1, sizes=(0.95,), recover=1)
 
