@@ -83,6 +83,10 @@ def test_a_file_opened_gives_pytorch_s_logits_and_says_what_it_needs(
     with torch.no_grad():
         expected = model(images).numpy()
     np.testing.assert_allclose(opened.run(images.numpy()), expected, atol=1e-4)
+    for batch in (1, 64):
+        repeated = np.resize(images.numpy(), (batch, *images.shape[1:]))
+        wanted = np.resize(expected, (batch, *expected.shape[1:]))
+        np.testing.assert_allclose(opened.run(repeated), wanted, atol=1e-4)
     assert opened.spec.classes == ("a", "ü", "c") and opened.spec.preprocessing == IMAGE
     assert opened.spec.extra["confidence"] == CONFIDENCE
     assert opened.spec.extra["card"] == {

@@ -19,6 +19,7 @@ from secateurs.nets.trace import copied
 from secateurs.ship.about import about, read_beside, write_beside
 from secateurs.ship.export import check_example
 from secateurs.ship.lacking import cannot_hold, first_line
+from secateurs.ship.latency import fill_batch
 from secateurs.ship.spec import ModelSpec
 from secateurs.ship.targets.checking import checked, cpu_images
 from secateurs.ship.targets.target import FileCheck, Images, Logits, OpenedFile
@@ -49,7 +50,9 @@ def write(
         raise cannot_hold(path, NAME, error, network, torch.zeros(2, 3, size, size)) from None
     with atomic_path(path) as temporary:
         temporary.write_bytes(packed)
-        difference = checked(_runner(temporary), network, cpu_images(example), path)
+        images, run = cpu_images(example), _runner(temporary)
+        difference = checked(run, network, images, path)
+        run(fill_batch(images, MOST_BATCH).numpy())  # raises where its memory is for fewer
         write_beside(path, about(spec, card), sha256=sha256_file(temporary))
     return FileCheck(path, difference, path.stat().st_size)
 
@@ -57,10 +60,10 @@ def write(
 def _program(network: nn.Module, size: int) -> bytes:
     lower: Any = import_module("executorch.exir").to_edge_transform_and_lower
     xnnpack: Any = import_module("executorch.backends.xnnpack.partition.xnnpack_partitioner")
-    # Two images: a batch of one would be taken for a constant.
+    # As many images as it is for: of fewer than 16 a convolution makes memory for at most 15.
     exported = torch.export.export(
         network,
-        (torch.zeros(2, 3, size, size),),
+        (torch.zeros(MOST_BATCH, 3, size, size),),
         dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=MOST_BATCH)},),
     )
     return lower(exported, partitioner=[xnnpack.XnnpackPartitioner()]).to_executorch().buffer
