@@ -221,7 +221,7 @@ def onnx_session(path: Path | bytes, *, threads: int | None = None) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what it raises is not printed as well
     try:
         source = path if isinstance(path, bytes) else str(path)
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

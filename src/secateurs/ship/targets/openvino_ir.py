@@ -21,7 +21,7 @@ from secateurs.files import atomic_path, sha256_file
 from secateurs.nets.trace import copied
 from secateurs.ship.about import SHA256, about, check_digest, parse_about
 from secateurs.ship.export import check_example
-from secateurs.ship.lacking import cannot_hold, first_line
+from secateurs.ship.lacking import cannot_hold
 from secateurs.ship.spec import ModelSpec
 from secateurs.ship.targets.checking import checked, cpu_images
 from secateurs.ship.targets.target import FileCheck, Images, Logits, OpenedFile
@@ -31,6 +31,7 @@ ENDING = ".xml"
 EXTRA = "openvino"
 _SAID = ("secateurs", "about")  # where the file keeps what `about` says
 _UNKNOWN = "0" * 64  # a digest, until the weights are written
+_HEAD = 1000  # bytes in which <net> begins
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32"}  # else bfloat16 where the processor has it
 
 
@@ -96,6 +97,21 @@ def _save(
     return FileCheck(path, difference, path.stat().st_size + weights.stat().st_size)
 
 
+def _check_head(path: Path) -> None:
+    """Refuse what is not its XML: OpenVINO would try other formats, and print what each says."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if b"<net" not in head:
+        raise InputError(f"{path}: not readable as OpenVINO (no <net> at its beginning)")
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, without the places in OpenVINO's source that come before it."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith("Exception from")]
+    return (said or lines or [type(error).__name__])[-1][:200]
+
+
 def open(path: Path) -> OpenedFile:
     """Open a file that Secateurs wrote; see `Target.open`."""
     require(EXTRA, "an OpenVINO file")
@@ -103,6 +119,7 @@ def open(path: Path) -> OpenedFile:
     weights = path.with_suffix(".bin")
     if not weights.exists():
         raise InputError(f"{weights}: no such file; {path.name} needs it")
+    _check_head(path)
     core: Any = openvino.Core()
     try:
         graph = core.read_model(path)
@@ -114,7 +131,7 @@ def open(path: Path) -> OpenedFile:
     except InputError:
         raise
     except Exception as error:  # of OpenVINO's own kinds
-        raise InputError(f"{path}: not readable as OpenVINO ({first_line(error)})") from None
+        raise InputError(f"{path}: not readable as OpenVINO ({_reason(error)})") from None
     spec = parse_about(said, where=str(path))
 
     def run(images: Images) -> Logits:

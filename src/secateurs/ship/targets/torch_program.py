@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +40,24 @@ def write(
     return FileCheck(check.path, check.max_abs_difference, check.num_bytes)
 
 
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Keep PyTorch's reader from logging what it raises as well."""
+    logger = logging.getLogger("torch.export")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def open(path: Path) -> OpenedFile:
     """Open a program that Secateurs wrote, without unpickling or code; see `Target.open`."""
     extra = {EXTRA_FILE: ""}
     check_archive(path)
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, _quiet():
             # Guards are texts of the file that would be compiled.
             program: Any = torch.export.load(file, extra_files=extra).module(check_guards=False)
         said = json.loads(extra[EXTRA_FILE])

@@ -123,13 +123,16 @@ def _of_file(path: Path) -> Classifier:
     form, opened = target_of(path).NAME, open_file(path)
     size, num_classes = opened.spec.preprocessing.size, len(opened.spec.classes)
     try:
-        shape = np.shape(opened.run(np.zeros((1, 3, size, size), np.float32)))
+        outputs = opened.run(np.zeros((1, 3, size, size), np.float32))
     except Exception as error:  # each runtime has its own
         lines = str(error).strip().splitlines() or [type(error).__name__]
         reason = f"it does not run on an image of {size} x {size} pixels ({lines[0]:.200})"
         raise InputError(f"{path}: {reason}") from None
-    if shape != (1, num_classes):
+    if np.shape(outputs) != (1, num_classes):
+        shape = np.shape(outputs)
         raise InputError(f"{path}: expected {num_classes} outputs, one per class, got {shape}")
+    if not np.isfinite(outputs).all():
+        raise InputError(f"{path}: damaged: its outputs on a grey image are not finite numbers")
     return Classifier(
         path, form, opened.spec, confidence_of(opened.spec), opened.run, opened.run_on
     )
