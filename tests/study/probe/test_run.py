@@ -17,7 +17,7 @@ from secateurs.study.probe.run import Probed, run_probe
 from secateurs.study.setup.config import StudyConfig
 
 NAME = "mobilenet_v3_small"
-CONFIG = StudyConfig(group_by=r"^(\d+)_", device="cpu", precision="float32")
+CONFIG = StudyConfig(group_by=r"^(\d+)_", device="cpu", precision="float32", image_size=64)
 
 
 @pytest.fixture(scope="module")

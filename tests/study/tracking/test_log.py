@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from narrow import narrowed
 
+from narrow import narrowed
 from secateurs.errors import InputError
 from secateurs.progress import Silent
 from secateurs.report.study.schema import check_results
@@ -45,6 +45,7 @@ CONFIG = StudyConfig(
     batch_size=8,
     lr=1e-3,
     precision="float32",
+    image_size=64,
 )
 ENTRY = Entry("depth 5 run 1", "a", {"lr": 0.1, "patience": None}, {"best": 0.5}, {"loss": [2, 1]})
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from narrow import narrowed
 from secateurs.errors import InputError
 from secateurs.fit.cache import PrefixCache
 from secateurs.fit.recipe import Recipe
@@ -157,6 +160,7 @@ def test_fixed_norms_keep_their_statistics_and_train_their_scales(flags: Path, t
         views=1,
         batch_size=14,
         precision="float32",
+        image_size=64,
     )
     context = open_context(str(flags), config, cache=tmp_path / "cache")
     before = {
@@ -174,6 +178,14 @@ def test_fixed_norms_keep_their_statistics_and_train_their_scales(flags: Path, t
 FROZEN = [("alexnet", 6), ("resnet18", 12), ("mobilenet_v2", 40)]
 
 
+@pytest.fixture
+def small(backbone: str) -> Generator[None]:
+    """An AlexNet is a narrow one."""
+    with narrowed() if backbone == "alexnet" else nullcontext():
+        yield
+
+
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(("backbone", "depth"), FROZEN)
 def test_what_is_frozen_stays_as_it_was_also_after_a_resume(
     flags: Path, tmp_path: Path, backbone: str, depth: int
@@ -186,6 +198,7 @@ def test_what_is_frozen_stays_as_it_was_also_after_a_resume(
         views=1,
         batch_size=14,
         precision="float32",
+        image_size=64,
     )
     context = open_context(str(flags), config, cache=tmp_path / "cache")
     trial, store = Trial(depth, 0), Store(tmp_path / "trials")
@@ -224,6 +237,7 @@ def test_frozen_layers_with_random_weights_are_computed_once_with_the_same_curve
         views=2,
         batch_size=8,
         precision="float32",
+        image_size=64,
     )
     context = open_context(str(flags), config, cache=tmp_path / "cache")
     curves = []
@@ -242,7 +256,12 @@ def test_one_shared_input_serves_benches_that_agree_on_views_and_prefix(
     flags: Path, tmp_path: Path
 ):
     config = StudyConfig(
-        backbone="mobilenet_v3_small", weights="none", depths=(0,), views=1, precision="float32"
+        backbone="mobilenet_v3_small",
+        weights="none",
+        depths=(0,),
+        views=1,
+        precision="float32",
+        image_size=64,
     )
     context = open_context(str(flags), replace(config, batch_size=8), cache=tmp_path / "cache")
     shared, model = SharedInputs(), context.new_model(seed=0, pretrained=False)

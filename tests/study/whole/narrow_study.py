@@ -19,6 +19,7 @@ CONFIG = StudyConfig(
     batch_size=8,
     lr=1e-3,
     precision="float32",
+    image_size=64,
     layers=("fc6",),
     rule="pairwise",
     low_deg=8.0,
@@ -26,7 +27,7 @@ CONFIG = StudyConfig(
 WORDS = [
     *("--backbone", BACKBONE, "--weights", "none", "--group-by", r"^(\d+)_"),
     *("--depths", "5,7", "--runs", "2", "--epochs", "2", "--views", "1"),
-    *("--batch-size", "8", "--lr", "0.001", "--precision", "float32"),
+    *("--batch-size", "8", "--lr", "0.001", "--precision", "float32", "--image-size", "64"),
     *("--layers", "fc6", "--low-deg", "8"),
 ]
 

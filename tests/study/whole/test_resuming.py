@@ -81,6 +81,7 @@ def test_killed_and_run_again_equals_one_that_was_not(
         main()
     assert not ended.value.code
     killed = json.loads((out / "results.json").read_text())
+    assert 'command = "study"' in killed.pop("config_toml")  # a command's results only
     whole = json.loads((finished[0] / "results.json").read_text())
     assert without_clock(killed) == without_clock(whole)
     assert (out / "report.html").exists()
