@@ -44,8 +44,11 @@
   };
 
   // The event comes before the page has the width of the paper: this fits A4 and Letter.
-  // Lower figures leave fewer pages half empty.
-  const PAPER_PX = 680, GAP_PX = 28, PRINTED_HEIGHT = 0.8;
+  const PAPER_PX = 680, GAP_PX = 28;
+  // Lower charts leave fewer pages half empty; rows with names and cells with numbers keep their height.
+  const PRINTED_HEIGHT = 0.8, HIGH_PX = 280;
+  const isChart = (data, layout) => layout.height >= HIGH_PX && layout.yaxis?.type !== "category"
+    && data.every((trace) => (trace.type ?? "scatter") === "scatter") && (layout.annotations ?? []).length < 8;
   const printWidth = (place) => {
     const row = place.closest(".plots").classList;
     const columns = row.contains("plots-three") ? 3 : row.contains("plots-several") ? 2 : 1;
@@ -59,8 +62,9 @@
     const { data, layout } = styled(id);
     if (printing) {
       layout.width = printWidth(place);
-      layout.height = Math.round(PRINTED_HEIGHT * layout.height);
+      if (isChart(data, layout)) layout.height = Math.round(PRINTED_HEIGHT * layout.height);
     }
+    place.style.height = `${layout.height}px`;
     return Plotly.react(place, data, layout, config);
   };
   const drawAll = () => Promise.all(Object.keys(figures).map(draw));

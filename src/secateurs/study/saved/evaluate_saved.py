@@ -108,13 +108,13 @@ def cautions(evaluation: Record, *, grouped: bool) -> list[str]:
     """What a reader must know before relying on an accuracy; `grouped` False says so, too.
 
     >>> cautions({"num_images": 12, "accuracy_low": 0.5, "accuracy_high": 0.9}, grouped=True)
-    ['only 12 images: the accuracy could be anything from 50% to 90%']
+    ['only 12 images: the 95% interval of the accuracy is 50% to 90%']
     """
     found: list[str] = []
     if evaluation["num_images"] < FEW_IMAGES:
         low, high = evaluation["accuracy_low"], evaluation["accuracy_high"]
         images = counted(evaluation["num_images"], "image")
-        found.append(f"only {images}: the accuracy could be anything from {low:.0%} to {high:.0%}")
+        found.append(f"only {images}: the 95% interval of the accuracy is {low:.0%} to {high:.0%}")
     if not grouped:
         found.append(
             "split without --group-by: if several images show one person, place or session, the "
