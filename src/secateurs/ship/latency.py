@@ -18,7 +18,7 @@ from secateurs.nets.trace import eval_mode
 
 MIN_ROUNDS = 3
 LARGE_BATCH = 64
-LONGEST_S = 30.0  # what the fewest rounds at the large batch may take, by the time of one image
+LONGEST_S = 12.0  # what the fewest rounds at the large batch may take, by the time of one image
 MOST_BYTES = 4 * 2**30  # for a batch and what is computed from it
 
 
@@ -125,7 +125,7 @@ def row(runtime: str, device: str, batch: int, times: Mapping[str, list[float]])
 
 
 def affordable_batch(one: LatencyRow, activation_bytes: int, *, largest: int = LARGE_BATCH) -> int:
-    """`largest`, halved until the fewest rounds end in 30 s and a batch fits in 4 GiB.
+    """`largest`, halved until the fewest rounds end in 12 s and a batch fits in 4 GiB.
 
     `one` is the measurement at batch 1, and `activation_bytes` what one image takes at once. The
     fewest rounds are one to warm up and three measured.

@@ -11,7 +11,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from secateurs.errors import InputError
+from secateurs.prune.compensation import ridge as ridge_module
 from secateurs.prune.compensation.ridge import fit_ridge, fit_ridge_stream, left_out, left_out_error
+from secateurs.prune.compensation.ridge_factors import least_error
+
+
+@pytest.fixture(params=[False, True], ids=["eigenvectors", "factors"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As few samples are solved, and as many are."""
+    if request.param:
+        monkeypatch.setattr(ridge_module, "LARGE", 1)
 
 
 def problem(samples, inputs, outputs=3, seed=0, shift=0.0):
@@ -25,6 +34,7 @@ def scale(x):
     return float(np.square(x - x.mean(0)).sum()) / min(x.shape)
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize(("samples", "inputs"), [(30, 8), (8, 30), (12, 12)])
 @pytest.mark.parametrize("ridge", [1e-6, 1e-2, 10.0])
 def test_coefficients_against_scikit_learn(samples, inputs, ridge):
@@ -35,7 +45,8 @@ def test_coefficients_against_scikit_learn(samples, inputs, ridge):
     np.testing.assert_allclose(bias, plain.intercept_, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("samples", "inputs"), [(40, 6), (20, 35)])
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize(("samples", "inputs"), [(40, 6), (40, 16), (20, 35)])
 def test_the_ridge_is_the_one_of_the_least_leave_one_out_error(samples, inputs):
     x, y = problem(samples, inputs, seed=1)
     ridges = [1e-3, 1e-2, 1e-1, 1.0, 10.0]
@@ -56,6 +67,7 @@ def views(images, inputs, copies, seed=3):
     return np.concatenate(near), np.tile(y, (copies, 1))
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize(("images", "inputs", "copies"), [(30, 25, 2), (25, 90, 2), (16, 12, 3)])
 def test_views_of_an_image_are_left_out_together(images, inputs, copies):
     x, y = views(images, inputs, copies)
@@ -156,6 +168,29 @@ def test_what_is_left_out_is_foretold_from_the_others(images, inputs, copies):
     model = Ridge(alpha=ridge * scale(x), solver="svd")
     expected = cross_val_predict(model, x, y, groups=groups, cv=LeaveOneGroupOut())
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(("samples", "inputs"), [(60, 90), (90, 60)])
+def test_factors_give_what_eigenvectors_give(samples: int, inputs: int, monkeypatch):
+    x, y = (torch.tensor(values) for values in views(samples // 3, inputs, 3))
+    expected = fit_ridge(x, y, copies=3)
+    monkeypatch.setattr(ridge_module, "LARGE", 1)
+    found = fit_ridge(x, y, copies=3)
+    assert found[2] == expected[2]
+    torch.testing.assert_close(found[:2], expected[:2], rtol=1e-7, atol=1e-9)
+    constant, mean, _ = fit_ridge(torch.ones(6, inputs), y[:6])
+    assert constant.abs().sum() == 0 and torch.allclose(mean, y[:6].mean(0))
+
+
+def test_smaller_ridges_are_not_tried_once_the_error_rises():
+    tried: list[float] = []
+
+    def error(ridge: float) -> tuple[float, torch.Tensor]:
+        tried.append(ridge)
+        return {1.0: 3.0, 0.1: 2.0, 0.01: 2.0, 1e-3: 2.5}[ridge], torch.tensor(ridge)
+
+    assert least_error([1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0], error)[0] == 0.01
+    assert tried == [1.0, 0.1, 0.01, 1e-3]
 
 
 class _Largest(TorchDispatchMode):

@@ -121,6 +121,18 @@ def test_work_bounds_the_steps():
     assert away(small, tuned, images()) == 0
 
 
+def test_few_samples_take_few_passes_unless_the_network_is_small():
+    def steps(num: int, **words: object) -> int:
+        _, _, found = cut(network(), images(num), **words)
+        return found.blocks[-1].steps
+
+    assert steps(20, steps=12) == 12  # little work
+    assert steps(20, little_work=0.0) == 8
+    many = steps(160, little_work=0.0, passes=2.0)
+    assert 8 < many < 20
+    assert steps(160, little_work=0.0, passes=3.0) == pytest.approx(1.5 * many, abs=1)
+
+
 def test_large_networks_are_run_on_fewer_samples():
     _, _, found = cut(network(), images(300), work=5e7)
     assert 10 <= found.num_samples < 120

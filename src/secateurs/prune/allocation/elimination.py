@@ -16,6 +16,7 @@ from torch import Tensor
 
 from secateurs.errors import InputError
 from secateurs.prune.compensation.cholesky import factorise
+from secateurs.prune.statistics.gram import gram_of
 
 LEAST_SHRINKAGE = 1e-3
 MANY_OUTPUTS = 512
@@ -264,11 +265,16 @@ def _scores(blocks: Tensor, weight: Tensor, checks: Checks) -> Tensor:
     `weight` is (units, width, outputs).
     """
     if blocks.shape[1] == 1:
-        return weight.square().sum((1, 2)) / blocks[:, 0, 0].clamp(min=1e-30)
+        return _squares(weight) / blocks[:, 0, 0].clamp(min=1e-30)
     factor = checks.factorise(blocks, what="inverse of the Gram matrix")
     one = torch.eye(blocks.shape[1], dtype=factor.dtype, device=factor.device)
     root = torch.linalg.solve_triangular(factor, one.expand_as(factor), upper=False)
-    return (root @ weight).square().sum((1, 2))
+    return _squares(root @ weight)
+
+
+def _squares(values: Tensor) -> Tensor:
+    """The sum of squares (units,) of (units, ...), without a tensor of all squares."""
+    return torch.linalg.vector_norm(values.flatten(1), dim=1).square()
 
 
 class _Primal:
@@ -282,10 +288,14 @@ class _Primal:
         self.width = reader.columns.shape[1]
         columns = reader.columns.flatten().to(gram.device)
         ridged = gram.to(torch.float64, copy=True)
-        trace, squares = float(ridged.trace()), float(ridged.square().sum())
+        trace, squares = float(ridged.trace()), float(torch.linalg.vector_norm(ridged)) ** 2
         ridged.diagonal().add_(_lift(ridge, trace, squares, reader.num_samples, len(gram)))
-        inverse = torch.cholesky_inverse(factorise(ridged, what="Gram matrix"))
-        self.inverse = inverse.float()[columns][:, columns]
+        factor = factorise(ridged, what="Gram matrix")
+        del ridged  # of thousands of inputs each matrix takes hundreds of megabytes
+        inverse = torch.cholesky_inverse(factor).float()
+        del factor
+        whole = torch.arange(len(gram), device=gram.device)
+        self.inverse = inverse if columns.equal(whole) else inverse[columns][:, columns]
         self.weight = projected(reader.weight[columns])
 
     def _blocks(self) -> Tensor:
@@ -318,9 +328,10 @@ class _Primal:
 
 
 class _Dual:
-    """The same from fewer samples than inputs: x and the inverse of its ridged kernel times x.
+    """The same from fewer samples than inputs: the ridge times the inverse is 1 less a product.
 
-    Both are (inputs, samples). The blocks of the inverse are followed along.
+    Its factors are (inputs, samples), both at first the inverse root of the ridged kernel times x;
+    then `solved` changes. The blocks of the inverse are followed along.
     """
 
     def __init__(self, reader: Reader, rows: Tensor, ridge: float | None, checks: Checks) -> None:
@@ -328,16 +339,17 @@ class _Dual:
         self.width = reader.columns.shape[1]
         columns = reader.columns.flatten().to(rows.device)
         scaled = rows.double() / len(rows) ** 0.5
-        kernel = scaled @ scaled.T
+        kernel = gram_of(scaled.T)
         trace, squares = float(kernel.trace()), float(kernel.square().sum())
         self.ridge = _lift(ridge, trace, squares, reader.num_samples, rows.shape[1])
         kernel.diagonal().add_(self.ridge)
-        x = scaled.T[columns]
-        solved = torch.cholesky_solve(x.T, factorise(kernel, what="Gram matrix")).T
-        self.x, self.solved = x.float(), solved.float().contiguous()
-        one = torch.eye(self.width, dtype=torch.float64, device=x.device)
-        by_unit = (-1, self.width)
-        self.blocks = one - x.unflatten(0, by_unit) @ solved.unflatten(0, by_unit).mT
+        factor = factorise(kernel, what="Gram matrix")
+        root = torch.linalg.solve_triangular(factor, scaled[:, columns], upper=False).T
+        self.x = root.float().contiguous()
+        self.solved = self.x.clone()
+        one = torch.eye(self.width, dtype=torch.float64, device=rows.device)
+        of_unit = root.unflatten(0, (-1, self.width))
+        self.blocks = one - of_unit @ of_unit.mT
         self.weight = projected(reader.weight[columns])
 
     def scores(self) -> Tensor:
@@ -361,8 +373,8 @@ class _Dual:
         self.solved = step.close_up(self.solved)
         # across times the solved factor's transpose
         self.solved.addmm_(across, solved_gone.float())
-        of_unit = across.unflatten(0, (-1, self.width)).double()
-        self.blocks = by_unit.close_up(self.blocks) - of_unit @ of_unit.mT
+        of_unit = across.unflatten(0, (-1, self.width))
+        self.blocks = by_unit.close_up(self.blocks).sub_(of_unit @ of_unit.mT)
         return self.ridge * lost.square().sum()
 
 

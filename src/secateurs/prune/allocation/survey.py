@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -143,9 +143,11 @@ def survey(
             )
     weights = Importance({}, {})
     if readers:
-        weights = importance(
-            model, readers, batches, run=run, seed=seed, loss=loss, at_once=at_once
-        )
+        with progress.task("following gradients", 1) as advance:
+            weights = importance(
+                model, readers, batches, run=run, seed=seed, loss=loss, at_once=at_once
+            )
+            advance(1)
     unread = [group for group in groups if not group.side("in")]
     found: dict[str, Elimination] = {}
     if unread:
@@ -153,19 +155,19 @@ def survey(
     with progress.task("scoring units", len(groups)) as advance:
         advance(len(unread))
         read = [group for group in groups if group.side("in")]
-        found |= eliminate_all(
-            (
-                (
+        last = {member.path: group for group in read for member in group.side("in")}
+
+        def readers() -> Generator[tuple[str, list[Reader]]]:
+            for group in read:
+                members = group.side("in")
+                yield (
                     group.name,
-                    [
-                        _reader(model, member, group, sums, weights, norms)
-                        for member in group.side("in")
-                    ],
+                    [_reader(model, member, group, sums, weights, norms) for member in members],
                 )
-                for group in read
-            ),
-            done=lambda: advance(1),
-        )
+                for path in {member.path for member in members if last[member.path] is group}:
+                    del sums[path]  # no other group reads it
+
+        found |= eliminate_all(readers(), done=lambda: advance(1))
     held = {path: Targets(torch.cat(parts, 1), centers[path]) for path, parts in targets.items()}
     return Survey(found, held, positions, norms, weights.each, repeats)
 

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from secateurs.errors import InputError
+from secateurs.prune.compensation.ridge_factors import LARGE, by_inputs, by_samples
+from secateurs.prune.statistics.gram import gram_of
 
 RIDGES = tuple(10.0**k for k in range(-8, 3))  # relative to the mean squared singular value
 ROWS = 4096  # samples in float64 at a time
+TALL = 4  # samples for each input from which on a solution for each ridge takes longer
 SMALLEST = torch.finfo(torch.float64).tiny
 
 Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
@@ -28,8 +31,13 @@ def fit_ridge(
     first view, then all in the second; an image is left out in all its views at once, since its
     mirror image says nearly the same. Works on the smaller of the two Gram matrices: with fewer
     samples than inputs on theirs, otherwise on normal equations summed over pieces of the samples.
-    Raises InputError unless the ridges are positive and the samples whole views.
+    Where both are large, ridges are tried from the largest down until the error rises. Raises
+    InputError unless the ridges are positive and the samples whole views.
     """
+    _check(ridges)
+    _check_views(len(x), copies)
+    if LARGE <= x.shape[1] <= len(x) < TALL * x.shape[1]:
+        return _large(x, y, ridges, copies)
     if len(x) >= x.shape[1]:
         pieces = _pieces(len(x), copies)
         return fit_ridge_stream(
@@ -39,9 +47,22 @@ def fit_ridge(
     x, y = x.double(), y.double()
     x_mean, y_mean = x.mean(0), y.mean(0)
     x, y = x - x_mean, y - y_mean
-    c, ridge = dual_ridge(x @ x.T, y, inputs, ridges, copies=copies)
+    c, ridge = dual_ridge(gram_of(x.T), y, inputs, ridges, copies=copies)
     change = (x.T @ c).T
     return change, y_mean - change @ x_mean, ridge
+
+
+def _large(
+    x: Tensor, y: Tensor, ridges: Sequence[float], copies: int
+) -> tuple[Tensor, Tensor, float]:
+    """The same on many inputs and not many more samples."""
+    x_mean, y_mean = x.mean(0, dtype=torch.float64), y.mean(0, dtype=torch.float64)
+    x = x.double() - x_mean
+    scale = float(x.square().sum()) / x.shape[1]
+    if scale == 0:
+        return _constant(y_mean, x.shape[1], ridges)
+    ridge, solution = by_inputs(x, y.double() - y_mean, scale, ridges, copies)
+    return solution.T, y_mean - solution.T @ x_mean, ridge
 
 
 def dual_ridge(
@@ -63,7 +84,12 @@ def dual_ridge(
     3.0
     """
     _check(ridges)
+    _check_views(len(gram), copies)
     samples = len(gram)
+    trace = float(gram.trace())
+    if samples >= LARGE and trace > 0:
+        ridge, c = by_samples(gram, y, trace / min(samples, num_inputs), ridges, copies)
+        return c, ridge
     squares, u = _significant(*torch.linalg.eigh(gram))
     if len(squares) == 0:
         return torch.zeros_like(y), min(ridges)
@@ -191,9 +217,7 @@ def _errors(
     products a row and ridge, whatever the number of outputs. An image's residuals r (copies,
     outputs), with its block H of the hat matrix, are (1 - H)^-1 r when it is left out.
     """
-    if len(u) % copies:
-        raise InputError(f"ridge: {len(u)} samples are not {copies} views of the same images")
-
+    _check_views(len(u), copies)
     by_image = partial(_by_image, copies=copies)
     few = projected.shape[1] <= len(projected)
     outside = y - u @ projected
@@ -231,8 +255,7 @@ def _errors(
 
 def _pieces(num: int, copies: int) -> list[Tensor]:
     """Rows of whole images, at most some `ROWS` at a time, view by view."""
-    if num % copies:
-        raise InputError(f"ridge: {num} samples are not {copies} views of the same images")
+    _check_views(num, copies)
     rows = torch.arange(num).view(copies, -1)  # (copies, images)
     return [part.flatten() for part in rows.split(max(1, ROWS // copies), dim=1)]
 
@@ -248,6 +271,11 @@ def _significant(squares: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
 def _constant(y_mean: Tensor, inputs: int, ridges: Sequence[float]) -> tuple[Tensor, Tensor, float]:
     """The fit when the inputs never change."""
     return y_mean.new_zeros(len(y_mean), inputs), y_mean, min(ridges)
+
+
+def _check_views(num: int, copies: int) -> None:
+    if num % copies:
+        raise InputError(f"ridge: {num} samples are not {copies} views of the same images")
 
 
 def _check(ridges: Sequence[float]) -> None:

@@ -16,16 +16,19 @@ class ReconstructionOptions:
     """How blocks are tuned.
 
     Each by up to `steps` of Adam of about `batch` samples at `rate` (see `tune`), as far as all of
-    them take no more than `work` multiply-accumulates, forwards and backwards, on a processor (50
-    times as many on an accelerator), with values that layers give counted as 30; of what a block
-    receives and gives `memory` bytes are held. The whole network is tuned to its outputs by
-    `final_steps` in the end.
+    them take no more work than `passes` of the unpruned network over the samples, or than
+    `little_work`; always eight, unless these take more than `work`. Work is in multiply-accumulates
+    on a processor (50 times as many on an accelerator), forwards and backwards, with values that
+    layers give counted as 30. Of what a block receives and gives `memory` bytes are held. The whole
+    network is tuned to its outputs by `final_steps` in the end.
     """
 
     steps: int = STEPS
     final_steps: int = 0
     batch: int = 16
     rate: float = 0.03
+    passes: float = 6.0
+    little_work: float = 2e11
     work: float = 1.6e12
     memory: int = 2**29
 

@@ -16,38 +16,99 @@ class _Reached(Exception):
     """What was asked for has run: the rest of the network is not needed."""
 
 
-def received_or_given(
+def received(
+    model: nn.Module, path: str, part: Batch, run: Callable[[nn.Module, Batch], object]
+) -> Any:
+    """What a module is given: its arguments and keywords, copied. The rest does not run."""
+    found: list[Any] = []
+
+    def receive(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        found.append(_copied((args, kwargs)))
+        raise _Reached
+
+    handle = model.get_submodule(path).register_forward_pre_hook(receive, with_kwargs=True)
+    return _run_with(model, part, run, found, [handle])
+
+
+def given_by(
     model: nn.Module,
     path: str,
     part: Batch,
     run: Callable[[nn.Module, Batch], object],
     *,
-    before: bool,
+    until: str | None = None,
 ) -> Any:
-    """What a module is given (`before`: its arguments and keywords) or returns, copied."""
+    """What a module returns, copied. The rest does not run, from the module `until` on if given."""
     found: list[Any] = []
 
-    def receive(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        found.append(map_tensors((args, kwargs), lambda tensor: tensor.detach().clone()))
-        raise _Reached
-
     def give(_: nn.Module, __: Any, output: Any) -> None:
-        found.append(map_tensors(output, lambda tensor: tensor.detach().clone()))
+        found.append(_copied(output))
+        if until is None:
+            raise _Reached
+
+    def end(*_: object) -> None:
         raise _Reached
 
-    module = model.get_submodule(path)
-    if before:
-        handle = module.register_forward_pre_hook(receive, with_kwargs=True)
-    else:
-        handle = module.register_forward_hook(give)
+    handles = [model.get_submodule(path).register_forward_hook(give)]
+    if until is not None:
+        handles.append(model.get_submodule(until).register_forward_pre_hook(end))
+    return _run_with(model, part, run, found, handles)
+
+
+def _run_with(
+    model: nn.Module,
+    part: Batch,
+    run: Callable[[nn.Module, Batch], object],
+    found: list[Any],
+    handles: Sequence[torch.utils.hooks.RemovableHandle],
+) -> Any:
+    """What hooks have found first once a part has run."""
     try:
         with torch.no_grad(), eval_mode(model):
             run(model, copied_batch(part))
     except _Reached:
         pass
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     return found[0] if found else None
+
+
+def calls_of(
+    model: nn.Module,
+    spans: Sequence[tuple[str, str]],
+    part: Batch,
+    run: Callable[[nn.Module, Batch], object],
+) -> list[tuple[Any, Any]]:
+    """What the first module of each span is given and its last one returns, copied, in one run.
+
+    None stands for what did not run.
+    """
+    given: dict[str, Any] = {}
+    made: dict[str, Any] = {}
+
+    def receive(path: str) -> Callable[..., None]:
+        return lambda _, args, kwargs: given.__setitem__(path, _copied((args, kwargs)))
+
+    def give(path: str) -> Callable[..., None]:
+        return lambda _, __, output: made.__setitem__(path, _copied(output))
+
+    handles: list[torch.utils.hooks.RemovableHandle] = []
+    try:
+        for first, last in spans:
+            module = model.get_submodule(first)
+            handles.append(module.register_forward_pre_hook(receive(first), with_kwargs=True))
+            handles.append(model.get_submodule(last).register_forward_hook(give(last)))
+        with torch.no_grad(), eval_mode(model):
+            run(model, copied_batch(part))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [(given.get(first), made.get(last)) for first, last in spans]
+
+
+def _copied(value: Any) -> Any:
+    return map_tensors(value, lambda tensor: tensor.detach().clone())
 
 
 def values_of(model: nn.Module, sample: Batch, run: Callable[[nn.Module, Batch], object]) -> int:

@@ -30,9 +30,11 @@ from secateurs.prune.reconstruction.options import (
     TunedBlock,
 )
 from secateurs.prune.reconstruction.parts import (
+    calls_of,
+    given_by,
     grouped,
     in_turns,
-    received_or_given,
+    received,
     spaced,
     values_of,
 )
@@ -47,7 +49,8 @@ LEFT_OUT = 128  # at most, that decide how far a block is tuned
 ACCELERATED = 50  # times as much work where the network is on an accelerator
 FORWARD_AND_BACK = 3  # times the work of a forward pass
 PER_VALUE = 30  # multiply-accumulates that take as long as a value that a layer gives
-ALONE = 2  # samples on which a block is run alone
+ALONE = 2  # samples on which blocks are run alone
+SURROUNDED = "it depends on more than what it is given"
 
 
 def reconstruct(
@@ -99,11 +102,18 @@ def reconstruct(
 
     found = blocks_of(model, work.parts[0], run=run, may_end=may_end)
     share = options.steps / max(1, options.steps + options.final_steps)
+    alone = work.stand_alone(found)
     rows: list[TunedBlock] = []
     with progress.task("reconstructing blocks", len(found) + bool(options.final_steps)) as advance:
         for place, block in enumerate(found):
             stop.check()
-            rows.append(work.tune_block(block, kept(block.paths[-1]), round(steps * share), place))
+            if place in alone:
+                rest = found[place + 1 : place + 2]
+                wanted = kept(block.paths[-1])
+                row = work.tune_block(block, wanted, round(steps * share), place, rest)
+            else:
+                row = TunedBlock(block.name, skipped=SURROUNDED)
+            rows.append(row)
             advance(1)
         final = None
         if options.final_steps:
@@ -157,11 +167,12 @@ class _Work:
         self.model, self.whole, self.run = model, whole, run
         self.options, self.seed, self.stop = options, seed, stop
         few = samples(calibration[0], slice(0, 1))
-        self.step_cost = _cost(model, few, run) * options.batch * FORWARD_AND_BACK
         on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
-        self.work = options.work * (1 if on_cpu else ACCELERATED)
+        self.faster = 1 if on_cpu else ACCELERATED
+        self.work = options.work * self.faster
         # Running both networks once on all samples takes no more work than all steps.
-        most = int(self.work / 2 / max(_cost(whole, few, run), 1.0))
+        self.pass_cost = max(_cost(whole, few, run), 1.0)  # for a sample
+        most = int(self.work / 2 / self.pass_cost)
         calibration = spaced(calibration, max(1, most * 3 // 4))
         held_out = spaced(held_out, max(1, min(LEFT_OUT, most // 4)))
         self.parts, is_left_out = in_turns(
@@ -170,21 +181,28 @@ class _Work:
         self.left_out = [place for place, left in enumerate(is_left_out) if left]
         self.train = [place for place, left in enumerate(is_left_out) if not left]
         self.num_samples = sum(map(num_samples, calibration))
+        self.step_cost = max(_cost(model, few, run), 1.0) * FORWARD_AND_BACK
+        self.step_cost *= min(options.batch, self.num_samples)
         self.narrowed = Replay(self.parts, run, memory=options.memory)
         self.unpruned = Replay(self.parts, run, memory=options.memory)
 
     def affordable_steps(self, wanted: int) -> int:
-        """How many steps of all blocks the work allows."""
-        return min(wanted, int(self.work // max(self.step_cost, 1.0)))
+        """How many steps of all blocks the work and the passes allow."""
+        passes = self.options.passes * self.pass_cost * self.num_samples
+        affordable = int(max(passes, self.options.little_work * self.faster) // self.step_cost)
+        return min(wanted, max(FEWEST_STEPS, affordable), int(self.work // self.step_cost))
 
     def tune_block(
-        self, block: Block, kept: Sequence[Callable[[Tensor], Tensor]], steps: int, place: int
+        self,
+        block: Block,
+        kept: Sequence[Callable[[Tensor], Tensor]],
+        steps: int,
+        place: int,
+        after: Sequence[Block],
     ) -> TunedBlock:
-        """Tune one block in place."""
+        """Tune one block in place; `after` starts with the block that runs next."""
         modules = [self.model.get_submodule(path) for path in block.paths]
-        if not self._stands_alone(block):
-            return TunedBlock(block.name, skipped="it depends on more than what it is given")
-        held = self._held(block, kept)
+        held = self._held(block, kept, after[0].paths[0] if after else None)
         if not held:
             return TunedBlock(block.name, skipped="it does not run once for all samples")
         given, wanted = ({place: one[k] for place, one in held.items()} for k in (0, 1))
@@ -194,14 +212,23 @@ class _Work:
 
         return self._tuned(block.name, modules, outputs, wanted, steps, place)
 
-    def _stands_alone(self, block: Block) -> bool:
-        """Whether a block gives from its input alone what it gives within the network."""
-        few = samples(self.parts[0], slice(0, ALONE))
-        given = received_or_given(self.model, block.paths[0], few, self.run, before=True)
-        made = received_or_given(self.model, block.paths[-1], few, self.run, before=False)
+    def stand_alone(self, blocks: Sequence[Block]) -> set[int]:
+        """Which blocks give from their input alone what they give within the network."""
+        spans = [(block.paths[0], block.paths[-1]) for block in blocks]
+        few, other = (samples(part, slice(0, ALONE)) for part in (self.parts[0], self.parts[-1]))
+        calls = calls_of(self.model, spans, few, self.run)
         # What a block receives beside its input then belongs to other samples.
-        other = samples(self.parts[-1], slice(0, ALONE))
-        received_or_given(self.model, block.paths[0], other, self.run, before=True)
+        calls_of(self.model, [], other, self.run)
+        return {
+            place
+            for place, (block, (given, made)) in enumerate(zip(blocks, calls, strict=True))
+            if self._gives(block, given, made)
+        }
+
+    def _gives(self, block: Block, given: Batch, made: object) -> bool:
+        """Whether a block gives what it `made` before, from what it was `given`."""
+        if given is None or made is None:
+            return False
         modules = [self.model.get_submodule(path) for path in block.paths]
         try:
             with torch.no_grad(), eval_mode(self.model):
@@ -273,21 +300,22 @@ class _Work:
         return TunedBlock(name, tuned.before, tuned.after, tuned.steps)
 
     def _held(
-        self, block: Block, kept: Sequence[Callable[[Tensor], Tensor]]
+        self, block: Block, kept: Sequence[Callable[[Tensor], Tensor]], after: str | None
     ) -> dict[int, tuple[Batch, list[Tensor]]]:
         """What a block receives in the pruned network and gave in the unpruned one, by part.
 
-        Of as many parts as the memory allows; nothing where it does not run once in each.
+        Of as many parts as the memory allows; nothing where it does not run once in each. The
+        unpruned network runs on to the module `after`, so that nothing of it runs twice.
         """
         first, last = block.paths[0], block.paths[-1]
         held: dict[int, tuple[Batch, list[Tensor]]] = {}
         used = 0
         self.narrowed.reach(self.model, first)
-        self.unpruned.reach(self.whole, first)
+        self.unpruned.reach(self.whole, after or first)
         for place, part in enumerate(self.parts):
             self.stop.check()
-            given = received_or_given(self.model, first, part, self.narrowed.run, before=True)
-            made = received_or_given(self.whole, last, part, self.unpruned.run, before=False)
+            given = received(self.model, first, part, self.narrowed.run)
+            made = given_by(self.whole, last, part, self.unpruned.run, until=after)
             if given is None or made is None:
                 return {}
             wanted = [

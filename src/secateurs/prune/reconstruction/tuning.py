@@ -12,6 +12,7 @@ from torch import Tensor
 from secateurs.stopping import StopFlag
 
 CHECKS = 6  # times that the samples left out are looked at
+BETWEEN = 4  # steps at least from one of them to the next
 NOTHING = 1e-9  # a relative error that rounding explains
 LEAST_SCALE = 1e-2  # of a parameter's values, in proportion to which it moves
 
@@ -66,7 +67,7 @@ def tune(
             [{"params": [p], "initial": rate * _scale(p)} for p in problem.parameters]
         )
         order = torch.Generator().manual_seed(seed)
-        every = max(1, steps // CHECKS)
+        every = max(BETWEEN, steps // CHECKS)
         places: list[int] = []
         for step in range(steps):
             stop.check()

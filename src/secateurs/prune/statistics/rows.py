@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product as every
 
 import torch
 import torch.nn.functional as F
@@ -146,13 +145,17 @@ def mean_rows(layer: nn.Module, received: Tensor, output: Tensor) -> Tensor | No
         return received.reshape(len(received), -1, received.shape[-1]).mean(1)
     if isinstance(layer, TRANSPOSED):
         return None
-    padded, sizes = _padded(layer, received), output.shape[2:]
-    found: list[Tensor] = []
-    for place in every(*map(range, layer.kernel_size)):
-        under = padded
-        for axis, (start, size) in enumerate(zip(place, sizes, strict=True)):
-            first, stride = start * layer.dilation[axis], layer.stride[axis]
-            under = under.narrow(2 + axis, first, (size - 1) * stride + 1)
-            under = under[(slice(None),) * (2 + axis) + (slice(None, None, stride),)]
-        found.append(under.flatten(2).mean(2))
-    return torch.stack(found, 2).flatten(1)
+    # One axis after the other, so that each value is read as often as the kernel is long.
+    found = _padded(layer, received)
+    for axis, size in reversed([*enumerate(output.shape[2:])]):
+        stride, steps = layer.stride[axis], layer.dilation[axis]
+        reach = (size - 1) * stride + 1
+        along = found.movedim(2 + axis, -1)
+        found = torch.stack(
+            [
+                along[..., k * steps : k * steps + reach : stride].mean(-1)
+                for k in range(layer.kernel_size[axis])
+            ],
+            2 + axis,
+        )
+    return found.flatten(1)
