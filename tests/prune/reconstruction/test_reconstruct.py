@@ -89,6 +89,33 @@ def test_blocks_come_nearer_to_what_they_gave_also_where_the_sums_are_narrowed()
             assert torch.equal(value, small.state_dict()[name])
 
 
+def test_the_unpruned_network_runs_once_on_each_sample():
+    model, runs = network(), {"blocks.0.one": 0, "blocks.1.one": 0}
+
+    def watch(path: str) -> None:
+        def count(_: nn.Module, received: tuple[Tensor, ...]) -> None:
+            runs[path] += 0 if received[0].is_meta else len(received[0])
+
+        model.get_submodule(path).register_forward_pre_hook(count)
+
+    for path in runs:
+        watch(path)
+    groups = find_groups(model, images()[0]).found
+    units = {g.name: torch.arange(g.num_units)[: g.num_units // 2] for g in groups}
+    small = narrow(network(), groups, units)
+    runs |= dict.fromkeys(runs, 0)
+    reconstruct(
+        small,
+        model,
+        groups,
+        units,
+        images(),
+        images(40, seed=3),
+        options=ReconstructionOptions(steps=8),
+    )
+    assert all(100 <= number <= 103 for number in runs.values())  # and one sample to count costs
+
+
 def test_steps_towards_the_outputs_bring_these_nearer():
     model, new = network(), images(seed=2)
     _, blocks, _ = cut(model, images(), steps=20)
