@@ -45,8 +45,7 @@ def test_coefficients_against_scikit_learn(samples, inputs, ridge):
     np.testing.assert_allclose(bias, plain.intercept_, rtol=1e-6)
 
 
-@pytest.mark.usefixtures("either_way")
-@pytest.mark.parametrize(("samples", "inputs"), [(40, 6), (40, 16), (20, 35)])
+@pytest.mark.parametrize(("samples", "inputs"), [(40, 6), (20, 35)])
 def test_the_ridge_is_the_one_of_the_least_leave_one_out_error(samples, inputs):
     x, y = problem(samples, inputs, seed=1)
     ridges = [1e-3, 1e-2, 1e-1, 1.0, 10.0]
@@ -67,7 +66,6 @@ def views(images, inputs, copies, seed=3):
     return np.concatenate(near), np.tile(y, (copies, 1))
 
 
-@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize(("images", "inputs", "copies"), [(30, 25, 2), (25, 90, 2), (16, 12, 3)])
 def test_views_of_an_image_are_left_out_together(images, inputs, copies):
     x, y = views(images, inputs, copies)
@@ -170,12 +168,15 @@ def test_what_is_left_out_is_foretold_from_the_others(images, inputs, copies):
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("copies", [1, 3])
 @pytest.mark.parametrize(("samples", "inputs"), [(60, 90), (90, 60)])
-def test_factors_give_what_eigenvectors_give(samples: int, inputs: int, monkeypatch):
-    x, y = (torch.tensor(values) for values in views(samples // 3, inputs, 3))
-    expected = fit_ridge(x, y, copies=3)
+def test_factors_give_what_eigenvectors_give(
+    samples: int, inputs: int, copies: int, monkeypatch: pytest.MonkeyPatch
+):
+    x, y = (torch.tensor(values) for values in views(samples // copies, inputs, copies))
+    expected = fit_ridge(x, y, copies=copies)
     monkeypatch.setattr(ridge_module, "LARGE", 1)
-    found = fit_ridge(x, y, copies=3)
+    found = fit_ridge(x, y, copies=copies)
     assert found[2] == expected[2]
     torch.testing.assert_close(found[:2], expected[:2], rtol=1e-7, atol=1e-9)
     constant, mean, _ = fit_ridge(torch.ones(6, inputs), y[:6])
