@@ -88,10 +88,16 @@ def calls_of(
     made: dict[str, Any] = {}
 
     def receive(path: str) -> Callable[..., None]:
-        return lambda _, args, kwargs: given.__setitem__(path, _copied((args, kwargs)))
+        def hook(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+            given[path] = _copied((args, kwargs))
+
+        return hook
 
     def give(path: str) -> Callable[..., None]:
-        return lambda _, __, output: made.__setitem__(path, _copied(output))
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            made[path] = _copied(output)
+
+        return hook
 
     handles: list[torch.utils.hooks.RemovableHandle] = []
     try:
