@@ -157,7 +157,7 @@ def survey(
         read = [group for group in groups if group.side("in")]
         last = {member.path: group for group in read for member in group.side("in")}
 
-        def readers() -> Generator[tuple[str, list[Reader]]]:
+        def of_groups() -> Generator[tuple[str, list[Reader]]]:
             for group in read:
                 members = group.side("in")
                 yield (
@@ -167,7 +167,7 @@ def survey(
                 for path in {member.path for member in members if last[member.path] is group}:
                     del sums[path]  # no other group reads it
 
-        found |= eliminate_all(readers(), done=lambda: advance(1))
+        found |= eliminate_all(of_groups(), done=lambda: advance(1))
     held = {path: Targets(torch.cat(parts, 1), centers[path]) for path, parts in targets.items()}
     return Survey(found, held, positions, norms, weights.each, repeats)
 
