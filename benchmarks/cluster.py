@@ -30,7 +30,7 @@ from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import open_context
 from secateurs.study.sweep.sweep import run_sweep
 from secateurs.study.trials.processes import num_cores
-from secateurs.study.trials.ray_opening import open_ray
+from secateurs.study.trials.ray.opening import open_ray
 from secateurs.study.trials.store import Store
 from secateurs.study.trials.task import Resources
 
@@ -81,6 +81,7 @@ def measure(context: Any, num_nodes: int, folder: Path) -> dict[str, Any]:
         "seconds": seconds,
         "opening_seconds": started - opened,
         "trial_seconds": busy,
+        "frozen_seconds": sum(timing["frozen_seconds"] for timing in timings),
         # What a node does beside training, per trial: scheduling, moving, writing.
         "overhead_seconds": (num_nodes * seconds - busy) / len(records),
         "bytes_per_node": dict(moved),
@@ -157,6 +158,7 @@ def simulate_all(measured: Measured) -> list[dict[str, Any]]:
             Scale(nodes, twins=False, slow_share=0.0, loss_hours=None),
             Scale(nodes, twins=False),
             Scale(nodes, twins=True),
+            Scale(nodes, twins=True, passed=True),
             Scale(nodes, twins=True, together=True),
         ):
             found = simulate(measured, scale)

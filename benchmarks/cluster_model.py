@@ -42,17 +42,20 @@ class Scale:
     the deepest `shortest_s`; computing the deepest prefix takes `prefix_s`. `slow_share` of the
     nodes take four times as long; a node is lost every `loss_hours` on average and replaced after
     `replaced_s`. With `together` runs of a depth go to the node that has their prefix, while there
-    is one that is free.
+    is one that is free. With `passed` one run of each depth comes first; a prefix that a node has
+    computed is sent to those that begin a trial of it later. It is lost with its node.
     """
 
     nodes: int
     twins: bool = True
     together: bool = False
+    passed: bool = False
     slow_share: float = 0.05
     loss_hours: float | None = 20.0
     longest_s: float = 600.0
     shortest_s: float = 20.0
     prefix_s: float = 120.0
+    prefix_bytes: float = 100e6
     result_s: float = 0.05  # of the driver: a record, and for a leader its network
     network_bytes_per_s: float = 1.2e9
     replaced_s: float = 180.0
@@ -82,12 +85,14 @@ class _Cluster:
         self.measured, self.scale = measured, scale
         self.random = np.random.default_rng(scale.seed)
         self.plan = trials()
-        self.waiting = list(range(len(self.plan)))[::-1]
+        first = [trial[3] for trial in self.plan] if scale.passed else [0] * len(self.plan)
+        self.waiting = sorted(range(len(self.plan)), key=lambda at: (first[at], at))[::-1]
         self.done: dict[int, float] = {}
         self.copies: dict[int, set[int]] = {}
         self.slow = self.random.random(scale.nodes) < scale.slow_share
         self.birth = [0] * scale.nodes
         self.has: list[set[tuple[int, ...]]] = [set() for _ in range(scale.nodes)]
+        self.made: dict[tuple[int | str, ...], tuple[int, int, float]] = {}  # node, birth, when
         self.running: dict[int, tuple[int, float]] = {}
         self.free = set(range(scale.nodes))
         self.events: list[_Event] = []
@@ -122,7 +127,15 @@ class _Cluster:
                 seconds += wait
                 self.has[node].add(thing)
         prefix = ("prefix", *trial[:3])
-        if trial[2] and prefix not in self.has[node]:
+        if trial[2] and prefix not in self.has[node] and self.is_made(prefix, now):
+            wait = scale.prefix_bytes / scale.network_bytes_per_s
+            self.sent_bytes, self.fetch_s = (
+                self.sent_bytes + scale.prefix_bytes,
+                self.fetch_s + wait,
+            )
+            seconds += wait
+            self.has[node].add(prefix)
+        elif trial[2] and prefix not in self.has[node]:
             shallower = max(
                 (one[3] for one in self.has[node] if one[:3] == prefix[:3] and one[3] < trial[2]),
                 default=0,
@@ -131,11 +144,22 @@ class _Cluster:
             self.prefixes, self.prefix_s = self.prefixes + 1, self.prefix_s + cost
             seconds += cost
             self.has[node].add(prefix)
+            self.made.setdefault(prefix, (node, self.birth[node], now + seconds))
         seconds += self.tail_s(trial) * factor
         self.free.discard(node)
         self.running[node] = (number, now)
         self.copies.setdefault(number, set()).add(node)
         self.at(now + seconds, "ends", node, number)
+
+    def is_made(self, prefix: tuple[int | str, ...], now: float) -> bool:
+        """Whether a node that is still there has computed a prefix."""
+        if not self.scale.passed or prefix not in self.made:
+            return False
+        node, birth, ready = self.made[prefix]
+        if self.birth[node] != birth:
+            del self.made[prefix]
+            return False
+        return ready <= now
 
     def next_for(self, node: int, now: float) -> int | None:
         if self.waiting:
@@ -238,6 +262,7 @@ def simulate(measured: Measured, scale: Scale) -> dict[str, Any]:
     largest = max(parts, key=lambda name: parts[name])
     losses = "none" if scale.loss_hours is None else f"5% slow, {model.lost} lost"
     losses += ", twins" if scale.twins else ""
+    losses += ", prefixes passed on" if scale.passed else ""
     losses += ", together" if scale.together else ""
     cells: Iterable[str] = (
         f"{scale.nodes:,}",

@@ -75,3 +75,19 @@ def test_a_lease_is_renewed_while_it_is_held(tmp_path: Path, monkeypatch: pytest
         while path.stat().st_mtime < 2 and time.monotonic() < until:
             time.sleep(0.02)
         assert path.stat().st_mtime > 2
+
+
+def test_one_whose_clock_was_set_back_expires_when_it_no_longer_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    now = [1000.0]
+    monkeypatch.setattr(leases.time, "monotonic", lambda: now[0])
+    path = tmp_path / "key.lease"
+    _of_another(path, age_s=-7200)  # as written before the clock was set back by two hours
+    for later, change in ((0, False), (80, True), (80, False), (89, False)):
+        now[0] += later
+        if change:  # it is renewed
+            os.utime(path, (time.time() + 7300,) * 2)
+        with leased(path) as mine:
+            assert mine == (later == 89)
+    assert list(tmp_path.iterdir()) == []

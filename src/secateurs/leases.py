@@ -2,8 +2,9 @@
 
 A lease is a file that its holder renews. One that has not been renewed for a while belongs to a
 machine that is gone, and may be taken. Clocks of machines are never compared: the age of a lease is
-what the file system says of it and of a file that is written now. Should two machines ever hold the
-same lease, both compute the same file, and the second replaces the first by its equal.
+what the file system says of it and of a file that is written now. A clock that was set back makes
+it younger than it is, so whoever waits also watches whether it changes. Should two machines ever
+hold the same lease, both compute the same file, and the second replaces the first by its equal.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import secrets
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +50,7 @@ def leased(path: Path) -> Generator[bool]:
 def held_elsewhere(path: Path) -> bool:
     """Whether another machine holds a lease and has renewed it of late."""
     host = _read(path).get("host")
-    return host not in (None, _host()) and _age_s(path) < EXPIRED_S
+    return host not in (None, _host()) and not _expired(path)
 
 
 def _take(path: Path, token: str) -> bool:
@@ -66,7 +68,7 @@ def _take(path: Path, token: str) -> bool:
 def _give_up(path: Path) -> bool:
     """Remove a lease of this machine, or one that has expired; False when it is another's."""
     found = _read(path)
-    if found.get("host") != _host() and _age_s(path) < EXPIRED_S:
+    if found.get("host") != _host() and not _expired(path):
         return False
     # Only one of several machines can move it away.
     aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.lease")
@@ -93,6 +95,30 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _host() -> str:
     return socket.gethostname()
+
+
+_WATCHED: dict[Path, tuple[int, float]] = {}  # when each last changed, and since when we see that
+MOST_WATCHED = 10_000
+
+
+def _expired(path: Path) -> bool:
+    """Whether a lease is old by its file system, or has not changed while we watched."""
+    if _age_s(path) >= EXPIRED_S:
+        _WATCHED.pop(path, None)
+        return True
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError:  # it has just gone
+        return True
+    now = time.monotonic()
+    known, since = _WATCHED.get(path, (changed, now))
+    if known == changed and now - since >= EXPIRED_S:
+        _WATCHED.pop(path, None)
+        return True
+    if len(_WATCHED) >= MOST_WATCHED:
+        _WATCHED.clear()
+    _WATCHED[path] = (changed, since if known == changed else now)
+    return False
 
 
 def _age_s(path: Path) -> float:

@@ -212,6 +212,11 @@ def extend_inputs(
     return _kept(deeper, cache or PrefixCache(), key, progress, consume=consume)
 
 
+def view_name(key: str, view: int) -> str:
+    """Under which name a `PrefixCache` keeps a prefix's output for a view."""
+    return fingerprint({"prefix": key, "view": view})
+
+
 def _kept(
     inputs: Inputs, cache: PrefixCache, key: str, progress: Progress, *, consume: bool = False
 ) -> Inputs:
@@ -230,8 +235,9 @@ def _kept(
                     whole[rows] = inputs.batch(view, np.arange(rows.start, rows.stop))
                     advance(rows.stop - rows.start)
 
-            name = fingerprint({"prefix": key, "view": view})
-            tensor = cache.keep(name, shape, probe.dtype, fill, device=inputs.device)
+            tensor = cache.keep(
+                view_name(key, view), shape, probe.dtype, fill, device=inputs.device
+            )
             if tensor is None:
                 progress.note(
                     f"the disk of {cache.folder} is full: frozen layers are computed in every epoch"

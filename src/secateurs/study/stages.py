@@ -86,21 +86,27 @@ class Stages:
 
         Also when one of the files that it `makes` is gone, or is not as it was written.
         """
-        path = self.root / "stages" / f"{name}.json"
-        identity = fingerprint(key)
-        made = all(file.exists() for file in makes)
-        stored = read_sealed(path, unsealed=False) if made else None
-        if stored is not None and stored.get("key") == identity and fits(stored, _STAGE):
-            # A stage of an older version does not say what its files are.
-            known = makes if "files" in stored else ()
-            if stored.get("files", {}) == self._digests(known):
-                return stored["value"]
+        stored = self.stored(name, key, makes=makes)
+        if stored is not None:
+            return stored
         started = time.perf_counter()
         value = compute()
         value.setdefault("timing", {"seconds": time.perf_counter() - started})
         files = self._digests(makes)
-        write_sealed(path, {"key": identity, "value": value, "files": files})
+        path = self.root / "stages" / f"{name}.json"
+        write_sealed(path, {"key": fingerprint(key), "value": value, "files": files})
         return value
+
+    def stored(self, name: str, key: Any, *, makes: tuple[Path, ...] = ()) -> Record | None:
+        """The stage's result as `run` would find it; None when it would compute it."""
+        made = all(file.exists() for file in makes)
+        path = self.root / "stages" / f"{name}.json"
+        stored = read_sealed(path, unsealed=False) if made else None
+        if stored is None or stored.get("key") != fingerprint(key) or not fits(stored, _STAGE):
+            return None
+        # A stage of an older version does not say what its files are.
+        known = makes if "files" in stored else ()
+        return stored["value"] if stored.get("files", {}) == self._digests(known) else None
 
     def forget(self, name: str) -> None:
         """Delete a stage's stored result, so that it is computed again."""

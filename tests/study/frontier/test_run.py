@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from backwards import Backwards, timeless
 from narrow import narrowed
 from secateurs.cli import main
 from secateurs.data.corruptions import CORRUPTIONS
@@ -385,3 +386,21 @@ def test_the_timing_of_networks_stops_between_two_rounds(study: Path):
             device=torch.device("cpu"),
             stop=stop,
         )
+
+
+def test_sizes_are_pruned_elsewhere_to_the_same_bits(
+    results: dict[str, Any], study: Path, flags: Path, cache: Path, tmp_path: Path
+):
+    out, folder = tmp_path / "out", Path("models", "alexnet-macs95")
+    shutil.copytree(study, out)
+    shutil.rmtree(out / folder)
+    (out / "stages" / "alexnet-macs95.json").unlink()
+    crew = Backwards(tmp_path / "host")
+    again = run_frontier(str(flags), CONFIG, OPTIONS, out, cache=cache, executor=crew)
+    for file in ("model.json", "model.safetensors"):
+        assert (out / folder / file).read_bytes() == (study / folder / file).read_bytes()
+    assert timeless(again["points"]) == timeless(results["points"])
+    (machine,) = again["machines"]
+    assert (crew.num, machine["node"], machine["num_pruned"]) == (1, "here", 1)
+    assert (out / "stages" / "alexnet-macs95.log").exists()
+    assert not list((tmp_path / "host").glob(".*"))

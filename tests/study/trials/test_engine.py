@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from backwards import Backwards
+from backwards import Backwards, timeless
 
 from secateurs.fit.cache import PrefixCache
 from secateurs.fit.tensors import read_checked
 from secateurs.progress import SILENT
-from secateurs.stopping import StopFlag
+from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.search.trainings import Job, Trainer
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import TrialContext, open_context, seeded_model
@@ -25,7 +25,7 @@ from secateurs.study.trials.engine import finished_trials
 from secateurs.study.trials.package import Packer
 from secateurs.study.trials.store import Store, save_weights
 from secateurs.study.trials.trial import Trial, trial_key
-from secateurs.study.trials.worker import own_versions, perform
+from secateurs.study.trials.worker import Reporting, own_versions, perform
 
 CONFIG = StudyConfig(
     backbone="squeezenet1_1",
@@ -50,7 +50,7 @@ def context(flags: Path, tmp_path_factory: pytest.TempPathFactory) -> TrialConte
 
 
 def _plain(records: list[dict[str, Any]]) -> str:
-    return json.dumps([{k: v for k, v in one.items() if k != "timing"} for one in records])
+    return json.dumps(timeless(records))
 
 
 def _networks(out: Path) -> dict[str, dict[str, torch.Tensor]]:
@@ -73,6 +73,23 @@ def test_sweeps_of_several_networks_at_once_are_those_of_one_after_the_other(
         assert all(torch.equal(state[key], theirs[name][key]) for key in state)
     # Both contexts have the same images, which are one file; the weights stay where they are.
     assert len(list((context.cache / "contents").glob("*.safetensors"))) == 2
+
+
+def test_frozen_layers_that_trials_share_are_computed_once_and_passed_on(
+    context: TrialContext, tmp_path: Path
+):
+    words: dict[str, Any] = {"prefix_cache": PrefixCache(), "stop": StopFlag()}
+    here = run_sweep(context, Store(tmp_path / "here"), **words)
+    crew = Backwards(tmp_path / "host", gives=True)
+    there = run_sweep(context, Store(tmp_path / "there"), executor=crew, **words)
+    assert _plain(there) == _plain(here)
+    assert len(crew.made) == 2 and all(crew.made.values())  # one for each depth
+    assert list((tmp_path / "host").glob("*.bin")) == []
+    # One that nobody shares is the trial's own.
+    alone = Backwards(tmp_path / "alone", gives=True)
+    wanted = [(context, Trial(25, 7)), (context, Trial(0, 0, pretrained=False))]
+    list(finished_trials(wanted, Store(tmp_path / "there"), executor=alone, **words))
+    assert alone.num == 2 and alone.made == {}
 
 
 def test_a_search_trains_the_same_elsewhere_and_equal_jobs_once(
@@ -117,6 +134,55 @@ def test_a_trial_that_another_machine_is_at_is_waited_for(context: TrialContext,
     (found,) = finished_trials([(context, trial)], store, executor=crew, **words)
     thread.join()
     assert (found.record, found.fresh, crew.num) == (done.record, False, 0)
+
+
+def test_a_training_that_was_stopped_elsewhere_goes_on_from_its_state(
+    context: TrialContext, tmp_path: Path
+):
+    longer, trial = replace(context, config=replace(context.config, epochs=3)), Trial(25, 0)
+    words: dict[str, Any] = {"prefix_cache": PrefixCache(), "stop": StopFlag()}
+    (done,) = finished_trials([(longer, trial)], Store(tmp_path / "here"), **words)
+    store = Store(tmp_path / "there")
+    state = store.state(trial_key(longer, trial))
+    state.parent.mkdir(parents=True)
+
+    class Elsewhere(Backwards):
+        """Runs a task on a machine of its own that is stopped after an epoch, or is not."""
+
+        sees_states = False
+
+        def run(self, tasks: Any, *, stop: StopFlag, progress: Any = None) -> Any:
+            (task,) = tasks
+            self.task, self.host.states = task, self.host.cache / "states"
+            words = {"cpus": torch.get_num_threads(), "versions": own_versions()}
+            self.answer, self.left = perform(task.to_json() | words, self.host)
+            yield from ()
+
+    def ran(number: int, *, stops: bool) -> Elsewhere:
+        crew = Elsewhere(tmp_path / str(number))
+
+        def say(event: dict[str, Any]) -> None:
+            if stops and event["done"] == 1:
+                crew.host.stop.request()
+
+        crew.host.progress = Reporting(trial.name, say)
+        stop = StopFlag()
+        asked: dict[str, Any] = {**words, "stop": stop, "executor": crew}
+        stop_after(finished_trials([(longer, trial)], store, **asked), stop)
+        return crew
+
+    def stop_after(trials: Any, stop: StopFlag) -> None:
+        stop.request()  # heard once the executor has come back without an answer
+        with pytest.raises(StopRequested):
+            next(trials)
+
+    first = ran(1, stops=True)
+    assert first.answer["kind"] == "stopped" and first.task.arguments["resume"] is None
+    state.write_bytes(first.left["state"].numpy().tobytes())
+    second = ran(2, stops=False)
+    assert second.task.arguments["resume"]["path"] == str(state) and second.task.state == state
+    assert _plain([second.answer["record"]]) == _plain([done.record])
+    assert list((tmp_path / "2" / "states").iterdir()) == []
 
 
 def test_a_package_holds_what_decides_the_key_of_a_trial(context: TrialContext, tmp_path: Path):

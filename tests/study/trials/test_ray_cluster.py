@@ -15,15 +15,16 @@ from safetensors.torch import save
 
 from secateurs.errors import InputError
 from secateurs.stopping import StopFlag, StopRequested
-from secateurs.study.trials import ray_cluster
 from secateurs.study.trials.contents import content_of
-from secateurs.study.trials.ray_cluster import RayCluster
+from secateurs.study.trials.ray import cluster
+from secateurs.study.trials.ray.cluster import RayCluster
+from secateurs.study.trials.ray.outputs import RayOutputs
 from secateurs.study.trials.task import Resources, Task
 
 KINDS = (
     *("WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "ObjectLostError"),
     *("ObjectStoreFullError", "OutOfDiskError", "TaskCancelledError", "TaskUnschedulableError"),
-    "ActorDiedError",
+    *("ActorDiedError", "LocalRayletDiedError"),
 )
 ANSWER: dict[str, Any] = {"kind": "done", "record": {"x": 1}, "log": [], "fetched": 0, "node": "n1"}
 Script = Callable[[dict[str, Any], dict[str, list[Any]], int], Any]
@@ -39,18 +40,24 @@ class FakeRay:
         self.script, self.numbers = script, itertools.count()
         self.results: dict[Any, Any] = {}
         self.cancelled: list[Any] = []
+        self.tensors = save({"t": torch.arange(3.0)})
         self.begun: list[str] = []
+        self.left: dict[str, Any] | None = None  # what a task says when it is cancelled
+        self.seen: list[tuple[str, Any]] = []
 
-    def remote(self, words: dict[str, Any], parts: dict[str, list[Any]], board: Any) -> Any:
+    def remote(
+        self, words: dict[str, Any], parts: dict[str, list[Any]], board: Any, given: Any = None
+    ) -> Any:
         number = next(self.numbers)
         self.begun.append(words["key"])
+        self.seen.append((words["key"], given))
         found = self.script(words, parts, number)
         if found is not None:
             self.results[f"ref{number}"] = found
-        self.results[f"tensors{number}"] = save({"t": torch.arange(3.0)})
+        self.results[f"tensors{number}"] = self.tensors
         return f"ref{number}", f"tensors{number}"
 
-    def wait(self, refs: list[Any], timeout: float = 0, num_returns: int = 1) -> Any:
+    def wait(self, refs: list[Any], timeout: float = 0, **_: Any) -> Any:
         ready = [ref for ref in refs if ref in self.results]
         return ready, [ref for ref in refs if ref not in ready]
 
@@ -67,11 +74,13 @@ class FakeRay:
 
     def cancel(self, ref: Any, force: bool = False) -> None:
         self.cancelled.append(ref)
+        if self.left is not None:
+            self.results[ref] = {"kind": "stopped", **self.left}
 
     def nodes(self) -> list[dict[str, Any]]:
         return [
             {"NodeID": f"n{k}", "Alive": True, "NodeManagerHostname": f"box{k}"}
-            | {"Resources": {"CPU": 1.0}}
+            | {"Resources": {"CPU": 1.0, "object_store_memory": 1e9}}
             for k in (1, 2)
         ]
 
@@ -92,6 +101,7 @@ def _cluster(ray: FakeRay) -> RayCluster:
     crew.resources = Resources()
     crew._ray, crew._session, crew._shared_disk = ray, "s", True
     crew._parts, crew._names, crew._lengths = {}, {}, []
+    crew._outputs = RayOutputs(ray, lambda node: ray)
     crew._room, crew._looked = 0, -100.0
     crew._board = SimpleNamespace(read=SimpleNamespace(remote=lambda: "news"))
     crew._task = ray
@@ -128,10 +138,20 @@ def test_what_is_lost_is_run_again_and_said(kind: str):
     ]
 
 
-def test_a_task_out_of_memory_is_run_again_and_given_up_in_the_end():
-    full = {**ANSWER, "kind": "memory", "text": "MemoryError"}
-    with pytest.raises(InputError, match=r"trial a: out of memory on box1 .* given up"):
-        _run(lambda words, parts, number: full, _task("a"))
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("memory", r"trial a: out of memory on box1 \(why\) .* given up"),
+        ("disk", r"trial a: files of box1 failed \(why\) .* given up"),
+        ("stopped", "trial a: stopped on box1, by whoever manages it .* given up"),
+    ],
+)
+def test_what_a_machine_lacks_may_be_had_later_and_is_given_up_in_the_end(kind: str, said: str):
+    answers = [{**ANSWER, "kind": kind, "text": "why"}] * 4
+    with pytest.raises(InputError, match=said):
+        _run(lambda words, parts, number: answers[0], _task("a"))
+    _, found, notes = _run(lambda words, parts, number: [*answers, ANSWER][number + 3], _task("a"))
+    assert [place.attempts for _, place, _ in found] == [2] and "running it again" in notes[0]
 
 
 def test_files_are_sent_when_a_node_lacks_them_and_that_is_no_attempt(tmp_path: Path):
@@ -150,7 +170,7 @@ def test_files_are_sent_when_a_node_lacks_them_and_that_is_no_attempt(tmp_path: 
 def test_a_slow_task_is_begun_elsewhere_as_well_and_the_first_answer_counts(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(ray_cluster, "SLOW_S", 0.0)
+    monkeypatch.setattr(cluster, "SLOW_S", 0.0)
     slow = 4
 
     def script(words: dict[str, Any], parts: Any, number: int) -> Any:
@@ -194,3 +214,53 @@ def test_resources_that_no_node_has_are_said_in_one_line():
     crew.resources = Resources(4, 1.0)
     with pytest.raises(InputError, match="no node has 4 CPUs and 1 GPU for a trial; the largest"):
         crew.check(Lines())
+
+
+def test_what_a_task_has_computed_is_passed_on_and_left_when_it_is_lost_twice():
+    shared = Task("p", "frozen", "secateurs.study.trials.worker:frozen_outputs", {})
+
+    def script(words: dict[str, Any], parts: Any, number: int) -> Any:
+        if words["key"] == "p":
+            return 3  # bytes
+        if words["key"] == "c" and ray.begun.count("c") < 3:
+            return ray.exceptions.ObjectLostError()
+        return ANSWER
+
+    ray = FakeRay(script)
+    crew = _cluster(ray)
+    crew.resources = Resources(2)  # room for one and the next
+    tasks = [Task(key, key, "", {}, (), shared) for key in "abc"]
+    tasks.append(Task("d", "d", "", {}))
+    found = {task.key: answer.place for task, answer in crew.run(iter(tasks), stop=StopFlag())}
+    assert ray.begun.count("p") == 1
+    given = {key: [one for name, one in ray.seen if name == key] for key in "abcd"}
+    assert given["a"] == [None] and given["b"] == given["c"][:1] != [None]
+    assert found["c"].attempts == 3 and given["c"][-1] is None and given["d"] == [None]
+
+
+def test_a_stop_brings_back_the_states_of_trainings(tmp_path: Path):
+    stop, path = StopFlag(), tmp_path / "trials" / "a.state.safetensors"
+
+    def script(words: dict[str, Any], parts: Any, number: int) -> Any:
+        stop.request()
+        return None
+
+    ray = FakeRay(script)
+    ray.left, ray.tensors = {}, save({"state": torch.arange(3, dtype=torch.uint8)})
+    task = Task("a", "a", "", {}, state=path)
+    with pytest.raises(StopRequested):
+        list(_cluster(ray).run(iter([task]), stop=stop))
+    assert path.read_bytes() == bytes([0, 1, 2])
+
+
+def test_a_cluster_that_is_lost_is_said_in_one_line():
+    ray = FakeRay(lambda words, parts, number: None)
+
+    def gone() -> list[dict[str, Any]]:
+        raise ray.exceptions.RayError("first line\nno connection to the head")
+
+    ray.nodes = gone
+    with pytest.raises(
+        InputError, match=r"the cluster is lost \(no connection to the head\)\. What"
+    ):
+        list(_cluster(ray).run(iter([_task("a")]), stop=StopFlag()))

@@ -20,6 +20,7 @@ from secateurs.report.common.formatting import (
     seconds,
     some,
 )
+from secateurs.report.common.machines import machine_words
 from secateurs.report.common.next_steps import Step, page_values, shown_data, shown_path, step
 from secateurs.report.common.render import render_page, write_page
 from secateurs.report.common.sweep_rows import Record, depth_rows, random_frozen
@@ -137,7 +138,9 @@ def _record(answer: Record) -> list[tuple[str, list[tuple[str, str]]]]:
     times = [(key, seconds(value)) for key, value in answer.get("timing", {}).items()]
     plan = [(key, plain(value)) for key, value in answer["plan"].items()]
     versions = [(key, str(value)) for key, value in answer.get("versions", {}).items()]
-    return [("Plan", plan), ("Versions", versions), ("Time", times)]
+    machines = list(machine_words(answer.get("machines")).items())
+    where = [("Where trials ran", machines)] if machines else []
+    return [("Plan", plan), ("Versions", versions), ("Time", times), *where]
 
 
 def headline(answer: Record) -> str:

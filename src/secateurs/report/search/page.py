@@ -15,6 +15,7 @@ from secateurs.report.common.formatting import (
     plain,
     seconds,
 )
+from secateurs.report.common.machines import machine_words
 from secateurs.report.common.next_steps import Step, page_values, shown_data, shown_path, step
 from secateurs.report.common.panel import Panel, Table
 from secateurs.report.common.render import render_page, write_page
@@ -207,4 +208,7 @@ def _record(search: Record) -> list[tuple[str, list[tuple[str, str]]]]:
         ("Versions", search["versions"]),
         ("Time", {key: seconds(value) for key, value in search["timing"].items()}),
     ]
+    machines = machine_words(search.get("machines"))
+    if machines:
+        groups.append(("Where trainings ran", machines))
     return [(title, [(k, plain(v)) for k, v in pairs.items()]) for title, pairs in groups]

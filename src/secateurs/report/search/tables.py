@@ -61,6 +61,7 @@ def cells_table(search: Record) -> Table:
 def trials_table(search: Record) -> Table:
     """Every trial, in order."""
     names = [one["name"] for one in search["space"]]
+    nodes = [nodes_of(row) for row in search["trials"]]
     rows = [
         (
             str(row["number"] + 1),
@@ -68,11 +69,22 @@ def trials_table(search: Record) -> Table:
             *_spread(row, search),
             _loss(row),
             seconds(row["timing"]["seconds"]),
+            *([where] if any(nodes) else []),
         )
-        for row in search["trials"]
+        for row, where in zip(search["trials"], nodes, strict=True)
     ]
     columns = ("trial", *(NAMES[name] for name in names), *_spread_columns(search), "loss", "time")
-    return Table("Every trial", columns, tuple(rows))
+    return Table("Every trial", (*columns, "machine") if any(nodes) else columns, tuple(rows))
+
+
+def nodes_of(row: Record) -> str:
+    """The machines that trained the runs of a row, where an executor ran them.
+
+    >>> nodes_of({"runs": [{"timing": {"node": "b"}}, {"timing": {"node": "a"}}, {}]})
+    'a, b'
+    """
+    found = {run.get("timing", {}).get("node") for run in row["runs"]}
+    return ", ".join(sorted(name for name in found if name))
 
 
 def rungs_table(search: Record) -> Table:

@@ -115,6 +115,7 @@ def _to_best(row: Record | None, frozen: list[str]) -> str:
 def trials_table(results: Record) -> Table:
     """Every trial with its best epoch and why it stopped."""
     chosen = chosen_trial(results)
+    nodes = [(trial.get("timing") or {}).get("node") for trial in results["trials"]]
     rows = [
         [
             trial_name(trial) + (" (chosen)" if trial is chosen else ""),
@@ -123,14 +124,12 @@ def trials_table(results: Record) -> Table:
             integer(None if trial["best_epoch"] is None else trial["best_epoch"] + 1),
             integer(trial["epochs_run"]),
             trial["stopped"] or "not known",
+            *([node or "the driver"] if any(nodes) else []),
         ]
-        for trial in results["trials"]
+        for trial, node in zip(results["trials"], nodes, strict=True)
     ]
-    return _table(
-        "All trials",
-        ["trial", "validation accuracy", "validation loss", "best epoch", "epochs", "stopped"],
-        rows,
-    )
+    columns = ["trial", "validation accuracy", "validation loss", "best epoch", "epochs", "stopped"]
+    return _table("All trials", [*columns, *(["machine"] if any(nodes) else [])], rows)
 
 
 def curve_table(trial: Record) -> Table:

@@ -17,7 +17,7 @@ from secateurs.ship.checkpoint import save
 from secateurs.ship.cost import cost
 from secateurs.ship.spec import ModelSpec
 from secateurs.study.saved.evaluation import side_logits
-from secateurs.study.setup.trial_context import TrialContext
+from secateurs.study.trials.setting import TrialSetting
 
 Record = dict[str, Any]
 Kind = Literal["probe", "fine-tuned", "pruned"]
@@ -53,7 +53,7 @@ def point_name(backbone: str, ending: str = "") -> str:
 
 
 def keep_point(
-    model: nn.Module, spec: ModelSpec, context: TrialContext, place: Place, kind: Kind
+    model: nn.Module, spec: ModelSpec, context: TrialSetting, place: Place, kind: Kind
 ) -> Record:
     """Save a network and return its row: what it costs, and how it answers on validation.
 

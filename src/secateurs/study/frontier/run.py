@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import secateurs
 from secateurs.directories import INSTEAD, clear_output
 from secateurs.errors import InputError
 from secateurs.files import write_json
@@ -23,7 +21,6 @@ from secateurs.study.frontier.points import (
     Place,
     Record,
     answers,
-    is_whole,
     keep_point,
     megabytes,
     point_name,
@@ -38,9 +35,8 @@ from secateurs.study.frontier.record import (
     shown_config,
     timing_json,
 )
-from secateurs.study.frontier.shrink import Shrinking, Size, sizes_of
+from secateurs.study.frontier.sizes import Sizes
 from secateurs.study.probe.network import groups_of
-from secateurs.study.pruning.recovery import RecoveryOptions
 from secateurs.study.records.kinds import STUDY_SCHEMA, odd_keys
 from secateurs.study.records.study_directory import open_study, read_study
 from secateurs.study.saved.evaluation import model_spec
@@ -124,8 +120,12 @@ def run_frontier(
         points = [study.probe_point(one) for one in probed]
         tuned = [(arm, study.tuned_point(arm)) for arm in arms]
         points += [row for _, row in tuned]
-        for arm, row in tuned:
-            points += study.sizes(arm, _better(points, row))
+        bases = [(arm, _better(points, row)) for arm, row in tuned]
+        sizes = study.sizes()
+        if executor is not None:
+            sizes.prune_elsewhere(bases, executor)
+        for arm, base in bases:
+            points += sizes.rows(arm, base)
         discard_weights(store)
         made = [row for row in points if "reason" not in row]
         timing = study.time("latency", made, opened.by_name)
@@ -153,7 +153,7 @@ def run_frontier(
         "recommended": final,
         "trust": trust,
         "versions": versions(first),
-        "machines": machine_rows(record for arm in arms for record in arm.trials),
+        "machines": machine_rows((record for arm in arms for record in arm.trials), points),
         "timing": timing_json(probed, arms, points, timing, final, trust),
     }
     write_json(out / "results.json", results)
@@ -212,77 +212,9 @@ class _Frontier:
         key = {"trial": choice.record["key"]}
         return self.stages.run(place.name, key, make, makes=place.files)
 
-    def sizes(self, arm: Arm, unpruned: Record) -> list[Record]:
-        """A network pruned to each size; recovery trains all of it, since all of it was changed."""
-        options, backbone = self.options, arm.context.config.backbone
-        folder = Place(self.out, unpruned["name"]).folder
-        ms = 0.0
-        if options.max_ms is not None:
-            timing = self.time(f"time-{unpruned['name']}", [unpruned], {backbone: arm.context})
-            ms = timing["ms"][unpruned["name"]]["median"]
-        wanted = sizes_of(
-            options.sizes,
-            mb=megabytes(unpruned),
-            ms=ms,
-            max_mb=options.max_mb,
-            max_ms=options.max_ms,
-            batch=options.batch,
-        )
-        recovery = RecoveryOptions(epochs=options.recover, views=arm.context.config.views or 6)
-        network = Shrinking(
-            arm.context,
-            folder,
-            num_images=options.calibration,
-            reconstruction=options.reconstruction,
-            stop=self.stop,
-            progress=self.progress,
-        )
-        rows: list[Record] = []
-        for size in wanted:
-            self.stop.check()
-            place = Place(self.out, point_name(backbone, size.ending))
-            key = {
-                "unpruned": {name: unpruned[name] for name in ("name", "correct", "tensors")},
-                "budget": asdict(size.budget),
-                "calibration": options.calibration,
-                "reconstruction": options.reconstruction,
-                "recovery": asdict(recovery),
-            }
-
-            def make(size: Size = size, place: Place = place) -> Record:
-                self.progress.note(f"pruning {backbone} to {size.words}")
-                with self.progress.task(f"pruning to {size.short}", 1) as advance:
-                    row = network.to(size, place, recovery)
-                    advance(1)
-                return row | {"made_from": unpruned["name"]}
-
-            rows.append(self._whole_row(place, key, make, timed=size.budget.latency is not None))
-        return rows
-
-    def _whole_row(
-        self, place: Place, key: Record, make: Callable[[], Record], *, timed: bool
-    ) -> Record:
-        """The row of a point that may have no network, made again when its network is not whole.
-
-        One that could not be made is tried again by another version, and where it was `timed`: what
-        was measured then may be met now.
-        """
-        tried: list[Record] = []
-
-        def noted() -> Record:
-            row = make()
-            if "reason" in row:
-                row["version"] = secateurs.__version__
-            tried.append(row)
-            return row
-
-        row = self.stages.run(place.name, key, noted)
-        if tried or ("reason" not in row and is_whole(place, row)):
-            return row
-        if "reason" in row and not timed and row.get("version") == secateurs.__version__:
-            return row
-        self.stages.forget(place.name)
-        return self.stages.run(place.name, key, noted)
+    def sizes(self) -> Sizes:
+        """What prunes the networks of this study."""
+        return Sizes(self.out, self.options, self.stages, self.time, self.stop, self.progress)
 
     def time(self, name: str, rows: list[Record], contexts: dict[str, TrialContext]) -> Record:
         """The stage that times some points, measured together."""

@@ -19,7 +19,7 @@ from secateurs.stopping import StopFlag
 from secateurs.study.frontier.points import Place, Record, keep_point
 from secateurs.study.pruning.network import SurveyedNetwork, survey_whole
 from secateurs.study.pruning.recovery import RecoveryOptions
-from secateurs.study.setup.trial_context import TrialContext
+from secateurs.study.trials.setting import TrialSetting
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Shrinking:
 
     def __init__(
         self,
-        context: TrialContext,
+        context: TrialSetting,
         folder: Path,
         *,
         num_images: int | None = None,
@@ -103,15 +103,25 @@ class Shrinking:
             progress=self.progress,
         )
 
-    def to(self, size: Size, place: Place, recovery: RecoveryOptions) -> Record:
+    def to(
+        self,
+        size: Size,
+        place: Place,
+        recovery: RecoveryOptions,
+        *,
+        state_file: Path | None = None,
+    ) -> Record:
         """Prune to a size, recover, save, and return the point's row.
+
+        An interrupted recovery leaves its state in `state_file`, by default beside the stages.
 
         A budget that cannot be met, or a network of which nothing can be pruned, gives a row with
         the reason under "reason" and no model.
         """
         try:
             network = self._network
-            state = place.root / "stages" / f"{place.name}.recovery.state.safetensors"
+            usual = place.root / "stages" / f"{place.name}.recovery.state.safetensors"
+            state = state_file or usual
             found = network.prune(
                 size.budget,
                 recovery=recovery,

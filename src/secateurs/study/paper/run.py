@@ -36,6 +36,7 @@ from secateurs.study.setup.trial_context import TrialContext, open_context, open
 from secateurs.study.stages import Stages, versions
 from secateurs.study.study import run_study
 from secateurs.study.sweep.sweep import choose, summarise_sweep
+from secateurs.study.trials.places import machine_rows, machine_totals
 from secateurs.study.trials.store import Store
 from secateurs.study.trials.task import Executor
 from secateurs.study.trials.trial import Trial
@@ -114,6 +115,7 @@ class _Run:
         self.words = words
         self.stages, self.store = Stages(out), Store(out)
         self._models: dict[str, nn.Module] = {}
+        self._machines: dict[str, list[Record]] = {"search": [], "apart": []}
 
     def answer(self) -> Record:
         """Run or read all parts; what `paper.json` holds."""
@@ -131,7 +133,9 @@ class _Run:
             identity,
             lambda: both_resizes(self._model(chosen), self.data, context, self.cache),
         )
-        dropouts = both_dropouts(plan, context, self.store, records, chosen["depth"], **self.words)
+        dropouts, always = both_dropouts(
+            plan, context, self.store, records, chosen["depth"], **self.words
+        )
         pruned = self.stages.run("grids", identity, lambda: self._grids(chosen, identity))
         searched = self._search(chosen["depth"]) if plan.search else None
         apart = self._apart()
@@ -176,6 +180,9 @@ class _Run:
             },
             "files": FILES,
             "versions": versions(context),
+            "machines": machine_totals(
+                machine_rows([*records, *always]), self._machines["search"], self._machines["apart"]
+            ),
             "timing": {"trials": sum(r["timing"]["seconds"] for r in records), **seconds},
         }
 
@@ -249,6 +256,7 @@ class _Run:
             cache=self.cache,
             **self.words,
         )
+        self._machines["search"] = found["machines"]
         names = ("settings", "cells", "best", "alike", "evaluated")
         return {"depth": depth, **{key: found[key] for key in names}}
 
@@ -264,6 +272,7 @@ class _Run:
             prune=False,
             **self.words,
         )
+        self._machines["apart"] = found["machines"]
         split = {key: value for key, value in found["split"].items() if key != "names"}
         names = ("sweep", "recommendation", "chosen")
         return {"split": split, **{key: found[key] for key in names}}

@@ -46,8 +46,12 @@ def both_dropouts(
     executor: Executor | None = None,
     stop: StopFlag,
     progress: Progress = SILENT,
-) -> list[Record]:
-    """Test accuracy at a depth with dropout in the first epoch alone, and in every one."""
+) -> tuple[list[Record], list[Record]]:
+    """Test accuracy at a depth with dropout in the first epoch alone, and in every one.
+
+    With it the trials that were trained for the second.
+    """
+    always: list[Record] = []
     ways = [("first-epoch", [r for r in records if r["pretrained"] and r["depth"] == depth])]
     if not plan.first_epoch_dropout:
         ways = [("on", ways[0][1])]
@@ -64,10 +68,11 @@ def both_dropouts(
             keep=False,
         )
         ways.append(("on", always))
-    return [
-        {"dropout": name, "depth": depth, **_spread([r["test"]["accuracy"] for r in rows])}
-        for name, rows in ways
+    rows = [
+        {"dropout": name, "depth": depth, **_spread([r["test"]["accuracy"] for r in found])}
+        for name, found in ways
     ]
+    return rows, always
 
 
 def _spread(values: Sequence[float]) -> Record:

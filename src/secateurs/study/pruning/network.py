@@ -32,6 +32,7 @@ from secateurs.study.pruning.network_record import alarm_sentence, network_recor
 from secateurs.study.pruning.recovery import Recovered, RecoveryOptions, recover, start_of
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import Dataset
+from secateurs.study.trials.setting import TrialImages
 
 BATCH = 64
 VIEWS = 3  # of each of them on which blocks are tuned
@@ -98,7 +99,7 @@ class SurveyedNetwork:
     """A network of a study, surveyed once, to be pruned to any number of budgets."""
 
     surveyed: Surveyed
-    dataset: Dataset
+    dataset: TrialImages
     config: StudyConfig
     device: torch.device
     num_images: int
@@ -169,7 +170,7 @@ class SurveyedNetwork:
 
 def survey_whole(
     model: nn.Module,
-    dataset: Dataset,
+    dataset: TrialImages,
     config: StudyConfig,
     *,
     device: torch.device,

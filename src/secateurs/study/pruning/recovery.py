@@ -27,7 +27,7 @@ from secateurs.nets.layers import BATCH_NORMS
 from secateurs.progress import SILENT, Progress, epoch_task
 from secateurs.stopping import StopFlag
 from secateurs.study.setup.config import StudyConfig
-from secateurs.study.setup.trial_context import Dataset
+from secateurs.study.trials.setting import TrialImages
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Recovered:
 
 def start_of(
     teacher: nn.Module,
-    dataset: Dataset,
+    dataset: TrialImages,
     config: StudyConfig,
     budget: Mapping[str, Any],
     survivors: Mapping[str, Tensor],
@@ -114,7 +114,7 @@ def start_of(
 def recover(
     pruned: nn.Module,
     teacher: nn.Module,
-    dataset: Dataset,
+    dataset: TrialImages,
     config: StudyConfig,
     options: RecoveryOptions,
     *,

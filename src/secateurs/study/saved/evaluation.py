@@ -11,13 +11,14 @@ from secateurs.errors import InputError
 from secateurs.fit.metrics import Evaluation, evaluate, predict_logits
 from secateurs.ship.spec import ModelSpec, describe
 from secateurs.study.setup.trial_context import Dataset, TrialContext
+from secateurs.study.trials.setting import TrialImages
 
 EVAL_BATCH, EVAL_BATCH_ON_DEVICE = 64, 512
 
 
 def side_logits(
     model: torch.nn.Module,
-    dataset: Dataset,
+    dataset: TrialImages,
     side: str,
     device: torch.device,
     *,

@@ -46,7 +46,7 @@ def alike(trials: list[Record], best: Record, num_images: int) -> Record:
 
 def cost_of(plan: SearchPlan, runs: int, found: Record) -> Record:
     """Trainings and epochs done, and the epochs that it would take to train each alternative."""
-    done = {run["key"]: run["epochs_run"] for row in found["trials"] for run in row["runs"]}
+    done = [run["epochs_run"] for run in trained(found["trials"])]
     apart: dict[str, int] = {}
     if isinstance(plan, GridSearch):
         apart = {"num_cells": len(found["cells"]), "epochs_apart": len(plan.lrs) * sum(plan.epochs)}
@@ -55,7 +55,12 @@ def cost_of(plan: SearchPlan, runs: int, found: Record) -> Record:
     else:
         apart = {"num_cells": plan.trials, "epochs_apart": plan.trials * plan.epochs}
     apart["epochs_apart"] *= runs
-    return {"num_trainings": len(done), "num_epochs": sum(done.values()), **apart}
+    return {"num_trainings": len(done), "num_epochs": sum(done), **apart}
+
+
+def trained(trials: list[Record]) -> list[Record]:
+    """The trainings of some rows, each once: equal configurations have the same."""
+    return list({run["key"]: run for row in trials for run in row["runs"]}.values())
 
 
 def timing_of(trials: list[Record]) -> Record:

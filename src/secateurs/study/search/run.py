@@ -17,7 +17,7 @@ from secateurs.progress import SILENT, Progress
 from secateurs.shape import read_record
 from secateurs.stopping import StopFlag
 from secateurs.study.records.kinds import SEARCH_PLAN, odd_keys
-from secateurs.study.search.choice import alike, best_of, cost_of, timing_of
+from secateurs.study.search.choice import alike, best_of, cost_of, timing_of, trained
 from secateurs.study.search.methods import (
     STARTUP,
     run_grid,
@@ -32,6 +32,7 @@ from secateurs.study.search.trainings import Record, Trainer
 from secateurs.study.setup.config import StudyConfig, difference
 from secateurs.study.setup.trial_context import TrialContext, open_context, settle_split
 from secateurs.study.stages import versions
+from secateurs.study.trials.places import machine_rows
 from secateurs.study.trials.store import Store
 from secateurs.study.trials.task import Executor
 
@@ -132,6 +133,7 @@ def run_search(
         "cost": cost_of(plan, config.runs, found),
         "files": FILES,
         "versions": versions(context) | _optuna_version(plan),
+        "machines": machine_rows(trained(found["trials"])),
         "timing": timing_of(found["trials"]),
     }
     write_text(out / FILES["csv"], csv_text(answer))

@@ -175,7 +175,7 @@ def row_of(job: Job, records: Sequence[Record], *, num_images: int) -> Record:
                 name: record[name]
                 for name in (
                     *("key", "run", "seed", "val_accuracy", "val_loss", "best_epoch"),
-                    *("epochs_run", "stopped", "curve"),
+                    *("epochs_run", "stopped", "curve", "timing"),
                 )
             }
             for record in records

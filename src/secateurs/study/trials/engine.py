@@ -7,6 +7,7 @@ at are waited for.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
@@ -18,11 +19,12 @@ from secateurs.fit.cache import PrefixCache
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 from secateurs.study.records.checksummed import write_sealed
-from secateurs.study.setup.trial_context import TrialContext
+from secateurs.study.setup.trial_context import TrialContext, seeded_model
+from secateurs.study.trials.contents import content_of
 from secateurs.study.trials.package import Package, Packer
 from secateurs.study.trials.store import WAIT_S, Store
 from secateurs.study.trials.task import Answer, Executor, Record, Task, Tensors
-from secateurs.study.trials.trial import SharedInputs, Trial, run_trial, trial_key
+from secateurs.study.trials.trial import SharedInputs, Trial, run_trial, shared_prefix, trial_key
 
 Wanted = tuple[TrialContext, Trial]
 
@@ -123,6 +125,12 @@ class _Elsewhere:
         self._found: list[Finished] = []
         self._claims: dict[str, ExitStack] = {}
         self._packages: dict[int, Package] = {}
+        self._prefixes = self._shared_prefixes() if executor.passes_outputs else {}
+        self._ranks: dict[str, int] = {}  # the place of a trial among those of its prefix
+        seen = Counter[str]()
+        for key, prefix in self._prefixes.items():
+            self._ranks[key] = seen[prefix]
+            seen[prefix] += 1
 
     def finished(self) -> Generator[Finished]:
         """Each trial as it ends, here or at another driver."""
@@ -149,7 +157,8 @@ class _Elsewhere:
 
     def _free(self) -> Generator[Task]:
         """The tasks of trials that nobody is at, claimed one by one as there is room for them."""
-        for key in list(self.left):
+        # One trial of each prefix first: it computes what the others are given.
+        for key in sorted(self.left, key=lambda key: self._ranks.get(key, 0)):
             if self._known(key):
                 continue
             claim = ExitStack()
@@ -167,20 +176,40 @@ class _Elsewhere:
 
     def _task(self, key: str, index: int) -> Task:
         context, trial = self.wanted[index]
-        package = self._package(context)
-        return Task(
-            key,
-            trial.name,
-            "secateurs.study.trials.worker:train",
-            {
-                "key": key,
-                "package": package.plain,
-                "trial": asdict(trial),
-                "state": str(self.store.state(key)),
-                "cache_bytes": self.cache_bytes,
-            },
-            package.files,
-        )
+        package, function = self._package(context), "secateurs.study.trials.worker"
+        words = {
+            "package": package.plain,
+            "trial": asdict(trial),
+            "cache_bytes": self.cache_bytes,
+        }
+        prefix = self._prefixes.get(key)
+        outputs = None
+        if prefix is not None:
+            name = f"{context.config.backbone}, {trial.depth} frozen layers"
+            outputs = Task(prefix, name, f"{function}:frozen_outputs", words, package.files)
+        state, files = self.store.state(key), package.files
+        mine = words | {"key": key, "state": str(state), "resume": None}
+        if state.is_file() and not self.executor.sees_states:
+            left = content_of(state)
+            files, mine["resume"] = (*files, left), left.to_json()
+        return Task(key, trial.name, f"{function}:train", mine, files, outputs, state)
+
+    def _shared_prefixes(self) -> dict[str, str]:
+        """What names the frozen layers of each trial that shares them with another one."""
+        bare: dict[tuple[str, int], torch.nn.Module] = {}
+        found: dict[str, str] = {}
+        for key, (index, *_) in self.left.items():
+            if self.store.record(key).exists():
+                continue
+            context, trial = self.wanted[index]
+            kind = (context.config.backbone, len(context.dataset.classes))
+            if kind not in bare:
+                bare[kind] = seeded_model(*kind, seed=0)
+            prefix = shared_prefix(context, trial, bare[kind])
+            if prefix is not None:
+                found[key] = prefix
+        counts = Counter(found.values())
+        return {key: prefix for key, prefix in found.items() if counts[prefix] > 1}
 
     def _package(self, context: TrialContext) -> Package:
         if id(context) not in self._packages:  # `wanted` keeps them all alive

@@ -33,6 +33,7 @@ from secateurs.study.trials.task import (
     Resources,
     Task,
     Tensors,
+    trouble,
 )
 from secateurs.study.trials.worker import own_versions, receive, send
 
@@ -77,6 +78,8 @@ class Processes:
     """Local processes, each with one task at a time; one that ends is replaced, its task rerun."""
 
     name = "processes"
+    passes_outputs = False  # files of the machine are shared
+    sees_states = True
 
     def __init__(
         self, number: int, resources: Resources, folder: Path, *, cards: tuple[str, ...] = ()
@@ -150,8 +153,8 @@ class Processes:
             return
         worker.attempt = None
         board.close(attempt.task.key)
-        if answer["kind"] == "memory":
-            why = f"out of memory ({answer['text']})"
+        why = trouble(answer, "this machine")
+        if why:
             again.append(attempt.again(why, seconds, progress))
             return
         yield attempt.task, answered(attempt, answer, "this machine", self.resources)

@@ -16,12 +16,13 @@ from typing import Any
 from secateurs.errors import InputError
 from secateurs.extras import require
 from secateurs.files import read_json, write_json
-from secateurs.leftovers import SUFFIX, temporary_prefix
+from secateurs.leases import leased
+from secateurs.leftovers import SUFFIX, sweep, temporary_prefix
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 from secateurs.study.trials.processes import answered, num_cores
-from secateurs.study.trials.spool import ANSWER, EVENT, TASK
-from secateurs.study.trials.task import Answer, Attempt, Board, Resources, Task
+from secateurs.study.trials.spool import ANSWER, DRIVER, EVENT, TASK
+from secateurs.study.trials.task import Answer, Attempt, Board, Resources, Task, trouble
 from secateurs.study.trials.worker import own_versions
 
 LOOK_S = 1.0
@@ -44,6 +45,8 @@ class Slurm:
     """Runs each task as a job; one that ends without an answer is submitted again."""
 
     name = "slurm"
+    passes_outputs = False  # files of the machine are shared
+    sees_states = True
 
     def __init__(self, resources: Resources, executor: Any, folder: Path, most: int) -> None:
         self.resources, self.most = resources, most
@@ -96,8 +99,8 @@ class Slurm:
             jobs.remove(job)
             board.close(task.key)
             answer: dict[str, Any] = read_json(job.folder / ANSWER)
-            if answer["kind"] == "memory":
-                why = f"out of memory on {answer['node']} ({answer['text']})"
+            why = trouble(answer, answer["node"])
+            if why:
                 again.append(job.attempt.again(why, now - job.started, progress))
                 return
             yield task, answered(job.attempt, answer, answer["node"], self.resources)
@@ -145,6 +148,7 @@ def open_slurm(partition: str, resources: Resources, cache: Path) -> Generator[S
 
     place = cache / "workers"
     place.mkdir(parents=True, exist_ok=True)
+    sweep(place, deep=False)
     folder = Path(tempfile.mkdtemp(prefix=temporary_prefix("slurm"), suffix=SUFFIX, dir=place))
     executor = submitit.AutoExecutor(folder=folder / "jobs", cluster="local" if local else "slurm")
     executor.update_parameters(
@@ -156,6 +160,7 @@ def open_slurm(partition: str, resources: Resources, cache: Path) -> Generator[S
     )
     most = max(1, num_cores() // resources.cpus) if local else MOST_JOBS
     try:
-        yield Slurm(resources, executor, folder, most)
+        with leased(folder / DRIVER):  # without which jobs end by themselves
+            yield Slurm(resources, executor, folder, most)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -24,7 +25,9 @@ class Task:
     """A call of `function` ("module:name" within secateurs) with plain `arguments`.
 
     It returns the same record and tensors wherever it runs. `key` names it in files, `name` to
-    people; `files` are those that the arguments name.
+    people; `files` are those that the arguments name. `outputs` is a task whose tensors this one
+    may be given, and computes itself where it is not. `state` is where the driver keeps what an
+    interrupted task can go on from.
     """
 
     key: str
@@ -32,6 +35,8 @@ class Task:
     function: str
     arguments: dict[str, Any]
     files: tuple[Content, ...] = ()
+    outputs: Task | None = None
+    state: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What a worker is sent."""
@@ -113,6 +118,16 @@ class Executor(Protocol):
         """What one task gets."""
         ...
 
+    @property
+    def passes_outputs(self) -> bool:
+        """Whether tasks are given the tensors of others, see `Task.outputs`."""
+        ...
+
+    @property
+    def sees_states(self) -> bool:
+        """Whether tasks read and write their states where the driver keeps them."""
+        ...
+
     def run(
         self, tasks: Iterator[Task], *, stop: StopFlag, progress: Progress = SILENT
     ) -> Generator[tuple[Task, Answer]]:
@@ -140,6 +155,20 @@ class Attempt:
             raise InputError(f"{line}; given up. What was done is kept: run the command again")
         progress.note(f"{line}; running it again")
         return Attempt(self.task, self.number + 1, self.lost_s + seconds, [*self.log, line])
+
+
+def trouble(answer: dict[str, Any], node: str) -> str:
+    """What a machine lacked for a task, which may be had elsewhere or later; else nothing.
+
+    >>> trouble({"kind": "disk", "text": "OSError: no space left"}, "box")
+    'files of box failed (OSError: no space left)'
+    >>> trouble({"kind": "stopped", "text": ""}, "box")
+    'stopped on box, by whoever manages it'
+    """
+    if answer["kind"] == "stopped":  # by a signal that is not the driver's: a machine is drained
+        return f"stopped on {node}, by whoever manages it"
+    words = {"memory": "out of memory on {}", "disk": "files of {} failed"}.get(answer["kind"])
+    return f"{words.format(node)} ({answer['text']})" if words else ""
 
 
 class Board:

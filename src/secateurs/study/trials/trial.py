@@ -14,7 +14,7 @@ from secateurs.files import fingerprint
 from secateurs.fit.cache import PrefixCache
 from secateurs.fit.config import FitConfig
 from secateurs.fit.images import ViewPlan
-from secateurs.fit.inputs import Inputs, extend_inputs, prepare_inputs
+from secateurs.fit.inputs import Inputs, extend_inputs, prepare_inputs, view_name
 from secateurs.fit.memory import memory_kept
 from secateurs.fit.train import Epoch, Fit, fit
 from secateurs.limits import LIMITS, check_number
@@ -163,8 +163,33 @@ class SharedInputs:
 
         What precedes the tail is all that the trial does not change.
         """
-        name = context.config.backbone
-        depth, key = cached_depth(context, trial, model), _views_key(context, trial)
+        name, depth = context.config.backbone, cached_depth(context, trial, model)
+        prefix, _ = split_at(model, name, depth)
+        inputs = self._shared(context, trial, model, depth)
+        frozen, tail = split_at(model, name, trial.depth)
+        if len(frozen) > len(prefix) and inputs.stored is not None:
+            # Frozen layers with random weights: this trial's own, in memory.
+            inputs = extend_inputs(inputs, frozen[len(prefix) :])
+            return inputs, tail
+        return inputs, split_at(model, name, depth)[1]
+
+    def outputs(
+        self, context: TrialSetting, trial: Trial, model: torch.nn.Module
+    ) -> dict[str, torch.Tensor]:
+        """What is kept of the layers that every run shares, by the names of the cache's keys.
+
+        Nothing when there is no room for all of it.
+        """
+        depth = cached_depth(context, trial, model)
+        inputs = self._shared(context, trial, model, depth)
+        key = _prefix_key(context, _views_key(context, trial), depth)
+        kept = inputs.stored if inputs.stored is not None and not len(inputs.rest) else []
+        return {view_name(key, view): tensor for view, tensor in enumerate(kept)}
+
+    def _shared(
+        self, context: TrialSetting, trial: Trial, model: torch.nn.Module, depth: int
+    ) -> Inputs:
+        name, key = context.config.backbone, _views_key(context, trial)
         prefix, _ = split_at(model, name, depth)
         if self._held is not None and self._held[:2] == (key, depth):
             inputs = self._held[2]
@@ -194,12 +219,16 @@ class SharedInputs:
                 progress=self.progress,
             )
         self._held = (key, depth, inputs)
-        frozen, tail = split_at(model, name, trial.depth)
-        if len(frozen) > len(prefix) and inputs.stored is not None:
-            # Frozen layers with random weights: this trial's own, in memory.
-            inputs = extend_inputs(inputs, frozen[len(prefix) :])
-            return inputs, tail
-        return inputs, split_at(model, name, depth)[1]
+        return inputs
+
+
+def shared_prefix(context: TrialSetting, trial: Trial, model: torch.nn.Module) -> str | None:
+    """What names the frozen layers that every run shares, and their views; None without any.
+
+    `model` is any network of the backbone. Trials of the same name have the same inputs.
+    """
+    depth = cached_depth(context, trial, model)
+    return _prefix_key(context, _views_key(context, trial), depth) if depth else None
 
 
 def _views_key(context: TrialSetting, trial: Trial) -> str:

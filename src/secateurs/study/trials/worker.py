@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import queue
+import shutil
 import signal
 import sys
 import threading
@@ -18,19 +19,23 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import secateurs
 from secateurs.errors import InputError
-from secateurs.files import fingerprint
+from secateurs.files import atomic_path, fingerprint
 from secateurs.fit.cache import PrefixCache
 from secateurs.fit.tensors import write_checked
+from secateurs.nets.depth import freeze
 from secateurs.stopping import StopFlag, StopRequested, stop_signals
 from secateurs.study.trials.contents import Content, Contents, NeedsFile
 from secateurs.study.trials.package import PackedSetting, unpack
 from secateurs.study.trials.task import Record, Tensors
 from secateurs.study.trials.trial import SharedInputs, Trial, train_trial
 
+STATE = "state"  # the name of those bytes
 Say = Callable[[dict[str, Any]], None]
 
 
@@ -92,7 +97,8 @@ class Host:
     """What a process that runs tasks keeps between them, and the folders of its machine.
 
     `frozen` is where outputs of frozen layers are shared by the processes of a machine, `states`
-    where an unfinished task leaves what it can go on from: None for where the driver says.
+    where an unfinished task leaves what it can go on from: None for where the driver says. `given`
+    are outputs of frozen layers that another task has computed.
     """
 
     contents: Contents
@@ -100,7 +106,9 @@ class Host:
     states: Path | None
     cache: Path
     stop: StopFlag = field(default_factory=StopFlag)
+    given: dict[str, NDArray[np.uint8]] = field(default_factory=dict[str, NDArray[np.uint8]])
     progress: Reporting = field(default_factory=lambda: Reporting("", lambda event: None))
+    unfinished: Path | None = None  # the state of the task that runs
     _settings: dict[str, PackedSetting] = field(default_factory=dict[str, PackedSetting])
     _shared: dict[int, SharedInputs] = field(default_factory=dict[int, SharedInputs])
 
@@ -118,10 +126,16 @@ class Host:
         state.parent.mkdir(parents=True, exist_ok=True)
         return state
 
+    def left(self) -> Tensors:
+        """The bytes of the state of a task that was stopped, where the driver does not see it."""
+        if self.states is None or self.unfinished is None or not self.unfinished.is_file():
+            return {}
+        return {STATE: torch.from_numpy(np.fromfile(self.unfinished, np.uint8))}
+
     def shared(self, budget_bytes: int) -> SharedInputs:
         """Outputs of frozen layers, shared by all processes of the machine."""
         if budget_bytes not in self._shared:
-            cache = PrefixCache(budget_bytes, self.frozen, keep_files=True)
+            cache = PrefixCache(budget_bytes, self.frozen, keep_files=True, given=self.given)
             self._shared[budget_bytes] = SharedInputs(cache)
         return self._shared[budget_bytes]
 
@@ -130,6 +144,13 @@ def train(arguments: dict[str, Any], host: Host) -> tuple[Record, Tensors]:
     """The task of one training: its record, and the tensors that it may have changed."""
     setting, trial = host.setting(arguments["package"]), Trial(**arguments["trial"])
     state = host.state(Path(arguments["state"]))
+    if arguments.get("resume") and not state.exists():
+        left = host.contents.path(Content(**arguments["resume"]))
+        with atomic_path(state) as copy:
+            shutil.copyfile(left, copy)
+        if left.parent == host.contents.folder:
+            left.unlink(missing_ok=True)
+    host.unfinished = state
     shared = host.shared(arguments["cache_bytes"])
     record, model = train_trial(
         setting, trial, shared, state_file=state, stop=host.stop, progress=host.progress
@@ -144,12 +165,22 @@ def train(arguments: dict[str, Any], host: Host) -> tuple[Record, Tensors]:
     return record, tensors
 
 
+def frozen_outputs(arguments: dict[str, Any], host: Host) -> tuple[Record, Tensors]:
+    """The task of frozen layers that several trainings share: their outputs for every view."""
+    setting, trial = host.setting(arguments["package"]), Trial(**arguments["trial"])
+    model = setting.new_model(seed=setting.config.seed, pretrained=trial.pretrained)
+    freeze(model, setting.config.backbone, trial.depth)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return {}, host.shared(arguments["cache_bytes"]).outputs(setting, trial, model)
+
+
 def perform(task: dict[str, Any], host: Host) -> tuple[dict[str, Any], Tensors]:
     """Run a task; what came of it in plain data, and its tensors.
 
-    Under "kind" stands "done", "input" (bad input), "memory", "stopped" or "failed".
+    Under "kind" stands "done", "input" (bad input), "memory", "disk", "stopped" or "failed".
     """
     torch.set_num_threads(task["cpus"])
+    host.unfinished = None
     started, fetched = time.perf_counter(), host.contents.num_fetched
     answer: dict[str, Any] = {"kind": "done", "record": {}, "text": ""}
     tensors: Tensors = {}
@@ -162,10 +193,13 @@ def perform(task: dict[str, Any], host: Host) -> tuple[dict[str, Any], Tensors]:
         raise
     except StopRequested:
         answer["kind"] = "stopped"
+        tensors = host.left()
     except InputError as error:
         answer |= {"kind": "input", "text": str(error)}
     except (MemoryError, torch.OutOfMemoryError) as error:
         answer |= {"kind": "memory", "text": _first_line(error)}
+    except OSError as error:  # a disk that is full or gone: another machine may have room
+        answer |= {"kind": "disk", "text": _first_line(error)}
     except Exception as error:
         full = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
         answer |= {"kind": "memory" if full else "failed", "text": _first_line(error)}

@@ -12,15 +12,35 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load
+from safetensors.torch import load, save
 
 from secateurs.errors import InputError
+from secateurs.files import atomic_path
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.trials.contents import Content
-from secateurs.study.trials.ray_worker import PART_BYTES, BoardActor, hello, run_task, tidy
-from secateurs.study.trials.task import Answer, Attempt, Board, Place, Resources, Task, Tensors
-from secateurs.study.trials.worker import other_versions, own_versions
+from secateurs.study.trials.ray.errors import last_line, lost_errors
+from secateurs.study.trials.ray.outputs import RayOutputs
+from secateurs.study.trials.ray.worker import (
+    PART_BYTES,
+    BoardActor,
+    hello,
+    run_outputs,
+    run_task,
+    tidy,
+)
+from secateurs.study.trials.task import (
+    ATTEMPTS,
+    Answer,
+    Attempt,
+    Board,
+    Place,
+    Resources,
+    Task,
+    Tensors,
+    trouble,
+)
+from secateurs.study.trials.worker import STATE, other_versions, own_versions
 
 LOOK_S = 0.5
 NODES_S = 2.0  # between looks at which nodes there are
@@ -45,6 +65,8 @@ class RayCluster:
     """Runs tasks on a Ray cluster that this process is connected to."""
 
     name = "ray"
+    passes_outputs = True
+    sees_states = False
 
     def __init__(self, resources: Resources, *, shared_disk: bool = True) -> None:
         self.resources = resources
@@ -67,6 +89,13 @@ class RayCluster:
             max_retries=0,  # what is lost is said, and run again by us
             num_returns=2,
             scheduling_strategy="SPREAD",
+        )
+        # What is lost with a node Ray makes again.
+        make: Any = self._ray.remote(run_outputs).options(
+            num_cpus=0, num_returns=2, max_retries=ATTEMPTS
+        )
+        self._outputs = RayOutputs(
+            self._ray, lambda node: make.options(**self._on(node, soft=True))
         )
 
     def check(self, progress: Progress) -> None:
@@ -93,7 +122,7 @@ class RayCluster:
             name = self._names[asked[ref]]
             try:
                 odd = other_versions(self._ray.get(ref)["versions"], name)
-            except self._lost():
+            except lost_errors(self._ray):
                 continue
             except Exception as error:
                 odd = f"{name} cannot run Secateurs ({last_line(error)}); install it on all nodes"
@@ -119,8 +148,13 @@ class RayCluster:
                     self._hear(running, board)
                     for ref in ready:
                         yield from self._ended(ref, running, again, board, progress)
-            except BaseException:
+            except BaseException as error:
                 self._cancel(running, wait=stop.requested)
+                if isinstance(error, (self._ray.exceptions.RayError, ConnectionError)):
+                    raise InputError(
+                        f"ray: the cluster is lost ({last_line(error)}). What was done is kept: "
+                        "run the command again"
+                    ) from None
                 raise
 
     def _fill(
@@ -144,6 +178,13 @@ class RayCluster:
 
     def _submit(self, attempt: Attempt, running: dict[Any, _Running]) -> None:
         task = attempt.task
+        words, parts = self._sent(task)
+        given = self._outputs.ready(task.outputs)
+        ref, tensors = self._task.remote(words, parts, self._board, given)
+        running[ref] = _Running(attempt, tensors, time.monotonic())
+
+    def _sent(self, task: Task) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+        """What goes to a node with a task."""
         parts = {
             file.sha256: self._parts[file.sha256]
             for file in task.files
@@ -155,8 +196,7 @@ class RayCluster:
             "session": self._session,
             "shared_disk": self._shared_disk,
         }
-        ref, tensors = self._task.remote(words, parts, self._board)
-        running[ref] = _Running(attempt, tensors, time.monotonic())
+        return words, parts
 
     def _again_if_slow(self, running: dict[Any, _Running], progress: Progress) -> None:
         """Begin a task once more that takes far longer than others, where there is room."""
@@ -189,13 +229,14 @@ class RayCluster:
         why, answer = "", dict[str, Any]()
         try:
             answer = self._ray.get(ref)
-        except self._lost() as error:
+            why = trouble(answer, self._named(answer["node"]))
+        except lost_errors(self._ray) as error:
             where = self._named(one.node) if one.node else "its node"
             why = f"lost with its worker on {where} ({type(error).__name__})"
+            if attempt.number > 1:  # it may be what it was given that is lost each time
+                self._outputs.forget(attempt.task.outputs, alone=True)
         except self._ray.exceptions.RayError as error:
             raise InputError(f"ray: {attempt.task.name}: {last_line(error)}") from None
-        if answer.get("kind") == "memory":
-            why = f"out of memory on {self._named(answer['node'])} ({answer['text']})"
         if why and twins:
             return
         board.close(key)
@@ -211,6 +252,9 @@ class RayCluster:
             with contextlib.suppress(Exception):
                 self._ray.cancel(twin, force=True)
         self._lengths.append(seconds)
+        took = answer["record"].get("timing", {}).get("frozen_seconds", 0.0)
+        words, parts = self._sent(attempt.task)
+        self._outputs.offer(attempt.task.outputs, answer["node"], took, words=words, with_=parts)
         yield attempt.task, self._answer(attempt, answer, one)
 
     def _answer(self, attempt: Attempt, answer: dict[str, Any], one: _Running) -> Answer:
@@ -251,9 +295,14 @@ class RayCluster:
                 continue
             with open(file.path, "rb") as stream:  # noqa: PTH123
                 parts = iter(lambda: stream.read(PART_BYTES), b"")
-                self._parts[file.sha256] = [
-                    self._ray.put(np.frombuffer(part, np.uint8)) for part in parts
-                ]
+                try:
+                    self._parts[file.sha256] = [
+                        self._ray.put(np.frombuffer(part, np.uint8)) for part in parts
+                    ]
+                except self._ray.exceptions.RayError as error:
+                    raise InputError(
+                        f"ray: {file.path} cannot be sent ({last_line(error)})"
+                    ) from None
 
     def _hear(self, running: dict[Any, _Running], board: Board) -> None:
         try:
@@ -287,6 +336,8 @@ class RayCluster:
             for node in nodes
         ]
         self._room = sum(each)
+        stores = [node["Resources"].get("object_store_memory", 0) for node in nodes]
+        self._outputs.look([int(size) for size in stores])
         return self._room
 
     def _named(self, node: str) -> str:
@@ -294,36 +345,39 @@ class RayCluster:
             self._nodes()  # it has joined since
         return self._names.get(node, node[:6] or "an unknown node")
 
-    def _on(self, node: str) -> dict[str, Any]:
+    def _on(self, node: str, *, soft: bool = False) -> dict[str, Any]:
         strategies = self._ray.util.scheduling_strategies
-        return {"scheduling_strategy": strategies.NodeAffinitySchedulingStrategy(node, soft=False)}
-
-    def _lost(self) -> tuple[type[Exception], ...]:
-        """What Ray raises for an attempt that ended through no fault of the task."""
-        kinds = self._ray.exceptions
-        return (
-            *(kinds.WorkerCrashedError, kinds.NodeDiedError, kinds.OutOfMemoryError),
-            *(kinds.ObjectLostError, kinds.ObjectStoreFullError, kinds.OutOfDiskError),
-            *(kinds.TaskCancelledError, kinds.TaskUnschedulableError, kinds.ActorDiedError),
-        )
+        return {"scheduling_strategy": strategies.NodeAffinitySchedulingStrategy(node, soft=soft)}
 
     def _cancel(self, running: dict[Any, _Running], *, wait: bool) -> None:
-        """End our tasks, and no others; with `wait` they may end by themselves.
-
-        A state that a training saves then helps only where it runs on the same node again.
-        """
-        refs = list(running)
+        """End our tasks, and no others; with `wait` those that train save their states first."""
         with contextlib.suppress(Exception):
-            for ref in refs:
-                self._ray.cancel(ref, force=not wait)
-            if wait and refs:
-                _, refs = self._ray.wait(refs, num_returns=len(refs), timeout=STOP_S)
-                for ref in refs:
-                    self._ray.cancel(ref, force=True)
+            for ref in [*running, *self._outputs.references()]:
+                self._ray.cancel(ref, force=not (wait and ref in running))
+        if not wait or not running:
+            return
+        with contextlib.suppress(Exception):
+            ready, late = self._ray.wait(list(running), num_returns=len(running), timeout=STOP_S)
+            for ref in late:
+                self._ray.cancel(ref, force=True)
+            for ref in ready:
+                with contextlib.suppress(self._ray.exceptions.RayError, OSError):
+                    self._keep_state(running[ref], self._ray.get(ref))
+
+    def _keep_state(self, one: _Running, answer: dict[str, Any]) -> None:
+        """Write what a stopped task left to where the driver keeps it."""
+        path = one.attempt.task.state
+        if path is None or answer.get("kind") != "stopped":
+            return
+        left = load(self._ray.get(one.tensors) or save({})).get(STATE)
+        if left is not None:
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(left.numpy().tobytes())
 
     def close(self) -> None:
         """Remove outputs of frozen layers from the nodes."""
         self._parts.clear()
+        self._outputs.clear()
         with contextlib.suppress(Exception):  # a node that is going anyway
             asked = [
                 self._ray.remote(tidy)
@@ -332,9 +386,3 @@ class RayCluster:
                 for node in self._nodes()
             ]
             self._ray.wait(asked, num_returns=len(asked), timeout=TIDY_S)
-
-
-def last_line(error: BaseException) -> str:
-    """The last line of an error, which says most in those of Ray."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[-1][:300]

@@ -10,11 +10,15 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import save
 
 from secateurs.files import cache_dir
+from secateurs.fit.cache import bytes_of
 from secateurs.stopping import stop_on_interrupt
 from secateurs.study.trials.contents import Content, Contents, NeedsFile
+from secateurs.study.trials.task import Tensors
 from secateurs.study.trials.worker import Host, Reporting, own_versions, perform
 
 PART_BYTES = 64 << 20
@@ -30,13 +34,40 @@ def hello() -> dict[str, Any]:
 
 
 def run_task(
-    task: dict[str, Any], parts: dict[str, list[Any]], board: Any
+    task: dict[str, Any],
+    parts: dict[str, list[Any]],
+    board: Any,
+    given: dict[str, NDArray[np.uint8]] | None = None,
 ) -> tuple[dict[str, Any], bytes]:
     """Run one task: plain data, and the tensors as the bytes of a safetensors file.
 
     `parts` are references to the files that nodes have to be sent, in parts by SHA-256; `board` is
-    the actor that is told how far the task is.
+    the actor that is told how far the task is; `given` are outputs of frozen layers.
     """
+    answer, tensors = _performed(task, parts, board, given or {})
+    return answer, save(tensors) if tensors else b""
+
+
+def run_outputs(
+    task: dict[str, Any], parts: dict[str, list[Any]], most_bytes: int
+) -> tuple[int, dict[str, NDArray[np.uint8]]]:
+    """The tensors of a task as bytes, and how many those are; none of more than `most_bytes`.
+
+    Where they are in a file of the node they are read from there.
+    """
+    answer, tensors = _performed(task, parts, None, {})
+    num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if answer["kind"] != "done" or num_bytes > most_bytes:
+        return 0, {}
+    return num_bytes, {name: bytes_of(tensor) for name, tensor in tensors.items()}
+
+
+def _performed(
+    task: dict[str, Any],
+    parts: dict[str, list[Any]],
+    board: Any,
+    given: dict[str, NDArray[np.uint8]],
+) -> tuple[dict[str, Any], Tensors]:
     import ray
 
     node = ray.get_runtime_context().get_node_id()
@@ -49,16 +80,23 @@ def run_task(
             yield memoryview(ray.get(part)).tobytes()
 
     host = _host(task)
+    host.given.clear()
+    host.given.update(given)
     host.contents.fetch = fetch
-    host.progress = Reporting(task["name"], lambda event: board.say.remote({**words, **event}))
-    board.say.remote(words)
+
+    def say(event: dict[str, Any]) -> None:
+        if board is not None:
+            board.say.remote({**words, **event})
+
+    host.progress = Reporting(task["name"], say)
+    say({})
     try:
         with stop_on_interrupt() as stop:
             host.stop = stop
             answer, tensors = perform(task, host)
     except NeedsFile:
-        return {"kind": "needs", **words}, b""
-    return {**answer, **words}, save(tensors) if tensors else b""
+        return {"kind": "needs", **words}, {}
+    return {**answer, **words}, tensors
 
 
 def _host(task: dict[str, Any]) -> Host:
@@ -66,19 +104,24 @@ def _host(task: dict[str, Any]) -> Host:
     if key not in _HOSTS:
         _HOSTS.clear()
         cache = cache_dir()
-        _sweep(cache / "workers")
+        _sweep(cache / "workers", "frozen-*")
+        _sweep(cache / "workers" / "states", "*.state.safetensors")
         contents = Contents(cache / "contents", _unset, shared_disk=task["shared_disk"])
         frozen = cache / "workers" / f"frozen-{task['session']}"
         _HOSTS[key] = Host(contents, frozen, cache / "workers" / "states", cache)
     return _HOSTS[key]
 
 
-def _sweep(folder: Path) -> None:
-    """Remove outputs of frozen layers whose driver was killed before it could have it done."""
-    for path in folder.glob("frozen-*"):
+def _sweep(folder: Path, names: str) -> None:
+    """Remove what is left of drivers that were killed before they could have it done."""
+    for path in folder.glob(names):
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > OLD_S:
+            if time.time() - path.lstat().st_mtime <= OLD_S:
+                continue
+            if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
 
 
 def _unset(content: Content) -> Generator[bytes]:

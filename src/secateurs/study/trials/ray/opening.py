@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import secrets
+import shutil
 import signal
 import socket
+import stat
+import tempfile
 import threading
+import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from secateurs.errors import InputError
 from secateurs.extras import require
+from secateurs.leftovers import SUFFIX, is_temporary, sweep, temporary_prefix
 from secateurs.progress import SILENT, Progress
 from secateurs.study.trials.processes import num_cores
-from secateurs.study.trials.ray_cluster import RayCluster, last_line
+from secateurs.study.trials.ray.cluster import RayCluster
+from secateurs.study.trials.ray.errors import last_line
 from secateurs.study.trials.task import Resources
 
 ANSWER_S = 5.0
+SESSION = "secateurs-ray-"
+GONE_S = 5.0
+YOUNG_S = 60.0  # age below which a folder may not yet say whose it is
+LONGEST = 20  # bytes of the path where it lies: a socket in it has at most 103
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -28,17 +39,41 @@ _ENVIRONMENT = {
 
 
 def _check_address(address: str) -> None:
-    """InputError unless something answers at HOST:PORT."""
+    """InputError unless something answers at HOST:PORT as Ray does.
+
+    Ray itself waits for minutes for what does not, and may end the process then.
+    """
     host, colon, port = address.rpartition(":")
     if address.startswith("ray://"):
         raise InputError("ray: give HOST:PORT of the cluster and run this on one of its nodes")
     if not colon or not port.isdecimal() or int(port) > 65535:
         raise InputError(f"ray: expected HOST:PORT, got {address!r}")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
-    except OSError as error:
-        reason = error.strerror or str(error)
+        stream = socket.create_connection((host.strip("[]"), int(port)), ANSWER_S)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"ray: {address} does not answer ({reason}); is the cluster up?") from None
+    with stream:
+        if os.environ.get("RAY_USE_TLS") not in ("1", "true") and not _speaks_http2(stream):
+            raise InputError(
+                f"ray: what answers at {address} is not the head of a Ray cluster; its port is the "
+                "one of `ray start --head`, 6379 by default"
+            )
+
+
+def _speaks_http2(stream: socket.socket) -> bool:
+    """Whether the other side begins with a frame of settings, as every gRPC server does."""
+    head = b""
+    with contextlib.suppress(OSError):
+        stream.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+        while len(head) < 4 and (part := stream.recv(9)):
+            head += part
+    return head[3:4] == bytes([4])
+
+
+def _on_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
 @functools.cache  # Ray remembers it for as long as the process lives
@@ -58,6 +93,40 @@ def _environment(words: dict[str, str]) -> Generator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = earlier
+
+
+@contextmanager
+def session_folder(place: Path) -> Generator[Path]:
+    """A folder for the logs and sockets of a cluster that ends with the block, and goes with it.
+
+    What killed drivers have left in `place` is removed.
+    """
+    for path in place.glob(f"{SESSION}*"):
+        with contextlib.suppress(OSError):
+            found = path.lstat()
+            if not stat.S_ISDIR(found.st_mode) or time.time() - found.st_mtime < YOUNG_S:
+                continue
+            sweep(path, deep=False, unnamed=False)
+            if not any(is_temporary(one.name) for one in path.iterdir()):  # its driver is gone
+                shutil.rmtree(path, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=SESSION, dir=place))
+    try:
+        handle, _ = tempfile.mkstemp(prefix=temporary_prefix("driver"), suffix=SUFFIX, dir=folder)
+        os.close(handle)
+        yield folder
+    finally:
+        until = time.monotonic() + GONE_S
+        while folder.exists() and time.monotonic() < until:  # its processes write their last lines
+            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                time.sleep(0.1)
+
+
+def _place() -> Path:
+    """The folder for temporary files, or /tmp where its name is too long for sockets in it."""
+    place = Path(tempfile.gettempdir())
+    short = len(os.fsencode(place)) <= LONGEST
+    return place if short or not Path("/tmp").is_dir() else Path("/tmp")
 
 
 @contextmanager
@@ -81,6 +150,10 @@ def open_ray(
     words = {name: os.environ.get(name, word) for name, word in _ENVIRONMENT.items()}
     if address:
         _check_address(address)
+        if os.environ.get("RAY_AUTH_MODE") == "disabled" and not _on_loopback(address):
+            progress.note(
+                "ray: RAY_AUTH_MODE=disabled: whoever reaches this cluster can run programs on it"
+            )
     else:
         # Others of this machine reach 127.0.0.1 too. The token is in no file.
         words |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
@@ -91,7 +164,7 @@ def open_ray(
                 f"trial-cpus: this machine has {num_cores()} cores, a trial asks for "
                 f"{resources.cpus}"
             )
-    with _environment(words):
+    with _environment(words), ExitStack() as stack:
         import ray
 
         if ray.is_initialized():
@@ -100,7 +173,8 @@ def open_ray(
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
         if not address:
             quiet |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-            quiet |= {"num_cpus": num_cores()}
+            folder = stack.enter_context(session_folder(_place()))
+            quiet |= {"num_cpus": num_cores(), "_temp_dir": str(folder)}
         try:
             ray.init(address=address or "local", **quiet)
         except Exception as error:

@@ -1,0 +1,1 @@
+"""Tasks on a Ray cluster: what the driver does, and what runs on the nodes."""

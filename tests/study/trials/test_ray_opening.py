@@ -1,0 +1,97 @@
+"""What is checked before Ray is asked, and what a cluster of one command leaves behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from secateurs.errors import InputError
+from secateurs.study.trials.opening import open_executor
+from secateurs.study.trials.ray import opening
+from secateurs.study.trials.ray.opening import SESSION, session_folder
+from secateurs.study.trials.task import Resources
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"", "is not the head of a Ray cluster"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is not the head of a Ray cluster"),
+        (bytes([0, 0, 6, 4, 0, 0, 0, 0, 0]), None),
+    ],
+)
+def test_what_answers_and_is_not_ray_is_said_at_once(answer: bytes, said: str | None):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            stream, _ = server.accept()
+            with stream:
+                stream.recv(64)
+                stream.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        if said is None:
+            opening._check_address(address)
+        else:
+            with pytest.raises(InputError, match=said):
+                opening._check_address(address)
+        thread.join()
+
+
+def test_a_cluster_without_authentication_is_said_unless_it_is_on_loopback(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    notes: list[str] = []
+
+    class Lines:
+        def task(self, *_: Any, **__: Any) -> Any:
+            raise AssertionError
+
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    def refuse(*_: Any) -> None:
+        raise InputError("enough")
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setattr(opening, "_check_address", lambda address: None)
+    monkeypatch.setattr(opening, "require", lambda *_: None)
+    monkeypatch.setattr(opening, "_environment", refuse)
+    for address in ("127.0.0.1:6379", "localhost:6379", "10.0.0.1:6379"):
+        with (
+            pytest.raises(InputError, match="enough"),
+            opening.open_ray(address, Resources(), progress=Lines()),
+        ):
+            pass
+    assert len(notes) == 1 and "can run programs on it" in notes[0]
+
+
+def test_ray_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr("secateurs.extras.find_spec", lambda name: None)
+    with (
+        pytest.raises(InputError, match=r"executor ray needs ray: pip install 'secateurs\[ray\]'"),
+        open_executor("ray", cache=tmp_path),
+    ):
+        pass
+
+
+def test_the_folder_of_a_cluster_goes_with_it_and_those_of_killed_drivers_too(tmp_path: Path):
+    other = tmp_path / "others"
+    other.mkdir()
+    with session_folder(tmp_path) as living:
+        dead = tmp_path / f"{SESSION}dead"
+        (dead / "session" / "logs").mkdir(parents=True)
+        for path in (dead, living):
+            os.utime(path, (1000, 1000))
+        with session_folder(tmp_path) as mine:
+            assert not dead.exists() and living.is_dir() and mine.is_dir()
+            (mine / "session").mkdir()
+        assert not mine.exists() and living.is_dir()
+    assert list(tmp_path.iterdir()) == [other]
