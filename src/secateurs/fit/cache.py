@@ -45,7 +45,9 @@ class PrefixCache:
     budget_bytes: int = 2 * 2**30
     folder: Path | None = None
     keep_files: bool = False
-    given: dict[str, NDArray[np.uint8]] = field(default_factory=dict[str, NDArray[np.uint8]])
+    given: dict[str, NDArray[np.uint8]] = field(
+        default_factory=dict[str, NDArray[np.uint8]], compare=False
+    )
 
     def __post_init__(self) -> None:
         if self.budget_bytes < 0:

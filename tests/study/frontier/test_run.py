@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from backwards import Backwards, timeless
+
 from narrow import narrowed
 from secateurs.cli import main
 from secateurs.data.corruptions import CORRUPTIONS
