@@ -228,6 +228,13 @@ def test_the_answers_are_those_of_pytorch_and_nothing_is_asked_for(
         assert violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.is_hidden("#controls") and page.is_visible("#results")
+    body = "(name) => getComputedStyle(document.body)[name]"
+    assert page.evaluate(body, "backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate(body, "color") == "rgb(31, 38, 45)"
+    page.emulate_media(media="screen")
+
     page.click("#clear")
     assert page.is_hidden("#results")
     for times, kind in ((3, "drop"), (4, "paste")):

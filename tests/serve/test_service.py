@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import signal
@@ -119,9 +120,14 @@ def test_bad_images_have_their_status(client: TestClient):
     assert "body: more than the limit" in refusal(post(large), 413)
     assert "content-type: expected image/" in refusal(post(picture(), "text/html"), 415)
     assert "content-type: expected image/" in refusal(client.post("/predict"), 415)
-    for top in ("0", "x", "-1", "9" * 30):
+    for top, said in (
+        ("0", "top is out of range: 0; expected a whole number from 1"),
+        ("x", "top: expected a whole number from 1, got 'x'"),
+        ("-1", "top: expected a whole number from 1, got '-1'"),
+        ("9" * 30, "top: expected a whole number from 1, got '999"),
+    ):
         answer = client.post(f"/predict?top={top}", content=picture(), headers=BYTES)
-        assert "top is out of range" in refusal(answer, 400)
+        assert refusal(answer, 400).startswith(said)
     refusal(client.get("/predict"), 405)
     refusal(client.get("/nothing"), 404)
 
@@ -171,6 +177,34 @@ def test_too_many_requests_at_a_time(service: Service, client: TestClient, monke
             go_on.set()
         assert first.result().status_code == 200
     assert service.num_busy == LIMIT.max_requests - 1
+
+
+def test_a_request_that_the_end_of_the_server_cuts_off_is_answered(service: Service):
+    """uvicorn cancels what takes too long to finish; a traceback would say nothing new."""
+    app = make_service(service, {}, ("localhost",))
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.sleep(3600)  # a body that never arrives
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def cut_off() -> None:
+        headers = [(b"host", b"localhost"), (b"content-type", b"image/png")]
+        path = {"path": "/predict", "query_string": b"", "root_path": ""}
+        scope = {"type": "http", "method": "POST", "headers": headers, **path}
+        task = asyncio.create_task(app(scope, receive, send))
+        while service.num_busy == 0:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await task
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, cut_off()).result()
+    assert sent[0]["status"] == 503
+    assert json.loads(sent[1]["body"]) == {"error": "stopping: the server ends"}
+    assert service.num_busy == 0
 
 
 def test_a_failure_inside_is_one_line_without_secrets(service: Service, monkeypatch):

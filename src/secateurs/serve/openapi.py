@@ -14,7 +14,7 @@ _REFUSALS = {
     "408": "A body that does not arrive in time",
     "413": "Too many bytes, pixels or images",
     "415": "A body of another type",
-    "503": "Too many requests at a time; see Retry-After",
+    "503": "Too many requests at a time, see Retry-After; or the server ends",
 }
 
 

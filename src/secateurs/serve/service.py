@@ -166,6 +166,8 @@ def make_service(service: Service, card: Record, hosts: Sequence[str] = HOSTS) -
                 request, max_bytes=limits.max_bytes, max_images=limits.max_images
             )
             return JSONResponse(await service.predict(uploads, top))
+        except asyncio.CancelledError:  # by a server that ends and has waited long enough
+            raise HTTPException(503, "stopping: the server ends") from None
         finally:
             service.num_busy -= 1
 
@@ -208,11 +210,13 @@ def _top(given: str | None, num_classes: int) -> int:
     if given is None:
         return min(DEFAULT_TOP, num_classes)
     number = whole_number(given)
+    if number is None:
+        raise HTTPException(400, f"top: expected a whole number from 1, got {given!r:.40}")
     try:
         check_number("top", number, LIMITS["top"])
     except InputError as error:
         raise HTTPException(400, str(error)) from None
-    return min(int(number or 0), num_classes)
+    return min(number, num_classes)
 
 
 async def _failure(request: Request, error: Exception) -> Response:
