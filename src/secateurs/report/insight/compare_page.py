@@ -189,7 +189,8 @@ def _costs(record: Record, names: dict[str, str]) -> Panel:
                 count(one["macs"]),
                 size(one["file_bytes"]),
                 f"{milliseconds(time['median'])} "
-                f"({milliseconds(time['p25'])} to {milliseconds(time['p75'])})",
+                f"({milliseconds(time['p25']).removesuffix(' ms')}–"
+                f"{milliseconds(time['p75']).removesuffix(' ms')})",
             )
         )
     columns = ("model", "backbone", "accuracy", "parameters", "multiply-accumulates", "file")

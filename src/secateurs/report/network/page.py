@@ -235,10 +235,9 @@ def _tiles(record: Record) -> list[tuple[str, str, str]]:
     ]
     tiles += [
         (
-            f"Latency, batch {row['batch']}",
+            f"Latency, {latency_name(row)}, batch {row['batch']}",
             milliseconds(row["after_ms"]["median"]),
-            f"{milliseconds(row['before_ms']['median'])} unpruned, {latency_name(row)}: "
-            f"{verdict(row) or 'not known'}",
+            f"{milliseconds(row['before_ms']['median'])} unpruned: {verdict(row) or 'not known'}",
         )
         for row in record["cost"]["latency"]
     ]
