@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -174,6 +175,24 @@ def test_a_file_of_someone_else_is_refused(written: Written, tmp_path: Path) -> 
         onnx.save(loaded, path)
         with pytest.raises(InputError, match=message):
             open_file(path)
+
+
+@pytest.mark.skipif(not installed("openvino"), reason="needs openvino")
+def test_a_full_disk_is_that_of_the_openvino_file_and_not_of_its_draft(
+    model: nn.Module, spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.write_bytes
+
+    def full(self: Path, data: Any) -> int:
+        if self.parent == tmp_path:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left") as refused:
+        target_of(Path("m.xml")).write(model, spec, tmp_path / "m.xml", torch.rand(1, 3, 64, 64))
+    assert "/m." in str(refused.value) and str(tmp_path) in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not installed("openvino"), reason="needs openvino")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import shutil
 import sys
 import tempfile
 import warnings
@@ -89,9 +88,9 @@ def _save(
         made.write_bytes(made.read_bytes().replace(_UNKNOWN.encode(), digest.encode(), 1))
         difference = checked(open(made).run, network, images, path)
         with atomic_path(path) as graph:
-            shutil.copyfile(made, graph)
+            graph.write_bytes(made.read_bytes())
             with atomic_path(weights) as values:
-                shutil.copyfile(made.with_suffix(".bin"), values)
+                values.write_bytes(made.with_suffix(".bin").read_bytes())
                 # Stopped between the two, there is no model, rather than one of another's weights.
                 path.unlink(missing_ok=True)
     return FileCheck(path, difference, path.stat().st_size + weights.stat().st_size)
