@@ -90,13 +90,15 @@ class RayCluster:
             num_returns=2,
             scheduling_strategy="SPREAD",
         )
-        # What is lost with a node Ray makes again.
-        make: Any = self._ray.remote(run_outputs).options(
-            num_cpus=0, num_returns=2, max_retries=ATTEMPTS
-        )
-        self._outputs = RayOutputs(
-            self._ray, lambda node: make.options(**self._on(node, soft=True))
-        )
+        make: Any = self._ray.remote(run_outputs)
+
+        def made_on(node: str) -> Any:
+            """What makes outputs on a node, and anywhere once more when they are lost with it."""
+            return make.options(
+                num_cpus=0, num_returns=2, max_retries=ATTEMPTS, **self._on(node, soft=True)
+            )
+
+        self._outputs = RayOutputs(self._ray, made_on)
 
     def check(self, progress: Progress) -> None:
         """Refuse a cluster without room for one task, or with other versions on a node."""
