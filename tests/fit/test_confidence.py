@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 
 from secateurs.errors import InputError
@@ -70,15 +71,42 @@ def test_images_of_the_same_confidence_are_answered_together():
     assert [one.num_images for one in curve] == [3, 2]
 
 
-def test_the_threshold_answers_as_many_as_the_target_allows():
+def _bound(right: int, num: int) -> float:
+    return binomtest(right, num, alternative="greater").proportion_ci(0.95, "exact").low
+
+
+def test_the_threshold_answers_as_many_as_the_target_allows_with_confidence():
     p, labels = _problem()
     curve = coverage_curve(p, labels)
-    found = threshold_for(curve, 0.95)
+    bounds = [_bound(round(one.accuracy * one.num_images), one.num_images) for one in curve]
+    found = threshold_for(curve, 0.9)
     assert found is not None
-    assert found.accuracy >= 0.95
-    assert all(one.accuracy < 0.95 for one in curve if one.coverage > found.coverage)
+    wanted = next(place for place, bound in enumerate(bounds) if bound >= 0.9)
+    assert found == (curve[wanted], pytest.approx(bounds[wanted]))
     wrong = np.eye(3)[(labels + 1) % 3]
     assert threshold_for(coverage_curve(wrong, labels), 0.5) is None
+
+
+def test_on_few_images_the_threshold_has_the_highest_bound():
+    p, labels = _problem(30)
+    curve = coverage_curve(p, labels)
+    bounds = [_bound(round(one.accuracy * one.num_images), one.num_images) for one in curve]
+    found = threshold_for(curve, 0.95)
+    assert found is not None and max(bounds) < 0.95
+    assert found == (curve[int(np.argmax(bounds))], pytest.approx(max(bounds)))
+
+
+def test_answers_above_the_threshold_are_as_accurate_as_promised_on_other_images():
+    p, labels = _problem(8000)
+    promised = kept = 0
+    for first in range(0, 8000, 100):
+        some = slice(first, first + 100)
+        found = threshold_for(coverage_curve(p[some], labels[some]), 0.95)
+        assert found is not None
+        promised += 1
+        answered = answered_at(p, labels, found[0].threshold)
+        kept += answered is not None and answered.accuracy >= found[1]
+    assert kept / promised > 0.8  # with the plain accuracy it is a third
 
 
 def test_a_long_curve_is_thinned_between_its_ends():

@@ -133,9 +133,9 @@ def plain_loop(recipe: Recipe) -> list[float]:
             each.mean().backward()
             optimizer.step()
             with torch.no_grad():
-                for p, origin in zip(net.parameters(), start, strict=True):
-                    if recipe.l2_sp:
-                        p.sub_(1e-2 * recipe.l2_sp * (p - origin))
+                rates = [1e-2 * share for share in shares for _ in range(2)][1:]  # net[1]: no bias
+                for p, origin, rate in zip(net.parameters(), start, rates, strict=True):
+                    p.sub_(rate * recipe.l2_sp * (p - origin))
             keep = min(recipe.average, (1 + done) / (10 + done)) if recipe.average else 0.0
             for name, t in net.state_dict().items():
                 averaged[name] = keep * averaged[name] + (1 - keep) * t

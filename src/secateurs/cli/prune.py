@@ -28,6 +28,7 @@ from secateurs.cli.options.pruning import (
     RecoveryDistil,
     RecoveryEpochs,
     RecoveryLr,
+    RecoveryNorms,
     RoundTo,
     Rule,
     Starts,
@@ -62,6 +63,7 @@ def prune(
     recovery_epochs: RecoveryEpochs = 0,
     recovery_lr: RecoveryLr = None,
     recovery_distil: RecoveryDistil = 0.5,
+    recovery_norms: RecoveryNorms = "auto",
     split: OwnSplitOptions,
     device: OwnDevice = None,
     session_options: SessionOptions,
@@ -111,7 +113,12 @@ def prune(
             round_to=round_to,
             starts=starts,
         )
-        recovery = RecoveryOptions(epochs=recovery_epochs, lr=recovery_lr, distil=recovery_distil)
+        recovery = RecoveryOptions(
+            epochs=recovery_epochs,
+            lr=recovery_lr,
+            distil=recovery_distil,
+            norms=recovery_norms,  # type: ignore[arg-type]  # checked there
+        )
         with session.running(out) as stop:
             answer = shrink_saved(
                 model,

@@ -10,7 +10,7 @@ import typer
 
 from secateurs.cli.options.data import Data, SplitOptions, Strict
 from secateurs.cli.options.executors import ExecutionOptions
-from secateurs.cli.options.frontier import Backbones, Batch, MaxMb, MaxMs
+from secateurs.cli.options.frontier import Backbones, Batch, MaxMb, MaxMs, Refit
 from secateurs.cli.options.network import (
     Depths,
     NetworkOptions,
@@ -60,6 +60,7 @@ def study(
     max_ms: MaxMs = None,
     batch: Batch = 1,
     max_loss: LossAllowed = None,
+    refit: Refit = "all",
     depths: Depths = None,
     runs: Runs = None,
     scratch_runs: ScratchRuns = None,
@@ -131,6 +132,7 @@ def study(
             max_ms=max_ms,
             batch=batch,
             loss=max_loss,
+            refit=refit,
             scratch_runs=scratch_runs,
         )
         settings = config_of(preset, **shared)
@@ -140,7 +142,13 @@ def study(
         results = session.keep(out, "results.json", results)
         session.answer(results, networks_words(results, out))
         return
-    refuse_together(backbones=backbones != "auto", max_mb=max_mb, max_ms=max_ms, batch=batch != 1)
+    refuse_together(
+        backbones=backbones != "auto",
+        max_mb=max_mb,
+        max_ms=max_ms,
+        batch=batch != 1,
+        refit=refit != "all",
+    )
     loss = 2.0 if max_loss is None else max_loss
     settings = config_of(
         preset,
@@ -175,6 +183,7 @@ def frontier_options(
     max_ms: float | None,
     batch: int,
     loss: float | None,
+    refit: str,
     scratch_runs: int | None,
 ) -> FrontierOptions:
     """What a study over several networks is asked for, from the command line's options."""
@@ -192,6 +201,7 @@ def frontier_options(
         max_ms=max_ms,
         batch=batch,
         max_loss=base.max_loss if loss is None else loss,
+        refit=refit,
         scratch_runs=base.scratch_runs if scratch_runs is None else scratch_runs,
     )
 

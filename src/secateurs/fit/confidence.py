@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import betaincinv
 from torch import Tensor
 from torch.nn import functional
 
@@ -16,6 +17,7 @@ from secateurs.fit.metrics import wilson_interval
 
 NUM_BINS = 10
 CURVE_POINTS = 50
+LEVEL = 0.95  # confidence in a threshold
 
 
 def fit_temperature(scores: Tensor, labels: NDArray[np.int64], *, smoothing: float = 0.0) -> float:
@@ -158,15 +160,37 @@ def thinned(curve: tuple[Answered, ...], num: int = CURVE_POINTS) -> tuple[Answe
     return tuple(curve[place] for place in places)
 
 
-def threshold_for(curve: tuple[Answered, ...], target: float) -> Answered | None:
-    """The point of largest coverage whose accuracy is at least `target`; None when none is.
+def least_accuracy(num_right: int, num: int, level: float = LEVEL) -> float:
+    """The accuracy that is exceeded with confidence `level` when `num_right` of `num` are right.
 
-    >>> p = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4]])
-    >>> found = threshold_for(coverage_curve(p, np.array([0, 0, 1])), 0.95)
-    >>> found.threshold, found.num_images
-    (0.8, 2)
+    The one-sided bound of Clopper and Pearson (1934).
+
+    >>> round(least_accuracy(58, 58), 4), round(least_accuracy(59, 59), 4)
+    (0.9497, 0.9505)
     """
-    return next((one for one in curve if one.accuracy >= target), None)
+    if num_right == 0:
+        return 0.0
+    return float(betaincinv(num_right, num - num_right + 1, 1 - level))
+
+
+def threshold_for(curve: tuple[Answered, ...], target: float) -> tuple[Answered, float] | None:
+    """The point of largest coverage that is `target` accurate with confidence, and its bound.
+
+    The bound is `least_accuracy`. Where no point has `target`, as happens on few images, it is the
+    point with the highest bound; None when nothing is right.
+
+    >>> p = np.tile([[0.9, 0.1]], (60, 1))
+    >>> found, bound = threshold_for(coverage_curve(p, np.zeros(60, int)), 0.95)
+    >>> found.num_images, round(bound, 3)
+    (60, 0.951)
+    """
+    rows = [
+        (one, least_accuracy(round(one.accuracy * one.num_images), one.num_images)) for one in curve
+    ]
+    sure = next((row for row in rows if row[1] >= target), None)
+    if sure is not None or not any(one.accuracy for one in curve):
+        return sure
+    return max(rows, key=lambda row: row[1])
 
 
 def answered_at(

@@ -22,12 +22,13 @@ class Recipe:
     `layer_decay` in 0..1 is the learning rate of the first trained layer as a share of the last
     one's; those between lie on a geometric row (layer-wise learning-rate decay, Howard and Ruder
     2018). `l2_sp` pulls the weights towards those of the start, decoupled from Adam's moments: at
-    each step they go back by the share rate x `l2_sp` of the way (Li, Grandvalet and Davoine 2018,
-    in the manner of Loshchilov and Hutter 2019). `mixup` is the alpha of the Beta distribution
-    from which the share of a second image of the batch is drawn, 0 for none (Zhang et al. 2018);
-    what is mixed is what the trained part receives. `average` in 0..1 is the decay of the running
-    average of the weights, which is validated and kept in their place, 0 for none (Polyak and
-    Juditsky 1992). `class_weights` "balanced" weighs each image's loss by one over the size of its
+    each step they go back by the share rate x `l2_sp` of the way, by the rate of their layer (Li,
+    Grandvalet and Davoine 2018, in the manner of Loshchilov and Hutter 2019). `mixup` is the alpha
+    of the Beta distribution from which the share of a second image of the batch is drawn, 0 for
+    none (Zhang et al. 2018); what is mixed is what the trained part receives. `average` in 0..1 is
+    the decay of the running average of the weights, which is validated and kept in their place, 0
+    for none (Polyak and Juditsky 1992). `class_weights` "balanced" weighs each image's loss by one
+    over the size of its
     class. `norms` "fixed" keeps the statistics of every batch norm, "trained" takes those of each
     batch and a running average of them; "auto" is fixed where a study starts from pretrained
     weights, and else trained.
@@ -142,9 +143,9 @@ def fix_norms(tail: nn.Module) -> None:
 
 
 @torch.no_grad()
-def pull_back(trained: Iterable[Tensor], start: Iterable[Tensor], share: float) -> None:
-    """Move weights by a share of their way back to the start, in place."""
-    for weight, origin in zip(trained, start, strict=True):
+def pull_back(trained: Iterable[Tensor], start: Iterable[Tensor], shares: Iterable[float]) -> None:
+    """Move each weight by its share of the way back to the start, in place."""
+    for weight, origin, share in zip(trained, start, shares, strict=True):
         weight.lerp_(origin, share)
 
 

@@ -29,6 +29,7 @@ from secateurs.fit.recipe import (
     fix_norms,
     parameter_groups,
     pull_back,
+    rate_shares,
 )
 from secateurs.fit.state import TrainState, adam_state, load_adam, load_state, save_state
 from secateurs.nets.strided import safe_strides
@@ -149,6 +150,7 @@ class _Run:
             fused=True,
         )
         self.start = [p.detach().clone() for p in self.trained.values()] if recipe.l2_sp else []
+        self.rate_shares = list(rate_shares(tail, recipe.layer_decay).values())
         self.average = Average(changing_state(tail), recipe.average) if recipe.average else None
         self.class_weights: Tensor | None = None
         self.curve: list[Epoch] = []
@@ -230,7 +232,8 @@ class _Run:
             loss.backward()
         self.optimizer.step()
         if config.recipe.l2_sp:
-            pull_back(self.trained.values(), self.start, min(1.0, rate * config.recipe.l2_sp))
+            shares = [min(1.0, rate * share * config.recipe.l2_sp) for share in self.rate_shares]
+            pull_back(self.trained.values(), self.start, shares)
         if self.average is not None:
             steps = self.epoch * self.steps_per_epoch + self.step
             self.average.add(changing_state(self.tail), steps)

@@ -49,7 +49,7 @@ def test_what_the_limits_cost_is_said():
     )
     assert found.name == "small"
     assert "1 network is beyond 5 MB." in found.sentences
-    assert "Beyond the limits large has 95.0% with 9.0 MB" in found.sentences[-1]
+    assert "Beyond the limits large has 95.0% on validation with 9.0 MB" in found.sentences[-1]
 
 
 def test_when_nothing_is_within_the_limits_the_nearest_is_shown():

@@ -42,7 +42,9 @@ CONFIG = StudyConfig(
     device="cpu",
     image_size=64,
 )
-OPTIONS = FrontierOptions(backbones=("alexnet",), num_depths=1, sizes=(0.95,), recover=1)
+OPTIONS = FrontierOptions(
+    backbones=("alexnet",), num_depths=1, sizes=(0.95,), recover=1, refit="train"
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -139,7 +141,10 @@ def test_mistakes_are_shown_with_maps_and_a_picture_that_is_gone_is_made_again(
     context = open_context(str(flags), replace(CONFIG, backbone="alexnet"), cache=cache)
 
     def measured() -> dict[str, Any]:
-        return trust_stage(context, Stages(tmp_path), {"is": 1}, pruned=False, stop=StopFlag())
+        before = tmp_path / "unpruned"
+        return trust_stage(
+            context, Stages(tmp_path), {"is": 1}, before=before, after=None, stop=StopFlag()
+        )
 
     found = measured()
     losses = found["mistakes"]["losses"]

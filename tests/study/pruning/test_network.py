@@ -19,6 +19,7 @@ from secateurs.errors import InputError
 from secateurs.fit.config import distillation_loss
 from secateurs.fit.images import ViewPlan
 from secateurs.fit.inputs import prepare_inputs, with_teacher
+from secateurs.fit.recipe import Recipe
 from secateurs.prune import to_budget
 from secateurs.prune.to_budget import Budget
 from secateurs.ship.checkpoint import load, save
@@ -267,6 +268,15 @@ def test_recovery_learns_and_leaves_the_pruned_network_alone(dataset: Dataset, n
 def test_a_recovery_out_of_range_is_refused_before_any_work(wrong: dict[str, Any], message: str):
     with pytest.raises(InputError, match=re.escape(message)):
         RecoveryOptions(**wrong)
+
+
+def test_recoveries_follow_the_norms_of_training_unless_told():
+    trained = replace(CONFIG, recipe=Recipe(norms="trained"))
+    assert RecoveryOptions().settled(trained).norms == "trained"
+    assert RecoveryOptions().settled(CONFIG).norms == "fixed"
+    assert RecoveryOptions(norms="fixed").settled(trained).norms == "fixed"
+    with pytest.raises(InputError, match="norms must be auto, trained or fixed, got 'off'"):
+        RecoveryOptions(norms="off")  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from secateurs.cli.options.panels import NETWORK, within
+from secateurs.cli.options.panels import NETWORK, suggest, within
 from secateurs.limits import LIMITS
 
 Backbones = Annotated[
@@ -44,5 +44,15 @@ Batch = Annotated[
         help="Images at a time when networks are timed.",
         callback=within(LIMITS["batch"]),
         rich_help_panel=NETWORK,
+    ),
+]
+Refit = Annotated[
+    str,
+    typer.Option(
+        metavar="all|train",
+        help="Training of the recommended network once it is chosen: once more, on training and "
+        "validation images together, or none.",
+        rich_help_panel=NETWORK,
+        autocompletion=suggest("all", "train"),
     ),
 ]

@@ -224,8 +224,8 @@ RecoveryLr = Annotated[
     float | None,
     typer.Option(
         metavar="X",
-        help="Learning rate of Adam in the recovery. [default: 0.001 for networks with batch "
-        "norm, else 0.0003]",
+        help="Learning rate of Adam in the recovery. [default: 0.0003; with batch norms 0.0001 "
+        "where they are fixed, 0.001 where trained]",
         callback=within(LIMITS["lr"]),
         rich_help_panel=PRUNING,
     ),
@@ -238,5 +238,15 @@ RecoveryDistil = Annotated[
         "labels.",
         callback=within(LIMITS["distil"]),
         rich_help_panel=PRUNING,
+    ),
+]
+RecoveryNorms = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Batch norms in the recovery: trained, fixed, or auto: as in the training of the "
+        "network, and fixed where that had auto.",
+        rich_help_panel=PRUNING,
+        autocompletion=suggest("auto", "trained", "fixed"),
     ),
 ]

@@ -144,6 +144,43 @@ def probe(
     return ProbeResult(tuple(found), head)
 
 
+def fit_head(
+    model: nn.Module,
+    name: str,
+    images: Images,
+    *,
+    num_classes: int,
+    groups: Sequence[str] | None = None,
+    device: torch.device | None = None,
+    precision: Precision = "float32",
+    stop: StopFlag | None = None,
+    progress: Progress = SILENT,
+) -> Head | None:
+    """The classifier of `probe` for a network's last layer, fitted on `images` in two views.
+
+    None where the last layer cannot take one. Raises StopRequested when `stop` is set.
+    """
+    if not can_start(model, name):
+        return None
+    device = device or torch.device("cpu")
+    places = borders(model, name, (num_depths(model, name) - 1,))
+    with progress.task(f"features of {name}", 2 * len(images)) as advance:
+        (features,) = pooled_features(
+            model, name, places, images,
+            mirrored=True, device=device, precision=precision, stop=stop, advance=advance,
+        )  # fmt: skip
+    fitted = fit_classifier(features, images.labels, num_classes, groups)
+    temperature = _temperature(fitted.left_out[0], images.labels)
+    head = Head(fitted.weight, fitted.bias, temperature)
+    return shifted(model, name, head, images, device=device)
+
+
+def _temperature(scores: Tensor, labels: NDArray[np.int64]) -> float:
+    # As if one image more had a label that says nothing: a network that starts from a head that is
+    # certain of every training image would learn nothing.
+    return fit_temperature(scores, labels, smoothing=1 / (len(labels) + 1))
+
+
 def _probe_depth(
     depth: int,
     features: Tensor,
@@ -158,9 +195,7 @@ def _probe_depth(
 ) -> tuple[DepthProbe, Head]:
     fitted = fit_classifier(features, labels, num_classes, groups, balanced=balanced, ridges=RIDGES)
     scores, val_scores = fitted.left_out, fitted.scores(val_features)
-    # As if one image more had a label that says nothing: a network that starts from a head that is
-    # certain of every training image would learn nothing.
-    temperature = fit_temperature(scores[0], labels, smoothing=1 / (len(labels) + 1))
+    temperature = _temperature(scores[0], labels)
     target = torch.from_numpy(np.asarray(val_labels))
     loss = torch.nn.functional.cross_entropy(val_scores / temperature, target)
     together = None if groups is None or val_groups is None else (*groups, *val_groups)

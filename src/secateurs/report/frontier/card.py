@@ -20,6 +20,7 @@ from secateurs.report.common.evaluation import balanced, majority
 from secateurs.report.common.formatting import integer, percent, proper
 from secateurs.report.common.markdown import card_table, literal
 from secateurs.report.frontier import summary
+from secateurs.study.frontier.refit_words import measured_before, refit_sentence
 
 NAME = "model/README.md"
 Record = dict[str, Any]
@@ -76,8 +77,13 @@ def _accuracy(results: Record) -> list[str]:
         "images were used once, after the choice. Balanced: mean recall of the classes. Baseline: "
         "the accuracy of always predicting the largest class.",
         "",
+        *_refit(results["recommended"].get("refit")),
         *class_scores(results["recommended"]["test"]),
     ]
+
+
+def _refit(refit: Record | None) -> list[str]:
+    return [] if refit is None else [refit_sentence(refit), ""]
 
 
 def _cost(results: Record) -> list[str]:
@@ -118,6 +124,7 @@ def _confidence(results: Record) -> str:
         f"Probabilities are calibrated with the temperature {confidence['temperature']:.2f}; the "
         f"expected calibration error on test images is {percent(own['calibrated']['error'])}."
     )
+    text = " ".join([text, *measured_before(results)])
     if not confidence["threshold"] or answered is None:
         return text
     return (

@@ -23,10 +23,18 @@ from secateurs.report.study.cautions import leakage_lines
 from secateurs.report.study.evaluations import Evaluations
 from secateurs.report.study.page import audit_findings, data_of
 from secateurs.report.study.panels import data_panel, evaluation_panels
+from secateurs.study.frontier.refit_words import measured_before
 
 Record = dict[str, Any]
 COLUMNS = (
-    *("network", "validation accuracy (95% interval)", "to the best, points", "MB", "ms"),
+    *(
+        "network",
+        "validation accuracy (95% interval)",
+        "adjusted",
+        "to the best, points",
+        "MB",
+        "ms",
+    ),
     *("parameters, M", "multiply-accumulates, M"),
 )
 
@@ -63,7 +71,9 @@ def render_frontier(results: Record, study_dir: Path) -> str:
             "blocks": blocks,
             "trust": sure,
             "pruned": results["recommended"]["unpruned"] != results["recommended"]["name"],
-            "trust_findings": [] if trust is None else trust_words(trust),
+            "trust_findings": []
+            if trust is None
+            else [*trust_words(trust), *measured_before(results)],
             "mistakes": None
             if trust is None
             else mistakes_part(trust["mistakes"], names_of(trust), study_dir),

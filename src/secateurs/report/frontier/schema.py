@@ -145,6 +145,7 @@ _RESULTS: dict[str, Any] = {
             "sentence": str,
         },
         "files": dict,
+        "refit": Maybe({"num_train": int, "num_val": int, "reason": Maybe(str)}, absent=True),
     },
     "trust": Maybe(_TRUST, absent=True),
     "versions": dict,

@@ -17,6 +17,7 @@ from secateurs.report.common.formatting import (
 from secateurs.report.common.latency import latency_name, measured
 from secateurs.report.frontier.figures import made_points
 from secateurs.report.study.cautions import audit_warning, leakage_warnings
+from secateurs.study.frontier.refit_words import refit_sentence
 
 Record = dict[str, Any]
 Tile = tuple[str, str, str]
@@ -77,11 +78,14 @@ def tiles(results: Record) -> list[Tile]:
 def advice(results: Record) -> list[str]:
     """The answer's own sentences, then the rule by which it was chosen."""
     loss = results["options"]["max_loss"]
+    refit = results["recommended"].get("refit")
     return [
         *results["answer"]["sentences"],
-        f"Rule: the smallest network whose validation accuracy is not significantly below the best "
-        f"(paired by image, 5%) and at most {loss:g} {'point' if loss == 1 else 'points'} below "
-        "it. The test images were used once, for this network.",
+        *([] if refit is None else [refit_sentence(refit)]),
+        "Rule: the smallest network whose accuracy on validation images, adjusted by the "
+        "cross-validation of its probe, is not significantly below the best (paired, 5%) and at "
+        f"most {loss:g} {'point' if loss == 1 else 'points'} below it. The test images were used "
+        "once, for this network.",
     ]
 
 
@@ -133,7 +137,7 @@ def out_of_reach(results: Record) -> list[str]:
 
 def point_rows(results: Record) -> tuple[tuple[str, ...], ...]:
     """A row of text for each point, largest accuracy first."""
-    gaps = results["answer"]["to_best"]
+    gaps, adjusted = results["answer"]["to_best"], results["answer"].get("accuracy", {})
     rows = sorted(made_points(results), key=lambda row: (-row["val"]["accuracy"], row["mb"]))
     return tuple(
         (
@@ -141,6 +145,7 @@ def point_rows(results: Record) -> tuple[tuple[str, ...], ...]:
             percent_interval(
                 row["val"]["accuracy"], row["val"]["accuracy_low"], row["val"]["accuracy_high"]
             ),
+            percent(adjusted.get(row["name"], row["val"]["accuracy"])),
             _gap(gaps[row["name"]], best=row["name"] == results["answer"]["best"]),
             f"{row['mb']:.1f}",
             f"{row['ms']:.1f}",

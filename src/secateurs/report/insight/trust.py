@@ -71,6 +71,13 @@ def trust_words(record: Record) -> list[str]:
                 f"{percent_interval(answered['accuracy'], answered['low'], answered['high'])} of "
                 "these are correct"
             )
+            bound = confidence.get("bound")
+            if bound is not None and bound < confidence["target"]:
+                target = percent(confidence["target"], digits=0)
+                text += (
+                    f"; the validation images are too few to show {target} with confidence, they "
+                    f"show {percent(bound)}"
+                )
         sentences.append(f"{text}.")
     worst = worst_change(record)
     if worst is not None:
@@ -203,7 +210,8 @@ def _coverage(record: Record, source: str) -> Panel:
     figure.update_yaxes(range=fraction_range(values), tickformat=".0%")
     caption = (
         "Accuracy of the answers when the least confident images are not answered. The marker is "
-        f"the threshold that reaches {percent(record['target'], digits=0)} on validation."
+        f"the threshold: by the validation images {percent(record['target'], digits=0)} of the "
+        "answers are correct with 95% confidence, or as many as so few images can show."
     )
     rows: list[tuple[str, ...]] = []
     for when, name in names_of(record).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from secateurs.ship.checkpoint import load, save
 from secateurs.ship.export import onnx_obstacle
 from secateurs.ship.program import export_program
 from secateurs.stopping import StopFlag
+from secateurs.study.frontier.refit import Refit
 from secateurs.study.frontier.trust import trust_stage, with_confidence
 from secateurs.study.pruning.savings import price
 from secateurs.study.saved.evaluation import evaluate_model
@@ -26,7 +28,7 @@ from secateurs.study.stages import (
     write_onnx,
 )
 
-FORMAT = 3  # of what the stage writes: with the confidence in the recipes since 3
+FORMAT = 4  # of what the stage writes: with a refit since 4
 Record = dict[str, Any]
 
 
@@ -37,14 +39,16 @@ def export_recommended(
     stages: Stages,
     key: Record,
     *,
+    refit: Refit | None = None,
     stop: StopFlag,
     progress: Progress,
 ) -> Record:
     """Write the network in `folder` to `model/` with its exports, and `unpruned` to `unpruned/`.
 
-    Both keep the temperature and the threshold that the validation images give, for `predict`.
-    Returns the accuracy on the test images, the cost of both: what pruning saved, and under "trust"
-    what `trust_stage` measures.
+    Both keep the temperature and the threshold that the validation images give, for `predict`. With
+    a `refit` the first is then trained on the validation images too, and tested as it is after
+    that. Returns the accuracy on the test images, the cost of both: what pruning saved, and under
+    "trust" what `trust_stage` measures, of both networks before a refit.
     """
     out = stages.root
     network = load(folder)
@@ -55,7 +59,9 @@ def export_recommended(
     makes = (*(out / FILES[name] for name in names), out / "unpruned" / "model.safetensors")
 
     def make() -> Record:
-        sure = with_confidence(network, context)
+        sure, refitted = with_confidence(network, context), None
+        if refit is not None:
+            sure, refitted = refit.run(sure, context)
         whole = with_confidence(load(unpruned), context)
         stop.check()
         example = example_images(context)
@@ -71,15 +77,18 @@ def export_recommended(
             export_program(sure.model, sure.spec, out / FILES["program"], example)
             advance(1)
         stop.check()
-        test = evaluate_model(_on(network.model, context), context.dataset, "test", context.device)
+        test = evaluate_model(_on(sure.model, context), context.dataset, "test", context.device)
         return {
             "name": folder.name,
             "unpruned": unpruned.name,
             "test": test.to_json(),
+            "refit": refitted,
             "onnx_max_abs_difference": None if check is None else check.max_abs_difference,
         }
 
     version = {"version": secateurs.__version__, "format": FORMAT}
+    if refit is not None:
+        version |= {"refit": asdict(refit.recovery)}
     made = stages.run("recommended", key | version, make, makes=makes)
     stop.check()
     cost = stages.run(
@@ -96,7 +105,15 @@ def export_recommended(
     )
     stop.check()
     pruned = folder != unpruned
-    trust = trust_stage(context, stages, key | version, pruned=pruned, stop=stop, progress=progress)
+    trust = trust_stage(
+        context,
+        stages,
+        key | version,
+        before=unpruned,
+        after=folder if pruned else None,
+        stop=stop,
+        progress=progress,
+    )
     return made | {"cost": cost, "trust": trust, "files": {name: FILES[name] for name in names}}
 
 

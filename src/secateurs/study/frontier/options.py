@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from secateurs.errors import InputError
 from secateurs.limits import MAX_LISTED, check_fields
@@ -20,6 +20,8 @@ class FrontierOptions:
     depths. `sizes` are the shares of the multiply-accumulates to which each is pruned, by what is
     measured on `calibration` training images (None for all), with `recover` epochs of recovery
     after the `reconstruction` of blocks ("blocks", or None).
+    With `refit` "all" the recommended network is trained once more on training and validation
+    images together, with "train" it ships as it was chosen.
     `scratch_runs` trainings of the first network start from random weights, for comparison.
     """
 
@@ -34,10 +36,13 @@ class FrontierOptions:
     calibration: int | None = 256
     reconstruction: str | None = "blocks"
     recover: int = 4
+    refit: Literal["all", "train"] = "all"
     scratch_runs: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.refit not in ("all", "train"):
+            raise InputError(f"refit must be all or train, got {self.refit!r:.40}")
         if len(set(self.backbones)) < len(self.backbones):
             raise InputError(f"backbones: one is named twice in {', '.join(self.backbones)}")
 

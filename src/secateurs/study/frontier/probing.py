@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from secateurs.data.scan import scan
@@ -57,6 +59,13 @@ class Probed:
     def head_depth(self) -> int:
         """The depth at which only the head is trained."""
         return self.found.record["num_depths"] - 1
+
+    def correct(self) -> NDArray[np.bool_]:
+        """Which images the probe at the head answers correctly: training images out of their group,
+        then validation images."""
+        sides = self.context.dataset.sides
+        labels = np.concatenate([sides[side].labels for side in ("train", "val")])
+        return self.found.correct(self.head_depth, labels)
 
     def depth_names(self, depths: Sequence[int]) -> list[str]:
         """What is frozen at some depths, in words."""

@@ -1,12 +1,13 @@
 """The network to use, by rules that are written down.
 
 1. Networks that are larger or slower than asked for are left out.
-2. Of the rest, the best has the highest validation accuracy; of equals the smallest file, and of
-   files of one size the network that was made first.
+2. Of the rest, the best has the highest accuracy on validation, adjusted by the cross-validation of
+   its probe where there is one (see `estimate`); of equals the smallest file, and of files of one
+   size the network that was made first.
 3. Another one is as good when its difference to the best, paired by image, is not significant at 5%
    and at most the allowed loss.
 4. Recommended is the smallest file of those that are as good; of files of one size the network with
-   the highest validation accuracy, and of equals the one that was made first.
+   the highest of these accuracies, and of equals the one that was made first.
 
 Between networks of one size time decides nothing: they have the same layers, and a clock would
 choose another one in every run.
@@ -19,29 +20,48 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secateurs.errors import InputError
-from secateurs.fit.paired import PairedDifference, paired_difference
+from secateurs.fit.paired import PairedDifference
+from secateurs.study.frontier.estimate import Judged, compare
 
 ALPHA = 0.05
 
 
 @dataclass(frozen=True)
 class Network:
-    """A saved network: its name, 10**6 bytes of weights, milliseconds, answers on validation."""
+    """A saved network: its name, 10**6 bytes of weights, milliseconds, answers on validation.
+
+    `control` is what its probe answers correctly of training and validation images, in this order.
+    """
 
     name: str
     mb: float
     ms: float
     correct: NDArray[np.bool_]
+    control: NDArray[np.bool_] | None = None
+
+    @cached_property
+    def judged(self) -> Judged:
+        """Its answers with the control."""
+        return Judged(self.correct, self.control)
 
     @property
     def accuracy(self) -> float:
-        """Share of the validation images that it answers correctly."""
-        return float(self.correct.mean())
+        """The estimate of its accuracy; without a control that on the validation images."""
+        return self.judged.accuracy
+
+    @property
+    def words(self) -> str:
+        """Its accuracy on validation, and the estimate where that is another."""
+        text = f"{float(self.correct.mean()):.1%} on validation"
+        if self.control is None:
+            return text
+        return f"{text} ({self.accuracy:.1%} adjusted by cross-validation)"
 
 
 @dataclass(frozen=True)
@@ -66,24 +86,29 @@ class Limits:
 class Answer:
     """The recommended network, the best that is allowed, and how each compares with that best.
 
-    `meets` says whether the recommended one is within the limits; `smaller` is the smallest of all
-    networks, `as_good` those between which size decided. `sentences` say it in words.
+    `meets` says whether the recommended one is within the limits; `as_good` are those between which
+    size decided, `accuracy` the estimates. `sentences` say it in words.
     """
 
     name: str
     best: str
     meets: bool
     as_good: tuple[str, ...]
+    accuracy: Mapping[str, float]
     to_best: Mapping[str, PairedDifference]
     sentences: tuple[str, ...]
 
 
 def recommend_network(
-    networks: Sequence[Network], limits: Limits, groups: Sequence[str] | None = None
+    networks: Sequence[Network],
+    limits: Limits,
+    groups: Sequence[str] | None = None,
+    all_groups: Sequence[str] | None = None,
 ) -> Answer:
     """Recommend one of several networks by the rules at the head of this file.
 
-    `groups` name the group of each validation image, where images of one resemble each other.
+    `groups` name the group of each validation image, where images of one resemble each other, and
+    `all_groups` those of the training images, then of the validation images.
 
     >>> right = np.array([True] * 90 + [False] * 10)
     >>> large, small = Network("large", 9.0, 5.0, right), Network("small", 3.0, 2.0, right)
@@ -97,7 +122,7 @@ def recommend_network(
     if not meets:
         allowed = [min(networks, key=lambda one: (limits.excess(one), -one.accuracy))]
     best = min(allowed, key=lambda one: (-one.accuracy, one.mb))
-    to_best = {one.name: paired_difference(one.correct, best.correct, groups) for one in networks}
+    to_best = {one.name: compare(one.judged, best.judged, groups, all_groups) for one in networks}
     floor = -limits.max_loss / 100 - 1e-12
     good = [
         one
@@ -115,6 +140,7 @@ def recommend_network(
         best=best.name,
         meets=meets,
         as_good=tuple(one.name for one in good),
+        accuracy={one.name: one.accuracy for one in networks},
         to_best=to_best,
         sentences=sentences,
     )
@@ -130,10 +156,7 @@ def _sentences(
     *,
     meets: bool,
 ) -> tuple[str, ...]:
-    lines = [
-        f"Use {chosen.name}: {chosen.accuracy:.1%} on validation, {chosen.mb:.1f} MB, "
-        f"{chosen.ms:.1f} ms."
-    ]
+    lines = [f"Use {chosen.name}: {chosen.words}, {chosen.mb:.1f} MB, {chosen.ms:.1f} ms."]
     most = max(networks, key=lambda one: one.accuracy)
     if not meets:
         lines.append(
@@ -149,16 +172,15 @@ def _sentences(
     if chosen is not best:
         gap = to_best[chosen.name]
         lines.append(
-            f"{best.name} has the highest validation accuracy"
-            f"{' of those within the limits' if left_out else ''}, {best.accuracy:.1%} with "
+            f"{best.name} has the highest accuracy"
+            f"{' of those within the limits' if left_out else ''}, {best.words}, with "
             f"{best.mb:.1f} MB. The difference of {100 * abs(gap.difference):.1f} points is not "
             f"significant (95% {100 * gap.low:+.1f} to {100 * gap.high:+.1f}), and "
             f"{chosen.name} is the smallest within {points}."
         )
     elif len(good) == 1 and len(networks) > 1:
         lines.append(
-            f"{among} has the highest validation accuracy, and no smaller network is within "
-            f"{points} of it."
+            f"{among} has the highest accuracy, and no smaller network is within {points} of it."
         )
     if left_out:
         lines.append(f"{_many(len(left_out))} beyond {_asked(limits, word='or')}.")
@@ -169,7 +191,7 @@ def _sentences(
 
 def _more(network: Network) -> str:
     return (
-        f"Beyond the limits {network.name} has {network.accuracy:.1%} with {network.mb:.1f} MB "
+        f"Beyond the limits {network.name} has {network.words} with {network.mb:.1f} MB "
         f"and {network.ms:.1f} ms."
     )
 

@@ -11,6 +11,7 @@ from secateurs.study.frontier.arms import Arm
 from secateurs.study.frontier.points import Record
 from secateurs.study.frontier.probing import Probed
 from secateurs.study.frontier.recommendation import Answer
+from secateurs.study.frontier.refit_words import refit_sentence
 from secateurs.study.saved.evaluate_saved import cautions, evaluation_words
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import Dataset
@@ -117,6 +118,7 @@ def answer_json(answer: Answer) -> Record:
         "best": answer.best,
         "meets": answer.meets,
         "as_good": list(answer.as_good),
+        "accuracy": dict(answer.accuracy),
         "to_best": {name: asdict(gap) for name, gap in answer.to_best.items()},
         "sentences": list(answer.sentences),
     }
@@ -125,7 +127,11 @@ def answer_json(answer: Answer) -> Record:
 def headline(results: Record) -> str:
     """A study's answer in a few lines."""
     final = results["recommended"]
-    lines = [*results["answer"]["sentences"], evaluation_words(final["test"], "test")]
+    lines = [*results["answer"]["sentences"]]
+    refit = final.get("refit")
+    if refit is not None:
+        lines.append(refit_sentence(refit))
+    lines.append(evaluation_words(final["test"], "test"))
     if final["unpruned"] != final["name"]:
         lines.append(final["cost"]["sentence"])
     lines += [f"caution: {text}" for text in results["cautions"]]

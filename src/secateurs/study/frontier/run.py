@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from secateurs.directories import INSTEAD, clear_output
-from secateurs.errors import InputError
+from secateurs.directories import clear_output
 from secateurs.files import write_json
 from secateurs.fit.cache import PrefixCache
-from secateurs.paths import FACES
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 from secateurs.study.frontier.answer import export_recommended
 from secateurs.study.frontier.arms import Arm, arm_context, fine_tune
+from secateurs.study.frontier.directory import KIND, check_configuration, claim
+from secateurs.study.frontier.estimate import Correct, Judged
 from secateurs.study.frontier.latency import time_networks
 from secateurs.study.frontier.options import FrontierOptions
 from secateurs.study.frontier.points import (
@@ -35,12 +36,12 @@ from secateurs.study.frontier.record import (
     shown_config,
     timing_json,
 )
-from secateurs.study.frontier.sizes import Sizes
+from secateurs.study.frontier.refit import Refit
+from secateurs.study.frontier.sizes import Sizes, recovery_of
 from secateurs.study.probe.network import groups_of
-from secateurs.study.records.kinds import STUDY_SCHEMA, odd_keys
-from secateurs.study.records.study_directory import open_study, read_study
+from secateurs.study.records.study_directory import open_study
 from secateurs.study.saved.evaluation import model_spec
-from secateurs.study.setup.config import StudyConfig, difference
+from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import TrialContext, settle_split
 from secateurs.study.stages import Stages, machine_words, versions
 from secateurs.study.sweep.sweep import chosen_model, discard_weights, run_sweeps
@@ -50,7 +51,6 @@ from secateurs.study.trials.store import Store
 from secateurs.study.trials.task import Executor
 
 SCHEMA = 3  # of the results.json of such a study
-KIND = "frontier"
 
 
 def run_frontier(
@@ -79,12 +79,12 @@ def run_frontier(
     config = settle_split(data, config)
     open_study(out, kind=KIND)
     if not overwrite:
-        _check_configuration(out, config, options)
+        check_configuration(out, config, options)
     opened = open_candidates(data, config, options, cache=cache, strict=strict, progress=progress)
     if overwrite:
         clear_output(out, "study")
     first = opened.contexts[0]
-    _claim(out, config, options, opened.contexts, data)
+    claim(out, config, options, opened.contexts, data)
     stages, store = Stages(out), Store(out)
     store.tidy()
     kept = prefix_cache or PrefixCache()
@@ -118,9 +118,10 @@ def run_frontier(
     with store.wait_for("stages", stop, progress=progress):
         study = _Frontier(out, options, stages, store, kept, stop, progress)
         points = [study.probe_point(one) for one in probed]
+        controls = {one.context.config.backbone: one.correct() for one in probed}
         tuned = [(arm, study.tuned_point(arm)) for arm in arms]
         points += [row for _, row in tuned]
-        bases = [(arm, _better(points, row)) for arm, row in tuned]
+        bases = [(arm, _better(points, row, controls)) for arm, row in tuned]
         sizes = study.sizes()
         if executor is not None:
             sizes.prune_elsewhere(bases, executor)
@@ -129,7 +130,7 @@ def run_frontier(
         discard_weights(store)
         made = [row for row in points if "reason" not in row]
         timing = study.time("latency", made, opened.by_name)
-        answer = _recommend(made, timing, options, first)
+        answer = _recommend(made, timing, options, first, controls)
         for sentence in answer.sentences:
             progress.note(sentence)
         stop.check()
@@ -251,74 +252,49 @@ class _Frontier:
         row = next(row for row in rows if row["name"] == answer.name)
         whole = row.get("made_from", row["name"])
         context = contexts[row["backbone"]]
+        folder = Place(self.out, whole).folder
+        recovery = recovery_of(context, self.options)
+        refit = Refit(row, folder, recovery, self.store, self.kept, self.stop, self.progress)
         return export_recommended(
             Place(self.out, row["name"]).folder,
-            Place(self.out, whole).folder,
+            folder,
             context,
             self.stages,
             {name: row[name] for name in ("name", "correct", "tensors")},
+            refit=refit if self.options.refit == "all" else None,
             stop=self.stop,
             progress=self.progress,
         )
 
 
-def _better(points: list[Record], tuned: Record) -> Record:
-    """Of a network fine-tuned and with the probe as its head the better one on validation."""
+def _better(points: list[Record], tuned: Record, controls: Mapping[str, Correct]) -> Record:
+    """Of a network fine-tuned and with the probe as its head the better one by the estimate."""
     own = next(
         row for row in points if row["kind"] == "probe" and row["backbone"] == tuned["backbone"]
     )
-    return max(tuned, own, key=lambda row: row["val"]["accuracy"])  # the first of equals
+    control = controls[tuned["backbone"]]
+    # The first of equals.
+    return max(tuned, own, key=lambda row: Judged(answers(row), control).accuracy)
 
 
 def _recommend(
-    rows: list[Record], timing: Record, options: FrontierOptions, context: TrialContext
+    rows: list[Record],
+    timing: Record,
+    options: FrontierOptions,
+    context: TrialContext,
+    controls: Mapping[str, Correct],
 ) -> Answer:
     networks = [
-        Network(row["name"], megabytes(row), timing["ms"][row["name"]]["median"], answers(row))
+        Network(
+            row["name"],
+            megabytes(row),
+            timing["ms"][row["name"]]["median"],
+            answers(row),
+            controls[row["backbone"]],
+        )
         for row in rows
     ]
     limits = Limits(options.max_mb, options.max_ms, options.max_loss)
-    return recommend_network(networks, limits, groups_of(context.dataset, "val"))
-
-
-def _check_configuration(out: Path, config: StudyConfig, options: FrontierOptions) -> None:
-    """Refuse another configuration before anything long begins."""
-    if not (out / "study.json").exists():
-        return
-    found = read_study(out)
-    asked: Any = found.get(KIND)
-    if asked is None:
-        raise InputError(
-            f"{out}: holds a study of one network (of an earlier version, or with --layers); "
-            f"{INSTEAD}"
-        )
-    mine = config.to_json() | options.to_json()
-    differs = difference(found["config"] | asked, mine)
-    if differs:
-        raise InputError(f"{out}: holds a study with another configuration: {differs}; {INSTEAD}")
-
-
-def _claim(
-    out: Path,
-    config: StudyConfig,
-    options: FrontierOptions,
-    contexts: tuple[TrialContext, ...],
-    data: str,
-) -> None:
-    """Mark a new directory as this study's, or check that it holds the same images."""
-    identity = contexts[0].dataset.identity()
-    path = out / "study.json"
-    if not path.exists():
-        mine = {
-            "schema": STUDY_SCHEMA,
-            "config": config.to_json(),
-            KIND: options.to_json(),
-            "identity": identity,
-            "data": data if data == FACES else str(Path(data).resolve()),
-        }
-        write_json(path, mine)
-        return
-    found = read_study(out)
-    odd = odd_keys(found["identity"], identity)
-    if odd:
-        raise InputError(f"{out}: holds a study of other {' and '.join(odd)}; {INSTEAD}")
+    train, val = (groups_of(context.dataset, side) for side in ("train", "val"))
+    together = None if train is None or val is None else (*train, *val)
+    return recommend_network(networks, limits, val, together)

@@ -101,7 +101,7 @@ class Sizes:
             max_ms=options.max_ms,
             batch=options.batch,
         )
-        recovery = RecoveryOptions(epochs=options.recover, views=arm.context.config.views or 6)
+        recovery = recovery_of(arm.context, options)
         return [
             PrunedSize(
                 arm.context,
@@ -157,3 +157,9 @@ def _is_good(wanted: PrunedSize, row: Record) -> bool:
     if "reason" in row:
         return not _timed(wanted) and row.get("version") == secateurs.__version__
     return is_whole(wanted.place, row)
+
+
+def recovery_of(context: TrialContext, options: FrontierOptions) -> RecoveryOptions:
+    """How the pruned networks of a study are trained on."""
+    config = context.config
+    return RecoveryOptions(epochs=options.recover, views=config.views or 6).settled(config)

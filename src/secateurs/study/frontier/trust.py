@@ -41,22 +41,24 @@ def trust_stage(
     stages: Stages,
     key: Record,
     *,
-    pruned: bool,
+    before: Path,
+    after: Path | None,
     stop: StopFlag,
     progress: Progress = SILENT,
 ) -> Record:
     """Calibration, coverage, corruptions, rare classes, groups and mistakes on the test images.
 
-    Of the network in `unpruned/` ("before") and, where it was `pruned`, of that in `model/`
-    ("after"). Nothing is chosen by it. A thumbnail that is gone is made again.
+    Of the unpruned network in the folder `before` and, where it was pruned, of that in `after`:
+    both as they were chosen, before a refit, so that they have seen the same images. Nothing is
+    chosen by it. A thumbnail that is gone is made again.
     """
     out = stages.root
 
     def make() -> Record:
         models: dict[str, nn.Module] = {}
-        for when, folder in (("before", "unpruned"), ("after", "model")):
-            if when == "before" or pruned:
-                models[when] = load(out / folder).model.to(context.device).eval()
+        for when, folder in (("before", before), ("after", after)):
+            if folder is not None:
+                models[when] = load(folder).model.to(context.device).eval()
         dataset = context.dataset
         record = trust_record(
             models,

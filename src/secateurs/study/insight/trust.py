@@ -39,15 +39,18 @@ def find_confidence(
     """Temperature and threshold from validation images: logits (n, classes), labels (n,).
 
     Targets are smoothed by one image in n + 1 (Platt 1999): where every image is right, the
-    temperature would be zero otherwise. The threshold is 0 where all images may be answered, and
-    not the least confidence among them, which a new image may well have less of.
+    temperature would be zero otherwise. The threshold answers as many images as it can while
+    `target` of the answers are right with 95% confidence, or, where these are too few images to
+    say so, it has the highest such bound. It is 0 where all images may be answered, and not the
+    least confidence among them, which a new image may well have less of.
     """
     temperature = fit_temperature(logits, labels, smoothing=1 / (len(labels) + 1))
     found = threshold_for(coverage_curve(_probabilities(logits, temperature), labels), target)
     if found is None:
         return Confidence(temperature, None, target, None)
-    threshold = 0.0 if found.coverage == 1 else found.threshold
-    return Confidence(temperature, threshold, target, found.coverage)
+    point, bound = found
+    threshold = 0.0 if point.coverage == 1 else point.threshold
+    return Confidence(temperature, threshold, target, point.coverage, bound)
 
 
 def trust_record(
@@ -57,13 +60,15 @@ def trust_record(
     *,
     side: str = "test",
     target: float = TARGET,
+    known: Mapping[str, Confidence] | None = None,
     device: torch.device,
     stop: StopFlag | None = None,
     progress: Progress = SILENT,
 ) -> Record:
     """Measure networks on a side; `models` are "before" and, where one was pruned, "after".
 
-    Temperature and threshold come from the validation images. `groups` are those of the side's
+    Temperature and threshold come from the validation images, or are `known`, as those of a network
+    that was trained on these must be. `groups` are those of the side's
     images, in order, where they are known. Every measure is of the same images for all networks.
     """
     images = dataset.sides[side]
@@ -74,8 +79,10 @@ def trust_record(
     shifted: dict[str, dict[str, Correct]] = {}
     with progress.task("trust", total) as advance:
         for when, model in models.items():
-            val = side_logits(model, dataset, "val", device, advance=advance)
-            confidence = find_confidence(val, dataset.sides["val"].labels, target=target)
+            confidence = (known or {}).get(when)
+            if confidence is None:
+                val = side_logits(model, dataset, "val", device, advance=advance)
+                confidence = find_confidence(val, dataset.sides["val"].labels, target=target)
             logits = side_logits(model, dataset, side, device, advance=advance)
             clean[when] = _correct(logits, images.labels)
             found[when] = _calibration(logits, images.labels, confidence)

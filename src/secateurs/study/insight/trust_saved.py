@@ -23,9 +23,10 @@ from secateurs.study.insight.mistakes import mistakes_record
 from secateurs.study.insight.trust import TARGET, trust_record
 from secateurs.study.probe.network import groups_of
 from secateurs.study.records.sameness import refuse_other, refuse_other_images, shown_place
-from secateurs.study.saved.confidence import KEY
+from secateurs.study.saved.confidence import KEY, Confidence, confidence_of
 from secateurs.study.saved.evaluation import side_logits
 from secateurs.study.saved.opened import open_saved
+from secateurs.study.setup.seen_images import is_refitted
 from secateurs.study.setup.trial_context import Dataset
 
 MARKER = "trust.json"
@@ -81,11 +82,15 @@ def trust_saved(
         refuse_other_images(out / MARKER, dataset.identity(), KIND)
     device = resolve_device("auto")
     models: dict[str, torch.nn.Module] = {}
+    known: dict[str, Confidence] = {}
+    networks = [loaded]
     if other is not None:
-        before = load(saved_model(other))
-        _check_alike(before, loaded)
-        models["before"] = before.model.to(device)
-    models["after" if models else "before"] = loaded.model.to(device)
+        networks.insert(0, load(saved_model(other)))
+        _check_alike(networks[0], loaded)
+    for when, network in zip(("before", "after"), networks, strict=False):
+        models[when] = network.model.to(device)
+        if is_refitted(network.spec.extra):
+            known[when] = confidence_of(network.spec)
     record: Record = {
         "schema": SCHEMA,
         "data": {"name": dataset.name, "classes": list(dataset.classes)},
@@ -93,8 +98,8 @@ def trust_saved(
         "identity": dataset.identity(),
     }
     record |= trust_record(
-        models, dataset, groups_of(dataset, side), side=side, target=target, device=device,
-        stop=stop, progress=progress,
+        models, dataset, groups_of(dataset, side), side=side, target=target, known=known,
+        device=device, stop=stop, progress=progress,
     )  # fmt: skip
     record["mistakes"] = mistakes_record(
         {when: _probabilities(model, dataset, side, device) for when, model in models.items()},

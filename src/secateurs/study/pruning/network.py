@@ -115,7 +115,7 @@ class SurveyedNetwork:
         progress: Progress = SILENT,
     ) -> PrunedNetwork:
         """The network pruned to one budget; see `prune_whole`."""
-        recovery = recovery or RecoveryOptions()
+        recovery = (recovery or RecoveryOptions()).settled(self.config)
         stop = stop or StopFlag()
         recovered: list[Recovered] = []
         asked = asdict(budget) | {"recovery": asdict(recovery), "calibration": self.num_images}

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from secateurs.errors import InputError
 from secateurs.files import fingerprint
 from secateurs.fit.config import FitConfig
 from secateurs.fit.images import ViewPlan
@@ -38,7 +39,8 @@ class RecoveryOptions:
     `depth` layers stay frozen; `distil` is the share of the loss that the unpruned network's
     answers have, at `temperature`. There are `views` of each image, cropped to at least `min_scale`
     of it: all layers are trained on few images. `norms` "fixed" keeps the statistics of batch
-    norms, "trained" takes those of each batch.
+    norms, "trained" takes those of each batch, "auto" does what the network's own training was
+    asked for, and keeps them where that was auto.
     """
 
     epochs: int = 0
@@ -48,10 +50,22 @@ class RecoveryOptions:
     temperature: float = 2.0
     views: int = 6
     min_scale: float = 0.5
-    norms: Literal["trained", "fixed"] = "fixed"
+    norms: Literal["auto", "trained", "fixed"] = "auto"
 
     def __post_init__(self) -> None:
         check_fields(self, {"epochs": "recover"})
+        if self.norms not in ("auto", "trained", "fixed"):
+            raise InputError(f"norms must be auto, trained or fixed, got {self.norms!r:.40}")
+
+    def settled(self, config: StudyConfig) -> RecoveryOptions:
+        """The options with norms as the training under `config` has them, where left open.
+
+        >>> RecoveryOptions().settled(StudyConfig()).norms
+        'fixed'
+        """
+        if self.norms != "auto":
+            return self
+        return replace(self, norms=config.recipe.settled(fixed=True).norms)
 
 
 def standard_rate(model: nn.Module, norms: str) -> float:
@@ -119,12 +133,15 @@ def recover(
     options: RecoveryOptions,
     *,
     device: torch.device,
+    keep: Literal["best", "last"] = "best",
     state_file: Path | None = None,
     rests_on: str = "",
     stop: StopFlag | None = None,
     progress: Progress = SILENT,
 ) -> Recovered:
-    """Fine-tune a copy of `pruned` on the training images, the best epoch chosen on validation.
+    """Fine-tune a copy of `pruned` on the training images.
+
+    Of its epochs the best on validation is kept, or with `keep` the last.
 
     Batch size, regularisation and arithmetic are those of `config`. Layers that are frozen,
     and all before them, run once for every view, as in any training. Raises StopRequested, its
@@ -132,7 +149,7 @@ def recover(
     of range.
     """
     started = time.perf_counter()
-    name = config.backbone
+    name, options = config.backbone, options.settled(config)
     lr = standard_rate(pruned, options.norms) if options.lr is None else options.lr
     model = copy.deepcopy(pruned).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     freeze(model, name, options.depth)
@@ -168,6 +185,7 @@ def recover(
                     label_smoothing=config.label_smoothing,
                     dropout=config.dropout,
                     schedule="cosine",
+                    keep=keep,
                     precision=precision,
                     seed=config.seed,
                     distil=options.distil,

@@ -76,7 +76,7 @@ def shrink_saved(
     device = resolve_device(config.device)
     original = loaded.model.to(device)
     state = out / STATE
-    recovery = recovery or RecoveryOptions()
+    recovery = (recovery or RecoveryOptions()).settled(config)
     tuning = options_of(reconstruction)
     asked = asked_for(budget, recovery, calibration, reconstruction)
     if overwrite:

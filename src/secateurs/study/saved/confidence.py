@@ -18,14 +18,16 @@ class Confidence:
     """What a saved model keeps for `predict`.
 
     softmax(logits / `temperature`) are its probabilities; below `threshold` it does not know, None
-    answers always. `target` is the accuracy on validation that the threshold was chosen for, and
-    `coverage` the share of validation images that it answers.
+    answers always. `target` is the accuracy that the threshold was chosen for, `bound` the one that
+    its answers exceed with 95% confidence by the validation images, which may be less where these
+    are few, and `coverage` the share of validation images that it answers.
     """
 
     temperature: float = 1.0
     threshold: float | None = None
     target: float | None = None
     coverage: float | None = None
+    bound: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, for `extra` of a model's recipe."""

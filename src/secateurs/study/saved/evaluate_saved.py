@@ -14,6 +14,7 @@ from secateurs.progress import SILENT, Progress
 from secateurs.ship.checkpoint import load
 from secateurs.study.saved.evaluation import evaluate_model
 from secateurs.study.saved.opened import open_saved, unsplit
+from secateurs.study.setup.seen_images import is_refitted
 from secateurs.study.setup.trial_context import Dataset, open_images
 from secateurs.wording import counted
 
@@ -91,6 +92,8 @@ def _evaluate_all(
         for side in sides:
             found[side] = evaluate_model(network, dataset, side, device, advance=advance).to_json()
     answer = found.pop("all")
+    if is_refitted(spec.extra) and "val" in found:
+        found["val"]["trained_on"] = True
     return answer | {
         "side": "all",
         "split": _standing(dataset),
@@ -145,7 +148,7 @@ def evaluation_table(evaluation: Record, side: str) -> str:
     known = side == "all" and split is not None and split["known"]
     lines = [evaluation_words(evaluation, "unseen" if known else side)]
     for name, found in apart.items():
-        what = {"train": "trained on", "val": "chosen on"}[name]
+        what = "chosen on" if name == "val" and not found.get("trained_on") else "trained on"
         lines.append(f"apart, the images that it was {what}: {evaluation_words(found, name)}")
     lines.append(f"{'class':{width}}  precision  recall  specificity  images")
     for score in evaluation["per_class"]:

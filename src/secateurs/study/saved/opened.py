@@ -22,6 +22,7 @@ from secateurs.study.setup.seen_images import (
     ImageStatus,
     Recognised,
     check_side,
+    is_refitted,
 )
 from secateurs.study.setup.splitting import split_listing
 from secateurs.study.setup.trial_context import (
@@ -157,7 +158,7 @@ def _own_sides(
     notes: list[str] = []
     if any(getattr(trained, key) != getattr(config, key) for key in DRAWN_BY):
         drawn, groups = _draw(opened, data, config)
-        known = Recognised.of(spec.split, opened.audit, groups)
+        known = _recognised(spec, opened, groups)
         split = known.restricted(drawn)
         num = sum(len(getattr(drawn, side)) - len(getattr(split, side)) for side in ("val", "test"))
         if num:
@@ -167,7 +168,7 @@ def _own_sides(
             )
         return opened.dataset(split, groups, image_status=known.image_status(split, notes))
     groups = _groups(opened, data, config, notes)
-    known = Recognised.of(spec.split, opened.audit, groups)
+    known = _recognised(spec, opened, groups)
     split = known.own_split()
     lacking = [
         side for side in ("train", "val") if side in needed and not len(getattr(split, side))
@@ -181,6 +182,11 @@ def _own_sides(
             + " images: new ones take their place"
         )
     return opened.dataset(split, groups, image_status=known.image_status(split, notes))
+
+
+def _recognised(spec: ModelSpec, opened: Opened, groups: tuple[str, ...] | None) -> Recognised:
+    assert spec.split is not None, "the caller has looked"
+    return Recognised.of(spec.split, opened.audit, groups, refitted=is_refitted(spec.extra))
 
 
 def _groups(
@@ -210,7 +216,7 @@ def unsplit(opened: Opened, spec: ModelSpec) -> Dataset:
             split, None, image_status=ImageStatus(known=False, notes=(UNKNOWN_ALL,))
         )
     else:
-        known = Recognised.of(spec.split, opened.audit, None)
+        known = _recognised(spec, opened, None)
         split = Split("none", 0, known.rows("train"), known.rows("val"), known.rows("test", None))
         dataset = opened.dataset(split, None, image_status=known.image_status(split))
     return replace(dataset, sides=dataset.sides | {"all": dataset.sides["test"]})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,7 +23,21 @@ UNKNOWN_ALL = (
     "this model does not say which images it was trained on (it was saved by an older version or "
     "without a split): some of these may be among them"
 )
+TRAINED_ON = (
+    "the model was trained on its validation images too, once it was chosen: its accuracy on them "
+    "is too optimistic"
+)
+REFIT = "refit"  # in `extra` of the recipe of such a model: "all"
 _SIDE_NAMES = {"train": "training", "val": "validation", "test": "test"}
+
+
+def is_refitted(extra: Mapping[str, Any]) -> bool:
+    """Whether a model's recipe says that it was trained on its validation images too.
+
+    >>> is_refitted({"refit": "all"}), is_refitted({"depth": 5})
+    (True, False)
+    """
+    return extra.get(REFIT) == "all"
 
 
 @dataclass(frozen=True)
@@ -52,17 +66,28 @@ class ImageStatus:
 
 @dataclass(frozen=True)
 class Recognised:
-    """A folder's images with the side of each in a model's record; see `Recognition`."""
+    """A folder's images with the side of each in a model's record; see `Recognition`.
+
+    `refitted` says that the model was trained on its validation images too.
+    """
 
     record: SplitRecord
     audit: Audit
     groups: tuple[str, ...] | None
     found: Recognition
+    refitted: bool = False
 
     @classmethod
-    def of(cls, record: SplitRecord, audit: Audit, groups: tuple[str, ...] | None) -> Recognised:
+    def of(
+        cls,
+        record: SplitRecord,
+        audit: Audit,
+        groups: tuple[str, ...] | None,
+        *,
+        refitted: bool = False,
+    ) -> Recognised:
         """Look an audit's images up in a record."""
-        return cls(record, audit, groups, recognise(record, audit))
+        return cls(record, audit, groups, recognise(record, audit), refitted)
 
     def rows(self, *sides: str | None) -> Rows:
         """Rows of the listing whose recorded side is one of `sides`; None is a new image."""
@@ -91,11 +116,12 @@ class Recognised:
         those nor the ones that it was chosen on; its test images are on no other side.
         """
         seen, test = self.rows("train", "val", "copy"), self.rows("test")
+        trained = seen if self.refitted else self.rows("train", "copy")
         return Split(
             drawn.rule,
             drawn.seed,
             np.setdiff1d(drawn.train, np.union1d(self.rows("val", "copy"), test)),
-            np.setdiff1d(drawn.val, np.union1d(self.rows("train", "copy"), test)),
+            np.setdiff1d(drawn.val, np.union1d(trained, test)),
             np.setdiff1d(drawn.test, seen),
         )
 
@@ -116,7 +142,14 @@ class Recognised:
         """The counts of the folder, with remarks on what is evaluated as `split`'s test side."""
         own = self.found.sides
         counts = {side: own.count(side) for side in (*SIDES, "copy", None)}
-        said = [*notes, *self._missing(), *self._copies(counts["copy"]), *self._new(split)]
+        refitted = [TRAINED_ON] if self.refitted and counts["val"] else []
+        said = [
+            *notes,
+            *refitted,
+            *self._missing(),
+            *self._copies(counts["copy"]),
+            *self._new(split),
+        ]
         return ImageStatus(
             known=True,
             num_train=counts["train"],
