@@ -60,7 +60,7 @@ def test_the_messages_know_the_extras_of_pyproject(project: dict[str, Any]):
     assert users == extras.MODULES.keys()
     (everything,) = declared["all"]
     # More runtimes, of 150 MB and more: asked for by name, and not installed for tests.
-    apart = {"openvino", "executorch", "coreml"}
+    apart = {"openvino", "executorch", "coreml", "litert"}
     # What PyTorch for CUDA brings with it, and of no use without a card.
     assert Requirement(everything).extras == users - apart - {"gpu"}
     known = packages_distributions()

@@ -14,6 +14,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "openvino": ("openvino",),
     "executorch": ("executorch",),
+    "litert": ("litert_torch", "ai_edge_litert"),
     "coreml": ("coremltools",),
     "parquet": ("pyarrow",),
     "faces": ("python_avatars", "resvg_py"),

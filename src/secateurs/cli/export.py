@@ -46,7 +46,7 @@ def export(
             "--out",
             metavar="FILE",
             help="The file to write, by its ending: .onnx, .pt2 (PyTorch program), .xml "
-            "(OpenVINO), .pte (ExecuTorch) or .mlpackage (Core ML), for example --out photos.onnx.",
+            "(OpenVINO), .pte (ExecuTorch), .tflite (LiteRT) or .mlpackage (Core ML).",
             callback=_file,
             rich_help_panel=OUTPUT,
         ),

@@ -70,6 +70,7 @@ FLOATS = [
     ".pt2",
     if_installed(".xml", "openvino"),
     if_installed(".pte", "executorch"),
+    if_installed(".tflite", "litert"),
 ]
 
 
@@ -106,7 +107,7 @@ def test_a_damaged_file_is_one_clear_line(tmp_path: Path, ending: str) -> None:
     path.write_bytes(b"not a model")
     path.with_suffix(".bin").write_bytes(b"")
     with pytest.raises(
-        InputError, match=r"photos\.\w+: not readable as [^\n]*$|photos\.pte\.json: no such file"
+        InputError, match=r"photos\.\w+: not readable as [^\n]*$|photos\.\w+\.json: no such file"
     ):
         open_file(path)
 

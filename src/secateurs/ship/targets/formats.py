@@ -14,6 +14,7 @@ _MODULES = {
     ".pt2": "torch_program",
     ".xml": "openvino_ir",
     ".pte": "executorch_program",
+    ".tflite": "litert_file",
     ".mlpackage": "coreml_package",
 }
 
@@ -22,7 +23,7 @@ def endings() -> tuple[str, ...]:
     """The endings of the files that `target_of` knows.
 
     >>> endings()
-    ('.onnx', '.pt2', '.xml', '.pte', '.mlpackage')
+    ('.onnx', '.pt2', '.xml', '.pte', '.tflite', '.mlpackage')
     """
     return tuple(_MODULES)
 
