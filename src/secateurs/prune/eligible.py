@@ -20,7 +20,8 @@ def without(groups: Groups, reason: Callable[[Group], str]) -> Groups:
     reasons = {group.name: why for group in groups.found if (why := reason(group))}
     found = tuple(group for group in groups.found if group.name not in reasons)
     left = tuple(NotPruned(name, why) for name, why in reasons.items())
-    return replace(groups, found=found, not_pruned=groups.not_pruned + left)
+    others = tuple(group for group in groups.others if not reason(group))
+    return replace(groups, found=found, not_pruned=groups.not_pruned + left, others=others)
 
 
 def ignored(keep_whole: Callable[[str], bool]) -> Callable[[Group], str]:
@@ -43,7 +44,7 @@ def unsteady(
     model: nn.Module, groups: Groups, batches: Sequence[Batch], run: Run
 ) -> Callable[[Group], str]:
     """The reason of groups with layers that run for some samples and not, or less, for others."""
-    readers = list(dict.fromkeys(m.path for group in groups.found for m in group.side("in")))
+    readers = _readers(groups)
     counts = count_runs(model, readers, batches, run=run)
     wrong = {path for path, found in counts.items() if len(set(found)) > 1 or not found[0]}
 
@@ -56,9 +57,14 @@ def unsteady(
 
 def unreadable(model: nn.Module, groups: Groups, batch: Batch, run: Run) -> Callable[[Group], str]:
     """The reason of groups read by a layer of an own class whose product is not known."""
-    readers = list(dict.fromkeys(m.path for group in groups.found for m in group.side("in")))
+    readers = _readers(groups)
     reasons = unknown_products(model, readers, batch, run=run)
     return lambda group: next((reasons[m.path] for m in group.side("in") if m.path in reasons), "")
+
+
+def _readers(groups: Groups) -> list[str]:
+    every = (*groups.found, *groups.others)
+    return list(dict.fromkeys(m.path for group in every for m in group.side("in")))
 
 
 def tied_layers(model: nn.Module, groups: Sequence[Group]) -> set[str]:

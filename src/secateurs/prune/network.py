@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from secateurs.errors import InputError
 from secateurs.nets.batches import Batch, Run, copied_batch, forward, samples
 from secateurs.nets.layers import BATCH_NORMS, LAYERS, matrix, write_matrix
 from secateurs.nets.trace import eval_mode
@@ -106,7 +107,7 @@ def prune_groups(
         return Pruned(work, chosen, ())
     gone = gone_channels(plain, {g.name: chosen[g.name] for g in plain}, reads=False)
     merging_at = {reader: name for name, reader in merged.items()}
-    readers = [path for path in reader_paths(work, touched) if path not in tied]
+    readers = [path for path in reader_paths(work, touched) if path not in tied | seen.routed]
     paths = _running_order(work, readers, batches, run, seen.repeats) if readers else []
     fork = next((k for k, path in enumerate(paths) if path in merging_at), len(paths))
     starts = validation.starts if validation is not None else 1
@@ -180,16 +181,23 @@ def _running_order(
     repeats: Mapping[str, int],
 ) -> list[str]:
     """The layers in the order in which they run, for the last time."""
-    order: list[str] = []
-    visit_rows(
-        model,
-        dict.fromkeys(paths, 1),
-        [samples(batches[0], slice(0, 1))],
-        lambda path, *_: order.append(path),
-        run=run,
-        repeats=repeats,
-    )
-    return order
+
+    def order_on(batch: Batch) -> list[str]:
+        order: list[str] = []
+        visit_rows(
+            model,
+            dict.fromkeys(paths, 1),
+            [batch],
+            lambda path, *_: order.append(path),
+            run=run,
+            repeats=repeats,
+        )
+        return order
+
+    try:
+        return order_on(samples(batches[0], slice(0, 1)))
+    except InputError:  # as an expert that gets none of the first sample's rows
+        return order_on(batches[0])
 
 
 def _refit(state: RefitState, path: str, gone: Tensor | None, seen: Survey) -> None:
@@ -201,6 +209,8 @@ def _refit(state: RefitState, path: str, gone: Tensor | None, seen: Survey) -> N
     assert isinstance(layer, LAYERS)
     rows, copies = state.rows(path, seen.positions[path], drawn_as=path, outputs=False)
     target = _target(seen, path, rows, gone)
+    if len(target) != len(rows):  # rows that were chosen by values
+        return
     bias = 0 if layer.bias is None else layer.bias.detach()
     anchor = matrix(layer).detach()
     if len(rows) < TALL * rows.shape[1]:

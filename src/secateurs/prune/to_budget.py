@@ -172,7 +172,8 @@ def survey_network(
         if not hooks.norm_widths:
             groups = without(groups, norm_width)
         if groups.on_values:
-            groups = without(groups, unsteady(model, groups, [*calibration, *held_out], hooks.run))
+            every = in_parts([*calibration, *held_out], at_once)
+            groups = without(groups, unsteady(model, groups, every, hooks.run))
         groups = without(groups, unreadable(model, groups, few, hooks.run))
         groups = checked(model, groups, few, run=hooks.run)
         advance(1)
@@ -180,6 +181,7 @@ def survey_network(
         raise InputError(
             f"{name}: nothing can be pruned"
             + (f" ({groups.note})" if groups.note else "")
+            + ("" if groups.not_pruned or groups.note else " (no layer that runs feeds another)")
             + "".join(f"; {left.name}: {left.reason}" for left in groups.not_pruned[:3])
         )
     stop.check()

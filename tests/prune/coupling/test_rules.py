@@ -13,22 +13,22 @@ from secateurs.errors import InputError
 from secateurs.prune.coupling import rules
 
 
-class Sorted(nn.Module):
-    """Sorts each channel along its places, by an operation that has no rule, and scales it."""
+class Waves(nn.Module):
+    """Each value through a function that has no rule, and each channel scaled."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.rand(width) + 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.sort(-1).values * self.scale[:, None]
+        return torch.special.bessel_j0(x) * self.scale[:, None]
 
 
-class Mixed(Sorted):
+class Mixed(Waves):
     """Mixes neighbouring channels."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) + x.sort(-1).values.roll(1, 1)
+        return super().forward(x) + torch.special.bessel_j0(x).roll(1, 1)
 
 
 def net(middle: nn.Module) -> nn.Module:
@@ -44,12 +44,12 @@ def no_rules(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
 
 def test_a_layer_with_a_rule_can_be_cut():
     x = torch.randn(8, 2, 12)
-    seen = secateurs.inspect(net(Sorted(8)), x)
-    assert not seen.groups and "sort" in seen.not_pruned[0].reason
-    secateurs.register(Sorted, secateurs.PassThrough(tensors={"scale": 0}))
-    (row,) = secateurs.inspect(net(Sorted(8)), x).groups
+    seen = secateurs.inspect(net(Waves(8)), x)
+    assert not seen.groups and "bessel" in seen.not_pruned[0].reason
+    secateurs.register(Waves, secateurs.PassThrough(tensors={"scale": 0}))
+    (row,) = secateurs.inspect(net(Waves(8)), x).groups
     assert (row.num_units, row.layers) == (8, ("0", "1.scale", "2"))
-    small = secateurs.prune(net(Sorted(8)), [x], secateurs.Budget(params=0.6, round_to=1, fewest=1))
+    small = secateurs.prune(net(Waves(8)), [x], secateurs.Budget(params=0.6, round_to=1, fewest=1))
     assert len(small.model[1].scale) == len(small.kept["0"]) < 8
     assert small.report["parity"] <= 1e-5
 
@@ -64,4 +64,4 @@ def test_what_is_no_rule_is_told():
     with pytest.raises(InputError, match="expected a type of module, got 3"):
         secateurs.register(3, secateurs.PassThrough())  # type: ignore[arg-type]
     with pytest.raises(InputError, match="expected a PassThrough, got int"):
-        secateurs.register(Sorted, 3)  # type: ignore[arg-type]
+        secateurs.register(Waves, 3)  # type: ignore[arg-type]

@@ -147,16 +147,31 @@ class Widths:
 
 def _products(bare: nn.Module, groups: Sequence[Group], sample: Batch, run: Run) -> list[_Term]:
     """The multiply-accumulates that depend on groups."""
-    seen = follow(bare, sample, run)
+    each, found = _lengths(follow(bare, sample, run), groups, second=False)
+    if any(group.second for group in groups):
+        _, others = _lengths(follow(bare, sample, run, second=True), groups, second=True)
+        found = [
+            tuple(b if b.share and not a.share else a for a, b in zip(one, other, strict=True))
+            for one, other in zip(found, others, strict=True)
+        ]
+    return [_Term(Price(times, 0.0), axes) for times, axes in zip(each, found, strict=True)]
+
+
+def _lengths(
+    seen: Followed, groups: Sequence[Group], *, second: bool
+) -> tuple[list[float], list[tuple[_Axis, ...]]]:
+    """How often each product is taken, and its axes with the units of groups."""
     unit = seen.ties.units()[0]
-    owner = _owners(seen, unit, groups)
-    return [
-        _Term(Price(float(product.times), 0.0), _axes(product, unit, owner, groups))
-        for product in seen.products
-    ]
+    owner = _owners(seen, unit, groups, second=second)
+    return (
+        [float(product.times) for product in seen.products],
+        [_axes(product, unit, owner, groups) for product in seen.products],
+    )
 
 
-def _owners(seen: Followed, unit: NDArray[np.int64], groups: Sequence[Group]) -> NDArray[np.int64]:
+def _owners(
+    seen: Followed, unit: NDArray[np.int64], groups: Sequence[Group], *, second: bool
+) -> NDArray[np.int64]:
     """For each unit that was followed the place of its group, -1 for none."""
     owner = np.full(int(unit.max()) + 1, -1, dtype=np.int64)
     events = {
@@ -165,7 +180,7 @@ def _owners(seen: Followed, unit: NDArray[np.int64], groups: Sequence[Group]) ->
         if event.axis >= 0
     }
     for place, group in enumerate(groups):
-        for member in group.members:
+        for member in group.members if group.second == second else ():
             units = events.get((member.path, member.side, member.tensor, member.axis))
             if units is not None:
                 owner[units[member.index.numpy()]] = place

@@ -161,6 +161,8 @@ def _losses(
         scaled = projected(target.T.mul(seen.importance[reader].sqrt()[:, None]).T)
         few = [size for size in sizes if size < activations.shape[1] // 2]
         members = prepare(activations, weight=weight, num_groups=sum(few))
+        if not len(members.units):  # all dead or constant: nothing to merge
+            return {}
         for size in few:
             selection = cluster_members(members, keep=size, rounds=ROUNDS)
             merged = merged_outputs(before, after, selection)

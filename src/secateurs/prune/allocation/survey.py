@@ -73,7 +73,8 @@ class Survey:
     `eliminations` by group; `targets` what each reader gives, rows as `visit_rows` orders them for
     each batch and batches side by side; `positions` how many of a sample are looked at, `norms` the
     batch norm right after a reader, by reader; `importance` (outputs,) by reader, see `importance`;
-    `repeats` how often readers run that run more than once.
+    `repeats` how often readers run that run more than once. The rows of `routed` readers, as
+    experts, are chosen by values: in a pruned network they are those of other samples.
     """
 
     eliminations: dict[str, Elimination]
@@ -82,6 +83,7 @@ class Survey:
     norms: dict[str, str]
     importance: dict[str, Tensor]
     repeats: dict[str, int] = field(default_factory=dict[str, int])
+    routed: frozenset[str] = frozenset()
 
 
 def survey(
@@ -119,8 +121,16 @@ def survey(
     sums = {path: _Sums(path, model.get_submodule(path), copies) for path in readers}
     targets: dict[str, list[Tensor]] = {path: [] for path in readers}
     centers: dict[str, Tensor] = {}
+    num_in_part = 1
+    shares: dict[str, set[tuple[int, float]]] = {path: set() for path in readers}
+
+    def counted(network: nn.Module, part: Batch) -> object:
+        nonlocal num_in_part
+        num_in_part = num_samples(part)
+        return run(network, part)
 
     def visit(path: str, rows: Tensor, outputs: Tensor, images: int) -> None:
+        shares[path].add((images, images / num_in_part))
         sums[path].add(rows)
         center = centers.setdefault(path, _center(outputs.float()))
         shaped = (outputs - center).view(-1, images, outputs.shape[-1])
@@ -133,7 +143,7 @@ def survey(
                 positions,
                 batches,
                 visit,
-                run=run,
+                run=counted,
                 seed=seed,
                 repeats=repeats,
                 at_once=at_once,
@@ -169,7 +179,13 @@ def survey(
 
         found |= eliminate_all(of_groups(), done=lambda: advance(1))
     held = {path: Targets(torch.cat(parts, 1), centers[path]) for path, parts in targets.items()}
-    return Survey(found, held, positions, norms, weights.each, repeats)
+    # Rows are as many for each sample or, of what does not depend on samples, in each part.
+    routed = frozenset(
+        path
+        for path, counts in shares.items()
+        if counts and min(len(set(part)) for part in zip(*counts, strict=True)) > 1
+    )
+    return Survey(found, held, positions, norms, weights.each, repeats, routed)
 
 
 def _center(outputs: Tensor) -> Tensor:
@@ -220,7 +236,8 @@ class _Sums:
         self.rows, self.waiting = [], 0
         if self.gram is None:
             self.shift = _mean(rows)
-            self.gram = torch.zeros(self.inputs, self.inputs, device=rows.device)
+            sizes = (self.inputs, self.inputs)
+            self.gram = torch.zeros(sizes, dtype=torch.float32, device=rows.device)
             self.total = torch.zeros(self.inputs, dtype=torch.float64, device=rows.device)
         assert self.total is not None and self.shift is not None
         about = rows.float() - self.shift.float()

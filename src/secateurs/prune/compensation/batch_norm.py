@@ -96,23 +96,31 @@ def outputs_of(model: nn.Module, batches: Sequence[Batch], *, run: Run = forward
 
     Floating-point tensors of the outputs side by side. Of more than `MOST_VALUES` a sample some are
     drawn, the same for every network with as many, and scaled so that squares sum to as much; where
-    samples of some batches have fewer values, so many are drawn of all.
-    Raises InputError where the network gives no floating-point tensor with a place for each sample.
+    samples of some batches have fewer values, so many are drawn of all. Samples may be along the
+    second axis; where none of the tensors has them, as a mean over the batch, each has all values.
+    Raises InputError where the network gives no floating-point tensor.
     """
     parts: list[Tensor] = []
     with eval_mode(model):
         for batch in batches:
             num = num_samples(batch)
-            rows = [
-                tensor.reshape(num, -1)
-                for tensor in tensors_of(run(model, batch))
-                if tensor.is_floating_point() and tensor.ndim and len(tensor) % num == 0
-            ]
+            given = [t for t in tensors_of(run(model, batch)) if t.is_floating_point()]
+            rows = [row for tensor in given if (row := _by_sample(tensor, num)) is not None]
+            rows = rows or [t.reshape(1, -1).expand(num, -1) for t in given if t.numel()]
             if not rows:
-                raise InputError("the network gives no tensor of numbers with a row per sample")
+                raise InputError("the network gives no tensor of numbers")
             parts.append(_drawn(torch.cat([row.float() for row in rows], 1).cpu(), MOST_VALUES))
     fewest = min(part.shape[1] for part in parts)
     return torch.cat([_drawn(part, fewest) for part in parts])
+
+
+def _by_sample(tensor: Tensor, num: int) -> Tensor | None:
+    """A tensor's values (num, values) by sample; None where none of its first axes has samples."""
+    if tensor.ndim and len(tensor) % num == 0:
+        return tensor.reshape(num, -1)
+    if tensor.ndim > 1 and tensor.shape[1] == num:  # as of sequences, step by step
+        return tensor.movedim(1, 0).reshape(num, -1)
+    return None
 
 
 def _drawn(values: Tensor, most: int) -> Tensor:

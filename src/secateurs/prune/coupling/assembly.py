@@ -12,7 +12,7 @@ from torch import nn
 from secateurs.nets.batches import Batch, Run
 from secateurs.nets.layers import LAYERS
 from secateurs.nets.trace import python_modules
-from secateurs.prune.coupling.flow import OUTPUT, follow
+from secateurs.prune.coupling.flow import OUTPUT, Followed, follow
 from secateurs.prune.coupling.members import Group, Member, NotPruned
 from secateurs.prune.coupling.numbering import Event
 from secateurs.prune.coupling.union_find import compact, varying
@@ -27,13 +27,17 @@ class _Kind:
     stays: str = ""
 
 
-def groups_by_flow(bare: nn.Module, sample: Batch, run: Run) -> tuple[list[Group], list[NotPruned]]:
+def groups_by_flow(
+    bare: nn.Module, sample: Batch, run: Run, *, second: bool = False, more: Batch = None
+) -> tuple[list[Group], list[NotPruned], bool]:
     """Groups of a network without values that can be cut, and those that have to stay.
+
+    And whether there are others, which `second` asks for (see `follow`).
 
     What the network gives is in neither. Groups are named after the first layer that makes their
     units; where that makes several, later ones are numbered: "layer (2)".
     """
-    seen = follow(bare, sample, run)
+    seen = follow(bare, sample, run, second=second, more=more)
     of_number, stays, whys = seen.ties.units()
     events, channels = _channels(seen.events, of_number)
     contracted = {int(unit) for part in seen.contracted for unit in of_number[part.numpy()].flat}
@@ -53,13 +57,13 @@ def groups_by_flow(bare: nn.Module, sample: Batch, run: Run) -> tuple[list[Group
             not_pruned.append(NotPruned(name, whys.get(kind.units[0], "it has one unit only")))
         else:
             at_source = bool(contracted & set(kind.units))
-            found.append(replace(group, name=name, at_source=at_source))
-    return found, [*not_pruned, *_not_followed(bare, seen.events)]
+            found.append(replace(group, name=name, at_source=at_source, second=second))
+    return found, [*not_pruned, *_not_followed(bare, seen)], seen.chose
 
 
-def _not_followed(bare: nn.Module, events: list[Event]) -> list[NotPruned]:
+def _not_followed(bare: nn.Module, seen: Followed) -> list[NotPruned]:
     """Layers that make units which nothing is known of, and why."""
-    making = {event.path for event in events if event.side != "in"}
+    making = {event.path for event in seen.events if event.side != "in"}
     found: list[NotPruned] = []
     for path, module in python_modules(bare):
         if any(made == path or made.startswith(f"{path}.") for made in making):
@@ -70,6 +74,9 @@ def _not_followed(bare: nn.Module, events: list[Event]) -> list[NotPruned]:
                 "its weight is computed from other parameters: fold them into it with "
                 "torch.nn.utils.parametrize.remove_parametrizations"
             )
+            found.append(NotPruned(path, why))
+        elif isinstance(module, LAYERS) and path in seen.returned:
+            why = f"its class {type(module).__name__} changes its weight before it is used"
             found.append(NotPruned(path, why))
         elif isinstance(module, nn.RNNBase):
             why = f"this form of {type(module).__name__} is not known (projections, packed samples)"

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from secateurs.errors import InputError
 from secateurs.nets.attention import BiasedAttention
-from secateurs.nets.batches import Batch, Run, map_tensors
+from secateurs.nets.batches import Batch, Run, copied_batch, map_tensors
 from secateurs.nets.layers import LAYERS
 from secateurs.nets.trace import first_line, python_modules, tensors_of
 from secateurs.prune.coupling.layers import MAKING, LayerRules
@@ -50,16 +50,25 @@ class Followed:
     contracted: list[Tensor]
     returned: dict[str, list[Tensor | None]]
 
+    @property
+    def chose(self) -> bool:
+        """Whether units could have gone along another axis of a tensor as well."""
+        return self.ties.chose
 
-def follow(bare: nn.Module, sample: Batch, run: Run) -> Followed:
+
+def follow(
+    bare: nn.Module, sample: Batch, run: Run, *, second: bool = False, more: Batch = None
+) -> Followed:
     """Run a network without values (see `skeleton`) on a sample without values.
 
     Returns the ties between numbers, what each convolution, linear layer and batch norm did, in
     the order in which they ran, and the products of those layers and of attention. What the network
-    gives is fixed for the reason `OUTPUT`. Where layers do not run in evaluation, as auxiliary
-    heads, it runs in training too: what they read stays as well.
+    gives is fixed for the reason `OUTPUT`. Where layers do not run on the sample, as experts that
+    values choose, the network runs on `more` samples; where they do not run in evaluation, as
+    auxiliary heads, in training too: what they read stays as well. Where units could go along one
+    of two axes of a tensor, `second` takes the other one.
     """
-    flow = _Flow(bare)
+    flow = _Flow(bare, second=second)
     try:
         _run(flow, bare, sample, run)
     except InputError:
@@ -70,15 +79,23 @@ def follow(bare: nn.Module, sample: Batch, run: Run) -> Followed:
             f"({type(error).__name__}: {first_line(error)})"
         ) from error
     found = Followed(flow.ties, flow.events, flow.products, flow.contracted, {**flow.returned})
-    ran = {event.path for event in flow.events}
-    idle = [
-        path
-        for path, module in bare.named_modules()
-        if isinstance(module, LAYERS) and path not in ran
-    ]
-    if idle:
+    if more is not None and _idle(flow, bare):
+        flow.products, flow.stack, flow.inside = [], [], 0
+        try:
+            _run(flow, bare, copied_batch(more), run)
+        except Exception:  # what ran until then is known, and the check comes
+            flow.stack, flow.inside = [], 0
+    if _idle(flow, bare):
         _train(flow, bare, sample, run)
     return found
+
+
+def _idle(flow: _Flow, bare: nn.Module) -> bool:
+    """Whether there are layers that have not run."""
+    ran = {event.path for event in flow.events}
+    return any(
+        isinstance(module, LAYERS) and path not in ran for path, module in bare.named_modules()
+    )
 
 
 def _train(flow: _Flow, bare: nn.Module, sample: Batch, run: Run) -> None:
@@ -129,8 +146,8 @@ def _run(flow: _Flow, bare: nn.Module, sample: Batch, run: Run) -> None:
 class _Flow(LayerRules, TorchDispatchMode):
     """Sees every operation; `kept` holds on to all tensors, so that an identity stays one's own."""
 
-    def __init__(self, bare: nn.Module) -> None:
-        LayerRules.__init__(self, bare)
+    def __init__(self, bare: nn.Module, *, second: bool = False) -> None:
+        LayerRules.__init__(self, bare, second=second)
         TorchDispatchMode.__init__(self)
         self.kept: list[Tensor] = []
         self.views: dict[int, _View] = {}
@@ -220,7 +237,8 @@ class _Flow(LayerRules, TorchDispatchMode):
                 if parts is not NotImplemented:
                     return parts
             out = self._keep(func(*args, **kwargs))
-            if given and all(id(tensor) in self.neutral for tensor in given):
+            of = given[:1] if name in ("index", "index_select", "gather") else given
+            if given and all(id(tensor) in self.neutral for tensor in of):
                 if isinstance(out, Tensor):
                     self.neutral.add(id(out))
             elif any(id(tensor) in self.origins for tensor in given):

@@ -35,12 +35,17 @@ CARRIERS = (  # channel by channel
 
 @dataclass(frozen=True)
 class Groups:
-    """What can be cut in a network, what is not pruned, and how it was found."""
+    """What can be cut in a network, what is not pruned, and how it was found.
+
+    `others` go along other axes of some tensors, as the channels of all heads alike in the place of
+    whole heads: those of them can be cut that share no channel with what is cut.
+    """
 
     found: tuple[Group, ...]
     not_pruned: tuple[NotPruned, ...]
     note: str = ""  # why torch-pruning found none, where it was asked
     on_values: bool = False  # the network's way depends on values
+    others: tuple[Group, ...] = ()
 
 
 def find_groups(
@@ -66,9 +71,14 @@ def find_groups(
     bare, sample = runnable(model, example, run)
     note = ""
     drafts: list[Group] = []
+    others: list[Group] = []
     not_pruned: list[NotPruned] = []
+    on_values = not any(parameter.is_meta for parameter in bare.parameters())
     if by == "flow":
-        drafts, not_pruned = groups_by_flow(bare, sample, run)
+        more = example if on_values else None
+        drafts, not_pruned, chose = groups_by_flow(bare, sample, run, more=more)
+        if chose:
+            others = groups_by_flow(bare, sample, run, second=True, more=more)[0]
     else:
         try:
             drafts = groups_by_graph(
@@ -88,8 +98,8 @@ def find_groups(
         else:
             found.append(draft)
     found.sort(key=lambda group: order[group.makers[0].path])
-    on_values = not any(parameter.is_meta for parameter in bare.parameters())
-    return Groups(tuple(found), tuple(not_pruned), note, on_values)
+    others = [group for group in others if not _obstacle(group, modules)]
+    return Groups(tuple(found), tuple(not_pruned), note, on_values, tuple(others))
 
 
 def _last_layer(bare: nn.Module, sample: Batch, run: Run) -> str:

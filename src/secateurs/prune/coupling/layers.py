@@ -29,8 +29,8 @@ GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 class LayerRules(Operations):
     """Rules of weighted layers, embeddings, recurrent layers and norms."""
 
-    def __init__(self, bare: nn.Module) -> None:
-        super().__init__(bare)
+    def __init__(self, bare: nn.Module, *, second: bool = False) -> None:
+        super().__init__(bare, second=second)
         self.layers: dict[int, str] = {}  # paths of layers by the identity of their weights
         self.compiled: dict[int, str] = {}  # why, by the identity of the weights
         self.held: list[Tensor] = []  # so that these keep their identities
@@ -89,7 +89,9 @@ class LayerRules(Operations):
             outputs *= groups
         else:
             inputs *= groups
-        read = self._channels(self.numbers_of(x), inputs, axis)
+        beside = self._beside_channels(x, weight, out, axis) if groups == 1 else None
+        numbers = None if beside is not None else self.numbers_of(x)
+        read = self._channels(numbers, inputs, axis)
         # A transposed convolution multiplies at each place of its input, others of their output.
         places = x.numel() // inputs if transposed else out.numel() // outputs
         kernel = weight[0, 0].numel()
@@ -112,9 +114,28 @@ class LayerRules(Operations):
             self.note(Event(path, "both", made))
         if bias is not None and getattr(self.modules[path], "bias", None) is not bias:
             self._carried(bias, made)
+        if beside is not None:
+            self.ties.fix(made, f"{self.where()} makes it beside units of another axis")
+            self._set(out, beside)
+            return
         shape = [1] * out.ndim
         shape[axis] = outputs
         self._set(out, made.reshape(shape))
+
+    def _beside_channels(self, x: Tensor, weight: Tensor, out: Tensor, axis: int) -> Tensor | None:
+        """Numbers along axes that a layer does not mix, as channels in a product over tokens.
+
+        None where there are none, or where what the layer makes is cut instead of them.
+        """
+        numbers = self.numbers_of(x)
+        if numbers is None or not varying(numbers) or numbers.shape[axis] > 1:
+            return None
+        if x.shape[axis + 1 :] != out.shape[axis + 1 :] and axis != -1:
+            return None
+        if weight[0, 0].numel() > 1:  # a kernel mixes places
+            return None
+        self.ties.chose = True
+        return numbers if self.ties.second else None
 
     def _made(self, weight: Tensor, axis: int, width: int, of: int | None = None) -> Tensor:
         """Numbers (width,) of what a weight makes along an axis: the same in every use of it."""
@@ -240,7 +261,7 @@ class LayerRules(Operations):
 
     def _do_lstm(self, name: str, _: Any, args: list[Any], kw: Any, out: Any) -> None:
         """All layers and directions of a recurrent module have the same units: it has one width."""
-        packed = isinstance(args[1], Tensor) and not isinstance(args[2], list | tuple)
+        packed = isinstance(args[3], list | tuple)  # with the sizes of its batches first
         x, given, weights = (args[0], args[2], args[3]) if packed else (args[0], args[1], args[2])
         rest = args[4:] if packed else args[3:]
         has_biases, num_layers, _dropout, _train, bidirectional = rest[:5]

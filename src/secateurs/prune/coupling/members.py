@@ -54,7 +54,8 @@ class Group:
 
     `attributes` are numbers that modules keep of themselves and that change with the units left.
     With `at_source` a sum or a product goes over the units too, which no layer reads: a unit is
-    zero where it is made.
+    zero where it is made. Groups that are `second` go along another axis of some tensor than others
+    could (see `follow`).
     """
 
     name: str
@@ -62,6 +63,7 @@ class Group:
     members: tuple[Member, ...]
     attributes: tuple[Attribute, ...] = ()
     at_source: bool = False
+    second: bool = False
 
     def side(self, side: Side) -> tuple[Member, ...]:
         """The layers of one side."""

@@ -68,8 +68,8 @@ class Numbering:
     numbers which parameters they come from.
     """
 
-    def __init__(self, bare: nn.Module) -> None:
-        self.ties = UnionFind()
+    def __init__(self, bare: nn.Module, *, second: bool = False) -> None:
+        self.ties = UnionFind(second=second)
         self.numbers: dict[int, Tensor] = {}
         self.products: list[Product] = []
         self.events: list[Event] = []

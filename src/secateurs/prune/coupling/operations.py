@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from secateurs.prune.coupling.origins import Origin
 from secateurs.prune.coupling.picking import Picking
-from secateurs.prune.coupling.union_find import Labelled, compact, varying
+from secateurs.prune.coupling.union_find import Labelled, apart, compact, varying
 
 
 def _names(text: str) -> frozenset[str]:
@@ -29,6 +29,7 @@ ELEMENTWISE = _names(
     " elu erf exp expm1 feature_dropout float gelu hardsigmoid hardswish hardtanh leaky_relu lerp"
     " log log1p log_sigmoid masked_fill maximum minimum mish mul neg nan_to_num pow reciprocal relu"
     " relu6 rsqrt rsub selu sigmoid sign silu sin softplus sqrt square sub tanh to _to_copy"
+    " complex polar angle conj _conj conj_physical resolve_conj resolve_neg _neg_view"
     " type_as where alpha_dropout gt lt ge le eq ne logical_not logical_and logical_or"
 )
 MOVING = _names(
@@ -51,6 +52,7 @@ POOLING = _names(
     " _upsample_nearest_exact2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa"
     " upsample_trilinear3d upsample_nearest3d _upsample_nearest_exact3d"
 )
+PICKED = _names("select slice narrow view_as expand_as index view_as_complex")
 ALONG = _names("softmax _softmax log_softmax _log_softmax cumsum cumprod logcumsumexp")
 
 
@@ -59,6 +61,14 @@ def _any_of(index: Tensor | None) -> Tensor | None:
     if index is None or index.is_floating_point() or index.dtype in (torch.bool, torch.uint8):
         return index
     return torch.zeros(index.shape, dtype=torch.int64)
+
+
+def _aligned(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Two tensors' numbers with as many axes as the one that has more."""
+    depth = max(a.ndim, b.ndim)
+    return a.reshape((1,) * (depth - a.ndim) + a.shape), b.reshape(
+        (1,) * (depth - b.ndim) + b.shape
+    )
 
 
 def _only(numbers: Tensor | None, axis: int) -> bool:
@@ -103,7 +113,7 @@ class Operations(Picking):
             return
         if not args or not isinstance(args[0], Tensor) or id(args[0]) not in self.origins:
             return
-        if name in MOVING or name in ("select", "slice", "narrow", "view_as", "expand_as", "index"):
+        if name in MOVING or name in PICKED:
             parts = [(None, out)]
         elif name in PARTING:
             parts = list(enumerate(out))
@@ -116,6 +126,8 @@ class Operations(Picking):
                     return places.reshape(tensor.shape)
                 if name == "expand_as":
                     return places.expand(tensor.shape)
+                if name == "view_as_complex":
+                    return places[..., 0]
                 if name == "index":  # a table by entries: along these axes it is any of them
                     return func(places, [_any_of(index) for index in args[1]])
                 moved = func(places, *args[1:], **kw)
@@ -255,11 +267,36 @@ class Operations(Picking):
         else:
             merge()
 
+    def _do_max(self, name: str, func: Any, args: list[Any], kw: Any, out: Any) -> None:
+        """The largest of two tensors, or along an axis (with its place), or of all."""
+        if len(args) > 1 and isinstance(args[1], Tensor):
+            self._elementwise(name, func, args, kw, out)
+        else:
+            self._reducing(name, func, args, kw, out)
+
+    _do_min = _do_max
+
+    def _do_sort(self, name: str, _: Any, args: list[Any], kw: Any, out: Any) -> None:
+        """Values in another order along one axis, or some of them, with their places."""
+        numbers = self.numbers_of(args[0])
+        assert numbers is not None
+        place = 2 if name in ("topk", "kthvalue") else 1
+        axis = kw.get("dim", args[place] if len(args) > place else -1)
+        if not isinstance(axis, int) or axis % numbers.ndim in varying(numbers):
+            raise NotImplementedError(name)
+        if tree_leaves(out)[0].ndim < numbers.ndim:  # one value, without the axis
+            numbers = numbers.squeeze(axis)
+        for tensor in tree_leaves(out):
+            self._set(tensor, numbers)
+
+    _do_topk = _do_kthvalue = _do_median = _do_nanmedian = _do_mode = _do_sort
+    _do_cummax = _do_cummin = _do_argsort = _do_sort
+
     def _along(self, _: str, __: Any, args: list[Any], kw: Any, out: Tensor) -> None:
         numbers = self.numbers_of(args[0])
         assert numbers is not None
         axis = kw.get("dim", args[1] if len(args) > 1 else -1)
-        self._set(out, self.ties.merge(numbers, [axis % numbers.ndim], self.over()))
+        self._set(out, self.merged_all(numbers, [axis % numbers.ndim]))
 
     def _do_cumsum(self, name: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
         numbers = self.numbers_of(args[0])
@@ -293,12 +330,40 @@ class Operations(Picking):
             self._beside(along, down)
             self.contract([along, down])
             return None
+        if of_a is not None and of_b is not None and self._contracted(of_a, of_b):
+            return None
         if of_a is not None:
             of_a = self.merged_all(of_a, [of_a.ndim - 1])
         if of_b is not None:
             of_b = self.merged_all(of_b, [of_b.ndim - 2])
+        if of_a is not None and of_b is not None and apart(*_aligned(of_a, of_b)):
+            # Heads that share what they attend to, whose channels stay.
+            taken = self.ties.one_of(of_a, of_b, why)
+            of_a, of_b = (of_a, None) if taken is of_a else (None, of_b)
         parts = [((*first[:-1], 1), of_a), ((*second[:-2], 1, second[-1]), of_b)]
         return self.ties.combine([*parts, *map(self._labelled, more)], why)
+
+    def _contracted(self, of_a: Tensor, of_b: Tensor) -> bool:
+        """Whether the units are those of the axis that a product of matrices sums over.
+
+        Channels of all heads alike, in the place of whole heads.
+        """
+        along = varying(of_a), varying(of_b)
+        if of_a.ndim - 1 not in along[0] or of_b.ndim - 2 not in along[1]:
+            return False
+        if of_a.ndim - 2 in along[0] or of_b.ndim - 1 in along[1]:
+            return False
+        self.ties.chose = True
+        if not self.ties.second:
+            return False
+        over = self.over()
+        a = self.ties.merge(of_a, [axis for axis in along[0] if axis != of_a.ndim - 1], over)
+        b = self.ties.merge(of_b, [axis for axis in along[1] if axis != of_b.ndim - 2], over)
+        a, b = a.flatten(), b.flatten()
+        self.ties.tie(a, b)
+        self._beside(a, b)
+        self.contract([a, b])
+        return True
 
     def _matrices(
         self, a: Sequence[int], of_a: Tensor | None, b: Sequence[int], of_b: Tensor | None
@@ -339,15 +404,24 @@ class Operations(Picking):
         of_scores = None if of_query is None else of_query[..., :1]
         self._matrices((*query.shape[:-1], key.shape[-2]), of_scores, value.shape, of_value)
 
+        if of_query is not None and of_key is not None and kw.get("scale") is not None:
+            # Without a scale of its own it follows from the number of channels.
+            if self._contracted(of_query, of_key.mT):
+                of_query, of_key = None, None
+        elif of_query is not None and of_key is not None and self.ties.second:
+            for numbers in (of_query, of_key):
+                self.ties.fix(numbers, f"{self.where()} scales by the number of its channels")
+            of_query, of_key = None, None
+
         def merged(tensor: Tensor, axis: int) -> Tensor | None:
             numbers = self.numbers_of(tensor)
             return (
                 None if numbers is None else self.ties.merge(numbers, [numbers.ndim + axis], over)
             )
 
-        turned = merged(key, -1)
+        turned = None if of_key is None else merged(key, -1)
         parts: list[Labelled] = [
-            ((*query.shape[:-1], 1), merged(query, -1)),
+            ((*query.shape[:-1], 1), None if of_query is None else merged(query, -1)),
             ((*key.shape[:-2], 1, key.shape[-2]), None if turned is None else turned.mT),
         ]
         parts += [] if mask is None else [self._labelled(mask)]

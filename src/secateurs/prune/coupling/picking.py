@@ -10,6 +10,18 @@ from torch import Tensor
 from secateurs.prune.coupling.numbering import Numbering
 from secateurs.prune.coupling.union_find import compact, varying
 
+MOST_PARTS = 4  # of equal width, in which slices may take apart an axis
+
+
+def _equal_parts(args: list[Any], taken: int, width: int) -> int:
+    """In how many equal parts an axis is of which a slice takes one; 0 where it does not."""
+    start = args[2] if len(args) > 2 and args[2] is not None else 0
+    step = args[4] if len(args) > 4 else 1
+    start = start + width if start < 0 else start
+    if not taken or step != 1 or width % taken or start % taken:
+        return 0
+    return width // taken if width // taken <= MOST_PARTS else 0
+
 
 class Picking(Numbering):
     """Rules of operations that take elements by their places."""
@@ -31,8 +43,52 @@ class Picking(Numbering):
                 numbers = self.ties.merge(numbers, [axis], why)
                 self._set(out, numbers)
                 return
-            self.ties.fix(numbers, why)
+            parts = _equal_parts(args, out.shape[axis], numbers.shape[axis])
+            if parts:  # by bounds that may come from the width: the check finds others
+                first, *rest = numbers.chunk(parts, axis)
+                for part in rest:
+                    self.ties.tie(first, part)
+                    self._beside(first, part)
+            else:
+                self.ties.fix(numbers, why)
         self._set(out, compact(func(self._full(args[0]), *args[1:], **kw)))
+
+    def _do_index_select(self, _: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        numbers = self.numbers_of(args[0])
+        assert numbers is not None
+        axis = args[1] % numbers.ndim
+        why = f"{self.where()} picks from it by number"
+        self._set(out, self.ties.merge(numbers, [axis], why))
+
+    def _do__pack_padded_sequence(
+        self, name: str, _: Any, args: list[Any], kw: Any, out: Any
+    ) -> None:
+        """Sequences one after the other, and back: channels are along the last axis of both."""
+        numbers = self.numbers_of(args[0])
+        assert numbers is not None
+        if varying(numbers) != [numbers.ndim - 1]:
+            raise NotImplementedError(name)
+        self._set(out[0], numbers.reshape([1] * (out[0].ndim - 1) + [-1]))
+
+    _do__pad_packed_sequence = _do__pack_padded_sequence
+
+    def _do__fft_r2c(self, _: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        numbers = self.numbers_of(args[0])
+        assert numbers is not None
+        axes = [axis % numbers.ndim for axis in args[1]]
+        self._set(out, self.merged_all(numbers, axes))
+
+    _do__fft_c2r = _do__fft_c2c = _do__fft_r2c
+
+    def _do_view_as_real(self, _: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        numbers = self.numbers_of(args[0])
+        assert numbers is not None
+        self._set(out, numbers[..., None])
+
+    def _do_view_as_complex(self, _: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        numbers = self.numbers_of(args[0])
+        assert numbers is not None
+        self._set(out, self.ties.merge(numbers, [numbers.ndim - 1]).squeeze(-1))
 
     def _do_index(self, _: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
         numbers = self.numbers_of(args[0])

@@ -54,9 +54,28 @@ def returned_units(
     (1, [0, 1, 2, 3, 4, 5, 6, 7])
     """
     bare, sample = runnable(model, example, run)
-    seen = follow(bare, sample, run)
+    found = _returned(follow(bare, sample, run), groups, second=False)
+    if any(group.second for group in groups):
+        others = _returned(follow(bare, sample, run, second=True), groups, second=True)
+        found = {
+            path: [_known(*both) for both in zip(axes, others[path], strict=True)]
+            for path, axes in found.items()
+        }
+    return found
+
+
+def _known(one: Axis | None, other: Axis | None) -> Axis | None:
+    """The one of two that has units of groups."""
+    if other is None or not bool((other.group >= 0).any()):
+        return one
+    return other if one is None or not bool((one.group >= 0).any()) else None
+
+
+def _returned(
+    seen: Followed, groups: Sequence[Group], *, second: bool
+) -> dict[str, list[Axis | None]]:
     number_of = seen.ties.units()[0]
-    owner, unit = _owners(seen, number_of, groups)
+    owner, unit = _owners(seen, number_of, groups, second=second)
     return {
         path: [_axis(numbers, number_of, owner, unit) for numbers in tensors]
         for path, tensors in seen.returned.items()
@@ -64,7 +83,7 @@ def returned_units(
 
 
 def _owners(
-    seen: Followed, number_of: NDArray[np.int64], groups: Sequence[Group]
+    seen: Followed, number_of: NDArray[np.int64], groups: Sequence[Group], *, second: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """For each unit that was followed the place of its group, -1 for none, and its place there."""
     owner = np.full(int(number_of.max()) + 1, -1, dtype=np.int64)
@@ -75,7 +94,7 @@ def _owners(
         if event.axis >= 0
     }
     for place, group in enumerate(groups):
-        for member in group.members:
+        for member in group.members if group.second == second else ():
             followed = events.get((member.path, member.side, member.tensor, member.axis))
             if followed is not None:
                 owner[followed[member.index.numpy()]] = place

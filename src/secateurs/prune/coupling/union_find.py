@@ -43,7 +43,7 @@ def _axes(unit: NDArray[np.int64], numbers: Tensor) -> list[int]:
     return varying(compact(torch.from_numpy(unit[numbers.numpy()])))
 
 
-def _apart(one: Tensor, other: Tensor) -> bool:
+def apart(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors' numbers change, and along no common axis."""
     first, second = set(varying(one)), set(varying(other))
     return bool(first and second) and not first & second
@@ -54,10 +54,14 @@ class UnionFind:
 
     Number 0 stands for what belongs to no unit. Tensors carry their numbers in compact form: as
     many axes as the tensor, of size 1 where the numbers do not change.
+
+    Where units could go along one of two axes of a tensor, those of the other one stay. `chose`
+    says that this happened; `second` asks for the axis that is not taken otherwise.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, second: bool = False) -> None:
         self.count = 1
+        self.second, self.chose = second, False
         self.pairs: list[NDArray[np.int64]] = []
         self.fixed: list[tuple[NDArray[np.int64], str]] = []
         self.whys: list[tuple[int, str]] = []  # why numbers were merged, for those who ask
@@ -112,11 +116,10 @@ class UnionFind:
             shape = (1,) * (depth - len(given)) + tuple(given)
             if some is not None:
                 some = some.reshape((1,) * (depth - some.ndim) + tuple(some.shape))
-            if result is not None and some is not None and _apart(result, some):
+            if result is not None and some is not None and apart(result, some):
                 # Units of two axes: one of them stays, so that units go along the other.
                 fewer = result if result.numel() <= some.numel() else some
-                self.fix(fewer, why or "it meets units of another axis")
-                result = some if fewer is result else result
+                result = self.one_of(some if fewer is result else result, fewer, why)
             elif result is not None and some is not None:
                 self.tie(result, some)
                 self._beside(result, some, shape, why)
@@ -146,6 +149,13 @@ class UnionFind:
             if bool(lost.any()):
                 self.fix(a[lost], why or "it meets a tensor that cannot be cut")
 
+    def one_of(self, first: Tensor, other: Tensor, why: str = "") -> Tensor:
+        """The numbers along the axis that is taken of two; those of the other one stay."""
+        self.chose = True
+        taken, left = (other, first) if self.second else (first, other)
+        self.fix(left, why or "it meets units of another axis")
+        return taken
+
     def split(self, numbers: Tensor) -> None:
         """Remember an axis that was split into several: units must go along one of them alone."""
         if len(varying(numbers)) > 1:
@@ -155,7 +165,7 @@ class UnionFind:
         """The unit (from 1 on; 0 for none) of every number; why units stay, and were merged.
 
         An axis split into several, along which units would go here and there, is tied along all
-        of them but the longest.
+        of them but the longest (`second`: the last).
         """
         unit = self._components()
         splits = list(self.splits)
@@ -166,7 +176,9 @@ class UnionFind:
                 if bool((numbers == 0).any()):
                     self.fix(numbers, "it is folded together with what cannot be cut")
                 else:
-                    axes.remove(max(axes, key=lambda axis: numbers.shape[axis]))
+                    longest = max(axes, key=lambda axis: numbers.shape[axis])
+                    self.chose |= longest != axes[-1]
+                    axes.remove(axes[-1] if self.second else longest)
                     self.merge(numbers, axes)
             unit = self._components()
         stays: dict[int, str] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -272,14 +273,10 @@ class _Work:
             stack.enter_context(_followed(self.model, parameters))
             try:
                 left_out = [part for part in self.left_out if part in wanted]
-                with torch.no_grad():
-                    found = outputs(left_out[0])
-                if [x.shape for x in found] != [x.shape for x in wanted[left_out[0]]]:
-                    return TunedBlock(name, skipped="its output has another shape than before")
                 train = [part for part in self.train if part in wanted]
                 problem = Problem(
                     parameters,
-                    outputs,
+                    partial(_of_same_shape, outputs, wanted),
                     wanted,
                     grouped(train, self.parts, self.options.batch),
                     left_out,
@@ -293,6 +290,8 @@ class _Work:
                 )
             except (StopRequested, MemoryError):
                 raise
+            except _OtherShape:  # as of an expert, whose rows are chosen by values
+                return TunedBlock(name, skipped="its output has another shape than before")
             except Exception as error:  # whatever a module makes of gradients
                 return TunedBlock(
                     name, skipped=f"it cannot be differentiated ({first_line(error)})"
@@ -360,6 +359,19 @@ def _followed(model: nn.Module, parameters: Sequence[nn.Parameter]) -> Generator
         for parameter, followed in before:
             parameter.grad = None
             parameter.requires_grad_(followed)
+
+
+class _OtherShape(Exception):
+    """A block gives tensors of another shape than it gave in the unpruned network."""
+
+
+def _of_same_shape(
+    outputs: Callable[[int], list[Tensor]], wanted: Mapping[int, list[Tensor]], part: int
+) -> list[Tensor]:
+    found = outputs(part)
+    if [x.shape for x in found] != [x.shape for x in wanted[part]]:
+        raise _OtherShape
+    return found
 
 
 def _floats(output: object) -> list[Tensor]:

@@ -12,6 +12,7 @@ from torch import nn
 from secateurs.errors import InputError
 from secateurs.prune.coupling.groups import Group
 from secateurs.prune.coupling.members import Attribute
+from secateurs.prune.surgery.parity import PARITY_LIMIT
 
 NAMES = re.compile(
     r"dim|channel|feature|width|hidden|head|embed|d_model|planes|units|d_inner|_size"
@@ -26,7 +27,8 @@ def with_attributes(
 ) -> Group | None:
     """The group with the attributes that have to change with it, so that the network runs again.
 
-    `error` of groups is 0 where the network runs without some of their units. Attributes are
+    `error` of groups is at most `PARITY_LIMIT` where the network runs without some of their units,
+    and gives what it gives with zeros in their place. Attributes are
     integers of the modules around the group's layers that are as many as its units or its channels
     and have a name as widths have. None where the network does not run with any of them.
     """
@@ -35,7 +37,7 @@ def with_attributes(
     for attributes in (found, heads):
         if attributes:
             changed = replace(group, attributes=tuple(attributes))
-            if error([changed]) == 0:
+            if error([changed]) <= PARITY_LIMIT:
                 return _fewest(changed, error)
     return None
 
@@ -44,7 +46,7 @@ def _fewest(group: Group, error: Callable[[Sequence[Group]], float]) -> Group:
     """The group without the attributes that the network runs without as well."""
     for attribute in group.attributes:
         others = tuple(other for other in group.attributes if other != attribute)
-        if others and error([replace(group, attributes=others)]) == 0:
+        if others and error([replace(group, attributes=others)]) <= PARITY_LIMIT:
             group = replace(group, attributes=others)
     return group
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from secateurs.nets.batches import Batch, Run, forward, without_values
+from secateurs.nets.batches import Batch, Run, copied_batch, forward, without_values
 from secateurs.nets.layers import channel_axis, gone_places
-from secateurs.nets.trace import attribute_memo, check_device, skeleton, tensors_of
+from secateurs.nets.trace import attribute_memo, check_device, copied, skeleton, tensors_of
 from secateurs.prune.coupling.groups import Group, Groups, Member, NotPruned
 from secateurs.prune.surgery.attributes import with_attributes
 from secateurs.prune.surgery.parity import PARITY_LIMIT as PARITY_LIMIT
@@ -246,9 +246,14 @@ def checked(
     are found on shapes alone first; where it runs with other numbers in its modules' attributes, as
     a number of heads, the group takes these along. The others are
     compared in the network given, and in a copy with other weights, where no group hides behind
-    weights near zero. The samples of `batch` are real ones. Raises InputError as `difference`
-    does.
+    weights near zero. Then the `others` that share no channel with these, likewise. The samples of
+    `batch` are real ones. Raises InputError as `difference` does.
     """
+    found = _checked(model, groups, batch, run, seed)
+    return _with_others(model, found, batch, run, seed) if groups.others else found
+
+
+def _checked(model: nn.Module, groups: Groups, batch: Batch, run: Run, seed: int) -> Groups:
     if not groups.found:
         return groups
     check_device(model, batch)
@@ -260,14 +265,7 @@ def checked(
         for group in groups.found
     }
     on_shapes = _shapes(model, survivors, batch, run)
-    failed = _wrong(groups.found, on_shapes)
-    adapted = {
-        group.name: other
-        for group in groups.found
-        if group.name in failed and (other := with_attributes(model, group, on_shapes)) is not None
-    }
-    failed = {name: error for name, error in failed.items() if name not in adapted}
-    groups = replace(groups, found=tuple(adapted.get(g.name, g) for g in groups.found))
+    groups, failed = _adapted(model, groups, _wrong(groups.found, on_shapes), on_shapes)
     rest = [group for group in groups.found if group.name not in failed]
     comparison = Comparison(model, batch, run)
 
@@ -277,8 +275,10 @@ def checked(
             lambda network: narrow(network, part, survivors),
         ).error
 
-    failed |= _wrong(rest, error)
-    rest = [group for group in rest if group.name not in failed]
+    # Heads of another width may run as well, and give something else.
+    groups, wrong = _adapted(model, groups, _wrong(rest, error), error)
+    failed |= wrong
+    rest = [group for group in groups.found if group.name not in failed]
     if rest and comparison.randomize(seed):
         failed |= _wrong(rest, error)
     reasons = tuple(
@@ -290,7 +290,60 @@ def checked(
     return replace(groups, found=found, not_pruned=groups.not_pruned + reasons)
 
 
+def _with_others(model: nn.Module, groups: Groups, batch: Batch, run: Run, seed: int) -> Groups:
+    """The groups, and those of the others that can be cut beside them."""
+    taken: dict[tuple[object, ...], set[int]] = {}
+    for group in groups.found:
+        for key, index in _channels_of(group):
+            taken.setdefault(key, set()).update(index)
+    names = {group.name for group in groups.found}
+    free = [
+        group
+        for group in groups.others
+        if group.name not in names
+        and all(taken.get(key, set()).isdisjoint(index) for key, index in _channels_of(group))
+    ]
+    more = _checked(model, replace(groups, found=tuple(free), not_pruned=()), batch, run, seed)
+    if not more.found:
+        return groups
+    order = {path: place for place, (path, _) in enumerate(model.named_modules())}
+    both = sorted((*groups.found, *more.found), key=lambda group: order[group.makers[0].path])
+    survivors = {group.name: torch.arange(group.num_units)[::2] for group in both}
+    if difference(model, both, survivors, batch, run=run) > PARITY_LIMIT:
+        return groups
+    names = {group.name for group in more.found}
+    left = tuple(row for row in groups.not_pruned if row.name not in names)
+    return replace(groups, found=tuple(both), not_pruned=left)
+
+
+def _channels_of(group: Group) -> list[tuple[tuple[object, ...], list[int]]]:
+    """The channels that a group has, by the layer and the side of it, or the parameter."""
+    return [
+        ((member.path, member.side == "in", member.tensor, member.axis), member.index.tolist())
+        for member in group.members
+    ]
+
+
+def _adapted(
+    model: nn.Module,
+    groups: Groups,
+    failed: dict[str, float],
+    error: Callable[[Sequence[Group]], float],
+) -> tuple[Groups, dict[str, float]]:
+    """The groups with the attributes without which some failed, and those that still fail."""
+    adapted = {
+        group.name: other
+        for group in groups.found
+        if group.name in failed and (other := with_attributes(model, group, error)) is not None
+    }
+    found = tuple(adapted.get(group.name, group) for group in groups.found)
+    left = {name: size for name, size in failed.items() if name not in adapted}
+    return replace(groups, found=found), left
+
+
 def _reason(error: float) -> str:
+    if math.isinf(error):
+        return "without its units the network does not run, or its outputs have another shape"
     return f"removing its units is not the same as zeroing them (differs by {error:.1e})"
 
 
@@ -299,19 +352,24 @@ def _shapes(
 ) -> Callable[[Sequence[Group]], float]:
     """What tells whether the network runs without some units and gives outputs of the same shape.
 
-    Takes groups and gives 0 where it does and infinity where it does not. On shapes alone.
+    Takes groups and gives 0 where it does and infinity where it does not. On shapes alone where the
+    network runs on these.
     """
     bare = skeleton(model)
     bare_batch = without_values(batch)
 
     def shapes(network: nn.Module) -> list[torch.Size]:
         with torch.no_grad():
-            return [tensor.shape for tensor in tensors_of(run(network, bare_batch))]
+            return [tensor.shape for tensor in tensors_of(run(network, copied_batch(bare_batch)))]
 
     try:
         expected = shapes(bare)
-    except Exception:  # it needs values to run
-        return lambda part: 0.0
+    except Exception:  # it needs values to run, or mixes devices
+        bare, bare_batch = copied(model).eval(), batch
+        try:
+            expected = shapes(bare)
+        except Exception:  # whatever it raises is said by who runs it next
+            return lambda part: 0.0
 
     def error(part: Sequence[Group]) -> float:
         try:

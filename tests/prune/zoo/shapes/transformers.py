@@ -138,7 +138,7 @@ def rotary(net: Net, x: Tensor) -> Tensor:
 
 
 def linear_attention(net: Net, x: Tensor) -> Tensor:
-    query, key, value = (F.elu(net.query(x)) + 1, F.elu(net.key(x)) + 1, net.value(x))
+    query, key, value = (net.query(x).relu(), net.key(x).relu(), net.value(x))
     return x + net.proj(query @ (key.mT @ value) / 5)
 
 
@@ -281,8 +281,9 @@ TRANSFORMERS = {
             mixer,
             embed=nn.Linear(6, 12),
             norm_one=nn.LayerNorm(12),
-            places_up=nn.Linear(5, 8),
-            places_down=nn.Linear(8, 5),
+            # Offsets would fill channels that are gone, over which the reference norms.
+            places_up=nn.Linear(5, 8, bias=False),
+            places_down=nn.Linear(8, 5, bias=False),
             norm_two=nn.LayerNorm(12),
             up=nn.Linear(12, 16),
             down=nn.Linear(16, 12),

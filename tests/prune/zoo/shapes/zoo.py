@@ -9,6 +9,7 @@ from shapes.attention_blocks import ATTENTION_BLOCKS
 from shapes.branches import BRANCHES
 from shapes.convolutions import CONVOLUTIONS
 from shapes.entry import Entry
+from shapes.found import FOUND
 from shapes.inputs import INPUTS
 from shapes.joins import JOINS
 from shapes.networks import NETWORKS
@@ -33,6 +34,7 @@ OF_KIND = _together(
     attention_blocks=ATTENTION_BLOCKS,
     branches=BRANCHES,
     convolutions=CONVOLUTIONS,
+    found=FOUND,
     inputs=INPUTS,
     joins=JOINS,
     networks=NETWORKS,
