@@ -66,10 +66,19 @@ def failing(model: nn.Module, batch: Tensor) -> object:
     raise TypeError("no such keyword\nas this")
 
 
+def diverge(pruned: nn.Module, _: nn.Module) -> None:
+    for parameter in pruned.parameters():
+        parameter.data.fill_(float("nan"))
+
+
 PRUNE = {  # keywords of prune, and what the line says
     "empty loader": ({"loader": []}, "loader: it gave no batch with a sample"),
     "one sample": ({"loader": [ROWS[:1]]}, "loader: it gave one sample, at least 2"),
     "NaN in a batch": ({"loader": [ROWS * float("nan")]}, "not finite"),
+    "NaN in a later batch": (
+        {"loader": [ROWS, ROWS.index_fill(0, torch.tensor([0]), float("inf"))]},
+        "loader: batch 1 has values that are not finite",
+    ),
     "another size": (
         {"loader": [torch.randn(8, 7)]},
         r"forward: the model does not run on a batch of \(4, 7\) \(RuntimeError: .*mat1",
@@ -125,6 +134,29 @@ PRUNE = {  # keywords of prune, and what the line says
     "evaluation of NaN": (
         {"budget": secateurs.Budget(max_loss=1.0), "evaluate": lambda m: float("nan")},
         "evaluate: expected a number, got NaN",
+    ),
+    "evaluation that is infinite": (
+        {"budget": secateurs.Budget(max_loss=1.0), "evaluate": lambda m: float("inf")},
+        "evaluate: expected a number, got inf",
+    ),
+    "evaluation that is no function": ({"evaluate": 3}, "evaluate: expected a function, got int"),
+    "training that is no function": ({"train": "yes"}, "train: expected a function, got str"),
+    "a latency of words": (
+        {"budget": secateurs.Budget(latency=0.5), "latency": lambda m, w: "fast"},
+        "latency: expected a number, got str",
+    ),
+    "forward in inference mode": (
+        {"forward": torch.inference_mode()(lambda m, b: m(b))},
+        "the model runs in torch.inference_mode",
+    ),
+    "a seed of words": ({"seed": "one"}, "seed: expected a whole number, got str"),
+    "training that returns the unpruned model": (
+        {"train": lambda m, w: w, "reconstruction": None},
+        r"train: its model is not the pruned one: .* has \[.*\], expected \[.*\]",
+    ),
+    "training that diverges": (
+        {"train": diverge, "reconstruction": None},
+        "train: .* has values that are not finite",
     ),
     "training that returns words": (
         {"train": lambda m, w: "done"},

@@ -83,6 +83,32 @@ class Recurrent(nn.Module):
         return self.h(self.inner(x[:, None])[0][:, -1]) + self.d(self.c(x).relu())
 
 
+class Routed(nn.Module):
+    """Each token goes to one of two experts, which its values choose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.gate, self.h = nn.Linear(6, 12), nn.Linear(12, 2), nn.Linear(12, 3)
+        self.experts = nn.ModuleList(
+            [nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 12)) for _ in range(2)]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x.repeat_interleave(4, 0) + torch.arange(4.0).repeat(len(x))[:, None])
+        chosen, out = self.gate(x - x.mean(0)).argmax(-1), torch.zeros_like(x)
+        for number, expert in enumerate(self.experts):
+            rows = (chosen == number).nonzero(as_tuple=True)[0]
+            out[rows] = expert(x[rows])
+        return self.h(out.unflatten(0, (-1, 4)).sum(1))
+
+
+def hooked() -> nn.Module:
+    model = Net(lambda net, x: net.part(x.relu()), part=nn.Linear(12, 12))
+    model.a.register_forward_hook(lambda _, __, output: 2 * output + 0.1)
+    model.part.register_forward_pre_hook(lambda _, args: (args[0].clamp(max=3) + 0.1,))
+    return model
+
+
 def folded() -> nn.Module:
     return Net(
         lambda net, x: net.part(x.relu()).relu(),
@@ -95,11 +121,17 @@ CUT: dict[str, tuple[Callable[[], nn.Module], str, str]] = {  # a row that is no
     "asks for attention": (Asks, "", ""),
     "NumPy": (lambda: Net(lambda _, x: x * float(x.detach().numpy().mean() > -99)), "", ""),
     "keeps a mean": (Keeps, "", ""),
+    "experts": (Routed, "", ""),
+    "hooks that change values": (hooked, "", ""),
     "vmap": (lambda: Net(lambda _, x: torch.vmap(torch.relu)(x)), "", ""),
     "sorted": (lambda: Net(lambda _, x: x.sort(-1).values), "a", "does sort with it"),
     "projections": (lambda: Recurrent(proj_size=8), "inner", "this form of LSTM is not known"),
     "weight norm": (folded, "part", "its weight is computed from other parameters"),
-    "a width in the code": (lambda: Net(lambda _, x: x.view(-1, 12).relu()), "a", "not the same"),
+    "a width in the code": (
+        lambda: Net(lambda _, x: x.view(-1, 12).relu()),
+        "a",
+        "have another shape",
+    ),
 }
 
 
@@ -122,6 +154,31 @@ def test_what_can_be_is_cut_and_comes_back(name: str, tmp_path: Path):
         assert torch.equal(value, again[key])
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key])
+
+
+def test_outputs_of_the_unpruned_model_are_seen_through_hooks_once():
+    model, x = hooked(), torch.randn(40, 6)
+    small = secateurs.prune(model, [x], secateurs.Budget(params=1, round_to=1, fewest=1))
+    assert small.report["change"] < 1e-9
+
+
+def test_complex_outputs_and_those_without_a_row_per_sample():
+    class Steps(nn.Module):
+        """Complex numbers, step by step, and the mean over all of the batch."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.h = nn.Linear(6, 12), nn.Linear(12, 10), nn.Linear(10, 10)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            found = self.h(self.b(self.a(x).relu()).relu()).unflatten(1, (5, 2))
+            return torch.view_as_complex(found.transpose(0, 1).contiguous()), found.mean()
+
+    torch.manual_seed(0)
+    x = torch.randn(24, 6)
+    for outputs in (None, lambda found: found[0], lambda found: found[1]):
+        small = secateurs.prune(Steps(), [x], BUDGET, outputs=outputs, reconstruction=None)
+        assert small.report["parity"] <= 1e-5 and 0 < small.report["change"] < 0.5
 
 
 class Energy(nn.Module):
@@ -164,7 +221,7 @@ def test_a_batch_of_nothing_is_not_exported(tmp_path: Path):
         secateurs.export(nn.Linear(6, 2), tmp_path / "small.pt2", ROWS[:0])
 
 
-def test_a_loss_that_the_model_computes_is_a_reason():
+def test_a_loss_that_the_model_computes_is_no_obstacle():
     class Labelled(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -175,4 +232,4 @@ def test_a_loss_that_the_model_computes_is_a_reason():
             return {"logits": logits, "loss": F.cross_entropy(logits, labels)}
 
     rows = secateurs.inspect(Labelled(), {"x": ROWS, "labels": torch.zeros(8, dtype=torch.int64)})
-    assert [row.reason for row in rows.not_pruned] == ["Labelled computes a loss from it"]
+    assert [row.name for row in rows.groups] == ["a"]

@@ -7,7 +7,16 @@ from typing import Any
 
 from torch import nn
 
-from secateurs.api.models import call, call_with, check_runs, on_device, own_copy
+from secateurs.api.models import (
+    call,
+    call_with,
+    check_runs,
+    on_device,
+    own_copy,
+    run_with,
+    unwrapped,
+)
+from secateurs.api.settings import Settings
 from secateurs.nets.attention import open_attention
 from secateurs.nets.batches import samples
 from secateurs.prune.allocation.cost_model import Price, Widths
@@ -78,13 +87,16 @@ def inspect(model: nn.Module, example_inputs: Any) -> Inspection:
     >>> [(row.name, row.num_units) for row in inspect(net, torch.rand(4, 8)).groups]
     [('0', 16)]
     """
-    network = open_attention(own_copy(model))
-    inputs = samples(on_device(call_with(example_inputs), network), slice(0, CHECKED_SAMPLES))
-    check_runs(network, inputs, call)
-    groups = find_groups(network, inputs, run=call)
-    groups = without(groups, unreadable(network, groups, inputs, call))
-    groups = checked(network, groups, inputs, run=call)
-    widths = Widths(network, groups.found, inputs, run=call)
+    settings = Settings.now()
+    with settings.put_aside(unwrapped(model)):
+        network = open_attention(own_copy(model))
+        inputs = samples(on_device(call_with(example_inputs), network), slice(0, CHECKED_SAMPLES))
+        settings.within(check_runs)(network, inputs, call)
+        run = settings.within(run_with(call, None))
+        groups = find_groups(network, inputs, run=run)
+        groups = without(groups, unreadable(network, groups, inputs, run))
+        groups = checked(network, groups, inputs, run=run)
+        widths = Widths(network, groups.found, inputs, run=run)
     return Inspection(
         tuple(_row(group, widths) for group in groups.found),
         groups.not_pruned,

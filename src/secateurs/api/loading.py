@@ -10,7 +10,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from secateurs.api.models import on_device
 from secateurs.errors import InputError
-from secateurs.nets.batches import Batch, num_samples, samples
+from secateurs.nets.batches import Batch, all_finite, num_samples, samples
 from secateurs.nets.trace import first_line
 
 HELD_OUT = 5  # of so many samples one decides, and calibrates nothing
@@ -71,7 +71,12 @@ def _batches(loader: Any, model: nn.Module) -> Iterator[Batch]:
                 f"loader: batch {number} could not be read ({type(error).__name__}: "
                 f"{first_line(error)})"
             ) from error
-        yield on_device(batch, model)
+        found = on_device(batch, model)
+        if not all_finite(found):
+            raise InputError(
+                f"loader: batch {number} has values that are not finite (NaN or infinite)"
+            )
+        yield found
         number += 1
 
 

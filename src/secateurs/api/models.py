@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from secateurs.errors import InputError
@@ -105,10 +105,12 @@ def on_device(batch: Batch, model: nn.Module) -> Batch:
     batch = with_tensors(batch, None if torch.float64 in floats else next(iter(floats), None))
     check_dense(batch, "batch")
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    return map_tensors(
-        batch,
-        lambda tensor: tensor.to(device, torch.float32 if tensor.dtype in HALF else tensor.dtype),
-    )
+
+    def moved(tensor: Tensor) -> Tensor:
+        tensor = tensor.clone() if tensor.is_inference() else tensor
+        return tensor.to(device, torch.float32 if tensor.dtype in HALF else tensor.dtype)
+
+    return map_tensors(batch, moved)
 
 
 def check_dense(batch: Batch, words: str) -> None:
@@ -143,6 +145,11 @@ def check_runs(
                 f"{_types(model, batch)} ({type(error).__name__}: {first_line(error)})"
             ) from error
     words = "forward: the model"
+    if any(tensor.is_inference() for tensor in tensors_of(found)):
+        raise InputError(
+            f"{words} runs in torch.inference_mode, in which nothing can be measured; leave that "
+            "out, or take torch.no_grad"
+        )
     if outputs is not None:
         words = "outputs: it"
         try:
@@ -152,7 +159,7 @@ def check_runs(
                 f"outputs: it fails on what the model returns, {type(found).__name__} "
                 f"({type(error).__name__}: {first_line(error)})"
             ) from error
-    if not any(tensor.is_floating_point() for tensor in tensors_of(found)):
+    if not any(tensor.is_floating_point() for tensor in tensors_of(real_numbers(found))):
         raise InputError(
             f"{words} gives no tensor of floating-point numbers, but {type(found).__name__}"
         )
@@ -223,9 +230,22 @@ def run_with(
 ) -> Run:
     """How a model is run on a batch, and which part of what it returns has to be kept."""
     plain = run or run_batch
-    if outputs is None:
-        return plain
-    return lambda model, batch: outputs(plain(model, batch))
+    take = outputs or (lambda found: found)
+    # A copy of the batch, because the model may work in place on it.
+    return lambda model, batch: real_numbers(take(plain(model, copied_batch(batch))))
+
+
+def real_numbers(found: Any) -> object:
+    """The same structure with pairs of real numbers in the place of complex ones.
+
+    >>> real_numbers(torch.tensor([1 + 2j]))
+    tensor([[1., 2.]])
+    """
+    if not any(tensor.is_complex() for tensor in tensors_of(found)):
+        return found
+    return map_tensors(
+        found, lambda t: torch.view_as_real(t.resolve_conj()) if t.is_complex() else t
+    )
 
 
 def loss_with(
@@ -233,4 +253,4 @@ def loss_with(
 ) -> Callable[[nn.Module, Batch], object]:
     """A loss of a model's output and the batch as one of the model and the batch."""
     plain = run or run_batch
-    return lambda model, batch: loss(plain(model, batch), batch)
+    return lambda model, batch: loss(plain(model, copied_batch(batch)), batch)

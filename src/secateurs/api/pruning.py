@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,9 +24,11 @@ from secateurs.api.models import (
     unwrapped,
 )
 from secateurs.api.saving import save_weights, shapes_of
+from secateurs.api.settings import Settings
 from secateurs.errors import InputError
 from secateurs.nets.attention import open_attention
 from secateurs.nets.batches import Batch, samples
+from secateurs.nets.trace import copied
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.coupling.groups import NotPruned
 from secateurs.prune.network import Pruned
@@ -121,43 +123,56 @@ def prune(
     The model given is not changed; the result is on its device, in its type and its mode. Raises
     InputError for bad input, when nothing can be pruned, and when the budget cannot be met.
     """
+    if not isinstance(seed, Integral):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"seed: expected a whole number, got {type(seed).__name__}")
     if not isinstance(budget, Budget):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(
             f"budget: expected a Budget, as Budget(macs=0.5), got {type(budget).__name__}"
         )
     tuning = options_of(reconstruction)
-    network = open_attention(own_copy(model))
-    keep_whole = _ignored(ignore, unwrapped(model))
-    calibration, held_out = read_batches(loader, network, num_samples)
-    check_runs(network, samples(calibration[0], slice(0, CHECKED)), forward, outputs)
-    hooks = Hooks(
-        run=run_with(forward, outputs),
-        loss=None if loss is None else loss_with(forward, loss),
-        evaluate=None if evaluate is None else partial(_number, evaluate),
+    _check_functions(
+        forward=forward,
+        outputs=outputs,
+        loss=loss,
+        evaluate=evaluate,
         latency=latency,
-        keep_whole=keep_whole,
-        ratios=_checked_ratios(ratios),
-        train=None if train is None else partial(_train_with, train),
-        norm_widths=norm_widths,
+        train=train,
     )
-    done = prune_to_budget(
-        network,
-        calibration,
-        held_out,
-        budget,
-        hooks,
-        reconstruction=tuning,
-        name=type(network).__name__,
-        seed=seed,
-        stop=stop,
-        progress=progress,
-    )
-    pruned = done.model
-    half = half_type(model)
-    if half is not None:
-        pruned = pruned.to(half)
-    _pack(pruned)
-    pruned.train(model.training)
+    settings = Settings.now()
+    with settings.put_aside(unwrapped(model)):
+        network = open_attention(own_copy(model))
+        keep_whole = _ignored(ignore, unwrapped(model))
+        calibration, held_out = settings.within(read_batches)(loader, network, num_samples)
+        settings.within(check_runs)(
+            network, samples(calibration[0], slice(0, CHECKED)), forward, outputs
+        )
+        hooks = Hooks(
+            run=settings.within(run_with(forward, outputs)),
+            loss=None if loss is None else settings.within(loss_with(forward, loss)),
+            evaluate=None if evaluate is None else settings.within(partial(_evaluated, evaluate)),
+            latency=None if latency is None else settings.within(partial(_share, latency)),
+            keep_whole=keep_whole,
+            ratios=_checked_ratios(ratios),
+            train=None if train is None else settings.within(partial(_train_with, train)),
+            norm_widths=norm_widths,
+        )
+        done = prune_to_budget(
+            network,
+            calibration,
+            held_out,
+            budget,
+            hooks,
+            reconstruction=tuning,
+            name=type(network).__name__,
+            seed=int(seed),
+            stop=stop,
+            progress=progress,
+        )
+        pruned, half = done.model, half_type(model)
+        if half is not None:
+            pruned = pruned.to(half)
+        _pack(pruned)
+        pruned.train(model.training)
     return PrunedModel(
         pruned,
         done.channels,
@@ -180,15 +195,31 @@ def _checked_ratios(ratios: Mapping[str, float] | None) -> dict[str, float]:
     return {name: float(share) for name, share in given.items()}
 
 
-def _number(evaluate: Callable[[nn.Module], float], model: nn.Module) -> float:
-    """What an evaluation of the user's gives, which has to be one number."""
-    found: Any = evaluate(model)
+def _check_functions(**functions: object) -> None:
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise InputError(f"{name}: expected a function, got {type(function).__name__}")
+
+
+def _evaluated(evaluate: Callable[[nn.Module], float], model: nn.Module) -> float:
+    """What an evaluation of the user's gives: it may change the copy that it gets."""
+    return _number("evaluate", evaluate(copied(model)))
+
+
+def _share(
+    latency: Callable[[nn.Module, nn.Module], float], model: nn.Module, pruned: nn.Module
+) -> float:
+    return _number("latency", latency(model, pruned))
+
+
+def _number(name: str, found: Any) -> float:
+    """What a function of the user's gave, which has to be one number."""
     try:
         value = float(found)
     except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"evaluate: expected a number, got {type(found).__name__}") from None
-    if math.isnan(value):
-        raise InputError("evaluate: expected a number, got NaN")
+        raise InputError(f"{name}: expected a number, got {type(found).__name__}") from None
+    if not math.isfinite(value):
+        raise InputError(f"{name}: expected a number, got {'NaN' if math.isnan(value) else value}")
     return value
 
 
@@ -209,7 +240,18 @@ def _train_with(
     if trained is not None and not isinstance(trained, nn.Module):
         given = type(trained).__name__
         raise InputError(f"train: expected the pruned model or None to be returned, got {given}")
-    return unwrapped(found.model if trained is None else trained)
+    result = unwrapped(found.model if trained is None else trained)
+    shapes, expected = shapes_of(result), shapes_of(found.model)
+    for name in (*expected, *shapes):
+        now, before = shapes.get(name, "nothing"), expected.get(name, "nothing")
+        if now != before:
+            raise InputError(
+                f"train: its model is not the pruned one: {name} has {now}, expected {before}"
+            )
+    for name, parameter in result.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise InputError(f"train: {name} has values that are not finite (NaN or infinite)")
+    return result
 
 
 def _ignored(ignore: Ignored, model: nn.Module) -> Callable[[str], bool]:
