@@ -103,9 +103,10 @@ class Routed(nn.Module):
 
 
 def hooked() -> nn.Module:
-    model = Net(lambda net, x: net.part(x.relu()), part=nn.Linear(12, 12))
+    part = nn.Linear(12, 12)
+    model = Net(lambda net, x: net.part(x.relu()), part=part)
     model.a.register_forward_hook(lambda _, __, output: 2 * output + 0.1)
-    model.part.register_forward_pre_hook(lambda _, args: (args[0].clamp(max=3) + 0.1,))
+    part.register_forward_pre_hook(lambda _, args: (args[0].clamp(max=3) + 0.1,))
     return model
 
 

@@ -94,8 +94,8 @@ class Replay:
                 given[path] = map_tensors(outputs[number], _own)
                 module.forward = _returning(given[path])
                 skipped.append(module)
-                if module._forward_hooks:  # which have changed it already
-                    handles.append(module.register_forward_hook(_returning(given[path])))
+                # Its own hooks have changed the output already.
+                handles.append(module.register_forward_hook(_returning(given[path])))
             for path in self.new:
                 handles.append(
                     model.get_submodule(path).register_forward_hook(self._note(path, given))

@@ -61,9 +61,10 @@ class Heads(nn.Module):
 def dims_with_a_scale(net: Net, x: Tensor) -> Tensor:
     """Channels go from all heads alike where the scale does not follow from their number."""
     x = net.embed(x)
-    parts = (part.unflatten(-1, (3, -1)).transpose(1, 2) for part in (net.query(x), net.key(x)))
-    value = net.value(x).unflatten(-1, (3, -1)).transpose(1, 2)
-    mixed = F.scaled_dot_product_attention(*parts, value, scale=0.5)
+    query, key, value = (
+        layer(x).unflatten(-1, (3, -1)).transpose(1, 2) for layer in (net.query, net.key, net.value)
+    )
+    mixed = F.scaled_dot_product_attention(query, key, value, scale=0.5)
     return net.head(net.proj(mixed.transpose(1, 2).flatten(2)).relu().mean(1))
 
 
