@@ -336,7 +336,8 @@ class Operations(Picking):
             of_a = self.merged_all(of_a, [of_a.ndim - 1])
         if of_b is not None:
             of_b = self.merged_all(of_b, [of_b.ndim - 2])
-        if of_a is not None and of_b is not None and apart(*_aligned(of_a, of_b)):
+        by_head = of_a is not None and any(axis < of_a.ndim - 2 for axis in varying(of_a))
+        if of_a is not None and of_b is not None and by_head and apart(*_aligned(of_a, of_b)):
             # Heads that share what they attend to, whose channels stay.
             taken = self.ties.one_of(of_a, of_b, why)
             of_a, of_b = (of_a, None) if taken is of_a else (None, of_b)
