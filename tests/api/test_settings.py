@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 import torch
+from own_networks import tabular
 from torch import Tensor, nn
 
 import secateurs
-from networks import tabular
 
 ROWS = torch.randn(32, 9, generator=torch.Generator().manual_seed(1))
 BUDGET = secateurs.Budget(params=0.5, round_to=1, fewest=1)
