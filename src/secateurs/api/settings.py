@@ -31,11 +31,8 @@ class Settings:
     def put_aside(self, model: nn.Module) -> Generator[None]:
         """Meanwhile the usual settings hold, gradients are allowed and random numbers are others.
 
-        >>> before = torch.get_rng_state()
         >>> with torch.no_grad(), Settings.now().put_aside(nn.Linear(2, 2)):
-        ...     torch.rand(1).shape, torch.is_grad_enabled()
-        (torch.Size([1]), True)
-        >>> bool((torch.get_rng_state() == before).all())
+        ...     print(torch.is_grad_enabled())
         True
         """
         cards = {p.device for p in model.parameters() if p.device.type == "cuda"}
