@@ -121,14 +121,13 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
         group_by=r"^(\d+)_",
         device="cpu",
         layers=("classifier.0",),
-        image_size=64,
     )
     network = seeded_model(backbone, 3, 0)
     spec = describe(
         network,
         backbone,
         ("across", "down", "plain"),
-        ImageInput.of(backbone, size=64),
+        ImageInput.of(backbone),
         extra={"config": config.to_json(), "depth": 53},
     )
     save(network, spec, path)

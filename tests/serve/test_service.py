@@ -257,7 +257,7 @@ def test_the_card_says_what_the_model_is(client: TestClient):
     assert card["format"] == "Secateurs"
     assert card["classes"] == ["across", "down", "plain"]
     assert card["confidence"] == {"temperature": 1.0, "threshold": 0.9}
-    assert card["preprocessing"]["size"] == 64
+    assert card["preprocessing"]["size"] == 224
     assert card["card"]["depth"] == 53
 
 
