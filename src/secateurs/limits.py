@@ -124,6 +124,7 @@ LIMITS: dict[str, Range] = {
     "decoders": _whole(1, 256),
     "sizes": SHARE,
     "calibration": _whole(1, 100_000_000),
+    "agreement": Range(0, 1),
     "threshold": Range(0, 1),
     "target": Range(0, 1),
     "num_images": _whole(1, 100),

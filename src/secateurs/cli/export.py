@@ -9,7 +9,7 @@ import typer
 
 from secateurs.cli.options.data import AnyModel, OwnSplitOptions
 from secateurs.cli.options.demo import Beside, Html, Runtime
-from secateurs.cli.options.int8 import Calibration, Int8, Int8Method, Original
+from secateurs.cli.options.int8 import Agreement, Calibration, Int8, Int8Method, Original
 from secateurs.cli.options.output import SessionOptions
 from secateurs.cli.options.panels import OUTPUT
 from secateurs.cli.options.pruning import Macs, RecoveryEpochs
@@ -56,6 +56,7 @@ def export(
     runtime: Runtime = None,
     int8: Int8 = False,
     int8_method: Int8Method = "compensated",
+    agreement: Agreement = 0.99,
     calibration: Calibration = 64,
     original: Original = None,
     macs: Macs = None,
@@ -96,6 +97,7 @@ def export(
                 macs=macs,
                 recovery_epochs=recovery_epochs,
                 method=method,
+                wanted=agreement,
                 original=original,
                 num_calibration=calibration,
                 changes=vars(split),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from types import ModuleType
@@ -10,12 +11,12 @@ import onnx
 import pytest
 
 from secateurs.errors import InputError
-from secateurs.ship.int8 import quantization, sensitivity
+from secateurs.ship.int8 import operators, quantization, sensitivity
 from secateurs.ship.int8.agreement import Agreement, agreement
-from secateurs.ship.int8.calibration import CALIBRATORS
-from secateurs.ship.int8.compensation import CompensatedLayer
+from secateurs.ship.int8.calibration import CALIBRATORS, activation_ranges
 from secateurs.ship.int8.processor import Int8Support, int8_support, parse_cpuinfo
 from secateurs.ship.int8.quantization import Int8Images, quantize_onnx, run_onnx
+from secateurs.ship.int8.sensitivity import Block
 
 
 @pytest.fixture(scope="module")
@@ -89,40 +90,87 @@ def test_a_network_without_layers_is_refused(
     assert not (tmp_path / "q.onnx").exists()
 
 
-def test_sensitive_layers_are_left_in_float32_where_that_pays(
+def test_sensitive_blocks_stay_in_float32_until_enough_answers_agree(
     source: Path, images: Int8Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantization, "ENOUGH", 1.1)  # no agreement is enough
     monkeypatch.setattr(sensitivity, "MOST_BYTES", 1.0)
+    monkeypatch.setattr(operators, "SMALL_END", 0.0)
     monkeypatch.setattr(quantization, "PAYS", 1.0)
-    done = quantize_onnx(source, tmp_path / "q.onnx", images)
+    done = quantize_onnx(source, tmp_path / "q.onnx", images, wanted=1.1)  # never enough
     tried = [one.float_layers for one in done.candidates if one.float_layers]
     assert tried and all(name in ("stem", "deep", "point", "head") for name in tried[-1])
+    assert all(set(a) < set(b) for a, b in itertools.pairwise(tried))  # they grow
     assert done.num_quantized == 4 - len(done.chosen.float_layers)
-    floats = [
-        one.name
-        for one in onnx.load(done.path).graph.initializer
-        if one.name in ("stem.weight", "deep.weight", "point.weight", "head.weight")
-    ]
-    assert floats == [f"{name}.weight" for name in done.chosen.float_layers]
+    known = {one.name for one in onnx.load(done.path).graph.initializer}
+    floats = [name for name in ("stem", "deep", "point", "head") if f"{name}.weight" in known]
+    assert sorted(floats) == sorted(done.chosen.float_layers)
     monkeypatch.setattr(quantization, "PAYS", 0.0)
-    assert quantize_onnx(source, tmp_path / "q.onnx", images).chosen.float_layers == ()
+    none = quantize_onnx(source, tmp_path / "q.onnx", images, wanted=1.1)
+    assert none.chosen.float_layers == () and none.wanted == 1.1
+    # From the first set on that is good enough nothing more is tried.
+    shares = [one.agreement.share for one in none.candidates if one.float_layers]
+    last = quantize_onnx(source, tmp_path / "q.onnx", images, wanted=max(shares))
+    assert last.chosen.agreement.share >= max(shares)
+    assert last.chosen == last.candidates[-1] or not last.chosen.float_layers
 
 
-def test_the_layer_whose_errors_matter_is_found(graphs: ModuleType) -> None:
+def test_the_block_whose_errors_matter_most_for_its_cost_is_first(graphs: ModuleType) -> None:
     reference = np.zeros((8, 3), np.float32)
-    harm = {"a": 0.1, "b": 3.0, "c": 0.0}
+    harm = {"a": 0.1, "b": 3.0, "c": 0.0, "d": 3.0}
+    size = {"a": 0.01, "b": 0.5, "c": 0.0, "d": 0.05}
 
     def run(left: tuple[str, ...], images: Any) -> Any:
         logits = reference[: len(images)].copy()
         logits[:, 0] += sum(value for name, value in harm.items() if name not in left)
         return logits
 
-    layers = [CompensatedLayer(name, 1.0, 0.5) for name in harm]
-    found = sensitivity.sensitive_layers(
-        lambda left: left, layers, graphs.some_images(8), run=run, reference=reference
+    blocks = [Block(name, (name,), (name,), size[name], 0.1) for name in harm]
+    found = sensitivity.sensitive_blocks(
+        lambda left: left, blocks, graphs.some_images(8), run=run, reference=reference
     )
-    assert found == ["b", "a"]  # c does no harm
+    assert [block.name for block in found] == ["d", "b", "a"]  # c does no harm, b costs more
+    sets = sensitivity.blocks_to_leave(found)
+    assert [[block.name for block in one] for one in sets] == [["d"], ["d", "a"]]  # b is too large
+
+
+def test_the_blocks_of_a_graph_hold_all_its_nodes(graphs: ModuleType, tmp_path: Path) -> None:
+    model = graphs.small_graph(tmp_path / "m.onnx")
+    found = sensitivity.blocks_of(model)
+    assert [(one.name, one.layers) for one in found] == [
+        (name, (name,)) for name in ("stem", "deep", "point", "head")
+    ]
+    assert found[0].nodes == ("n_stem", "n_relu") and "n_add" in found[2].nodes
+    assert sum(one.time_share for one in found) == pytest.approx(1)
+    # 8 x 3 x 3 x 3 weights at 5 x 5 positions, of all.
+    work = {"stem": 216 * 25, "deep": 72 * 25, "point": 64 * 25, "head": 32}
+    assert found[0].time_share == pytest.approx(work["stem"] / sum(work.values()))
+    assert [one.name for one in sensitivity.blocks_of(model, without=["n_head"])][-1] == "point"
+
+
+def test_a_small_last_layer_and_chained_sums_stay_in_float32(
+    graphs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = graphs.small_graph(tmp_path / "m.onnx")
+    assert operators.float_end(model) == ()  # a tenth of all bytes
+    assert operators.float_sums(model) == ()  # one sum
+    monkeypatch.setattr(operators, "SMALL_END", 0.5)
+    assert operators.float_end(model) == ("n_pool", "n_flat", "n_head")
+    node = onnx.helper.make_node("Add", ["e", "d"], ["e2"], "n_add2")
+    model.graph.node.insert(5, node)
+    model.graph.node[6].input[0] = "e2"
+    onnx.save(model, tmp_path / "m.onnx")
+    model = onnx.shape_inference.infer_shapes(model)
+    assert operators.float_sums(model) == ("n_add", "n_add2")
+    images = graphs.some_images(20)
+    ranges = activation_ranges(tmp_path / "m.onnx", "images", images, CALIBRATORS[0])
+    plain = operators.quantized_graph(model, ranges)
+    inputs = next(one.input for one in plain.graph.node if one.name == "n_add2")
+    assert inputs[0] == "e"  # the float sum, not the rounded one
+    assert "e2" not in {i for n in plain.graph.node if n.op_type == "Add" for i in n.input}
+    assert plain.graph.node[-1].op_type == "Gemm"  # answers are not rounded
+    wanted = run_onnx(tmp_path / "m.onnx", images)
+    away = np.abs(run_onnx(plain.SerializeToString(), images) - wanted).max()
+    assert away < 0.1 * np.abs(wanted).max()
 
 
 def test_agreement_by_hand() -> None:

@@ -36,8 +36,14 @@ def a_row(name: str, ms: float) -> dict[str, Any]:
 
 
 def a_record(**changes: Any) -> dict[str, Any]:
-    chosen = {"calibrator": "min-max", "compensated": True, "float_layers": ["features.0"]}
+    chosen: dict[str, Any] = {
+        "calibrator": "min-max",
+        "compensated": True,
+        "float_layers": ["features.0"],
+    }
+    chosen["agreement"] = {"share": 0.98}
     own = {"method": "compensated", "chosen": chosen, "candidates": [1, 2, 3], "num_quantized": 7}
+    own |= {"end": ["head"], "wanted": 0.99}
     record: dict[str, Any] = {
         "path": "x.onnx",
         "num_images": 12,
@@ -62,7 +68,12 @@ def test_the_table_has_a_row_per_file_and_says_what_was_chosen() -> None:
         "chosen of 3 on validation, without labels: calibration: min-max, weights rounded and "
         "biases corrected layer by layer"
     )
-    assert lines[5] == "left in float32, since they are sensitive: features.0"
+    assert lines[5] == (
+        "7 convolutions and linear layers are int8; the last one, head, is small and stays in "
+        "float32"
+    )
+    assert lines[6] == "left in float32, since they are sensitive: features.0"
+    assert lines[7].startswith("98.0% of the answers agree with float32, fewer than the 99.0% ")
     assert lines[-1] == "written: x.onnx"
 
 
@@ -95,7 +106,6 @@ def test_a_saved_network_is_quantized(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(quantization, "CALIBRATORS", quantization.CALIBRATORS[:1])
-    monkeypatch.setattr(quantization, "ENOUGH", 0.0)
     monkeypatch.setattr(quantizing, "BUDGET_S", 0.05)
     monkeypatch.setattr(quantizing, "LARGE_BATCH", 2)
     out, cache = tmp_path / "small.onnx", tmp_path / "cache"
@@ -109,7 +119,9 @@ def test_a_saved_network_is_quantized(
         "--cache",
         str(cache),
     ]
-    monkeypatch.setattr("sys.argv", ["secateurs", *words, "--calibration", "4", "--json"])
+    monkeypatch.setattr(
+        "sys.argv", ["secateurs", *words, "--calibration", "4", "--agreement", "0", "--json"]
+    )
     with pytest.raises(SystemExit) as ended:
         main()
     found = json.loads(capsys.readouterr().out)

@@ -35,6 +35,16 @@ Int8Method = Annotated[
         autocompletion=suggest("compensated", "static", "dynamic"),
     ),
 ]
+Agreement = Annotated[
+    float,
+    typer.Option(
+        metavar="X",
+        help="Share of the answers that must agree with float32, 0..1: sensitive layers stay in "
+        "float32 until it is reached.",
+        callback=within(LIMITS["agreement"]),
+        rich_help_panel=QUANTIZATION,
+    ),
+]
 Calibration = Annotated[
     int,
     typer.Option(

@@ -73,7 +73,9 @@ def compensated(
     parameters = _Parameters(changed, walk)
     generator = torch.Generator().manual_seed(0)
     todo = [
-        (place, node) for place, node in enumerate(walk.nodes) if parameters.are_free(node, places)
+        (place, node)
+        for place, node in enumerate(walk.nodes)
+        if parameters.are_free(node, places) or parameters.is_float(node, places)
     ]
     layers: list[CompensatedLayer] = []
     with progress.task("rounding", len(todo)) as advance:
@@ -82,6 +84,11 @@ def compensated(
             walk.run_until(place)
             own = reference.nodes[places[node.name]]
             reference.run_until(places[node.name] + 1)
+            if parameters.is_float(node, places):
+                walk.run_until(place + 1)
+                _shift_bias(node, own, walk, reference, parameters)
+                advance(1)
+                continue
             layer = _Layer(node, own, reference.initializers, parameters)
             if layer.shape is not None:
                 moments = Moments.of(
@@ -94,6 +101,23 @@ def compensated(
                 layers.append(layer.choose(moments, rules))
             advance(1)
     return changed, tuple(layers)
+
+
+def _shift_bias(node: Any, own: Any, walk: Walk, reference: Walk, parameters: _Parameters) -> None:
+    """Let the mean outputs of a layer in float32 be those of the float32 network.
+
+    The layer has run; what it gave is shifted as well.
+    """
+    now, wanted = walk.values[node.output[0]], reference.values[own.output[0]]
+    others = (0, *range(2, now[0].ndim))  # the channels are axis 1, of Conv and of Gemm
+    total = sum(
+        (b.astype(np.float64) - a).sum(others, keepdims=True)
+        for a, b in zip(now, wanted, strict=True)
+    )
+    shift = np.asarray(total) * now[0].shape[1] / sum(part.size for part in now)
+    bias = parameters.array(node.input[2]) + shift.reshape(-1)
+    parameters.put(node.input[2], torch.from_numpy(bias))
+    walk.values[node.output[0]] = [part + shift.astype(np.float32) for part in now]
 
 
 class _Parameters:
@@ -131,6 +155,14 @@ class _Parameters:
             all(self._readers[name] == 1 for name in names)
             and (zero is None or not self.array(zero).any())
             and self.array(weight.input[1]).size > 1
+        )
+
+    def is_float(self, node: Any, places: dict[str, int]) -> bool:
+        """Whether a node is a layer in float32 with a bias of its own."""
+        if node.op_type not in ("Conv", "Gemm") or node.name not in places or len(node.input) < 3:
+            return False
+        return node.input[1] in self.initializers and (
+            node.input[2] in self.initializers and self._readers[node.input[2]] == 1
         )
 
     def array(self, name: str) -> NDArray[Any]:

@@ -20,10 +20,10 @@ from secateurs.ship.about import CARD
 from secateurs.ship.int8.agreement import Agreement, agreement
 from secateurs.ship.int8.calibration import CALIBRATORS, activation_ranges
 from secateurs.ship.int8.compensation import CompensatedLayer, compensated
-from secateurs.ship.int8.operators import layer_names, linear_nodes, quantized_graph
+from secateurs.ship.int8.operators import float_end, layer_names, linear_nodes, quantized_graph
 from secateurs.ship.int8.processor import int8_support
 from secateurs.ship.int8.quiet import quiet
-from secateurs.ship.int8.sensitivity import layers_to_leave, sensitive_layers
+from secateurs.ship.int8.sensitivity import blocks_of, blocks_to_leave, sensitive_blocks
 from secateurs.ship.latency import onnx_session
 from secateurs.stopping import StopFlag
 
@@ -51,7 +51,8 @@ class Int8File:
     """An int8 file, how it was chosen, and its logits (images, classes) on validation.
 
     `candidates` are in the order in which they were tried; `chosen` is the one written. `layers`
-    have the errors before and after compensation, none without it.
+    have the errors before and after compensation, none without it. `end` names the last layers,
+    small ones, which stay in float32 whatever is chosen; `wanted` is the agreement asked for.
     """
 
     path: Path
@@ -62,6 +63,8 @@ class Int8File:
     chosen: Candidate
     layers: tuple[CompensatedLayer, ...]
     num_quantized: int
+    end: tuple[str, ...]
+    wanted: float
     logits: NDArray[np.float32] = field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -72,6 +75,8 @@ class Int8File:
             "method": self.method,
             "num_calibration": self.num_calibration,
             "num_quantized": self.num_quantized,
+            "end": list(self.end),
+            "wanted": self.wanted,
             "chosen": asdict(self.chosen),
             "candidates": [asdict(one) for one in self.candidates],
             "layers": [asdict(one) for one in self.layers],
@@ -105,6 +110,7 @@ def quantize_onnx(
     images: Int8Images,
     *,
     method: Method = "compensated",
+    wanted: float = ENOUGH,
     card: Mapping[str, Any] | None = None,
     stop: StopFlag | None = None,
     progress: Progress = SILENT,
@@ -112,7 +118,8 @@ def quantize_onnx(
     """Quantize a float32 ONNX file and write the result to `path`, whole or not at all.
 
     "static" tries ONNX Runtime's calibrators, "compensated" also rounds weights and corrects biases
-    for the inputs that each layer receives, and leaves sensitive layers in float32 where that pays;
+    for the inputs that each layer receives, and leaves sensitive blocks in float32 until the share
+    `wanted` of the answers agrees with float32, or where that pays;
     "dynamic" quantizes linear layers only, whose inputs are measured at run time. What has the
     least divergence from PyTorch's answers on the validation images is written. The file says what
     `source` says, with `card` added to its card. Raises InputError for a network without layers to
@@ -120,7 +127,7 @@ def quantize_onnx(
     """
     require("onnx", "an int8 file")
     method = method_of(method)
-    trial = _Trial(source, images, stop or StopFlag(), progress)
+    trial = _Trial(source, images, wanted, stop or StopFlag(), progress)
     if method == "dynamic":
         graph, chosen, layers = trial.dynamic()
     elif method == "static":
@@ -141,7 +148,9 @@ def quantize_onnx(
         tuple(trial.candidates),
         chosen,
         layers,
-        trial.num_linear(method) - len(chosen.float_layers),
+        trial.num_linear(method) - len(chosen.float_layers) - len(trial.end(method)),
+        trial.end(method),
+        wanted,
         logits,
     )
 
@@ -172,11 +181,12 @@ class _Trial:
     """What all candidates share: the float32 graph and the images."""
 
     def __init__(
-        self, source: Path, images: Int8Images, stop: StopFlag, progress: Progress
+        self, source: Path, images: Int8Images, wanted: float, stop: StopFlag, progress: Progress
     ) -> None:
         import onnx
 
         self.source, self.images, self.stop, self.progress = source, images, stop, progress
+        self.wanted = wanted  # agreement
         self.model = onnx.shape_inference.infer_shapes(onnx.load(source))
         self.nodes = linear_nodes(self.model)
         if not self.nodes:
@@ -191,6 +201,12 @@ class _Trial:
         kinds = {node.name: node.op_type for node in self.model.graph.node}
         return sum(method != "dynamic" or kinds[name] != "Conv" for name in self.nodes)
 
+    def end(self, method: Method) -> tuple[str, ...]:
+        """The small last layers that a method leaves in float32."""
+        if method == "dynamic":
+            return ()
+        return tuple(self.names[name] for name in float_end(self.model) if name in self.names)
+
     def candidate(
         self, graph: Any, calibrator: str | None, *, refined: bool, left: tuple[str, ...] = ()
     ) -> Candidate:
@@ -200,7 +216,7 @@ class _Trial:
         found = Candidate(
             calibrator,
             refined,
-            tuple(self.names[name] for name in left),
+            left,
             agreement(logits, self.images.logits),
         )
         self.candidates.append(found)
@@ -233,7 +249,7 @@ class _Trial:
         return best[2], best[0], ()
 
     def compensated(self) -> _Chosen:
-        """The best calibrators with compensation; perhaps with some layers in float32."""
+        """The best calibrators with compensation; perhaps with some blocks in float32."""
         graphs = self._calibrated()
         graphs = sorted(graphs, key=lambda one: one[0].agreement.divergence)
         found: list[_Chosen] = [(graphs[0][2], graphs[0][0], ())]
@@ -242,9 +258,9 @@ class _Trial:
             found.append(self._refined(graph, plain.calibrator))
             ranges[plain.calibrator] = known
         best = min(found, key=_divergence)
-        if best[1].agreement.share >= ENOUGH or not best[2]:
+        if best[1].agreement.share >= self.wanted:
             return best
-        return self._with_float_layers(best, ranges[best[1].calibrator])
+        return self._with_float_blocks(best, ranges[best[1].calibrator])
 
     def _calibrated(self) -> list[tuple[Candidate, Any, Any]]:
         """A candidate with its ranges and its graph for each calibrator."""
@@ -265,15 +281,19 @@ class _Trial:
         )
         return refined, self.candidate(refined, calibrator, refined=True, left=left), layers
 
-    def _with_float_layers(self, best: _Chosen, ranges: Any) -> _Chosen:
-        """The best of leaving 1, 2 or 4 sensitive layers in float32, where that pays."""
+    def _with_float_blocks(self, best: _Chosen, ranges: Any) -> _Chosen:
+        """The fewest blocks in float32 with which enough answers agree, by measured sensitivity.
+
+        Where none do, the best of all if that pays.
+        """
 
         def graph_of(left: tuple[str, ...]) -> Any:
             return quantized_graph(self.model, ranges, exclude=left, reduce_range=self.reduced)
 
-        ranked = sensitive_layers(
+        refined = best[1].compensated
+        blocks = sensitive_blocks(
             graph_of,
-            best[2],
+            blocks_of(self.model, without=float_end(self.model)),
             self.images.calibration,
             run=lambda graph, images: run_onnx(graph.SerializeToString(), images),
             reference=run_onnx(self.source, self.images.calibration),
@@ -281,10 +301,17 @@ class _Trial:
             progress=self.progress,
         )
         found: list[_Chosen] = []
-        for left in layers_to_leave(self.model, ranked):
-            found.append(self._refined(graph_of(left), best[1].calibrator, left))
-            if found[-1][1].agreement.share >= ENOUGH:
-                break
+        for left in blocks_to_leave(blocks):
+            nodes = tuple(node for block in left for node in block.nodes)
+            layers = tuple(layer for block in left for layer in block.layers)
+            graph, calibrator = graph_of(nodes), best[1].calibrator
+            if refined:
+                found.append(self._refined(graph, calibrator, layers))
+            else:
+                one = self.candidate(graph, calibrator, refined=False, left=layers)
+                found.append((graph, one, ()))
+            if found[-1][1].agreement.share >= self.wanted:
+                return found[-1]
         if not found or min(map(_divergence, found)) > PAYS * _divergence(best):
             return best
         least = min(map(_divergence, found))

@@ -12,7 +12,7 @@ from secateurs.files import read_json, write_json
 from secateurs.paths import saved_model
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.to_budget import Budget
-from secateurs.ship.int8.quantization import Method
+from secateurs.ship.int8.quantization import ENOUGH, Method
 from secateurs.stopping import StopFlag
 from secateurs.study.pruning.recovery import RecoveryOptions
 from secateurs.study.pruning.saved_network import asked_for, shrink_saved
@@ -29,6 +29,7 @@ def shrink_and_quantize(
     macs: float | None = None,
     recovery_epochs: int = 0,
     method: Method = "compensated",
+    wanted: float = ENOUGH,
     original: Path | None = None,
     num_calibration: int = NUM_CALIBRATION,
     changes: Mapping[str, Any] | None = None,
@@ -71,6 +72,7 @@ def shrink_and_quantize(
         data,
         out,
         method=method,
+        wanted=wanted,
         original=original,
         num_calibration=num_calibration,
         **common,

@@ -23,7 +23,7 @@ from secateurs.ship.cost import cost
 from secateurs.ship.export import export_onnx
 from secateurs.ship.int8.agreement import agreement
 from secateurs.ship.int8.processor import int8_support
-from secateurs.ship.int8.quantization import Int8File, Int8Images, Method, quantize_onnx
+from secateurs.ship.int8.quantization import ENOUGH, Int8File, Int8Images, Method, quantize_onnx
 from secateurs.ship.latency import (
     LARGE_BATCH,
     LONGEST_S,
@@ -63,6 +63,7 @@ def quantize_saved(
     out: Path,
     *,
     method: Method = "compensated",
+    wanted: float = ENOUGH,
     original: Path | None = None,
     num_calibration: int = NUM_CALIBRATION,
     changes: Mapping[str, Any] | None = None,
@@ -73,7 +74,8 @@ def quantize_saved(
     """Quantize a saved network to `out`, an ONNX file, and compare it with what it was made from.
 
     Calibrated on `num_calibration` training images of `data`; the validation images decide between
-    calibrators and give the accuracies; the test images are not used. `original` is the network
+    calibrators and give the accuracies; the test images are not used. Blocks of layers stay in
+    float32 until the share `wanted` of the answers agrees with float32's. `original` is the network
     before pruning (known for a study): it and its int8 file are measured along, and what agrees
     with its float32 answers is counted. `changes` are fields of StudyConfig, such as another split.
     Raises InputError for bad input; nothing but `out` is written, whole or not at all.
@@ -99,15 +101,17 @@ def quantize_saved(
                 out if last else Path(folder) / "original-int8.onnx",
                 Path(folder) / f"{'last' if last else 'original'}.onnx",
                 method=method,
+                wanted=wanted,
                 num_calibration=num_calibration,
                 seed=config.seed,
                 stop=stop,
                 progress=progress,
             )
         rows = _rows(made, dataset)
-        times = _times(
+        times = file_times(
             {name: Path(row["path"]) for name, row in rows.items()},
             dataset.sides["val"].eval_views(slice(0, LARGE_BATCH), CPU),
+            batches=(1, LARGE_BATCH),
             activation_bytes=_activation_bytes(networks.values()),
             progress=progress,
         )
@@ -149,6 +153,7 @@ def quantize_network(
     float32: Path,
     *,
     method: Method,
+    wanted: float = ENOUGH,
     num_calibration: int = NUM_CALIBRATION,
     seed: int = 0,
     stop: StopFlag | None = None,
@@ -181,6 +186,7 @@ def quantize_network(
         out,
         images,
         method=method,
+        wanted=wanted,
         card={"float32_accuracy": accuracy_json(before), "calibration_images": len(drawn)},
         stop=stop,
         progress=progress,
@@ -243,27 +249,40 @@ def _activation_bytes(networks: Any) -> int:
     return max(sizes)
 
 
-def _times(
-    files: Mapping[str, Path], images: Tensor, *, activation_bytes: int, progress: Progress
+def file_times(
+    files: Mapping[str, Path],
+    images: Tensor,
+    *,
+    batches: tuple[int, ...],
+    activation_bytes: int = 0,
+    budget_s: float | None = None,
+    progress: Progress = SILENT,
 ) -> dict[str, dict[str, list[float]]]:
-    """Milliseconds by batch size and file, all files in every round."""
+    """Milliseconds of ONNX files in ONNX Runtime by batch size and file, all in every round.
+
+    A batch above 1 is halved until its rounds take little time and memory, by the time at batch 1
+    and by `activation_bytes` of one image.
+    """
     sessions = {name: onnx_session(path) for name, path in files.items()}
 
     def timed(batch: int) -> dict[str, list[float]]:
         x = fill_batch(images, batch).numpy()
         calls = {name: _call(session, x) for name, session in sessions.items()}
-        return compare_latency(calls, budget_s=BUDGET_S)
+        return compare_latency(calls, budget_s=BUDGET_S if budget_s is None else budget_s)
 
-    with progress.task("latency", 2) as advance:
-        one = timed(1)
-        advance(1)
-        total_s = sum(float(np.median(times)) for times in one.values()) / 1e3
-        seconds = (1 + MIN_ROUNDS) * total_s
-        batch = LARGE_BATCH
-        while batch > 1 and (batch * seconds > LONGEST_S or batch * activation_bytes > MOST_BYTES):
-            batch //= 2
-        found = {"1": one} if batch == 1 else {"1": one, str(batch): timed(batch)}
-        advance(1)
+    found: dict[str, dict[str, list[float]]] = {}
+    with progress.task("latency", len(batches)) as advance:
+        for wanted in batches:
+            batch = wanted
+            one = found.get("1", {})
+            seconds = (1 + MIN_ROUNDS) * sum(float(np.median(times)) for times in one.values())
+            while batch > 1 and (
+                batch * seconds > LONGEST_S * 1e3 or batch * activation_bytes > MOST_BYTES
+            ):
+                batch //= 2
+            if str(batch) not in found:
+                found[str(batch)] = timed(batch)
+            advance(1)
     return found
 
 
@@ -284,11 +303,7 @@ def sentences(record: Record) -> list[str]:
     lines = [f"chosen of {tried} on validation, without labels: {', '.join(ways)}"]
     if own["method"] == "dynamic":
         lines = [ways[0]]
-    floats = chosen["float_layers"]
-    if floats:
-        lines.append(f"left in float32, since they are sensitive: {', '.join(floats)}")
-    elif own["method"] == "compensated":
-        lines.append(f"all {own['num_quantized']} convolutions and linear layers are int8")
+    lines += _float_sentences(own)
     lines.append(record["processor"]["sentence"])
     rows = {row["name"]: row for row in record["rows"]}
     for name, other in (("int8", "float32"), ("pruned int8", "pruned")):
@@ -299,6 +314,26 @@ def sentences(record: Record) -> list[str]:
             lines.append(
                 f"{name} is not faster than {other} here: {ratio:.2f} of its time at batch 1"
             )
+    return lines
+
+
+def _float_sentences(own: Record) -> list[str]:
+    """Which layers stay in float32 and why, and whether enough answers agree."""
+    chosen, floats, end = own["chosen"], own["chosen"]["float_layers"], own["end"]
+    if own["method"] == "dynamic":
+        return []
+    number = own["num_quantized"]
+    lines = [f"{number} convolutions and linear layers are int8"]
+    if end:
+        lines[0] += f"; the last one, {', '.join(end)}, is small and stays in float32"
+    if floats:
+        lines.append(f"left in float32, since they are sensitive: {', '.join(floats)}")
+    share, wanted = chosen["agreement"]["share"], own["wanted"]
+    if own["method"] == "compensated" and share < wanted:
+        lines.append(
+            f"{share:.1%} of the answers agree with float32, fewer than the {wanted:.1%} that were "
+            "asked for; more layers in float32 did not change that, or would take too many bytes"
+        )
     return lines
 
 
