@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from secateurs.nets.layers import LAYERS, TRANSPOSED
-from secateurs.prune.coupling.numbering import Event
+from secateurs.prune.coupling.numbering import Event, owns
 from secateurs.prune.coupling.operations import Operations
 from secateurs.prune.coupling.origins import Origin
 from secateurs.prune.coupling.union_find import varying
@@ -329,7 +329,7 @@ class LayerRules(Operations):
         """Numbers (channels,) that the module, or the parameters given, norm channel by channel."""
         module = self.here()
         own = [t for t in tensors if isinstance(t, Tensor)]
-        if module is not None and _owns(module, own):
+        if module is not None and owns(module, own):
             numbers = self.along(module, 0, passed)
             self.note(Event(self.stack[-1], "both", numbers, norm=over_all))
             return
@@ -393,17 +393,3 @@ class LayerRules(Operations):
             self._normed(numbers, [slopes])
             numbers = numbers.reshape([-1 if a == axis else 1 for a in range(x.ndim)])
         self._set(out, numbers)
-
-
-def _owns(module: nn.Module, tensors: list[Tensor]) -> bool:
-    """Whether tensors are a norm's own, or it has none and the operation used none."""
-    known = isinstance(
-        module,
-        nn.modules.batchnorm._NormBase  # pyright: ignore[reportPrivateUsage]
-        | nn.LayerNorm
-        | nn.RMSNorm
-        | nn.GroupNorm
-        | nn.PReLU,
-    )
-    own = {id(t) for t in (*module.parameters(recurse=False), *module.buffers(recurse=False))}
-    return known and all(id(tensor) in own for tensor in tensors)

@@ -296,3 +296,17 @@ class Numbering:
         along = varying(numbers)
         merged = self.ties.merge(numbers, axes, self.over())
         return None if along and set(along) <= set(axes) else merged
+
+
+def owns(module: nn.Module, tensors: list[Tensor]) -> bool:
+    """Whether tensors are a norm's own, or it has none and the operation used none."""
+    known = isinstance(
+        module,
+        nn.modules.batchnorm._NormBase  # pyright: ignore[reportPrivateUsage]
+        | nn.LayerNorm
+        | nn.RMSNorm
+        | nn.GroupNorm
+        | nn.PReLU,
+    )
+    own = {id(t) for t in (*module.parameters(recurse=False), *module.buffers(recurse=False))}
+    return known and all(id(tensor) in own for tensor in tensors)
