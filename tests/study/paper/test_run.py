@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from narrow import LINEAR, narrowed
 
+from narrow import LINEAR, narrowed
 from secateurs.cli import main
 from secateurs.errors import InputError
 from secateurs.progress import Silent
