@@ -20,6 +20,7 @@ from secateurs.errors import InputError
 
 MAX_MEMBERS = 100_000
 MAX_JSON_BYTES = 64 << 20
+MAX_SIZE_TEXT = 2_000
 _WORDS = (
     "Symbol Integer Rational Add Mul Pow Mod PythonMod FloorDiv CleanDiv ModularIndexing Min Max "
     "positive nonnegative integer True False"
@@ -95,10 +96,11 @@ def _unsafe(record: dict[str, Any]) -> Generator[Any]:
     """The values of a record that PyTorch would unpickle, evaluate or import."""
     if record.get("use_pickle"):
         yield "use_pickle"
-    for key, pattern in (("expr_str", _SIZE), ("name", _NAME)):
-        value = record.get(key)
-        if value is not None and not (isinstance(value, str) and pattern.fullmatch(value)):
-            yield value
+    name, size = record.get("name"), record.get("expr_str")
+    if name is not None and not (isinstance(name, str) and _NAME.fullmatch(name)):
+        yield name
+    if size is not None and not (isinstance(size, str) and _is_size(size)):
+        yield size
     if "inputs" in record and "target" in record:  # a node of the graph
         target = record["target"]
         if not (isinstance(target, str) and _OPERATOR.fullmatch(target)):
@@ -109,6 +111,15 @@ def _unsafe(record: dict[str, Any]) -> Generator[Any]:
     place = record.get("path_name")
     if isinstance(place, str) and not _NAME.fullmatch(place):
         yield place
+
+
+def _is_size(text: str) -> bool:
+    """Whether a text is a size that is evaluated at once: powers of powers can take for ever."""
+    if len(text) > MAX_SIZE_TEXT or not _SIZE.fullmatch(text):
+        return False
+    powers = text.count("Pow") + text.count("**")
+    digits = max((len(number) for number in re.findall("[0-9]+", text)), default=0)
+    return powers == 0 and digits <= 18 or powers == 1 and digits <= 3
 
 
 def _records(data: Any) -> Generator[dict[str, Any]]:
