@@ -119,7 +119,7 @@ def _is_size(text: str) -> bool:
         return False
     powers = text.count("Pow") + text.count("**")
     digits = max((len(number) for number in re.findall("[0-9]+", text)), default=0)
-    return powers == 0 and digits <= 18 or powers == 1 and digits <= 3
+    return (powers == 0 and digits <= 18) or (powers == 1 and digits <= 3)
 
 
 def _records(data: Any) -> Generator[dict[str, Any]]:
