@@ -17,6 +17,7 @@ CONFIG = "config.toml"  # the options of the command; a user may put it there be
 INSTEAD = "choose another directory, or give --overwrite"
 
 _MODEL = ("model.json", "model.safetensors", "model.onnx", "model.pt2", "README.md")
+_INT8 = "int8.onnx"
 _LOGS = (
     *("tensorboard/*/events.out.tfevents.*", "tensorboard/*/key.txt", "tensorboard/.lock"),
     *("mlflow/mlflow.db", "mlflow/.lock"),
@@ -36,8 +37,8 @@ _STUDY = (
         "stages/*.json",
     ),
     *("stages/*.safetensors", *(f"probe/*.{kind}" for kind in ("json", "safetensors", "lock"))),
-    *(f"models/*/{name}" for name in _MODEL),
-    *(f"{folder}/{name}" for folder in ("model", "unpruned") for name in _MODEL),
+    *(f"models/*/{name}" for name in (*_MODEL, _INT8)),
+    *(f"{folder}/{name}" for folder in ("model", "unpruned") for name in (*_MODEL, _INT8)),
     *(*_LEDGER, *_TRIALS),
 )
 _SEARCH = ("search.json", "search.csv", "search.html", *_TRIALS)

@@ -100,6 +100,39 @@ def _point(number: int, name: str, kind: str, share: float, mb: float, macs: flo
     return row
 
 
+def _int8(row: dict[str, Any], ms: dict[str, Any]) -> dict[str, Any]:
+    """The recommended network as an int8 file."""
+    name, val = f"{row['name']}-int8", _evaluation(0.78, 133)
+    own = ms[row["name"]]
+    return {
+        "networks": [
+            {
+                "name": name,
+                "made_from": row["name"],
+                "backbone": row["backbone"],
+                "val": val,
+                "agreement": 0.985,
+                "num_bytes": 1_200_000,
+                "float32_bytes": row["cost"]["file_bytes"],
+                "ms": {"float32": own, "int8": {key: 0.4 * value for key, value in own.items()}},
+            },
+            {"name": "x-int8", "made_from": "x", "reason": "its values take 4.0 GiB"},
+        ],
+        "recommended": name,
+        "shipped": {
+            "file": "model/int8.onnx",
+            "agreement": 0.97,
+            "num_bytes": 1_300_000,
+            "float32_bytes": row["cost"]["file_bytes"],
+            "ms": {"float32": own, "int8": {key: 0.5 * value for key, value in own.items()}},
+            "test": _evaluation(0.79, 133),
+            "trained": True,
+        },
+        "reason": None,
+        "sentences": ["With ONNX Runtime deploy model/int8.onnx."],
+    }
+
+
 def example_frontier(folder: Path) -> dict[str, Any]:
     """Results with three candidates, one fine-tuned network and two sizes of it."""
     old = example_results(folder)
@@ -194,6 +227,7 @@ def example_frontier(folder: Path) -> dict[str, Any]:
             },
             "files": {"model": "model/model.json"},
         },
+        "int8": _int8(final, ms),
         "versions": old["versions"],
         "timing": {"total": 250.0},
     }

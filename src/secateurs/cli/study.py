@@ -10,7 +10,7 @@ import typer
 
 from secateurs.cli.options.data import Data, SplitOptions, Strict
 from secateurs.cli.options.executors import ExecutionOptions
-from secateurs.cli.options.frontier import Backbones, Batch, MaxMb, MaxMs, Refit
+from secateurs.cli.options.frontier import Backbones, Batch, Int8Files, MaxMb, MaxMs, Refit
 from secateurs.cli.options.network import (
     Depths,
     NetworkOptions,
@@ -59,6 +59,7 @@ def study(
     max_mb: MaxMb = None,
     max_ms: MaxMs = None,
     batch: Batch = 1,
+    int8: Int8Files = True,
     max_loss: LossAllowed = None,
     refit: Refit = "all",
     depths: Depths = None,
@@ -134,6 +135,7 @@ def study(
             loss=max_loss,
             refit=refit,
             scratch_runs=scratch_runs,
+            int8=int8,
         )
         settings = config_of(preset, **shared)
         with session.running(out) as stop, crew as opened:
@@ -148,6 +150,7 @@ def study(
         max_ms=max_ms,
         batch=batch != 1,
         refit=refit != "all",
+        no_int8=not int8,
     )
     loss = 2.0 if max_loss is None else max_loss
     settings = config_of(
@@ -185,6 +188,7 @@ def frontier_options(
     loss: float | None,
     refit: str,
     scratch_runs: int | None,
+    int8: bool = True,
 ) -> FrontierOptions:
     """What a study over several networks is asked for, from the command line's options."""
     from secateurs.study.frontier.options import FRONTIER_PRESETS, parse_backbones
@@ -203,6 +207,7 @@ def frontier_options(
         max_loss=base.max_loss if loss is None else loss,
         refit=refit,
         scratch_runs=base.scratch_runs if scratch_runs is None else scratch_runs,
+        int8=int8,
     )
 
 

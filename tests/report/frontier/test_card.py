@@ -31,6 +31,7 @@ def test_the_card_says_what_the_recommended_network_is(frontier: dict[str, Any],
     for name in frontier["data"]["classes"]:
         assert f"| {name} |" in text
     assert "not calibrated" in text
+    assert "\n## int8\n" in text and "-macs50, int8 |" in text
 
 
 def test_the_card_says_when_the_network_does_not_know(frontier: dict[str, Any]):

@@ -43,7 +43,7 @@ def test_the_frontier_shows_every_network_with_its_interval(frontier: dict[str, 
     for cost in ("mb", "ms"):
         figure = figures.frontier(frontier, cost)
         marks = [trace for trace in figure.data if trace.error_y.array is not None]
-        assert sum(len(trace.x) for trace in marks) == 6
+        assert sum(len(trace.x) for trace in marks) == (7 if cost == "mb" else 6)  # int8: MB only
         for trace in marks:
             for up, down in zip(trace.error_y.array, trace.error_y.arrayminus, strict=True):
                 assert up > 0 and down > 0
@@ -53,6 +53,26 @@ def test_the_frontier_shows_every_network_with_its_interval(frontier: dict[str, 
         )
         assert list(ring.x) == [point[cost]]
         assert list(ring.y) == [point["val"]["accuracy"]]
+
+
+def test_int8_files_are_on_the_page_beside_float32(frontier: dict[str, Any], study_dir: Path):
+    text = write_frontier_report(frontier, study_dir).read_text()
+    head, section = text.split('<section id="int8"')
+    assert frontier["int8"]["sentences"][0] in head
+    rows = section.split("</section>")[0]
+    assert "mobilenet_v2-macs50, int8" in rows and "98.5%" in rows and "1.2" in rows
+    drawn: Any = figures.frontier(frontier, "mb")
+    marks = next(trace for trace in drawn.data if trace.name == "int8 file")
+    assert list(marks.x) == [1.2]
+    table = frontier_tables(check_frontier(frontier), study_dir)["int8"]
+    assert [(row["network"], row["side"], row["mb"]) for row in table] == [
+        ("mobilenet_v2-macs50", "val", 1.2),
+        ("model", "test", 1.3),
+    ]
+    assert "and its int8 file." in head
+    assert "model, int8" in rows and "97.0%" in rows
+    frontier["int8"] = None  # made with --no-int8, or by an earlier version
+    assert 'id="int8"' not in write_frontier_report(frontier, study_dir).read_text()
 
 
 def test_what_is_missing_is_named(frontier: dict[str, Any]):

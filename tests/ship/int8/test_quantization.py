@@ -15,7 +15,7 @@ from secateurs.ship.int8 import operators, quantization, sensitivity
 from secateurs.ship.int8.agreement import Agreement, agreement
 from secateurs.ship.int8.calibration import CALIBRATORS, activation_ranges
 from secateurs.ship.int8.processor import Int8Support, int8_support, parse_cpuinfo
-from secateurs.ship.int8.quantization import Int8Images, quantize_onnx, run_onnx
+from secateurs.ship.int8.quantization import Int8Images, Settings, quantize_onnx, run_onnx
 from secateurs.ship.int8.sensitivity import Block
 
 
@@ -56,6 +56,32 @@ def test_the_candidate_nearest_to_float32_is_written(
         assert kinds[f"{layer}.weight_quantized"] == int8
     assert done.num_quantized == 4 and done.num_calibration == 24
     assert json.dumps(done.to_json())
+
+
+@pytest.mark.parametrize("compensated", [False, True])
+def test_settings_of_before_are_followed_and_nothing_else_is_tried(
+    graphs: ModuleType, source: Path, images: Int8Images, tmp_path: Path, compensated: bool
+) -> None:
+    name = "min-max" if compensated else "entropy"
+    settings = Settings(name, compensated, ("deep",))
+    done = quantize_onnx(source, tmp_path / "q.onnx", images, settings=settings)
+    (only,) = done.candidates
+    assert (only.calibrator, only.compensated, only.float_layers) == (name, compensated, ("deep",))
+    written = {one.name: one.data_type for one in onnx.load(done.path).graph.initializer}
+    assert "deep.weight_quantized" not in written and "stem.weight_quantized" in written
+    assert done.chosen == only and done.num_quantized == 3
+
+
+def test_only_the_named_calibrators_are_tried(
+    source: Path, images: Int8Images, tmp_path: Path
+) -> None:
+    names = ["mean min-max", "entropy"]
+    done = quantize_onnx(
+        source, tmp_path / "q.onnx", images, method="static", calibrators=names, wanted=0.0
+    )
+    assert [one.calibrator for one in done.candidates] == names
+    with pytest.raises(InputError, match=r"expected one of min-max, .*, got 'x'"):
+        quantize_onnx(source, tmp_path / "x.onnx", images, calibrators=["x"])
 
 
 def test_dynamic_quantization_is_of_linear_layers(

@@ -21,7 +21,7 @@ from secateurs.nets.download import NoWeightsError
 from secateurs.paths import saved_model
 from secateurs.ship.checkpoint import load, save
 from secateurs.stopping import StopFlag, StopRequested
-from secateurs.study.frontier import answer, latency, run
+from secateurs.study.frontier import answer, int8, latency, run
 from secateurs.study.frontier.options import FrontierOptions
 from secateurs.study.frontier.record import headline
 from secateurs.study.frontier.run import run_frontier
@@ -54,6 +54,7 @@ def quick() -> Generator[None]:
         patch.setattr(latency, "REPEATS", 3)
         patch.setattr("secateurs.study.pruning.savings.BUDGET_S", 0.05)
         patch.setattr(answer, "onnx_obstacle", lambda model: "left out here")
+        patch.setattr(int8, "onnx_obstacle", lambda model: "left out here")
         yield
 
 
@@ -112,6 +113,7 @@ def test_the_recommended_network_is_in_model_and_was_tested(
     assert results["recommended"]["test"]["accuracy"] == pytest.approx(float(correct.mean()))
     assert name in headline(results).splitlines()[0]
     assert (study / "model" / "model.pt2").exists()
+    assert results["int8"]["sentences"] == ["No int8 file: left out here."]
 
 
 def test_the_recommended_network_keeps_its_confidence_and_was_measured_for_trust(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from secateurs.cli.options.panels import NETWORK, suggest, within
+from secateurs.cli.options.panels import NETWORK, OUTPUT, suggest, within
 from secateurs.limits import LIMITS
 
 Backbones = Annotated[
@@ -54,5 +54,13 @@ Refit = Annotated[
         "validation images together, or none.",
         rich_help_panel=NETWORK,
         autocompletion=suggest("all", "train"),
+    ),
+]
+Int8Files = Annotated[
+    bool,
+    typer.Option(
+        "--int8/--no-int8",
+        help="Also write an int8 file of the recommended network (with onnxruntime).",
+        rich_help_panel=OUTPUT,
     ),
 ]

@@ -106,6 +106,7 @@ def use_part(results: Record) -> list[str]:
     ways = (
         ("model", "Secateurs: `secateurs predict` on this folder, or `secateurs.load` in Python"),
         ("onnx", "ONNX Runtime: classes and preprocessing are JSON in the metadata of the file"),
+        ("int8", "ONNX Runtime, with weights and activations of 8 bits; otherwise as `model.onnx`"),
         (
             "program",
             "PyTorch, with `torch.export.load`: classes and preprocessing in its `secateurs.json`",

@@ -20,6 +20,7 @@ from secateurs.report.common.evaluation import balanced, majority
 from secateurs.report.common.formatting import integer, percent, proper
 from secateurs.report.common.markdown import card_table, literal
 from secateurs.report.frontier import summary
+from secateurs.report.frontier.int8 import int8_card
 from secateurs.study.frontier.refit_words import measured_before, refit_sentence
 
 NAME = "model/README.md"
@@ -52,6 +53,7 @@ def render_frontier_card(results: Record) -> str:
         ),
         *_accuracy(results),
         *_cost(results),
+        *int8_card(results),
         *data_part(results),
         *_limits(results),
         *use_part({"files": results["recommended"]["files"]}),

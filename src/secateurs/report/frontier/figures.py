@@ -22,6 +22,7 @@ from secateurs.report.common.canvas import (
     safe,
 )
 from secateurs.report.common.formatting import percent_interval
+from secateurs.report.frontier.int8 import int8_rows
 
 Record = dict[str, Any]
 KINDS = (
@@ -73,6 +74,8 @@ def frontier(results: Record, cost: str) -> go.Figure:
             cliponaxis=False,
             visible=bool(rows),
         )
+    if cost == "mb":  # their time is that of another runtime
+        _int8_marks(figure, results)
     chosen = next(row for row in points if row["name"] == results["answer"]["name"])
     figure.add_scatter(
         name="recommended",
@@ -102,7 +105,9 @@ def frontier(results: Record, cost: str) -> go.Figure:
         )
     if limit is not None:
         figure.add_vline(x=limit, line={"color": TEST, "width": 1.5, "dash": "dash"})
-    _log_axis(figure, [row[cost] for row in points] + ([limit] if limit is not None else []))
+    small = [row["num_bytes"] / 1e6 for row in int8_rows(results)] if cost == "mb" else []
+    given = [] if limit is None else [limit]
+    _log_axis(figure, [row[cost] for row in points] + small + given)
     return figure
 
 
@@ -120,6 +125,38 @@ def _paths(figure: go.Figure, points: list[Record], cost: str) -> None:
                 hoverinfo="skip",
                 showlegend=False,
             )
+
+
+def _int8_marks(figure: go.Figure, results: Record) -> None:
+    """The int8 files, where there are any."""
+    rows = int8_rows(results)
+    if not rows:
+        return
+    vals = [row["val"] for row in rows]
+    figure.add_scatter(
+        name="int8 file",
+        mode="markers",
+        x=[row["num_bytes"] / 1e6 for row in rows],
+        y=[val["accuracy"] for val in vals],
+        customdata=[
+            [
+                safe(row["name"]),
+                percent_interval(val["accuracy"], val["accuracy_low"], val["accuracy_high"])
+                + f", {row['num_bytes'] / 1e6:.1f} MB",
+            ]
+            for row, val in zip(rows, vals, strict=True)
+        ],
+        marker={"size": 12, "symbol": "star", "color": TEST},
+        error_y=error_bars(
+            [val["accuracy"] for val in vals],
+            [val["accuracy_low"] for val in vals],
+            [val["accuracy_high"] for val in vals],
+            TEST,
+            width=4,
+        ),
+        hovertemplate="%{customdata[0]}<br>%{customdata[1]}<extra></extra>",
+        cliponaxis=False,
+    )
 
 
 def _words(row: Record) -> str:

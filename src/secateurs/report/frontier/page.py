@@ -14,6 +14,7 @@ from secateurs.report.common.next_steps import Step, page_values, shown_data, sh
 from secateurs.report.common.panel import Panel, Table, where
 from secateurs.report.common.render import render_page, write_page
 from secateurs.report.frontier import figures, summary
+from secateurs.report.frontier.int8 import int8_panel
 from secateurs.report.frontier.schema import check_frontier
 from secateurs.report.insight.mistakes import mistakes_part
 from secateurs.report.insight.trust import names_of, trust_panels, trust_words
@@ -104,6 +105,7 @@ def _panels(results: Record) -> list[Panel]:
         probe_panel(results["probe"], source=where("probe")),
         _depths_panel(results),
         *_pruning_panel(results),
+        *int8_panel(results),
         *evaluation_panels(
             Evaluations("test", test, None), results["data"]["classes"], where("recommended")
         ),

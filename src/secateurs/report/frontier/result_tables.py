@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from secateurs.report.frontier.figures import made_points
+from secateurs.report.frontier.int8 import int8_rows, shipped_int8
 from secateurs.report.study.result_tables import depth_row, of_trials, plain_tables
 
 Row = dict[str, Any]
@@ -72,4 +73,33 @@ def frontier_tables(results: Row, path: Path) -> dict[str, list[Row]]:
     test = results["recommended"]["test"]
     classes = [{"network": answer, "side": "test", **score} for score in test["per_class"]]
     tables = {"networks": networks, "probe": probe, **of, "depths": depths, "classes": classes}
+    int8 = [
+        {
+            "network": row["made_from"],
+            "side": "val",
+            **{name: row["val"][name] for name in ACCURACY},
+            "agreement": row["agreement"],
+            "mb": row["num_bytes"] / 1e6,
+            "ms_onnxruntime": row["ms"]["int8"]["median"],
+            "ms_onnxruntime_float32": row["ms"]["float32"]["median"],
+            "recommended": row["name"] == results["int8"]["recommended"],
+        }
+        for row in int8_rows(results)
+    ]
+    shipped = shipped_int8(results)
+    if shipped is not None:
+        int8.append(
+            {
+                "network": "model",
+                "side": "test",
+                **{name: shipped["test"][name] for name in ACCURACY},
+                "agreement": shipped["agreement"],
+                "mb": shipped["num_bytes"] / 1e6,
+                "ms_onnxruntime": shipped["ms"]["int8"]["median"],
+                "ms_onnxruntime_float32": shipped["ms"]["float32"]["median"],
+                "recommended": True,
+            }
+        )
+    if int8:
+        tables["int8"] = int8
     return plain_tables(tables, path)

@@ -75,6 +75,33 @@ _TRUST: dict[str, Any] = {
         "confusions": [{"true": str, "answer": str, "mistakes": [_PICTURE], "likest": [_PICTURE]}],
     },
 }
+_INT8_MS: dict[str, Any] = {"float32": {"median": float}, "int8": {"median": float}}
+_INT8: dict[str, Any] = {
+    "networks": [
+        {
+            "name": str,
+            "made_from": str,
+            "reason": Maybe(str, absent=True),
+            "val": Maybe(EVALUATION, absent=True),
+            "agreement": Maybe(float, absent=True),
+            "num_bytes": Maybe(int, absent=True),
+            "float32_bytes": Maybe(int, absent=True),
+            "ms": Maybe(_INT8_MS, absent=True),
+        }
+    ],
+    "recommended": Maybe(str),
+    "shipped": Maybe(
+        {
+            "file": str,
+            "agreement": float,
+            "num_bytes": int,
+            "float32_bytes": int,
+            "ms": _INT8_MS,
+            "test": EVALUATION,
+        }
+    ),
+    "sentences": [str],
+}
 _RESULTS: dict[str, Any] = {
     "config": dict,
     "options": {"max_mb": NUMBER, "max_ms": NUMBER, "batch": int, "max_loss": float},
@@ -147,6 +174,7 @@ _RESULTS: dict[str, Any] = {
         "files": dict,
         "refit": Maybe({"num_train": int, "num_val": int, "reason": Maybe(str)}, absent=True),
     },
+    "int8": Maybe(_INT8, absent=True),
     "trust": Maybe(_TRUST, absent=True),
     "versions": dict,
     "timing": dict,

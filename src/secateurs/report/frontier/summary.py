@@ -16,6 +16,7 @@ from secateurs.report.common.formatting import (
 )
 from secateurs.report.common.latency import latency_name, measured
 from secateurs.report.frontier.figures import made_points
+from secateurs.report.frontier.int8 import int8_rows, int8_sentences, shipped_int8
 from secateurs.report.study.cautions import audit_warning, leakage_warnings
 from secateurs.study.frontier.refit_words import refit_sentence
 
@@ -82,10 +83,11 @@ def advice(results: Record) -> list[str]:
     return [
         *results["answer"]["sentences"],
         *([] if refit is None else [refit_sentence(refit)]),
+        *int8_sentences(results),
         "Rule: the smallest network whose accuracy on validation images, adjusted by the "
         "cross-validation of its probe, is not significantly below the best (paired, 5%) and at "
         f"most {loss:g} {'point' if loss == 1 else 'points'} below it. The test images were used "
-        "once, for this network.",
+        f"once, for this network{' and its int8 file' if shipped_int8(results) else ''}.",
     ]
 
 
@@ -102,6 +104,8 @@ def frontier_caption(results: Record) -> str:
         "images. Lines join the sizes of one network. The ring is the recommended network, the "
         "dotted line the accuracy of always predicting the largest class."
     )
+    if int8_rows(results):
+        text += " The star is an int8 file; its time is in the table of int8 files."
     return f"{text} Dashed: the limit of {listed(limits)}." if limits else text
 
 

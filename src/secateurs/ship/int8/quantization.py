@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from secateurs.files import atomic_path
 from secateurs.progress import SILENT, Progress
 from secateurs.ship.about import CARD
 from secateurs.ship.int8.agreement import Agreement, agreement
-from secateurs.ship.int8.calibration import CALIBRATORS, activation_ranges
+from secateurs.ship.int8.calibration import CALIBRATORS, Calibrator, activation_ranges
 from secateurs.ship.int8.compensation import CompensatedLayer, compensated
 from secateurs.ship.int8.operators import float_end, layer_names, linear_nodes, quantized_graph
 from secateurs.ship.int8.processor import int8_support
@@ -44,6 +44,15 @@ class Candidate:
     compensated: bool
     float_layers: tuple[str, ...]
     agreement: Agreement
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A way to quantize that was chosen before; `calibrator` is a name."""
+
+    calibrator: str
+    compensated: bool
+    float_layers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,8 @@ def quantize_onnx(
     *,
     method: Method = "compensated",
     wanted: float = ENOUGH,
+    calibrators: Sequence[str] | None = None,
+    settings: Settings | None = None,
     card: Mapping[str, Any] | None = None,
     stop: StopFlag | None = None,
     progress: Progress = SILENT,
@@ -121,14 +132,19 @@ def quantize_onnx(
     for the inputs that each layer receives, and leaves sensitive blocks in float32 until the share
     `wanted` of the answers agrees with float32, or where that pays;
     "dynamic" quantizes linear layers only, whose inputs are measured at run time. What has the
-    least divergence from PyTorch's answers on the validation images is written. The file says what
-    `source` says, with `card` added to its card. Raises InputError for a network without layers to
-    quantize, RuntimeError when the file's outputs are not finite.
+    least divergence from PyTorch's answers on the validation images is written. `calibrators` are
+    the names of those that are tried, all of them unless given. With `settings` nothing is tried or
+    chosen, whatever the method. The file says what `source` says, with `card` added to its card.
+    Raises InputError for a network without layers to quantize, RuntimeError when the file's outputs
+    are not finite.
     """
     require("onnx", "an int8 file")
     method = method_of(method)
-    trial = _Trial(source, images, wanted, stop or StopFlag(), progress)
-    if method == "dynamic":
+    trial = _Trial(source, images, wanted, _named(calibrators), stop or StopFlag(), progress)
+    if settings is not None:
+        method = "compensated" if settings.compensated else "static"
+        graph, chosen, layers = trial.as_before(settings)
+    elif method == "dynamic":
         graph, chosen, layers = trial.dynamic()
     elif method == "static":
         graph, chosen, layers = trial.static()
@@ -163,6 +179,16 @@ def method_of(name: str) -> Method:
     raise InputError(f"int8 method: expected one of {', '.join(METHODS)}, got {name!r}")
 
 
+def _named(names: Sequence[str] | None) -> tuple[Calibrator, ...]:
+    known = {one.name: one for one in CALIBRATORS}
+    if names is None:
+        return CALIBRATORS
+    for name in names:
+        if name not in known:
+            raise InputError(f"calibrator: expected one of {', '.join(known)}, got {name!r}")
+    return tuple(known[name] for name in names)
+
+
 def run_onnx(model: Path | bytes, images: Images) -> NDArray[np.float32]:
     """The logits of a file or a serialized graph for images, in batches."""
     session = onnx_session(model)
@@ -181,12 +207,18 @@ class _Trial:
     """What all candidates share: the float32 graph and the images."""
 
     def __init__(
-        self, source: Path, images: Int8Images, wanted: float, stop: StopFlag, progress: Progress
+        self,
+        source: Path,
+        images: Int8Images,
+        wanted: float,
+        calibrators: tuple[Calibrator, ...],
+        stop: StopFlag,
+        progress: Progress,
     ) -> None:
         import onnx
 
         self.source, self.images, self.stop, self.progress = source, images, stop, progress
-        self.wanted = wanted  # agreement
+        self.wanted, self.calibrators = wanted, calibrators
         self.model = onnx.shape_inference.infer_shapes(onnx.load(source))
         self.nodes = linear_nodes(self.model)
         if not self.nodes:
@@ -248,6 +280,22 @@ class _Trial:
         best = min(graphs, key=lambda one: one[0].agreement.divergence)
         return best[2], best[0], ()
 
+    def as_before(self, settings: Settings) -> _Chosen:
+        """The graph by settings that were chosen before."""
+        (calibrator,) = _named([settings.calibrator])
+        left = set(settings.float_layers)
+        blocks = blocks_of(self.model, without=float_end(self.model))
+        nodes = tuple(
+            node for block in blocks if left.intersection(block.layers) for node in block.nodes
+        )
+        name = self.model.graph.input[0].name
+        ranges = activation_ranges(self.source, name, self.images.calibration, calibrator)
+        graph = quantized_graph(self.model, ranges, exclude=nodes, reduce_range=self.reduced)
+        if settings.compensated:
+            return self._refined(graph, calibrator.name, settings.float_layers)
+        plain = self.candidate(graph, calibrator.name, refined=False, left=settings.float_layers)
+        return graph, plain, ()
+
     def compensated(self) -> _Chosen:
         """The best calibrators with compensation; perhaps with some blocks in float32."""
         graphs = self._calibrated()
@@ -266,8 +314,8 @@ class _Trial:
         """A candidate with its ranges and its graph for each calibrator."""
         found: list[tuple[Candidate, Any, Any]] = []
         name = self.model.graph.input[0].name
-        with self.progress.task("calibration", len(CALIBRATORS)) as advance:
-            for calibrator in CALIBRATORS:
+        with self.progress.task("calibration", len(self.calibrators)) as advance:
+            for calibrator in self.calibrators:
                 self.stop.check()
                 ranges = activation_ranges(self.source, name, self.images.calibration, calibrator)
                 graph = quantized_graph(self.model, ranges, reduce_range=self.reduced)

@@ -30,8 +30,9 @@ def check_configuration(out: Path, config: StudyConfig, options: FrontierOptions
             f"{INSTEAD}"
         )
     mine = config.to_json() | options.to_json()
-    # A study of before there was a refit goes on with one.
-    differs = difference(found["config"] | {"refit": options.refit} | asked, mine)
+    # A study of before there was a refit, or an int8 file, goes on with one.
+    later = {"refit": options.refit, "int8": options.int8}
+    differs = difference(found["config"] | later | asked, mine)
     if differs:
         raise InputError(f"{out}: holds a study with another configuration: {differs}; {INSTEAD}")
 

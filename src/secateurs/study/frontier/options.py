@@ -22,7 +22,8 @@ class FrontierOptions:
     after the `reconstruction` of blocks ("blocks", or None).
     With `refit` "all" the recommended network is trained once more on training and validation
     images together, with "train" it ships as it was chosen.
-    `scratch_runs` trainings of the first network start from random weights, for comparison.
+    `scratch_runs` trainings of the first network start from random weights, for comparison. With
+    `int8` the recommended network also becomes an int8 file.
     """
 
     backbones: tuple[str, ...] = ()
@@ -38,6 +39,7 @@ class FrontierOptions:
     recover: int = 4
     refit: Literal["all", "train"] = "all"
     scratch_runs: int = 0
+    int8: bool = True
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -123,16 +123,7 @@ def recommend_network(
         allowed = [min(networks, key=lambda one: (limits.excess(one), -one.accuracy))]
     best = min(allowed, key=lambda one: (-one.accuracy, one.mb))
     to_best = {one.name: compare(one.judged, best.judged, groups, all_groups) for one in networks}
-    floor = -limits.max_loss / 100 - 1e-12
-    good = [
-        one
-        for one in allowed
-        if one is best
-        or (
-            (to_best[one.name].p_value >= ALPHA or to_best[one.name].difference >= 0)
-            and to_best[one.name].difference >= floor
-        )
-    ]
+    good = [one for one in allowed if one is best or as_good(to_best[one.name], limits.max_loss)]
     chosen = min(good, key=lambda one: (one.mb, -one.accuracy))
     sentences = _sentences(chosen, best, good, networks, limits, to_best, meets=meets)
     return Answer(
@@ -144,6 +135,12 @@ def recommend_network(
         to_best=to_best,
         sentences=sentences,
     )
+
+
+def as_good(gap: PairedDifference, max_loss: float) -> bool:
+    """Rule 3: whether a difference of accuracy counts as none; `max_loss` in points."""
+    small = gap.difference >= -max_loss / 100 - 1e-12
+    return small and (gap.p_value >= ALPHA or gap.difference >= 0)
 
 
 def _sentences(

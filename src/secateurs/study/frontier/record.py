@@ -41,6 +41,7 @@ def timing_json(
     timing: Record,
     final: Record,
     trust: Record,
+    int8: Record | None,
 ) -> Record:
     """Seconds of each part, as they were measured when it was computed, whenever that was."""
     seconds = {
@@ -51,6 +52,9 @@ def timing_json(
         "answer": final["timing"]["seconds"] + final["cost"]["timing"]["seconds"],
         "trust": trust["timing"]["seconds"],
     }
+    if int8 is not None:
+        made = [*int8["networks"], *([int8["shipped"]] if int8["shipped"] else [])]
+        seconds["int8"] = sum(row["timing"]["seconds"] for row in made)
     return seconds | {"total": sum(seconds.values())}
 
 
@@ -134,6 +138,7 @@ def headline(results: Record) -> str:
     lines.append(evaluation_words(final["test"], "test"))
     if final["unpruned"] != final["name"]:
         lines.append(final["cost"]["sentence"])
+    lines += (results.get("int8") or {"sentences": []})["sentences"]
     lines += [f"caution: {text}" for text in results["cautions"]]
     lines += [f"note: {text}" for text in results["reach"]["sentences"]]
     lines += [

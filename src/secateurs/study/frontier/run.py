@@ -16,6 +16,7 @@ from secateurs.study.frontier.answer import export_recommended
 from secateurs.study.frontier.arms import Arm, arm_context, fine_tune
 from secateurs.study.frontier.directory import KIND, check_configuration, claim
 from secateurs.study.frontier.estimate import Correct, Judged
+from secateurs.study.frontier.int8 import SHIPPED, Groups, Int8Files
 from secateurs.study.frontier.latency import time_networks
 from secateurs.study.frontier.options import FrontierOptions
 from secateurs.study.frontier.points import (
@@ -134,8 +135,16 @@ def run_frontier(
         for sentence in answer.sentences:
             progress.note(sentence)
         stop.check()
+        files = study.int8(answer, made, opened.by_name)
+        int8 = files and files.judge(answer, made, controls, _groups(first))
+        stop.check()
         final = study.finish(answer, made, opened.by_name)
         trust = final.pop("trust")
+        if files and int8:
+            refit = final.get("refit")
+            int8 = files.ship(int8, trained=refit is not None and refit["reason"] is None)
+            if int8["shipped"] is not None:
+                final["files"] = final["files"] | {"int8": SHIPPED}
     kept.close()
     results = {
         "schema": SCHEMA,
@@ -152,10 +161,11 @@ def run_frontier(
         "answer": answer_json(answer),
         "cautions": caution_lines(final, first.dataset, config),
         "recommended": final,
+        "int8": int8,
         "trust": trust,
         "versions": versions(first),
         "machines": machine_rows((record for arm in arms for record in arm.trials), points),
-        "timing": timing_json(probed, arms, points, timing, final, trust),
+        "timing": timing_json(probed, arms, points, timing, final, trust, int8),
     }
     write_json(out / "results.json", results)
     return results
@@ -245,6 +255,15 @@ class _Frontier:
             ),
         )
 
+    def int8(
+        self, answer: Answer, rows: list[Record], contexts: dict[str, TrialContext]
+    ) -> Int8Files | None:
+        """What makes the recommended network's int8 files; None where none are asked for."""
+        if not self.options.int8:
+            return None
+        backbone = next(row["backbone"] for row in rows if row["name"] == answer.name)
+        return Int8Files(self.stages, self.options, contexts[backbone], self.stop, self.progress)
+
     def finish(
         self, answer: Answer, rows: list[Record], contexts: dict[str, TrialContext]
     ) -> Record:
@@ -295,6 +314,10 @@ def _recommend(
         for row in rows
     ]
     limits = Limits(options.max_mb, options.max_ms, options.max_loss)
+    return recommend_network(networks, limits, *_groups(context))
+
+
+def _groups(context: TrialContext) -> Groups:
+    """The groups of the validation images, and of the training images, then these."""
     train, val = (groups_of(context.dataset, side) for side in ("train", "val"))
-    together = None if train is None or val is None else (*train, *val)
-    return recommend_network(networks, limits, val, together)
+    return val, None if train is None or val is None else (*train, *val)

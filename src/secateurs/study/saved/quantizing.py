@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,14 @@ from secateurs.ship.cost import cost
 from secateurs.ship.export import export_onnx
 from secateurs.ship.int8.agreement import agreement
 from secateurs.ship.int8.processor import int8_support
-from secateurs.ship.int8.quantization import ENOUGH, Int8File, Int8Images, Method, quantize_onnx
+from secateurs.ship.int8.quantization import (
+    ENOUGH,
+    Int8File,
+    Int8Images,
+    Method,
+    Settings,
+    quantize_onnx,
+)
 from secateurs.ship.latency import (
     LARGE_BATCH,
     LONGEST_S,
@@ -154,6 +161,8 @@ def quantize_network(
     *,
     method: Method,
     wanted: float = ENOUGH,
+    calibrators: Sequence[str] | None = None,
+    settings: Settings | None = None,
     num_calibration: int = NUM_CALIBRATION,
     seed: int = 0,
     stop: StopFlag | None = None,
@@ -162,15 +171,17 @@ def quantize_network(
     """Write a network as `float32`, checked against PyTorch, and quantized as `out`.
 
     The calibration images are drawn from the training side with `seed`. The card of `out` has the
-    accuracy of both on the validation images.
+    accuracy of float32 on the validation images. With `settings` the network was trained on those
+    images too: they give agreement, no accuracy, and choose nothing; `float32` is not written
+    when it is there.
     """
     network = loaded.model.to(CPU).eval()
     train, val = dataset.sides["train"], dataset.sides["val"]
-    labels = torch.from_numpy(val.labels)
     with progress.task("float32", len(val) + 1) as advance:
         float_logits = side_logits(network, dataset, "val", CPU, advance=advance)
         example = val.eval_views(slice(0, 16), CPU)
-        export_onnx(network, loaded.spec, float32, example)
+        if settings is None or not float32.is_file():
+            export_onnx(network, loaded.spec, float32, example)
         advance(1)
     rng = np.random.default_rng(seed)
     drawn = np.sort(rng.permutation(len(train))[: _affordable(num_calibration, loaded)])
@@ -180,14 +191,19 @@ def quantize_network(
         val.take(deciding).eval_views(slice(None), CPU).numpy(),
         float_logits.numpy()[deciding],
     )
-    before = evaluate(float_logits, labels, dataset.classes)
+    card: Record = {"calibration_images": len(drawn)}
+    if settings is None:
+        labels = torch.from_numpy(val.labels)
+        card["float32_accuracy"] = accuracy_json(evaluate(float_logits, labels, dataset.classes))
     int8 = quantize_onnx(
         float32,
         out,
         images,
         method=method,
         wanted=wanted,
-        card={"float32_accuracy": accuracy_json(before), "calibration_images": len(drawn)},
+        calibrators=calibrators,
+        settings=settings,
+        card=card,
         stop=stop,
         progress=progress,
     )
