@@ -45,8 +45,9 @@ def export(
         typer.Option(
             "--out",
             metavar="FILE",
-            help="The file to write, by its ending: .onnx, .pt2 (PyTorch program), .xml "
-            "(OpenVINO), .pte (ExecuTorch), .tflite (LiteRT) or .mlpackage (Core ML).",
+            help="The file to write, for example --out model.onnx; its ending says the kind: "
+            ".onnx, .pt2 (PyTorch program), .xml (OpenVINO), .pte (ExecuTorch), .tflite (LiteRT) "
+            "or .mlpackage (Core ML).",
             callback=_file,
             rich_help_panel=OUTPUT,
         ),
