@@ -85,7 +85,7 @@ def test_a_command_ends_with_the_code_of_its_signal(name: str, code: int, tmp_pa
     program = (
         "import os, signal, sys, secateurs.cli, secateurs.cli.audit as command\n"
         f"signal.signal(signal.{name}, {DEFAULTS.get(name, 'signal.SIG_DFL')})\n"
-        f"command.session_of = lambda *_, **__: signal.raise_signal(signal.{name})\n"
+        f"command.open_session = lambda *_, **__: signal.raise_signal(signal.{name})\n"
         f"sys.argv = ['secateurs', 'audit', {str(tmp_path)!r}]\n"
         "secateurs.cli.main()"
     )

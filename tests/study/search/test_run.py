@@ -20,6 +20,7 @@ from scipy.stats import t as student
 from searching import CONFIG, Trainings, asked
 
 from secateurs.cli import main
+from secateurs.cli.parsing.shared import with_shared_options
 from secateurs.cli.search import search as search_command
 from secateurs.errors import InputError
 from secateurs.files import write_json
@@ -246,7 +247,7 @@ def test_a_request_to_stop_ends_it_between_trainings(trainings, go):
 @pytest.fixture
 def command() -> Iterator[Callable[..., Any]]:
     app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(search_command)
+    app.command()(with_shared_options(search_command))
 
     def run(*words: object) -> Any:
         return app([str(word) for word in words], standalone_mode=False)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 _BY_CAUSE = {
-    "channels of units of two axes at once, and layers that did not run": (
-        "outer_product sparse_mixture_of_experts"
-    ),
+    "channels of units of two axes at once": "outer_product",
 }
 
 PENDING = {name: cause for cause, names in _BY_CAUSE.items() for name in names.split()}
