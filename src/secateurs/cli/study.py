@@ -23,6 +23,7 @@ from secateurs.cli.options.output import (
     StudyOut,
 )
 from secateurs.cli.options.pruning import (
+    Calibration,
     HighDeg,
     Keep,
     KeepFraction,
@@ -31,6 +32,7 @@ from secateurs.cli.options.pruning import (
     LowDeg,
     NormStd,
     OwnCompensation,
+    Reconstruction,
     Rule,
 )
 from secateurs.cli.options.training import (
@@ -77,6 +79,8 @@ def study(
     keep: Keep = None,
     keep_fraction: KeepFraction = None,
     compensation: OwnCompensation = None,
+    calibration: Calibration = 256,
+    reconstruction: Reconstruction = "blocks",
     strict: Strict = False,
     prefixes: PrefixOptions,
     execution: ExecutionOptions,
@@ -136,6 +140,8 @@ def study(
             refit=refit,
             scratch_runs=scratch_runs,
             int8=int8,
+            calibration=calibration,
+            reconstruction=reconstruction,
         )
         settings = config_of(preset, **shared)
         with session.running(out) as stop, crew as opened:
@@ -151,6 +157,8 @@ def study(
         batch=batch != 1,
         refit=refit != "all",
         no_int8=not int8,
+        calibration=calibration != 256,
+        reconstruction=reconstruction != "blocks",
     )
     loss = 2.0 if max_loss is None else max_loss
     settings = config_of(
@@ -189,6 +197,8 @@ def frontier_options(
     refit: str,
     scratch_runs: int | None,
     int8: bool = True,
+    calibration: int = 256,
+    reconstruction: str = "blocks",
 ) -> FrontierOptions:
     """What a study over several networks is asked for, from the command line's options."""
     from secateurs.study.frontier.options import FRONTIER_PRESETS, parse_backbones
@@ -197,6 +207,8 @@ def frontier_options(
         raise InputError(f"unknown preset {preset!r}; there are {', '.join(FRONTIER_PRESETS)}")
     if backbone is not None and backbones != "auto":
         raise InputError("--backbone and --backbones: give one of them")
+    if reconstruction not in ("blocks", "off"):
+        raise InputError(f"--reconstruction: expected blocks or off, got {reconstruction!r:.40}")
     base = FRONTIER_PRESETS[preset]
     return replace(
         base,
@@ -208,6 +220,8 @@ def frontier_options(
         refit=refit,
         scratch_runs=base.scratch_runs if scratch_runs is None else scratch_runs,
         int8=int8,
+        calibration=calibration or None,
+        reconstruction=None if reconstruction == "off" else "blocks",
     )
 
 
