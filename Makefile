@@ -17,7 +17,7 @@ CAMPAIGN ?= campaign.json
 
 .PHONY: study test test-slow test-times docs lint format pins dist campaign clean
 
-## study: make the environment and find a network for the embedded faces, in some four minutes
+## study: make the environment and find a network for the embedded faces, in some five minutes
 study: $(INSTALLED)
 	$(BIN)/secateurs study faces --backbones squeezenet1_1,tf_efficientnet_lite0 --epochs 4 --runs 1 --calibration 128 --out $(OUT)
 
