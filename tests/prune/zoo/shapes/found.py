@@ -182,7 +182,7 @@ FOUND = {
             experts=experts(),
             head=nn.Linear(8, 3),
         ),
-        floats(9, 6),
+        floats(60, 6),  # so many that each sample has tokens for both experts
         {"embed": 8, "experts.0.0": 12, "experts.1.0": 12},
     ),
 }
