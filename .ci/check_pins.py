@@ -41,9 +41,9 @@ def main() -> int:
     for version in supported(project):
         resolved = subprocess.run(
             [
-                *(sys.executable, "-m", "uv", "pip", "compile", "--quiet", "pyproject.toml"),
+                *(sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml"),
                 *(*extras, "--constraint", "constraints.txt", "--only-binary", ":all:"),
-                *("--python-version", f"{version}.0", "--no-header", "--output-file", "-"),
+                *("--python-version", f"{version}.0", "--no-header"),
             ],
             cwd=ROOT,
             capture_output=True,

@@ -8,10 +8,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 PICTURE = Path(__file__).parent / "report.png"
-WIDTH, HEIGHT = 1200, 1050
+WIDTH, HEIGHT = 1200, 1480
+COLOURS = 128
 
 
 def main() -> None:
@@ -24,6 +26,9 @@ def main() -> None:
         page.wait_for_selector("html[data-drawn]", timeout=90_000)
         page.screenshot(path=PICTURE)
         browser.close()
+    with Image.open(PICTURE) as drawn:
+        few = drawn.convert("RGB").quantize(COLOURS)
+    few.save(PICTURE, optimize=True)
     print(PICTURE)
 
 
