@@ -61,7 +61,11 @@ def write_onnx(program: tuple[Any, int], said: Mapping[str, Any], path: Path) ->
         return names
 
     def add(kind: str, last: str, *more: str, **options: Any) -> str:
-        nodes.append(helper.make_node(kind, [last, *more], [f"x{len(nodes)}"], **options))
+        nodes.append(
+            helper.make_node(
+                kind, [last, *more], [f"x{len(nodes)}"], name=f"{kind}{len(nodes)}", **options
+            )
+        )
         return f"x{len(nodes) - 1}"
 
     last = "images"
