@@ -95,7 +95,7 @@ class Batches(Generic[Given, Found]):
                 self._changed.wait_for(lambda: self._waiting or self._ended)
                 if not self._waiting:
                     return None
-                # What waits is dealt to all workers that are free.
+                # What waits is divided among all workers that are free.
                 free = len(self._threads) - self._num_running
                 most = min(self._largest, math.ceil(len(self._waiting) / free))
                 batch: list[tuple[Given, Future[Found]]] = []

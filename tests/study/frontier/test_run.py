@@ -17,7 +17,6 @@ from secateurs.cli import main
 from secateurs.data.corruptions import CORRUPTIONS
 from secateurs.directories import clear_output
 from secateurs.errors import InputError
-from secateurs.nets.download import NoWeightsError
 from secateurs.paths import saved_model
 from secateurs.ship.checkpoint import load, save
 from secateurs.stopping import StopFlag, StopRequested
@@ -280,17 +279,6 @@ def test_another_configuration_or_an_older_study_is_refused(
         run_frontier(str(flags), CONFIG, OPTIONS, old, cache=cache)
 
 
-def test_the_batch_of_timing_is_refused_for_named_layers(
-    flags: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
-    words = ["study", str(flags), "--layers", "fc7", "--batch", "4", "--out", str(tmp_path / "o")]
-    monkeypatch.setattr("sys.argv", ["secateurs", *words])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code == 2
-    assert "--batch: not with --layers" in capsys.readouterr().err
-
-
 def test_limits_that_the_sizes_miss_are_sizes_of_their_own(
     results: dict[str, Any], flags: Path, cache: Path, tmp_path: Path
 ):
@@ -319,19 +307,6 @@ def test_a_size_out_of_reach_is_a_reason_and_not_an_error(flags: Path, cache: Pa
     assert "No network is within 1e-06 MB" in found["answer"]["sentences"][1]
 
 
-def test_candidates_without_weights_are_skipped_unless_they_were_named(
-    flags: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    def offline(*given: Any, **words: Any) -> None:
-        raise NoWeightsError("it", "nothing")
-
-    monkeypatch.setattr("secateurs.nets.candidates.find_weights", offline)
-    options = replace(OPTIONS, backbones=())
-    with pytest.raises(InputError, match=r"no network to start from: .*name one with"):
-        run_frontier(str(flags), CONFIG, options, tmp_path / "out", cache=cache)
-    assert not (tmp_path / "out" / "study.json").exists()
-
-
 def test_depths_and_runs_from_scratch_that_were_asked_for_are_run(
     flags: Path, cache: Path, tmp_path: Path
 ):
@@ -345,16 +320,6 @@ def test_depths_and_runs_from_scratch_that_were_asked_for_are_run(
     wrong = replace(config, depths=(9,), fitted=())
     with pytest.raises(InputError, match="depth 9 is outside"):
         run_frontier(str(flags), wrong, options, tmp_path / "other", cache=cache)
-
-
-def test_one_file_of_weights_is_refused_for_several_networks(
-    flags: Path, cache: Path, tmp_path: Path
-):
-    (tmp_path / "w.pth").write_bytes(b"")
-    config = replace(CONFIG, weights=str(tmp_path / "w.pth"))
-    options = replace(OPTIONS, backbones=("alexnet", "vgg11"))
-    with pytest.raises(InputError, match="a file is of one network"):
-        run_frontier(str(flags), config, options, tmp_path / "out", cache=cache)
 
 
 def test_the_answers_of_a_row_come_back():

@@ -16,9 +16,9 @@ LOOK_S = 5.0
 
 @dataclass
 class _Made:
-    """The reference of some outputs, and of what is said of them."""
+    """References of the size in bytes of some outputs, and of the outputs."""
 
-    told: Any
+    size: Any
     arrays: Any
     num_bytes: int | None = None  # None while they are not there
 
@@ -67,11 +67,11 @@ class RayOutputs:
         if task is None or made is None:
             return None
         if made.num_bytes is None:
-            there, _ = self._ray.wait([made.told], timeout=0)
+            there, _ = self._ray.wait([made.size], timeout=0)
             if not there:
                 return None
             try:
-                made.num_bytes = self._ray.get(made.told, timeout=LOOK_S)
+                made.num_bytes = self._ray.get(made.size, timeout=LOOK_S)
             except self._ray.exceptions.RayError:
                 self.forget(task)
                 return None

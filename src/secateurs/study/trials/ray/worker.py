@@ -42,7 +42,7 @@ def run_task(
     """Run one task: plain data, and the tensors as the bytes of a safetensors file.
 
     `parts` are references to the files that nodes have to be sent, in parts by SHA-256; `board` is
-    the actor that is told how far the task is; `given` are outputs of frozen layers.
+    the actor that gets the progress of the task; `given` are outputs of frozen layers.
     """
     answer, tensors = _performed(task, parts, board, given or {})
     return answer, save(tensors) if tensors else b""
