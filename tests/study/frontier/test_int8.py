@@ -55,7 +55,7 @@ class World:
     """Int8Files with a quantizer that answers `num` images correctly and counts its calls."""
 
     def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:
-        self.root, self.num, self.ms, self.test = root, 159, 1.0, 150
+        self.root, self.num, self.ms, self.test = root, 159, [1.0], 150
         self.calls: list[Any] = []
         self.obstacle: str | None = None
         self.error: Exception | None = None
@@ -100,7 +100,7 @@ class World:
         return self._logits(self.test)
 
     def _times(self, *args: Any, **rest: Any) -> Any:
-        return {"1": {"float32": [2.0], "int8": [self.ms]}}
+        return {"1": {"float32": [2.0] * len(self.ms), "int8": self.ms}}
 
 
 @pytest.fixture
@@ -111,14 +111,16 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 @pytest.mark.parametrize(
     ("num", "ms", "recommended"),
     [
-        (159, 1.0, "half-int8"),
-        (157, 1.0, None),  # 1 point below float32, but 1.5 below the best
-        (150, 1.0, None),  # 4.5 points below float32
-        (159, 2.1, None),  # slower than float32
+        (159, [1.0], "half-int8"),
+        (157, [1.0], None),  # 1 point below float32, but 1.5 below the best
+        (150, [1.0], None),  # 4.5 points below float32
+        (159, [2.3], None),  # clearly slower than float32
+        (159, [2.1], "half-int8"),  # 5%: another measurement may say the opposite
+        (159, [1.5, 2.1, 2.8, 2.9, 3.0], "half-int8"),  # median 40%, but rounds disagree
     ],
 )
 def test_int8_is_recommended_when_it_is_as_good_as_float32_and_the_best_and_not_slower(
-    world: World, num: int, ms: float, recommended: str | None
+    world: World, num: int, ms: list[float], recommended: str | None
 ) -> None:
     world.num, world.ms = num, ms
     part = world.judge()
@@ -172,11 +174,24 @@ def test_a_file_that_is_not_recommended_any_more_is_removed(world: World) -> Non
     assert part["sentences"][-1].startswith("No int8 file is recommended: ")
 
 
+def test_two_files_of_the_same_speed_give_one_answer_however_often_they_are_timed(
+    world: World,
+) -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        # A loaded machine: single times differ by a fifth, and some are twice as long.
+        ms = 2 * generator.lognormal(0, 0.2, 30) * generator.choice([1, 2], 30, p=[0.9, 0.1])
+        world.ms = list(ms)
+        (world.root / "models" / "half" / "int8.onnx").unlink(missing_ok=True)
+        assert world.judge()["recommended"] == "half-int8"
+    assert len(world.calls) == 20
+
+
 def test_that_int8_is_slow_is_said_with_the_processor(world: World) -> None:
-    world.ms = 2.2
+    world.ms = [2.4]
     said = world.files.ship(world.judge(), trained=False)["sentences"]
-    assert len(said) == 2 and "1.10 of the time" in said[0]
-    assert said[1].startswith("It is not faster here, so it is not recommended. ")
+    assert len(said) == 2 and "1.20 of the time" in said[0]
+    assert said[1].startswith("It takes more than 10% longer here, so it is not recommended. ")
 
 
 def test_without_a_file_the_reason_is_given_and_nothing_fails(

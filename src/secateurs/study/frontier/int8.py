@@ -2,10 +2,10 @@
 
 Whether it may be recommended is decided on the network before its last training, where validation
 images say something about accuracy: the int8 file of its point must be as good as its float32
-network, and as the best one, by rule 3 of `recommendation`, and ONNX Runtime must take no more time
-for it than for float32. The file that ships is then made in the same way from the network after
-its last training. It is run on the test images once; on validation images, which were trained on by
-then, only its agreement with float32 is measured.
+network, and as the best one, by rule 3 of `recommendation`, and ONNX Runtime must not take clearly
+longer for it than for float32 (`slower`). The file that ships is then made in the same way from the
+network after its last training. It is run on the test images once; on validation images, which were
+trained on by then, only its agreement with float32 is measured.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ SHIPPED = f"model/{FILE}"
 CALIBRATION = 32  # training images
 CALIBRATORS = ("mean min-max",)  # each more takes as long as a third of the rest
 BUDGET_S = 2.0  # of a timing
-FORMAT = 2  # of what a stage writes
+SLOWER = 1.1  # what repeated timings of two equally fast files stay below
+FORMAT = 3  # of what a stage writes
 
 
 @dataclass(frozen=True)
@@ -201,13 +202,15 @@ class Int8Files:
         """What is kept of any int8 file: how it was made, agreement, bytes, times."""
         self.stop.check()
         batch = self.options.batch
-        times = file_times(
+        by_batch = file_times(
             {"float32": made.float32, "int8": made.int8.path},
             self.context.dataset.sides["val"].eval_views(slice(0, LARGE_BATCH), CPU),
             batches=(batch,),
             budget_s=BUDGET_S,
             progress=self.progress,
         )
+        times = next(iter(by_batch.values()))
+        ratios = [own / other for own, other in zip(times["int8"], times["float32"], strict=True)]
         file = made.int8.path.relative_to(self.stages.root).as_posix()
         close = agreement(made.int8_logits.numpy(), made.float_logits.numpy())
         return {
@@ -217,9 +220,8 @@ class Int8Files:
             "num_bytes": made.int8.num_bytes,
             "sha256": sha256_file(made.int8.path),
             "float32_bytes": made.float32.stat().st_size,
-            "ms": {
-                name: asdict(spread(values)) for name, values in next(iter(times.values())).items()
-            },
+            "ms": {name: asdict(spread(values)) for name, values in times.items()},
+            "time_ratio": asdict(spread(ratios)),
             "int8": made.int8.to_json() | {"path": file},
             "processor": int8_support().sentence,
         }
@@ -236,8 +238,16 @@ def _none(row: Record, reason: str) -> Record:
 
 
 def slower(row: Record) -> bool:
-    """Whether ONNX Runtime takes longer for an int8 file than for its float32 file."""
-    return row["ms"]["int8"]["median"] > row["ms"]["float32"]["median"]
+    """Whether ONNX Runtime takes clearly longer for an int8 file than for its float32 file.
+
+    Both are timed in every round. It is slower when it takes more than 10% longer in three of four
+    rounds: smaller differences change from one measurement to the next, and would make the same
+    study recommend another file.
+
+    >>> slower({"time_ratio": {"p25": 1.05, "median": 1.2, "p75": 1.3}})
+    False
+    """
+    return row["time_ratio"]["p25"] > SLOWER
 
 
 def int8_sentences(part: Record) -> list[str]:
@@ -259,7 +269,10 @@ def int8_sentences(part: Record) -> list[str]:
             f"{_ratio(row):.2f} of the time in ONNX Runtime."
         )
         if slower(row):
-            lines.append(f"It is not faster here, so it is not recommended. {row['processor']}.")
+            lines.append(
+                f"It takes more than {SLOWER - 1:.0%} longer here, so it is not recommended. "
+                f"{row['processor']}."
+            )
     if part["reason"] is not None:
         lines.append(f"No int8 file: {part['reason']}.")
     elif part["shipped"] is None and not any(map(slower, part["networks"])):
