@@ -186,7 +186,6 @@ def measured(case: Case, rule: str, refitting: bool, macs: float, epochs: int) -
         case.seen,
         kept,
         case.batches,
-        steps=lambda network: chain(network, case.backbone),
         refitting=refitting,
         merging=ours,
         survivors=survivors,

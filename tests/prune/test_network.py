@@ -48,10 +48,6 @@ def images(count: int = 96) -> list[Tensor]:
     return list(torch.randn(count, 3, SIZE, SIZE, generator=generator).split(32))
 
 
-def opened(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    return list(model.named_children())
-
-
 def pruned(model: nn.Module, kept: dict[str, int], batches: list[Tensor], **words) -> Pruned:
     groups = find_groups(model, torch.empty(1, 3, SIZE, SIZE)).found
     whole = {group.name: group.num_units for group in groups}
@@ -85,7 +81,7 @@ def test_copies_of_a_channel_go_without_a_trace(inplace: bool):
         model[10].weight[7] = 0.5 * model[10].weight[3]
         model[10].bias[7] = 0.5 * model[10].bias[3]
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    result = pruned(model, {"0": 7, "6": 4, "10": 8}, batches, steps=opened)
+    result = pruned(model, {"0": 7, "6": 4, "10": 8}, batches)
     # Shrinkage keeps a thousandth of the ridge, whatever the samples say.
     assert far(model, result.model, images(20)) < 1e-3
     assert result.merged == ("10",)
@@ -106,30 +102,25 @@ def test_outputs_that_hardly_vary_about_a_large_mean_are_refitted_as_well(offset
     assert far(model, result.model, batches) < 1e-3
 
 
-def test_opened_into_steps_or_not_the_network_is_the_same(monkeypatch: pytest.MonkeyPatch):
+def test_the_network_is_the_same_however_little_is_kept(monkeypatch: pytest.MonkeyPatch):
     model, batches = network(inplace=True), images()
     kept = {"0": 5, "3": 4, "6": 3, "10": 4}
     whole = pruned(model, kept, batches).model
-    stepwise = pruned(model, kept, batches, steps=opened).model
-    monkeypatch.setattr("secateurs.prune.refit_state.MEMORY", 1)  # nothing may be held
-    forgetful = pruned(model, kept, batches, steps=opened).model
+    monkeypatch.setattr("secateurs.prune.refit_state.MEMORY", 1)  # no output may be kept
+    forgetful = pruned(model, kept, batches).model
     for name, value in whole.state_dict().items():
-        torch.testing.assert_close(stepwise.state_dict()[name], value, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(forgetful.state_dict()[name], value, rtol=1e-4, atol=1e-5)
-    assert far(whole, stepwise, batches) < 1e-8
+    assert far(whole, forgetful, batches) < 1e-8
 
 
-@pytest.mark.parametrize("steps", [opened, lambda model: []])
-def test_validation_takes_the_start_with_the_best_score(steps, monkeypatch: pytest.MonkeyPatch):
+def test_validation_takes_the_start_with_the_best_score(monkeypatch: pytest.MonkeyPatch):
     model, batches, seen = network(inplace=True), images(), images(300)
     with torch.no_grad():
         model[12].bias -= torch.cat([model(batch) for batch in seen]).mean(0)
         labels = torch.cat([model(batch) for batch in seen]).argmax(1)
     kept = {"0": 5, "6": 3, "10": 3}
     score = partial(score_logits, labels=labels)
-    result = pruned(
-        model, kept, batches, steps=steps, validation=StartValidation(seen, score, starts=6)
-    )
+    result = pruned(model, kept, batches, validation=StartValidation(seen, score, starts=6))
 
     def alone(start: int) -> nn.Module:
         """By a cut that knows of one start only."""

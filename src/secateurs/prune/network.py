@@ -15,7 +15,7 @@ from secateurs.nets.layers import BATCH_NORMS, LAYERS, matrix, write_matrix
 from secateurs.nets.trace import eval_mode
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.allocation.elimination import shrinkage
-from secateurs.prune.allocation.merge_costs import Steps, mergeable
+from secateurs.prune.allocation.merge_costs import mergeable
 from secateurs.prune.allocation.survey import Survey, reader_paths
 from secateurs.prune.compensation.cholesky import factorise
 from secateurs.prune.compensation.merging import Incoming, merge
@@ -23,10 +23,11 @@ from secateurs.prune.compensation.outgoing_weights import Outgoing, refit
 from secateurs.prune.coupling.groups import Group
 from secateurs.prune.eligible import tied_layers
 from secateurs.prune.layer import parameters
-from secateurs.prune.refit_state import PrefixOutputs, RefitState
+from secateurs.prune.refit_state import MEMORY, RefitState
 from secateurs.prune.selection.rules import SelectOptions, exactly, select
 from secateurs.prune.statistics.gram import gram_of
 from secateurs.prune.statistics.patches import visit_rows
+from secateurs.prune.statistics.replay import Replay
 from secateurs.prune.surgery.narrow import gone_channels, narrow
 from secateurs.prune.surgery.removal import find_consumer, remove_units
 
@@ -75,7 +76,6 @@ def prune_groups(
     batches: Sequence[Batch],
     *,
     run: Run = forward,
-    steps: Steps = lambda model: [],
     merging: bool = True,
     refitting: bool = True,
     survivors: Mapping[str, Tensor] | None = None,
@@ -89,11 +89,9 @@ def prune_groups(
 
     Each reader is refitted by least squares to what it gave in the network given, on what it now
     receives; linear layers in a chain are merged (see `merge`) where `merging`. `survivors` name
-    the units themselves. `steps(model)` opens a network into (path, module) that run one after the
-    other, so that nothing runs twice. The batches are `copies` views of the same samples, view by
-    view. Groups to merge are found from a random start; with a `validation` from several, and the
-    network with the best score is taken. No more than `at_once` samples run at once. The
-    model given is not changed.
+    the units themselves. The batches are `copies` views of the same samples, view by view. Groups to
+    merge are found from a random start; with a `validation` from several, and the network with the
+    best score is taken. No more than `at_once` samples run at once. The model given is not changed.
     """
     touched = [group for group in groups if kept.get(group.name, group.num_units) < group.num_units]
     chosen = {g.name: seen.eliminations[g.name].survivors(kept[g.name]) for g in touched}
@@ -111,7 +109,7 @@ def prune_groups(
     paths = _running_order(work, readers, batches, run, seen.repeats) if readers else []
     fork = next((k for k, path in enumerate(paths) if path in merging_at), len(paths))
     starts = validation.starts if validation is not None else 1
-    state = RefitState(work, batches, run, steps, copies, seed, seen.repeats, at_once)
+    state = RefitState(work, batches, run, copies, seed, seen.repeats, at_once)
     with progress.task("refitting", fork + starts * (len(paths) - fork)) as advance:
 
         def refit_layers(
@@ -147,30 +145,22 @@ def _best_start(
     `finish(state, start=k)` does what is left, from the merging of the layer `first` on. What runs
     before that layer is the same from every start, and runs once.
     """
-    held = state.reach(first, PrefixOutputs(validation.batches))
-    state.reach(first, state.held)
+    state.rows(first, 1, drawn_as=first, outputs=True)
+    replay = Replay(validation.batches, state.replay.own_run, memory=MEMORY)
     best: tuple[tuple[float, ...], RefitState, dict[str, Tensor]] | None = None
     tried: list[float] = []
     for start in range(validation.starts):
         own = state.fork()
         units = finish(own, start=start)
-        score = validation.score(_outputs(own, held))
+        replay.reach(own.model, first)
+        with torch.no_grad(), eval_mode(own.model):
+            outputs = [replay.run(own.model, copied_batch(part)) for part in replay.batches]
+        score = validation.score(outputs)
         tried.append(score[0])
         if best is None or score > best[0]:
             best = score, own, units
     assert best is not None
     return best[1], best[2], tuple(tried)
-
-
-def _outputs(state: RefitState, held: PrefixOutputs) -> list[object]:
-    """What the network gives for batches that are held, one entry per batch."""
-    model = state.rest(held)
-    found: list[object] = []
-    with torch.no_grad(), eval_mode(model):
-        for batch in held.batches:
-            run = forward if held.done else state.run
-            found.append(run(model, copied_batch(batch)))
-    return found
 
 
 def _running_order(

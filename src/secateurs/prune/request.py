@@ -56,7 +56,7 @@ class Hooks:
     """What a client of `prune_to_budget` knows and the flow does not.
 
     `run` runs a network on a batch; `steps` opens one into (path, module) that run one after the
-    other, where that is known. `evaluate` scores a network, higher is better: `max_loss` needs it.
+    other, where that is known: merged units are then scored by the network's answers. `evaluate` scores a network, higher is better: `max_loss` needs it.
     `loss(network, batch)`, of one sample, decides between groups in the place of the change of the
     outputs. `score` orders the starts of merging by a network's outputs on the held-out batches.
     `latency(unpruned, pruned)` measures the pruned network's share of the time. `train(pruned,

@@ -257,7 +257,6 @@ def prune_surveyed(
             kept,
             calibration,
             run=hooks.run,
-            steps=hooks.steps,
             merging=merging,
             refitting=refitting,
             copies=surveyed.copies,
