@@ -56,11 +56,12 @@ class Hooks:
     """What a client of `prune_to_budget` knows and the flow does not.
 
     `run` runs a network on a batch; `steps` opens one into (path, module) that run one after the
-    other, where that is known: merged units are then scored by the network's answers. `evaluate` scores a network, higher is better: `max_loss` needs it.
-    `loss(network, batch)`, of one sample, decides between groups in the place of the change of the
-    outputs. `score` orders the starts of merging by a network's outputs on the held-out batches.
-    `latency(unpruned, pruned)` measures the pruned network's share of the time. `train(pruned,
-    unpruned)` returns the pruned network, of which it also gets the survivors, trained on.
+    other, where that is known: merged units are then scored by the network's answers. `evaluate`
+    scores a network, higher is better: `max_loss` needs it. `loss(network, batch)`, of one sample,
+    decides between groups in the place of the change of the outputs. `score` orders the starts of
+    merging by a network's outputs on the held-out batches. `latency(unpruned, pruned)` measures the
+    pruned network's share of the time. `train(pruned, unpruned)` returns the pruned network, of
+    which it also gets the survivors, trained on.
     `keep_whole(path)` says that the outputs of a layer stay; `ratios` are shares (0..1) of the
     units to remove of groups by name (with `*` as in file names), whatever the budget.
     `views` gives other views of the calibration samples, on which blocks are tuned instead.
