@@ -30,7 +30,7 @@ from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import open_context
 from secateurs.study.sweep.sweep import run_sweep
 from secateurs.study.trials.processes import num_cores
-from secateurs.study.trials.ray.opening import open_ray
+from secateurs.study.trials.ray.connection import open_ray
 from secateurs.study.trials.store import Store
 from secateurs.study.trials.task import Resources
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
 from torchvision import models
 
 from secateurs.fit.cache import PrefixCache
@@ -21,28 +20,10 @@ from secateurs.study.setup.trial_context import open_context
 from secateurs.study.sweep.sweep import run_sweep
 from secateurs.study.trials.store import Store
 
-CONVOLUTIONS = (6, 10, 12, 12, 8)
-LINEAR = (40, 32)
+sys.path.append(str(Path(__file__).parent.parent / "benchmarks" / "campaign"))
 
-
-def narrow_alexnet(name: str, *, weights: None, num_classes: int, **_: Any) -> nn.Module:
-    """What torchvision's builder gives, with other widths."""
-    assert name == "alexnet" and weights is None
-    with torch.device("meta"):
-        model = models.AlexNet(num_classes)
-    inputs, widths = 3, iter(CONVOLUTIONS)
-    for place, step in enumerate(model.features):
-        if isinstance(step, nn.Conv2d):
-            width = next(widths)
-            model.features[place] = nn.Conv2d(
-                inputs, width, step.kernel_size, step.stride, step.padding
-            )
-            inputs = width
-    shapes = ((36 * inputs, LINEAR[0]), LINEAR, (LINEAR[1], num_classes))
-    for place, (given, found) in zip((1, 4, 6), shapes, strict=True):
-        model.classifier[place] = nn.Linear(given, found)
-    return model
-
+from narrow_alexnet import LINEAR as LINEAR
+from narrow_alexnet import narrow_alexnet
 
 # First lines of a program for another process in which every AlexNet is narrow.
 IN_ANOTHER_PROCESS = (

@@ -52,6 +52,41 @@ ROOMS = {
     "cli": ["options", "parsing", "insight", ""],
 }
 MOST_FILES = 20
+# Modules of one name in several folders, and what the name means in all of them. A command in `cli`
+# has the name of what it calls.
+SAME_MEANING = {
+    "page": "the page of the folder's subject",
+    "panels": "panels of that page, or of `--help`",
+    "figures": "charts of that page",
+    "captions": "what is said under its charts",
+    "summary": "its first screen, and the answer in words",
+    "tables": "its tables",
+    "result_tables": "what `secateurs results` prints of it",
+    "schema": "what of its record has to be there",
+    "card": "a model card",
+    "samples": "example predictions: chosen, and shown",
+    "merged_units": "units of a merged group: chosen, and shown",
+    "mistakes": "what networks get wrong: found, and shown",
+    "labels": "improbable labels: found, and shown",
+    "trust": "calibration, corruptions and groups: measured, and shown",
+    "views": "augmented views: rendered, and as pictures",
+    "int8": "the int8 file of a study: its options, made, and shown",
+    "latency": "time of networks: measured, of a frontier, and shown",
+    "confidence": "probabilities as answers: computed, and of a saved network",
+    "exporting": "exports of any model, and of a saved one",
+    "run": "a stage or a server from its beginning to its end",
+    "choice": "which of several is best",
+    "config": "options of a training, and of a study",
+    "options": "options of one function",
+    "network": "one network: its options, probed, pruned",
+    "layers": "layers with weights: known, and followed",
+    "fetching": "files from the web",
+    "training": "a training: its options, and saved",
+    "pruning": "pruning: its options, of any model, and of the paper",
+    "probing": "a network or several probed",
+    "machines": "machines that trials ran on: noted, and shown",
+    "executors": "executors: their option, and opened by name",
+}
 
 
 @cache
@@ -131,6 +166,12 @@ def test_no_module_imports_itself_by_way_of_others():
 def test_folders_are_small_enough_to_search_by_eye():
     counts = Counter(str(path.parent.relative_to(ROOT)) for path in ROOT.rglob("*.py"))
     assert {folder: count for folder, count in counts.items() if count > MOST_FILES} == {}
+
+
+def test_modules_of_one_name_are_about_one_thing():
+    commands = {m for m in _modules() if m.startswith("cli.") and _room(m) in ("", "insight")}
+    counts = Counter(module.split(".")[-1] for module in set(_modules()) - commands)
+    assert {name for name, count in counts.items() if count > 1} == set(SAME_MEANING)
 
 
 def test_pruning_knows_modules_and_batches_only():

@@ -14,12 +14,11 @@ from typing import Any
 
 import onnx
 import torch
+from narrow_alexnet import narrow_alexnet
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torchvision import models
 
-WIDTHS = (6, 10, 12, 12, 8)
-LINEAR = (40, 32)
 PAGES = (
     ("study.page", "render"),
     ("frontier.page", "render_frontier"),
@@ -28,24 +27,6 @@ PAGES = (
     ("search.page", "render_search"),
     ("network.page", "render_network"),
 )
-
-
-def narrow_alexnet(name: str, *, weights: None, num_classes: int, **_: Any) -> nn.Module:
-    """What torchvision's builder gives, with few channels and units."""
-    with torch.device("meta"):
-        model = models.AlexNet(num_classes)
-    inputs, widths = 3, iter(WIDTHS)
-    for place, step in enumerate(model.features):
-        if isinstance(step, nn.Conv2d):
-            width = next(widths)
-            model.features[place] = nn.Conv2d(
-                inputs, width, step.kernel_size, step.stride, step.padding
-            )
-            inputs = width
-    shapes = ((36 * inputs, LINEAR[0]), LINEAR, (LINEAR[1], num_classes))
-    for place, (given, found) in zip((1, 4, 6), shapes, strict=True):
-        model.classifier[place] = nn.Linear(given, found)
-    return model
 
 
 def write_onnx(program: tuple[Any, int], said: Mapping[str, Any], path: Path) -> None:

@@ -13,11 +13,11 @@ from PIL import Image
 from damage import damaged
 from secateurs.data.audit import audit
 from secateurs.data.content_cache import load_records
+from secateurs.data.image_store import open_store
 from secateurs.data.images.decode import MAX_PIXELS, Decoded, DecodeError, decode, decoding
 from secateurs.data.images.hashes import close_pairs
 from secateurs.data.scan import scan
 from secateurs.data.splits.image_groups import groups_from_csv, groups_from_pattern, parse_group_by
-from secateurs.data.store import open_store
 from secateurs.errors import InputError
 
 

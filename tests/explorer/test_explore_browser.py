@@ -13,7 +13,7 @@ import uvicorn
 from asking import open_page, until
 from browsing import violations
 
-from secateurs.explorer.app import Desk, make_app
+from secateurs.explorer.layer_app import Desk, make_app
 from secateurs.serve.run import listen
 from secateurs.ship.checkpoint import load
 from secateurs.study.pruning.explorer import Explorer, cut

@@ -14,7 +14,7 @@ from browsing import violations
 from example_frontier import example_frontier
 from starlette.testclient import TestClient
 
-from secateurs.explorer.app import Desk, make_app
+from secateurs.explorer.layer_app import Desk, make_app
 from secateurs.explorer.opening import computing
 from secateurs.explorer.path_app import PathDesk
 from secateurs.serve.run import listen

@@ -13,7 +13,7 @@ from secateurs.cli.options.network import OwnDevice
 from secateurs.cli.options.output import SessionOptions
 from secateurs.cli.options.panels import OUTPUT, within
 from secateurs.cli.options.pruning import OwnLayer
-from secateurs.cli.parsing.places import check_outside
+from secateurs.cli.parsing.destinations import check_outside
 from secateurs.cli.parsing.session import open_session
 from secateurs.limits import LIMITS
 from secateurs.paths import FACES, existing_directory, output_directory
@@ -77,7 +77,7 @@ def explore(
     from secateurs.extras import require
 
     require("explore", "explore")
-    from secateurs.explorer.app import Desk, make_app
+    from secateurs.explorer.layer_app import Desk, make_app
     from secateurs.explorer.opening import computing, open_pages
     from secateurs.serve.run import ADDRESS, listen, serve
     from secateurs.study.saved.location import find_location

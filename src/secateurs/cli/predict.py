@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from secateurs.cli.options.data import AnyModel
-from secateurs.cli.options.output import AsJson, Config, FileOut, ProgressMode, Quiet
+from secateurs.cli.options.output import AsJson, Config, FileOut, ProgressMode, Quiet, Threshold
 from secateurs.cli.options.panels import OUTPUT, suggest, within
 from secateurs.cli.parsing.session import session_of
 from secateurs.errors import InputError
@@ -38,16 +38,7 @@ def predict(
             rich_help_panel=OUTPUT,
         ),
     ] = 3,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SHARE",
-            help="Least probability of an answer, 0..1; below it the model does not know. "
-            "[default: that of the model, see trust --save-threshold]",
-            callback=within(LIMITS["threshold"]),
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
+    threshold: Threshold = None,
     kind: Annotated[
         str | None,
         typer.Option(

@@ -170,8 +170,8 @@ def search(
     """
     from secateurs.errors import InputError
     from secateurs.report.search.page import write_search_page
+    from secateurs.study.search.answer_text import search_words
     from secateurs.study.search.plan import plan_of
-    from secateurs.study.search.rows import search_words
     from secateurs.study.search.run import run_search
     from secateurs.study.setup.config import from_preset, parse_depths
 

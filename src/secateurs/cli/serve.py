@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from secateurs.cli.options.data import AnyModel
-from secateurs.cli.options.output import AsJson, Config, Quiet
+from secateurs.cli.options.output import AsJson, Config, Quiet, Threshold
 from secateurs.cli.options.panels import OUTPUT, SERVICE, within
 from secateurs.cli.parsing.session import session_of
 from secateurs.errors import InputError
@@ -45,16 +45,7 @@ def serve(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SHARE",
-            help="Least probability of an answer, 0..1; below it the model does not know. "
-            "[default: that of the model, see trust --save-threshold]",
-            callback=within(LIMITS["threshold"]),
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
+    threshold: Threshold = None,
     max_mb: Annotated[
         float,
         typer.Option(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from secateurs.data.images.formats import (
+from secateurs.data.images.file_types import (
     OTHER_IMAGES,
     as_extension,
     extension,

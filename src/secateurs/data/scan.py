@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from secateurs.data.folders import BadFile, Remarks, children, images_of, images_under
-from secateurs.data.images.formats import EXTENSIONS
+from secateurs.data.images.file_types import EXTENSIONS
 from secateurs.data.names import escaped, is_text, printable, same_name
 from secateurs.data.predefined_splits import (
     refuse_same_folders,

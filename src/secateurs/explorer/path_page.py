@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from secateurs.explorer.page import OWN
+from secateurs.explorer.layer_page import OWN
 from secateurs.report.common import formatting
 from secateurs.report.common.canvas import DARK
 from secateurs.report.common.direction import isolate_names, with_bdi

@@ -89,9 +89,10 @@ def prune_groups(
 
     Each reader is refitted by least squares to what it gave in the network given, on what it now
     receives; linear layers in a chain are merged (see `merge`) where `merging`. `survivors` name
-    the units themselves. The batches are `copies` views of the same samples, view by view. Groups to
-    merge are found from a random start; with a `validation` from several, and the network with the
-    best score is taken. No more than `at_once` samples run at once. The model given is not changed.
+    the units themselves. The batches are `copies` views of the same samples, view by view. Groups
+    to merge are found from a random start; with a `validation` from several, and the network with
+    the best score is taken. No more than `at_once` samples run at once. The model given is not
+    changed.
     """
     touched = [group for group in groups if kept.get(group.name, group.num_units) < group.num_units]
     chosen = {g.name: seen.eliminations[g.name].survivors(kept[g.name]) for g in touched}

@@ -16,7 +16,7 @@ from torch import nn
 
 from secateurs.data.images.resolution import CROP_SHARE, Interpolation, Resize, eval_pixels
 from secateurs.data.names import printable
-from secateurs.data.splits.record import SplitRecord, parse_split_record
+from secateurs.data.splits.split_record import SplitRecord, parse_split_record
 from secateurs.errors import InputError
 from secateurs.nets import backbones
 from secateurs.nets.attention import is_open, open_attention

@@ -19,7 +19,7 @@ from secateurs.nets.layers import (
     width_of,
 )
 from secateurs.prune.surgery.resized import put_tensors
-from secateurs.prune.surgery.widths import channels_of, set_channels
+from secateurs.prune.surgery.width_attributes import channels_of, set_channels
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:

@@ -46,7 +46,7 @@ from secateurs.study.sweep.sweep import (
     summarise_sweep,
 )
 from secateurs.study.tracking.log import Log, answer_entry, log_entry, trial_entry
-from secateurs.study.trials.places import machine_rows
+from secateurs.study.trials.machines import machine_rows
 from secateurs.study.trials.store import Store
 from secateurs.study.trials.task import Executor
 

@@ -6,12 +6,12 @@ from torch import Tensor, nn
 
 from secateurs.errors import InputError
 from secateurs.prune.coupling.groups import find_groups
+from secateurs.prune.reconstruction.block_samples import in_turns
 from secateurs.prune.reconstruction.options import (
     Reconstruction,
     ReconstructionOptions,
     options_of,
 )
-from secateurs.prune.reconstruction.parts import in_turns
 from secateurs.prune.reconstruction.reconstruct import reconstruct
 from secateurs.prune.surgery.narrow import narrow
 from secateurs.stopping import StopFlag, StopRequested

@@ -15,8 +15,8 @@ import pytest
 from example_results import example_results
 
 from secateurs.errors import InputError
+from secateurs.report.common.thumbnails import MAX_BYTES, thumbnail
 from secateurs.report.study.page import write_report
-from secateurs.report.study.samples import MAX_BYTES, thumbnail
 
 
 class Page(HTMLParser):

@@ -12,7 +12,7 @@ import torch
 from secateurs.cli.app import app
 from secateurs.errors import InputError
 from secateurs.nets.backbones import build
-from secateurs.study.probing import MARKER, probe_data
+from secateurs.study.probe_directory import MARKER, probe_data
 from secateurs.study.records.checksummed import read_sealed
 from secateurs.study.setup.config import StudyConfig
 

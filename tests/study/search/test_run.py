@@ -26,8 +26,8 @@ from secateurs.errors import InputError
 from secateurs.files import write_json
 from secateurs.fit.metrics import wilson_interval
 from secateurs.stopping import StopFlag, StopRequested
+from secateurs.study.search.answer_text import search_words
 from secateurs.study.search.plan import GridSearch, Halving, Tpe
-from secateurs.study.search.rows import search_words
 from secateurs.study.search.run import run_search
 from secateurs.study.search.trainings import Job, context_of
 from secateurs.study.setup.config import StudyConfig

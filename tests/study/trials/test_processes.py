@@ -18,7 +18,7 @@ from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import TrialContext, open_context, seeded_model
 from secateurs.study.sweep.sweep import run_sweep
-from secateurs.study.trials.opening import open_executor, parse_executor
+from secateurs.study.trials.executors import open_executor, parse_executor
 from secateurs.study.trials.processes import _cards, answered, open_processes
 from secateurs.study.trials.slurm import open_slurm
 from secateurs.study.trials.store import Store, save_weights

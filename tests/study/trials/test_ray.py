@@ -20,8 +20,8 @@ from secateurs.errors import InputError
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import seeded_model
 from secateurs.study.study import run_study
-from secateurs.study.trials.opening import open_executor
-from secateurs.study.trials.ray.opening import open_ray
+from secateurs.study.trials.executors import open_executor
+from secateurs.study.trials.ray.connection import open_ray
 from secateurs.study.trials.store import save_weights
 from secateurs.study.trials.task import Resources
 
@@ -158,7 +158,7 @@ import json, sys
 from pathlib import Path
 from secateurs.study.setup.config import from_json
 from secateurs.study.study import run_study
-from secateurs.study.trials.ray.opening import open_ray
+from secateurs.study.trials.ray.connection import open_ray
 from secateurs.study.trials.task import Resources
 import torch
 

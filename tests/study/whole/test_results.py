@@ -74,7 +74,7 @@ def test_a_second_run_trains_decodes_and_measures_nothing(
     out, results = finished
     monkeypatch.setattr(engine, "run_trial", never)
     monkeypatch.setattr("secateurs.data.audit.decoding", never)
-    monkeypatch.setattr("secateurs.data.store.decoding", never)
+    monkeypatch.setattr("secateurs.data.image_store.decoding", never)
     monkeypatch.setattr("secateurs.study.stages.prune_network", never)
     monkeypatch.setattr("secateurs.study.stages.price", never)
     again = run_study(str(flags), CONFIG, out, cache=cache)

@@ -61,7 +61,7 @@ def probe(
     """
     from secateurs.nets.candidates import AUTO
     from secateurs.report.probe.page import probe_words, write_probe_page
-    from secateurs.study.probing import probe_data
+    from secateurs.study.probe_directory import probe_data
     from secateurs.study.setup.config import from_preset, parse_depths
 
     names = AUTO if backbones == "auto" else tuple(name.strip() for name in backbones.split(","))

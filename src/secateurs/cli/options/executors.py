@@ -57,7 +57,7 @@ class ExecutionOptions:
 
     def open(self, *, cache: Path, progress: Progress) -> AbstractContextManager[Executor | None]:
         """The executor that these options ask for."""
-        from secateurs.study.trials.opening import open_executor
+        from secateurs.study.trials.executors import open_executor
         from secateurs.study.trials.task import Resources
 
         cpus, gpus = self.trial_cpus, self.trial_gpus

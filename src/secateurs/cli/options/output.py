@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from secateurs.cli.options.data import Cache
-from secateurs.cli.options.panels import OUTPUT, suggest
+from secateurs.cli.options.panels import OUTPUT, suggest, within
+from secateurs.limits import LIMITS
 from secateurs.paths import output_directory, output_file
 
 
 def _directory(param: typer.CallbackParam, out: Path | None) -> Path | None:
-    # A default still has the name of an argument in it, see `parsing.places`.
+    # A default still has the name of an argument in it, see `parsing.destinations`.
     return out if out == param.default else output_directory(out)
 
 
@@ -38,6 +39,16 @@ FileOut = Annotated[
         metavar="FILE",
         help="Write to this file, for example --out results.csv. [default: standard output]",
         callback=output_file,
+        rich_help_panel=OUTPUT,
+    ),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Least probability of an answer, 0..1; below it the model does not know. "
+        "[default: that of the model, see trust --save-threshold]",
+        callback=within(LIMITS["threshold"]),
         rich_help_panel=OUTPUT,
     ),
 ]

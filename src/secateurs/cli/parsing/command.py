@@ -13,9 +13,9 @@ from typer.core import TyperCommand, TyperGroup
 from secateurs.cli.options.panels import BASICS, OUTPUT, PANELS
 from secateurs.cli.options.usual import EXAMPLES, USUAL
 from secateurs.cli.parsing.config_file import Parameter, RunConfig, kind_of, read_config
+from secateurs.cli.parsing.destinations import check_outside, default_out, image_folders
+from secateurs.cli.parsing.earlier_names import RENAMED, current_names
 from secateurs.cli.parsing.layout import first_column, panel, wrapped
-from secateurs.cli.parsing.names import RENAMED, current_names
-from secateurs.cli.parsing.places import check_outside, default_out, image_folders
 from secateurs.errors import InputError
 from secateurs.native_stderr import asked_of, print_note
 from secateurs.paths import output_directory

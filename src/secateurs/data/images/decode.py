@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Literal
 from PIL import Image
 
 from secateurs.data.images import decoding_memory
-from secateurs.data.images.formats import HEAD, true_format
+from secateurs.data.images.file_types import HEAD, true_format
 from secateurs.data.images.modes import to_rgb
 from secateurs.data.images.pnm import read_scaled
 from secateurs.errors import InputError

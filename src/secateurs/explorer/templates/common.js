@@ -21,6 +21,32 @@ const percent = (value, digits = 1) => `${(100 * value).toFixed(digits)}%`;
 // A name in a right-to-left script must not take the digits after it into its direction.
 const isolated = (name) => `\u2068${name}\u2069`;
 
+// How an accuracy differs from the unpruned network's, with its interval.
+const against = (one, unpruned) => {
+  const points = 100 * (one.accuracy - unpruned.accuracy);
+  const sign = points > 0.05 ? "+" : points < -0.05 ? "−" : "±";
+  return `${sign}${Math.abs(points).toFixed(1)} points; 95%: ${Math.round(100 * one.accuracy_low)}–${Math.round(100 * one.accuracy_high)}%`;
+};
+// What a screen reader says once the page stays as it is.
+const announce = (text) => {
+  window.clearTimeout(announce.timer);
+  announce.timer = window.setTimeout(() => { $("said").textContent = text; }, 600);
+};
+// A row of a table: its head, then its cells.
+const tableRow = (title, cells) => {
+  const row = document.createElement("tr");
+  const head = document.createElement("th");
+  head.scope = "row";
+  head.textContent = title;
+  row.append(head);
+  for (const text of cells) {
+    const cell = document.createElement("td");
+    cell.textContent = text;
+    row.append(cell);
+  }
+  return row;
+};
+
 // Requests.
 const problem = (text) => {
   $("problem").textContent = text ?? "";

@@ -104,10 +104,7 @@
     $("kept").textContent = whole(found.num_kept);
     $("kept-note").textContent = `of ${whole(facts.num_units)}, ${share(found.num_kept / facts.num_units)}`;
     $("accuracy").textContent = percent(found.accuracy);
-    const points = 100 * (found.accuracy - before.accuracy);
-    const sign = points > 0.05 ? "+" : points < -0.05 ? "−" : "±";
-    $("accuracy-note").textContent =
-      `${sign}${Math.abs(points).toFixed(1)} points; 95%: ${Math.round(100 * found.accuracy_low)}–${Math.round(100 * found.accuracy_high)}%; balanced ${percent(found.balanced_accuracy)}`;
+    $("accuracy-note").textContent = `${against(found, before)}; balanced ${percent(found.balanced_accuracy)}`;
     $("parameters").textContent = count(found.num_parameters);
     $("parameters-note").textContent = `of ${count(before.num_parameters)}, ${times(before.num_parameters, found.num_parameters)}`;
     $("bytes").textContent = size(found.bytes);
@@ -125,10 +122,7 @@
     remember(found, true);
     if (found.picture && found.picture.number === state.pictureNumber) showAnswers(found.picture);
     if ($("unit").value !== "") askUnit();
-    window.clearTimeout(show.timer);
-    show.timer = window.setTimeout(() => {
-      $("said").textContent = `${plural(found.num_kept, "unit")} kept, validation accuracy ${percent(found.accuracy)}, ${size(found.bytes)}`;
-    }, 600);
+    announce(`${plural(found.num_kept, "unit")} kept, validation accuracy ${percent(found.accuracy)}, ${size(found.bytes)}`);
   };
   const suggestion = (found) => `${facts.layer.replace(/[^A-Za-z0-9._-]/g, "-")}-${found.num_kept}`.replace(/^[^A-Za-z0-9]+/, "");
 
@@ -240,16 +234,8 @@
   const listTrail = () => {
     const sorted = [...trail.values()].sort((a, b) => a.num_kept - b.num_kept);
     $("tried").replaceChildren(...sorted.map((one) => {
-      const row = document.createElement("tr");
-      const head = document.createElement("th");
-      head.scope = "row";
-      head.textContent = named(one.settings, one.low_deg);
-      row.append(head);
-      for (const text of [whole(one.num_kept), percent(one.accuracy), count(one.num_parameters)]) {
-        const cell = document.createElement("td");
-        cell.textContent = text;
-        row.append(cell);
-      }
+      const row = tableRow(named(one.settings, one.low_deg),
+        [whole(one.num_kept), percent(one.accuracy), count(one.num_parameters)]);
       const cell = document.createElement("td");
       const button = document.createElement("button");
       button.type = "button";

@@ -30,11 +30,9 @@
       $("name").value = `${facts.backbone.replace(/[^A-Za-z0-9._-]/g, "-")}-macs${Math.round(100 * state.share)}`;
     }
     if (ready) {
-      const points = 100 * (one.accuracy - unpruned.accuracy);
-      const sign = points > 0.05 ? "+" : points < -0.05 ? "−" : "±";
       const part = (key) => `${percent(one[key] / unpruned[key], 0)} of the unpruned`;
       say("accuracy", percent(one.accuracy),
-        `${sign}${Math.abs(points).toFixed(1)} points; 95%: ${Math.round(100 * one.accuracy_low)}–${Math.round(100 * one.accuracy_high)}%; ${whole(one.num_changed)} of ${whole(one.num_images)} other answers`);
+        `${against(one, unpruned)}; ${whole(one.num_changed)} of ${whole(one.num_images)} other answers`);
       say("bytes", size(one.bytes), part("bytes"));
       say("macs", count(one.macs), part("macs"));
       say("ms", ms(one.ms), part("ms"));
@@ -42,10 +40,7 @@
       for (const id of ["accuracy", "bytes", "macs", "ms"]) say(id, "–", words[one.state]);
     }
     draw();
-    window.clearTimeout(show.timer);
-    show.timer = window.setTimeout(() => {
-      $("said").textContent = ready ? `${name}: validation accuracy ${percent(one.accuracy)}, ${size(one.bytes)}` : $("size-value").textContent;
-    }, 600);
+    announce(ready ? `${name}: validation accuracy ${percent(one.accuracy)}, ${size(one.bytes)}` : $("size-value").textContent);
     page.dataset.shown = `${state.share}:${one.state}`;
   };
   const list = () => {
@@ -60,22 +55,12 @@
       item.textContent = percent(share, 0);
       return item;
     }));
-    $("sizes").replaceChildren(...known.positions.map((one) => {
-      const row = document.createElement("tr");
-      const head = document.createElement("th");
-      head.scope = "row";
-      head.textContent = one.share === 1 ? "unpruned" : percent(one.share, 0);
-      row.append(head);
-      const cells = one.state === "ready"
+    $("sizes").replaceChildren(...known.positions.map((one) => tableRow(
+      one.share === 1 ? "unpruned" : percent(one.share, 0),
+      one.state === "ready"
         ? [interval(one), size(one.bytes), one.ms.toFixed(2), whole(one.num_changed)]
-        : [one.reason ?? one.state, "", "", ""];
-      for (const text of cells) {
-        const cell = document.createElement("td");
-        cell.textContent = text;
-        row.append(cell);
-      }
-      return row;
-    }));
+        : [one.reason ?? one.state, "", "", ""],
+    )));
     page.dataset.ready = String(known.num_ready);
   };
 

@@ -22,9 +22,9 @@ from secateurs.nets.attention import BiasedAttention
 from secateurs.nets.batches import Batch, Run, copied_batch, map_tensors
 from secateurs.nets.layers import LAYERS
 from secateurs.nets.trace import first_line, python_modules, tensors_of
+from secateurs.prune.coupling.custom_layers import PassThrough, rule_of
 from secateurs.prune.coupling.layers import MAKING, LayerRules
 from secateurs.prune.coupling.numbering import Event, Product
-from secateurs.prune.coupling.rules import PassThrough, rule_of
 from secateurs.prune.coupling.union_find import UnionFind, compact
 
 OUTPUT = "output"

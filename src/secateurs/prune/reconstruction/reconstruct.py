@@ -24,13 +24,7 @@ from secateurs.nets.trace import copied, eval_mode, first_line, tensors_of
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.coupling.members import Group
 from secateurs.prune.coupling.returned import Axis, returned_units
-from secateurs.prune.reconstruction.blocks import Block, blocks_of
-from secateurs.prune.reconstruction.options import (
-    Reconstruction,
-    ReconstructionOptions,
-    TunedBlock,
-)
-from secateurs.prune.reconstruction.parts import (
+from secateurs.prune.reconstruction.block_samples import (
     calls_of,
     given_by,
     grouped,
@@ -38,6 +32,12 @@ from secateurs.prune.reconstruction.parts import (
     received,
     spaced,
     values_of,
+)
+from secateurs.prune.reconstruction.blocks import Block, blocks_of
+from secateurs.prune.reconstruction.options import (
+    Reconstruction,
+    ReconstructionOptions,
+    TunedBlock,
 )
 from secateurs.prune.reconstruction.tuning import Problem, tune
 from secateurs.prune.statistics.parts import in_parts

@@ -20,7 +20,7 @@ from secateurs.prune.surgery.parity import PARITY_LIMIT as PARITY_LIMIT
 from secateurs.prune.surgery.parity import Comparison, compared
 from secateurs.prune.surgery.removal import check_survivors
 from secateurs.prune.surgery.survivor_norms import over_survivors
-from secateurs.prune.surgery.widths import channels_of, set_widths
+from secateurs.prune.surgery.width_attributes import channels_of, set_widths
 
 Survivors = Mapping[str, Tensor]  # unit indices by the name of their group
 Channels = dict[str, Tensor]  # channel indices by the path of their layer

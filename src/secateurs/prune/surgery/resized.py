@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from secateurs.prune.surgery.widths import set_widths
+from secateurs.prune.surgery.width_attributes import set_widths
 
 Made = Callable[[str, Tensor], Tensor | None]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from secateurs.errors import InputError
 from secateurs.files import write_text
+from secateurs.report.common.baselines import balanced, majority
 from secateurs.report.common.formatting import (
     integer,
     milliseconds,
@@ -42,6 +43,30 @@ def opening_part(title: str, classes: Sequence[str], made: str = "") -> list[str
     names = ", ".join(literal(name) for name in classes)
     text = f"Classifies images into {integer(len(classes))} classes: {names}."
     return [f"# {title}", "", f"{text} {made}".rstrip(), ""]
+
+
+def accuracy_part(head: list[str], rows: list[list[str]], *, explained: bool = True) -> list[str]:
+    """The table of accuracies, and what they are unless nothing was measured."""
+    lines = ["## Accuracy", "", *card_table(head, rows)]
+    if not explained:
+        return lines
+    words = (
+        "Accuracies have 95% intervals. The model was chosen on the validation images; the "
+        "test images were used once, after the choice. Balanced: mean recall of the classes. "
+        "Baseline: the accuracy of always predicting the largest class."
+    )
+    return [*lines, words, ""]
+
+
+def baseline_cells(evaluation: Record) -> list[str]:
+    """The balanced accuracy, the baseline and the number of images."""
+    found = (percent(of(evaluation)) for of in (balanced, majority))
+    return [*found, integer(evaluation["num_images"])]
+
+
+def limits_part(lines: Sequence[str]) -> list[str]:
+    """What limits the use of the model, one sentence a line."""
+    return ["## Limitations", "", *(f"- {literal(text)}" for text in lines), ""]
 
 
 def class_scores(evaluation: Record) -> list[str]:

@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from secateurs.report.common.card_parts import (
+    accuracy_part,
     accuracy_words,
+    baseline_cells,
     class_scores,
     cost_part,
     data_part,
+    limits_part,
     opening_part,
     save_card,
     use_part,
     versions_part,
 )
 from secateurs.report.common.direction import isolate_names
-from secateurs.report.common.evaluation import balanced, majority
 from secateurs.report.common.formatting import integer, percent, proper
 from secateurs.report.common.markdown import card_table, literal
 from secateurs.report.frontier import summary
@@ -68,17 +70,10 @@ def _accuracy(results: Record) -> list[str]:
         ("validation", summary.recommended(results)["val"]),
         ("test", results["recommended"]["test"]),
     ):
-        cells = [accuracy_words(found), percent(balanced(found)), percent(majority(found))]
-        rows.append([name, *cells, integer(found["num_images"])])
+        rows.append([name, accuracy_words(found), *baseline_cells(found)])
     head = ["images", "accuracy", "balanced", "baseline", "number"]
     return [
-        "## Accuracy",
-        "",
-        *card_table(head, rows),
-        "Accuracies have 95% intervals. The model was chosen on the validation images; the test "
-        "images were used once, after the choice. Balanced: mean recall of the classes. Baseline: "
-        "the accuracy of always predicting the largest class.",
-        "",
+        *accuracy_part(head, rows),
         *_refit(results["recommended"].get("refit")),
         *class_scores(results["recommended"]["test"]),
     ]
@@ -112,7 +107,7 @@ def _limits(results: Record) -> list[str]:
     if sure:
         lines.append(sure)
     lines.append("Images of other objects also get one of these classes.")
-    return ["## Limitations", "", *(f"- {literal(text)}" for text in lines), ""]
+    return limits_part(lines)
 
 
 def _confidence(results: Record) -> str:

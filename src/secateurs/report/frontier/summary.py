@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from secateurs.report.common.evaluation import majority
+from secateurs.report.common.baselines import majority
 from secateurs.report.common.formatting import (
     integer,
     listed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secateurs.report.common.evaluation import FEW_IMAGES
+from secateurs.report.common.baselines import FEW_IMAGES
 from secateurs.report.common.formatting import degrees, integer, interval, percent, plural
 from secateurs.report.common.sweep_rows import Record
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from secateurs.report.common.answers import answer_of
+from secateurs.report.common.baselines import FEW_IMAGES
 from secateurs.report.common.direction import isolate_names
-from secateurs.report.common.evaluation import FEW_IMAGES
 from secateurs.report.common.formatting import (
     count,
     integer,
@@ -24,29 +24,10 @@ from secateurs.report.common.panel import Panel, Table
 from secateurs.report.common.render import render_page, write_page
 from secateurs.report.common.sweep_rows import Record
 from secateurs.report.common.thumbnails import thumbnail
+from secateurs.report.insight.mistakes import Picture
 
 NAME = "comparison.html"
 WHEN = ("first", "second")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What one of the networks says of an image."""
-
-    when: str
-    label: str
-    probability: str
-    correct: bool
-
-
-@dataclass(frozen=True)
-class Image:
-    """An image that only one network gets right."""
-
-    name: str
-    label: str
-    source: str
-    answers: tuple[Answer, ...]
 
 
 def write_compare_page(record: Record, directory: Path) -> Path:
@@ -232,21 +213,13 @@ def _classes(record: Record, names: dict[str, str]) -> Panel:
     )
 
 
-def _images(record: Record, names: dict[str, str], directory: Path | None) -> list[Image]:
+def _images(record: Record, names: dict[str, str], directory: Path | None) -> list[Picture]:
     return [
-        Image(
+        Picture(
             row["name"],
             row["label"],
             "" if directory is None else thumbnail(directory, row["thumbnail"]),
-            tuple(
-                Answer(
-                    names[when],
-                    row[when]["label"],
-                    percent(row[when]["probability"], digits=0),
-                    row[when]["label"] == row["label"],
-                )
-                for when in WHEN
-            ),
+            tuple(answer_of(names[when], row[when], row["label"]) for when in WHEN),
         )
         for row in record["images"]
     ]

@@ -6,19 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from secateurs.report.common.formatting import integer, percent, plural
+from secateurs.report.common.answers import Answer, answer_of
+from secateurs.report.common.formatting import integer, plural
 from secateurs.report.common.sweep_rows import Record
 from secateurs.report.common.thumbnails import thumbnail
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a network says of an image."""
-
-    when: str
-    label: str
-    probability: str
-    correct: bool
 
 
 @dataclass(frozen=True)
@@ -29,7 +20,7 @@ class Picture:
     label: str
     source: str
     answers: tuple[Answer, ...]
-    maps: tuple[tuple[str, str], ...]
+    maps: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,15 +86,7 @@ def _picture(row: Record, names: Mapping[str, str], directory: Path | None) -> P
         row["name"],
         row["label"],
         shown(row["thumbnail"]),
-        tuple(
-            Answer(
-                name,
-                row["answers"][when]["label"],
-                percent(row["answers"][when]["probability"], digits=0),
-                row["answers"][when]["label"] == row["label"],
-            )
-            for when, name in names.items()
-        ),
+        tuple(answer_of(name, row["answers"][when], row["label"]) for when, name in names.items()),
         maps=tuple(
             (name, shown(file))
             for when, name in names.items()

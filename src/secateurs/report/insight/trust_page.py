@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from secateurs.report.common.baselines import FEW_IMAGES
 from secateurs.report.common.direction import isolate_names
-from secateurs.report.common.evaluation import FEW_IMAGES
 from secateurs.report.common.formatting import integer, interval, percent, plain, plural, seconds
 from secateurs.report.common.next_steps import Step, page_values, shown_data, shown_path, step
 from secateurs.report.common.render import render_page, write_page

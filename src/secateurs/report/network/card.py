@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from secateurs.report.common.baselines import balanced, majority
 from secateurs.report.common.card_parts import (
     accuracy_words,
     cost_part,
@@ -14,7 +15,6 @@ from secateurs.report.common.card_parts import (
     versions_part,
 )
 from secateurs.report.common.direction import isolate_names
-from secateurs.report.common.evaluation import balanced, majority
 from secateurs.report.common.formatting import (
     integer,
     percent,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from secateurs.report.common.baselines import FEW_IMAGES, balanced, majority
 from secateurs.report.common.canvas import Plot
 from secateurs.report.common.direction import isolate_names
-from secateurs.report.common.evaluation import FEW_IMAGES, balanced, majority
 from secateurs.report.common.formatting import (
     count,
     integer,
@@ -25,8 +25,8 @@ from secateurs.report.common.next_steps import Step, page_values, shown_data, sh
 from secateurs.report.common.panel import Panel, Table
 from secateurs.report.common.render import render_page, write_page
 from secateurs.report.network import figures
-from secateurs.report.network.layers import search_panels
 from secateurs.report.network.measured_on import calibration, reconstruction
+from secateurs.report.network.named_layers import search_panels
 
 Record = dict[str, Any]
 NAME = "pruning.html"

@@ -7,8 +7,8 @@ from typing import Any
 
 from secateurs.errors import InputError
 from secateurs.files import read_json
+from secateurs.report.common.baselines import FEW_IMAGES, balanced, majority
 from secateurs.report.common.direction import isolate_names
-from secateurs.report.common.evaluation import FEW_IMAGES, balanced, majority
 from secateurs.report.common.formatting import (
     integer,
     listed,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from secateurs.report.common.baselines import FEW_IMAGES
 from secateurs.report.common.direction import isolate_names
-from secateurs.report.common.evaluation import FEW_IMAGES
 from secateurs.report.common.formatting import (
     count,
     integer,

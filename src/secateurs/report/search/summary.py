@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from secateurs.report.common.evaluation import FEW_IMAGES
+from secateurs.report.common.baselines import FEW_IMAGES
 from secateurs.report.common.formatting import integer, interval, listed, percent, plural, seconds
 from secateurs.report.common.sweep_rows import Record
 

@@ -6,22 +6,20 @@ from pathlib import Path
 
 from secateurs.errors import InputError
 from secateurs.report.common.card_parts import (
+    accuracy_part,
     accuracy_words,
+    baseline_cells,
     class_scores,
     cost_part,
     data_part,
+    limits_part,
     opening_part,
     save_card,
     use_part,
     versions_part,
 )
 from secateurs.report.common.direction import isolate_names
-from secateurs.report.common.evaluation import balanced, majority
-from secateurs.report.common.formatting import (
-    integer,
-    percent,
-    proper,
-)
+from secateurs.report.common.formatting import integer, proper
 from secateurs.report.common.markdown import card_table, literal
 from secateurs.report.common.sweep_rows import Record
 from secateurs.report.study.cautions import warnings
@@ -67,19 +65,13 @@ def _measured(results: Record) -> list[str]:
     for side, name in (("val", "validation"), ("test", "test")):
         before, after = results["chosen"][side], results["pruned"][side]
         if before and after:
-            cells = [accuracy_words(before), accuracy_words(after), percent(balanced(after))]
-            rows.append([name, *cells, percent(majority(after)), integer(after["num_images"])])
+            cells = [accuracy_words(before), accuracy_words(after)]
+            rows.append([name, *cells, *baseline_cells(after)])
     head = ["images", "unpruned", "this model", "balanced", "baseline", "number"]
-    lines = ["## Accuracy", "", *card_table(head, rows)]
     measured = results["pruned"]["test"] or results["pruned"]["val"]
     if not measured:
-        return lines
-    words = (
-        "Accuracies have 95% Wilson intervals. The model was chosen on the validation images; the "
-        "test images were used once, after the choice. Balanced: mean recall of the classes. "
-        "Baseline: the accuracy of always predicting the largest class."
-    )
-    return [*lines, words, "", *class_scores(measured)]
+        return accuracy_part(head, rows, explained=False)
+    return [*accuracy_part(head, rows), *class_scores(measured)]
 
 
 def _cut(results: Record) -> list[str]:
@@ -106,4 +98,4 @@ def _limits(results: Record) -> list[str]:
         "Images of other objects also get one of these classes. The probabilities are not "
         "calibrated."
     )
-    return ["## Limitations", "", *(f"- {literal(text)}" for text in lines), ""]
+    return limits_part(lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secateurs.report.common.evaluation import FEW_IMAGES, majority
+from secateurs.report.common.baselines import FEW_IMAGES, majority
 from secateurs.report.common.formatting import integer, listed, percent, plural, share
 from secateurs.report.common.latency import speed_warnings
 from secateurs.report.common.sweep_rows import Record

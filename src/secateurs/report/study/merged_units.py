@@ -10,8 +10,8 @@ from pathlib import Path
 from secateurs.report.common.formatting import integer, number, plural
 from secateurs.report.common.panel import Table
 from secateurs.report.common.sweep_rows import Record
+from secateurs.report.common.thumbnails import thumbnail
 from secateurs.report.study.angle_captions import merged_words
-from secateurs.report.study.samples import thumbnail
 
 RADIUS = 30  # of the little drawing of an angle, in its own units
 SIDES = {"train": "training ", "val": "validation ", "test": "test "}

@@ -10,7 +10,7 @@ from typing import Any
 
 from secateurs.errors import InputError
 from secateurs.files import open_regular, read_json
-from secateurs.report.common.evaluation import balanced, majority
+from secateurs.report.common.baselines import balanced, majority
 from secateurs.report.study.schema import check_results
 from secateurs.shape import Maybe, check_shape, made_of
 from secateurs.study.records.checksummed import CHECKSUM, unseal

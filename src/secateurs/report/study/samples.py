@@ -5,21 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from secateurs.report.common.answers import Answer, answer_of
 from secateurs.report.common.formatting import percent
 from secateurs.report.common.sweep_rows import Record
-from secateurs.report.common.thumbnails import MAX_BYTES, thumbnail
-
-__all__ = ["MAX_BYTES", "Answer", "Sample", "read_samples", "thumbnail"]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The prediction for one image."""
-
-    when: str
-    label: str
-    probability: str
-    correct: bool
+from secateurs.report.common.thumbnails import thumbnail
 
 
 @dataclass(frozen=True)
@@ -45,20 +34,19 @@ def read_samples(results: Record, study_dir: Path) -> list[Sample]:
         Sample(
             name=entry["name"],
             true=entry["true"],
-            answers=tuple(
-                Answer(
-                    when,
-                    entry[when]["label"],
-                    percent(entry[when]["probability"], digits=0),
-                    entry[when]["label"] == entry["true"],
-                )
-                for when in ("before", "after")
-                if entry[when]
-            ),
+            answers=_answers(entry),
             source=thumbnail(study_dir, entry["thumbnail"]),
         )
         for entry in results["samples"] or []
     ]
+
+
+def _answers(entry: Record) -> tuple[Answer, ...]:
+    found = [when for when in ("before", "after") if entry[when]]
+    return tuple(
+        answer_of(when if len(found) > 1 else "predicted", entry[when], entry["true"])
+        for when in found
+    )
 
 
 def samples_sentence(samples: list[Sample], *, accuracy: float | None = None) -> str:

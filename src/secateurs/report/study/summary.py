@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secateurs.report.common.evaluation import balanced, majority
+from secateurs.report.common.baselines import balanced, majority
 from secateurs.report.common.formatting import (
     change,
     count,

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from secateurs.progress import SILENT, Progress
+from secateurs.ship.int8.graph_parts import Walk
 from secateurs.ship.int8.layer_moments import LayerShape, Moments
 from secateurs.ship.int8.operators import LINEAR
 from secateurs.ship.int8.rounding import channel_scales, nearest, round_weights
-from secateurs.ship.int8.segments import Walk
 from secateurs.stopping import StopFlag
 
 DAMPING = 0.01  # of the mean second moment, as in GPTQ

@@ -47,7 +47,7 @@ from secateurs.study.setup.trial_context import TrialContext, settle_split
 from secateurs.study.stages import Stages, machine_words, versions
 from secateurs.study.sweep.sweep import chosen_model, discard_weights, run_sweeps
 from secateurs.study.tracking.log import Log, log_entry, trial_entry
-from secateurs.study.trials.places import machine_rows
+from secateurs.study.trials.machines import machine_rows
 from secateurs.study.trials.store import Store
 from secateurs.study.trials.task import Executor
 

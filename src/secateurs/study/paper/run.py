@@ -36,7 +36,7 @@ from secateurs.study.setup.trial_context import TrialContext, open_context, open
 from secateurs.study.stages import Stages, versions
 from secateurs.study.study import run_study
 from secateurs.study.sweep.sweep import choose, summarise_sweep
-from secateurs.study.trials.places import machine_rows, machine_totals
+from secateurs.study.trials.machines import machine_rows, machine_totals
 from secateurs.study.trials.store import Store
 from secateurs.study.trials.task import Executor
 from secateurs.study.trials.trial import Trial

@@ -17,6 +17,7 @@ from secateurs.progress import SILENT, Progress
 from secateurs.shape import read_record
 from secateurs.stopping import StopFlag
 from secateurs.study.records.kinds import SEARCH_PLAN, odd_keys
+from secateurs.study.search.answer_text import csv_text, train_command
 from secateurs.study.search.choice import alike, best_of, cost_of, timing_of, trained
 from secateurs.study.search.methods import (
     STARTUP,
@@ -26,13 +27,12 @@ from secateurs.study.search.methods import (
 )
 from secateurs.study.search.parameter_importance import grid_importance, trial_importance
 from secateurs.study.search.plan import GridSearch, Halving, SearchPlan, Tpe
-from secateurs.study.search.rows import csv_text, train_command
 from secateurs.study.search.space import Dimension, space_of
 from secateurs.study.search.trainings import Record, Trainer
 from secateurs.study.setup.config import StudyConfig, difference
 from secateurs.study.setup.trial_context import TrialContext, open_context, settle_split
 from secateurs.study.stages import versions
-from secateurs.study.trials.places import machine_rows
+from secateurs.study.trials.machines import machine_rows
 from secateurs.study.trials.store import Store
 from secateurs.study.trials.task import Executor
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateurs.data.audit import Audit
-from secateurs.data.splits.record import Recognition, SplitRecord, group_digest, recognise
 from secateurs.data.splits.split import SIDES, Split, leakage
+from secateurs.data.splits.split_record import Recognition, SplitRecord, group_digest, recognise
 from secateurs.errors import InputError
 
 Rows = NDArray[np.int64]

@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from secateurs.data.audit import Audit
+from secateurs.data.image_store import audit_and_store
 from secateurs.data.names import escaped
 from secateurs.data.predefined_splits import SIDES
 from secateurs.data.scan import has_sides, refuse_parts, scan
-from secateurs.data.splits.record import SplitRecord, record_split
 from secateurs.data.splits.split import Leakage, Split, leakage, split_json
-from secateurs.data.store import audit_and_store
+from secateurs.data.splits.split_record import SplitRecord, record_split
 from secateurs.errors import InputError
 from secateurs.files import fingerprint
 from secateurs.fit.images import Images

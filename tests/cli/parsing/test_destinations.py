@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from secateurs.cli.app import app, main
-from secateurs.cli.parsing.places import check_outside, default_out
+from secateurs.cli.parsing.destinations import check_outside, default_out
 from secateurs.errors import InputError
 
 GROUP: Any = typer.main.get_command(app)

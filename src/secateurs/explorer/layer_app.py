@@ -19,7 +19,7 @@ from starlette.routing import Route
 from secateurs.data.images.decode import MAX_PIXELS, DecodeError
 from secateurs.errors import InputError
 from secateurs.explorer.answering import answer, check_name
-from secateurs.explorer.page import policy_of, render_page
+from secateurs.explorer.layer_page import policy_of, render_page
 from secateurs.explorer.path_app import PathDesk, path_routes
 from secateurs.explorer.path_page import path_script
 from secateurs.serve.bodies import check_kind, read_body, refusal

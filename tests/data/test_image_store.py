@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 from torchvision import transforms
 
-import secateurs.data.store
+import secateurs.data.image_store
 from damage import damaged
 from secateurs.data.audit import audit
+from secateurs.data.image_store import audit_and_store, eval_pixels, open_store
 from secateurs.data.images.decode import Decoded, decoding
 from secateurs.data.mapped_arrays import create_arrays, map_arrays
 from secateurs.data.scan import scan
-from secateurs.data.store import audit_and_store, eval_pixels, open_store
 from secateurs.errors import InputError
 from secateurs.leftovers import temporary_prefix
 
@@ -83,7 +83,7 @@ def test_a_second_run_decodes_nothing(
     def never(*args: object, **options: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(secateurs.data.store, "decoding", never)
+    monkeypatch.setattr(secateurs.data.image_store, "decoding", never)
     monkeypatch.setattr("secateurs.data.audit.decoding", never)
     # The same pictures in another place have the same content.
     folder.rename(folder.with_name("moved"))
@@ -196,7 +196,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(f"{path.parent.name}/{path.name}")
         return decoding(path, **options)
 
-    monkeypatch.setattr("secateurs.data.store.decoding", watched)
+    monkeypatch.setattr("secateurs.data.image_store.decoding", watched)
     monkeypatch.setattr("secateurs.data.audit.decoding", watched)
     return names
 
@@ -262,7 +262,7 @@ def test_what_killed_processes_left_is_removed(folder: Path, tmp_path: Path):
 def test_a_store_above_the_usual_limit_of_pixels(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("secateurs.data.store.MAX_PIXELS", 100)
+    monkeypatch.setattr("secateurs.data.image_store.MAX_PIXELS", 100)
     checked = audit(folder, max_pixels=2000)
     assert len(open_store(checked, cache=tmp_path, side=16, crop=8).ids) == 6
 

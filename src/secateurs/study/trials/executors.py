@@ -68,7 +68,7 @@ def open_executor(
             yield crew
     elif words.kind == "ray":
         require("ray", "executor ray")
-        from secateurs.study.trials.ray.opening import open_ray
+        from secateurs.study.trials.ray.connection import open_ray
 
         with open_ray(words.detail, given, cache=cache, progress=progress) as crew:
             yield crew

@@ -19,9 +19,9 @@ from secateurs.files import atomic_path
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.trials.contents import Content
-from secateurs.study.trials.ray.errors import last_line, lost_errors
+from secateurs.study.trials.ray.failures import last_line, lost_errors
 from secateurs.study.trials.ray.outputs import RayOutputs
-from secateurs.study.trials.ray.worker import (
+from secateurs.study.trials.ray.ray_worker import (
     PART_BYTES,
     BoardActor,
     hello,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from example_results import evaluation
 
-from secateurs.report.common.evaluation import balanced, majority
+from secateurs.report.common.baselines import balanced, majority
 from secateurs.report.study import captions, figures, tables
 from secateurs.report.study.angle_captions import histogram_words, merged_words
 from secateurs.report.study.card import render_card

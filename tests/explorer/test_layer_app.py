@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from secateurs.cli import main
 from secateurs.errors import InputError
-from secateurs.explorer.app import Desk, make_app
+from secateurs.explorer.layer_app import Desk, make_app
 from secateurs.serve.run import listen
 from secateurs.ship.checkpoint import load
 from secateurs.study.pruning.explorer import Explorer, read_picture
@@ -162,8 +162,8 @@ def test_a_picture_that_is_decoded_holds_no_cut_up(
             "/picture", params={"settings": SETTINGS}, content=picture(), headers=BYTES
         )
 
-    monkeypatch.setattr("secateurs.explorer.app.read_picture", slow)
-    monkeypatch.setattr("secateurs.explorer.app.MAX_PICTURES", 1)
+    monkeypatch.setattr("secateurs.explorer.layer_app.read_picture", slow)
+    monkeypatch.setattr("secateurs.explorer.layer_app.MAX_PICTURES", 1)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(post)
         try:

@@ -11,7 +11,8 @@ from PIL import Image, PngImagePlugin
 
 from secateurs.data.audit import audit
 from secateurs.data.scan import scan
-from secateurs.data.splits.record import (
+from secateurs.data.splits.split import Split
+from secateurs.data.splits.split_record import (
     SplitRecord,
     group_digest,
     image_keys,
@@ -19,7 +20,6 @@ from secateurs.data.splits.record import (
     recognise,
     record_split,
 )
-from secateurs.data.splits.split import Split
 from secateurs.errors import InputError
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from secateurs.errors import InputError
-from secateurs.study.trials.opening import open_executor
-from secateurs.study.trials.ray import opening
-from secateurs.study.trials.ray.opening import SESSION, session_folder
+from secateurs.study.trials.executors import open_executor
+from secateurs.study.trials.ray import connection
+from secateurs.study.trials.ray.connection import SESSION, session_folder
 from secateurs.study.trials.task import Resources
 
 
@@ -38,10 +38,10 @@ def test_what_answers_and_is_not_ray_is_said_at_once(answer: bytes, said: str | 
         thread.start()
         address = f"127.0.0.1:{server.getsockname()[1]}"
         if said is None:
-            opening._check_address(address)
+            connection._check_address(address)
         else:
             with pytest.raises(InputError, match=said):
-                opening._check_address(address)
+                connection._check_address(address)
         thread.join()
 
 
@@ -61,13 +61,13 @@ def test_a_cluster_without_authentication_is_said_unless_it_is_on_loopback(
         raise InputError("enough")
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    monkeypatch.setattr(opening, "_check_address", lambda address: None)
-    monkeypatch.setattr(opening, "require", lambda *_: None)
-    monkeypatch.setattr(opening, "_environment", refuse)
+    monkeypatch.setattr(connection, "_check_address", lambda address: None)
+    monkeypatch.setattr(connection, "require", lambda *_: None)
+    monkeypatch.setattr(connection, "_environment", refuse)
     for address in ("127.0.0.1:6379", "localhost:6379", "10.0.0.1:6379"):
         with (
             pytest.raises(InputError, match="enough"),
-            opening.open_ray(address, Resources(), progress=Lines()),
+            connection.open_ray(address, Resources(), progress=Lines()),
         ):
             pass
     assert len(notes) == 1 and "can run programs on it" in notes[0]

@@ -16,9 +16,9 @@ from safetensors.torch import save
 from secateurs.errors import InputError
 from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.trials.contents import content_of
-from secateurs.study.trials.ray import cluster
-from secateurs.study.trials.ray.cluster import RayCluster
+from secateurs.study.trials.ray import tasks as ray_tasks
 from secateurs.study.trials.ray.outputs import RayOutputs
+from secateurs.study.trials.ray.tasks import RayCluster
 from secateurs.study.trials.task import Resources, Task
 
 KINDS = (
@@ -170,7 +170,7 @@ def test_files_are_sent_when_a_node_lacks_them_and_that_is_no_attempt(tmp_path: 
 def test_a_slow_task_is_begun_elsewhere_as_well_and_the_first_answer_counts(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(cluster, "SLOW_S", 0.0)
+    monkeypatch.setattr(ray_tasks, "SLOW_S", 0.0)
     slow = 4
 
     def script(words: dict[str, Any], parts: Any, number: int) -> Any:

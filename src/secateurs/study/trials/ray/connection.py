@@ -23,8 +23,8 @@ from secateurs.extras import require
 from secateurs.leftovers import SUFFIX, is_temporary, sweep, temporary_prefix
 from secateurs.progress import SILENT, Progress
 from secateurs.study.trials.processes import num_cores
-from secateurs.study.trials.ray.cluster import RayCluster
-from secateurs.study.trials.ray.errors import last_line
+from secateurs.study.trials.ray.failures import last_line
+from secateurs.study.trials.ray.tasks import RayCluster
 from secateurs.study.trials.task import Resources
 
 ANSWER_S = 5.0

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import secateurs
 from secateurs.errors import InputError
-from secateurs.prune.coupling import rules
+from secateurs.prune.coupling import custom_layers
 
 
 class Waves(nn.Module):
@@ -38,7 +38,7 @@ def net(middle: nn.Module) -> nn.Module:
 
 @pytest.fixture(autouse=True)
 def no_rules(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
-    monkeypatch.setattr(rules, "_RULES", {})
+    monkeypatch.setattr(custom_layers, "_RULES", {})
     yield
 
 

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from secateurs.cli.app import app, main
-from secateurs.cli.parsing.names import RENAMED, current_names
+from secateurs.cli.parsing.earlier_names import RENAMED, current_names
 from secateurs.fit.recipe import Recipe
 from secateurs.prune.layer_grid import GridOptions
 from secateurs.study.frontier.options import FrontierOptions
