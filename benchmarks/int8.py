@@ -1,9 +1,10 @@
 """int8 by ONNX Runtime's calibrators and with compensation: python benchmarks/int8.py --help.
 
 Each network is a saved model. For each: the float32 file, each calibrator of ONNX Runtime alone,
-with corrected biases, with chosen rounding as well, and with weights refitted by least squares
-before they are rounded. Answers on the validation images are compared with PyTorch's. With
---nncf, where it is installed, OpenVINO's quantizer on the same images is a row as well.
+with corrected biases, with chosen rounding as well, with weights refitted by least squares before
+they are rounded, and with channels scaled to like ranges first. Answers on the validation images
+are compared with PyTorch's. With --nncf, where it is installed, OpenVINO's quantizer on the same
+images is a row as well.
 """
 
 from __future__ import annotations
@@ -23,19 +24,23 @@ from secateurs.files import cache_dir, write_json
 from secateurs.progress import SILENT
 from secateurs.ship.int8.agreement import agreement
 from secateurs.ship.int8.calibration import CALIBRATORS, activation_ranges
+from secateurs.ship.int8.candidates import run_onnx
 from secateurs.ship.int8.compensation import Rules, compensated
+from secateurs.ship.int8.equalization import equalized
 from secateurs.ship.int8.operators import quantized_graph
-from secateurs.ship.int8.quantization import run_onnx
 from secateurs.ship.targets.formats import target_of
 from secateurs.study.saved.evaluation import side_logits
 from secateurs.study.saved.opened import open_saved
 
-RULES: dict[str, Rules | None] = {
-    "ONNX Runtime": None,
-    "biases": Rules(rounding=False),
-    "rounding and biases": Rules(),
-    "refit, rounding, biases": Rules(refit=0.1),
-}
+# What is done, whether channels are equalized first, and the rules of compensation.
+WAYS: tuple[tuple[str, bool, Rules | None], ...] = (
+    ("ONNX Runtime", False, None),
+    ("biases", False, Rules(rounding=False)),
+    ("rounding and biases", False, Rules()),
+    ("refit, rounding, biases", False, Rules(refit=0.1)),
+    ("equalized", True, None),
+    ("equalized, rounding and biases", True, Rules()),
+)
 CPU = torch.device("cpu")
 
 
@@ -84,14 +89,17 @@ def measured(model: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
         target_of(path).write(network, loaded.spec, path, torch.from_numpy(images[:4]))
         graph = onnx.shape_inference.infer_shapes(onnx.load(path))
         rows = [row("", "float32", run_onnx(path, images), 0.0, path.stat().st_size)]
+        bases = {False: graph, True: equalized(graph, calibration)[0]}
         for calibrator in CALIBRATORS[: given.calibrators]:
-            ranges = activation_ranges(path, "images", calibration, calibrator)
-            plain = quantized_graph(graph, ranges)
-            for name, rules in RULES.items():
+            plain = {
+                even: quantized_graph(base, activation_ranges(base, calibration, calibrator))
+                for even, base in bases.items()
+            }
+            for name, even, rules in WAYS:
                 start = time.perf_counter()
-                made = plain
+                made = plain[even]
                 if rules is not None:
-                    made, _ = compensated(graph, plain, calibration, rules=rules)
+                    made, _ = compensated(bases[even], made, calibration, rules=rules)
                 seconds = time.perf_counter() - start
                 packed = made.SerializeToString()
                 rows.append(

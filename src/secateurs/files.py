@@ -99,6 +99,22 @@ def atomic_path(path: Path) -> Generator[Path]:
 
 
 @contextmanager
+def scratch_folder(path: Path) -> Generator[Path]:
+    """Yield an empty folder beside `path` for files that are made on the way to it; remove it then.
+
+    What killed processes have left on their way to the same file is removed first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep_for(path)
+    prefix = temporary_prefix(path.name)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=SUFFIX, dir=path.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def atomic_folder(folder: Path) -> Generator[Path]:
     """Yield a temporary folder beside `folder`; move it there on success, remove it on any error.
 

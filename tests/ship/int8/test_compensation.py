@@ -8,17 +8,16 @@ import pytest
 from onnx import numpy_helper
 
 from secateurs.ship.int8.calibration import CALIBRATORS, activation_ranges
+from secateurs.ship.int8.candidates import run_onnx
 from secateurs.ship.int8.compensation import Rules, compensated
 from secateurs.ship.int8.operators import quantized_graph
-from secateurs.ship.int8.quantization import run_onnx
 from secateurs.stopping import StopFlag, StopRequested
 
 
 @pytest.fixture(scope="module")
 def quantized(graphs: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
-    path = tmp_path_factory.mktemp("int8") / "m.onnx"
-    model = graphs.small_graph(path)
-    ranges = activation_ranges(path, "images", graphs.some_images(40), CALIBRATORS[0])
+    model = graphs.small_graph(tmp_path_factory.mktemp("int8") / "m.onnx")
+    ranges = activation_ranges(model, graphs.some_images(40), CALIBRATORS[0])
     return model, quantized_graph(model, ranges)
 
 

@@ -37,16 +37,23 @@ CALIBRATORS = (
 
 
 def activation_ranges(
-    source: Path, name: str, images: NDArray[np.float32], calibrator: Calibrator
+    model: Any,
+    images: NDArray[np.float32],
+    calibrator: Calibrator,
+    *,
+    scratch: Path | None = None,
 ) -> Any:
-    """Ranges of all activations of an ONNX file on images (n, 3, h, w), by their names.
+    """Ranges of all activations of an ONNX model on images (n, 3, h, w), by their names.
 
-    `name` is that of the file's input. The images are run in small batches, since the calibrators
-    keep every activation of a batch in memory.
+    The images are run in small batches, since the calibrators keep every activation of a batch in
+    memory. They read files: those are written to `scratch` and removed, else the system's folder.
     """
+    import onnx
     from onnxruntime.quantization import CalibrationMethod, create_calibrator
 
-    with tempfile.TemporaryDirectory() as folder, quiet():
+    with tempfile.TemporaryDirectory(dir=scratch) as folder, quiet():
+        source = Path(folder) / "float32.onnx"
+        onnx.save(model, source)
         collector: Any = create_calibrator(
             source,
             operator_types(),
@@ -54,6 +61,7 @@ def activation_ranges(
             calibrate_method=getattr(CalibrationMethod, calibrator.method),
             extra_options=dict(calibrator.options),
         )
+        name = model.graph.input[0].name
         for first in range(0, len(images), BATCH):
             collector.collect_data(_Reader(name, [images[first : first + BATCH]]))
         return collector.compute_data()

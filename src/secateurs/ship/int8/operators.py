@@ -55,6 +55,15 @@ def quantized_graph(
     return quantizer.model.model
 
 
+def with_constants_of(graph: Any, other: Any) -> Any:
+    """A quantized graph with the constants of another one, where both have one of a name."""
+    known = {one.name: one for one in other.graph.initializer}
+    for one in graph.graph.initializer:
+        if one.name in known:
+            one.CopyFrom(known[one.name])
+    return graph
+
+
 def float_sums(model: Any) -> tuple[str, ...]:
     """Names of the residual sums that are terms of each other, as in MobileNetV2.
 

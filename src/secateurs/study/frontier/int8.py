@@ -27,8 +27,8 @@ from secateurs.progress import Progress
 from secateurs.ship.checkpoint import load
 from secateurs.ship.export import onnx_obstacle
 from secateurs.ship.int8.agreement import agreement
+from secateurs.ship.int8.candidates import Settings
 from secateurs.ship.int8.processor import int8_support
-from secateurs.ship.int8.quantization import Settings
 from secateurs.ship.latency import LARGE_BATCH, spread
 from secateurs.stopping import StopFlag
 from secateurs.study.frontier.estimate import Correct, Judged, compare
@@ -53,7 +53,7 @@ CALIBRATION = 32  # training images
 CALIBRATORS = ("mean min-max",)  # each more takes as long as a third of the rest
 BUDGET_S = 2.0  # of a timing
 SLOWER = 1.1  # what repeated timings of two equally fast files stay below
-FORMAT = 3  # of what a stage writes
+FORMAT = 4  # of what a stage writes
 
 
 @dataclass(frozen=True)
@@ -160,10 +160,7 @@ class Int8Files:
     def _shipped(self, row: Record, path: Path) -> Record:
         """The file that ships, made as the point's was, with its accuracy on the test images."""
         folder, float32 = path.parent, self.stages.root / FILES["onnx"]
-        chosen = row["int8"]["chosen"]
-        settings = Settings(
-            chosen["calibrator"], chosen["compensated"], tuple(chosen["float_layers"])
-        )
+        settings = Settings.of(row["int8"]["chosen"])
 
         def make() -> Record:
             dataset = self.context.dataset

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from secateurs.errors import InputError
 from secateurs.extras import require
+from secateurs.files import scratch_folder
 from secateurs.fit.metrics import Evaluation, evaluate
 from secateurs.paths import saved_model
 from secateurs.progress import SILENT, Progress
@@ -22,15 +22,9 @@ from secateurs.ship.checkpoint import Loaded, load
 from secateurs.ship.cost import cost
 from secateurs.ship.export import export_onnx
 from secateurs.ship.int8.agreement import agreement
+from secateurs.ship.int8.candidates import Int8Images, Settings
 from secateurs.ship.int8.processor import int8_support
-from secateurs.ship.int8.quantization import (
-    ENOUGH,
-    Int8File,
-    Int8Images,
-    Method,
-    Settings,
-    quantize_onnx,
-)
+from secateurs.ship.int8.quantization import ENOUGH, Int8File, Method, quantize_onnx
 from secateurs.ship.latency import (
     LARGE_BATCH,
     LONGEST_S,
@@ -98,15 +92,15 @@ def quantize_saved(
     before = _original(model, original, loaded)
     if before is not None:
         networks = {"": before, "pruned ": loaded}
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder(out) as folder:
         made: dict[str, Quantized] = {}
         for prefix, one in networks.items():
             last = one is loaded
             made[prefix] = quantize_network(
                 one,
                 dataset,
-                out if last else Path(folder) / "original-int8.onnx",
-                Path(folder) / f"{'last' if last else 'original'}.onnx",
+                out if last else folder / "original-int8.onnx",
+                folder / f"{'last' if last else 'original'}.onnx",
                 method=method,
                 wanted=wanted,
                 num_calibration=num_calibration,
@@ -312,6 +306,7 @@ def sentences(record: Record) -> list[str]:
     own = record["int8"]
     chosen = own["chosen"]
     ways = [] if chosen["calibrator"] is None else [f"calibration: {chosen['calibrator']}"]
+    ways += ["channels scaled to like ranges"] if chosen["equalized"] else []
     ways += ["weights rounded and biases corrected layer by layer"] if chosen["compensated"] else []
     if own["method"] == "dynamic":
         ways = ["linear layers only, inputs measured at run time"]
