@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -110,7 +109,7 @@ def test_ranges_are_those_of_the_tensors(uneven: Any, monkeypatch: pytest.Monkey
     shown = onnx.ModelProto.FromString(uneven.SerializeToString())
     shown.graph.output[0].name = "g"
     values = run_onnx(shown.SerializeToString(), images)
-    found = equalization._ranges(uneven, {"g"}, images, equalization.StopFlag())["g"]
+    found = equalization.channel_ranges(uneven, {"g"}, images, equalization.StopFlag())["g"]
     np.testing.assert_allclose(found.low, values.min((0, 2, 3)), rtol=1e-5)
     np.testing.assert_allclose(found.high, values.max((0, 2, 3)), rtol=1e-5)
     np.testing.assert_allclose(found.square, np.square(values).mean((0, 2, 3)), rtol=1e-5)
@@ -123,9 +122,11 @@ def test_a_channel_that_is_clipped_stays_as_it_is(uneven: Any) -> None:
     weights["wide.w"].CopyFrom(numpy_helper.from_array(wide, "wide.w"))
     images = images_of(16)
     space = next(one for one in channel_spaces(uneven) if "c" in one.tensors)
-    ranges = equalization._ranges(uneven, set(space.tensors), images, equalization.StopFlag())
+    ranges = equalization.channel_ranges(
+        uneven, set(space.tensors), images, equalization.StopFlag()
+    )
     assert ranges["c"].high[3] == 6.0
-    factors = equalization._factors(space, ranges, equalization._Weights(uneven))
+    factors = equalization.factors_of(space, ranges, equalization.Weights(uneven))
     assert factors is not None and factors[3] == 1 and (factors >= 1).all() and factors.max() > 1
     # All others have room below the bound.
     scaled = np.delete(factors * ranges["c"].high, 3)
@@ -159,7 +160,8 @@ def test_what_does_not_scale_along_stays(between: list[Any]) -> None:
     assert num == 0 and even.SerializeToString() == model.SerializeToString()
 
 
-@pytest.mark.parametrize(("trans", "pool"), itertools.product((0, 1), ("mean", "reduce")))
+@pytest.mark.parametrize("trans", [0, 1])
+@pytest.mark.parametrize("pool", ["mean", "reduce"])
 def test_linear_layers_in_either_form(trans: int, pool: str) -> None:
     rng = np.random.default_rng(0)
     shape = (6, 5) if trans else (5, 6)

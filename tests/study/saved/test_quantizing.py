@@ -40,6 +40,7 @@ def a_record(**changes: Any) -> dict[str, Any]:
         "calibrator": "min-max",
         "compensated": True,
         "float_layers": ["features.0"],
+        "equalized": True,
     }
     chosen["agreement"] = {"share": 0.98}
     own = {"method": "compensated", "chosen": chosen, "candidates": [1, 2, 3], "num_quantized": 7}
@@ -65,8 +66,8 @@ def test_the_table_has_a_row_per_file_and_says_what_was_chosen() -> None:
     assert len({len(line) for line in lines[1:3]}) == 1
     assert lines[3].startswith("on 12 validation images, in ONNX Runtime with 1 thread, ")
     assert lines[4] == (
-        "chosen of 3 on validation, without labels: calibration: min-max, weights rounded and "
-        "biases corrected layer by layer"
+        "chosen of 3 on validation, without labels: calibration: min-max, channels scaled to "
+        "like ranges, weights rounded and biases corrected layer by layer"
     )
     assert lines[5] == (
         "7 convolutions and linear layers are int8; the last one, head, is small and stays in "

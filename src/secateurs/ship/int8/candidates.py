@@ -186,7 +186,7 @@ class Trial:
                 weight_type=QuantType.QInt8,
             )
         graph = onnx.load(written)
-        return self._compared(graph, Candidate(None, False, ()))
+        return self._compared(Made(graph, Candidate(None, False, ())))
 
     def static(self, calibrators: Sequence[Calibrator]) -> Made:
         """The best of ONNX Runtime's calibrators."""
@@ -194,7 +194,7 @@ class Trial:
         with self.progress.task("calibration", len(calibrators)) as advance:
             for one in calibrators:
                 graph = self._graph(self.base, one.name)
-                found.append(self._compared(graph, Candidate(one.name, False, ())))
+                found.append(self._compared(Made(graph, Candidate(one.name, False, ()))))
                 advance(1)
         return min(found, key=lambda one: one.divergence)
 
@@ -204,10 +204,11 @@ class Trial:
         found = [plain]
         even = self._equalized()
         if even is not None:
-            found += [self._refined(even, one.name) for one in calibrators[:NUM_EQUALIZED]]
+            for one in calibrators[:NUM_EQUALIZED]:
+                found.append(self._compared(self._refined(even, one.name)))
         if even is None or len(calibrators) > 1:
             assert plain.candidate.calibrator is not None, "static quantization has one"
-            found.append(self._refined(self.base, plain.candidate.calibrator))
+            found.append(self._compared(self._refined(self.base, plain.candidate.calibrator)))
         best = min(found, key=lambda one: one.divergence)
         if best.candidate.agreement.share >= wanted:
             return best
@@ -227,17 +228,15 @@ class Trial:
             left = set(settings.float_layers)
             blocks = [one for one in self._blocks(base) if left.intersection(one.layers)]
             return self._without(made, base, blocks)
-        return made if made.layers else self._compared(made.graph, made.candidate)
+        return self._compared(made)
 
-    def _compared(
-        self, graph: Any, way: Candidate, layers: tuple[CompensatedLayer, ...] = ()
-    ) -> Made:
-        """A graph with its answers compared with PyTorch's on validation; remembered."""
+    def _compared(self, made: Made) -> Made:
+        """What was made with its answers compared with PyTorch's on validation; remembered."""
         self.stop.check()
-        logits = run_onnx(graph.SerializeToString(), self.images.validation)
-        found = replace(way, agreement=agreement(logits, self.images.logits))
+        logits = run_onnx(made.graph.SerializeToString(), self.images.validation)
+        found = replace(made.candidate, agreement=agreement(logits, self.images.logits))
         self.candidates.append(found)
-        return Made(graph, found, layers)
+        return replace(made, candidate=found)
 
     def _equalized(self) -> Base | None:
         """The graph with like ranges of channels, or None where no channels can be scaled."""
@@ -267,8 +266,7 @@ class Trial:
             stop=self.stop,
             progress=self.progress,
         )
-        way = Candidate(calibrator, True, (), equalized=base.equalized)
-        return self._compared(graph, way, layers)
+        return Made(graph, Candidate(calibrator, True, (), equalized=base.equalized), layers)
 
     def _blocks(self, base: Base) -> list[Block]:
         return blocks_of(base.model, without=float_end(base.model))
@@ -279,9 +277,11 @@ class Trial:
         nodes = {node for block in blocks for node in block.nodes}
         floats = tuple(self.names[name] for name in self.nodes if self.names[name] in names)
         return self._compared(
-            self._bypassed(made, base, tuple(nodes)),
-            replace(made.candidate, float_layers=floats),
-            tuple(layer for layer in made.layers if layer.node not in nodes),
+            Made(
+                self._bypassed(made, base, tuple(nodes)),
+                replace(made.candidate, float_layers=floats),
+                tuple(layer for layer in made.layers if layer.node not in nodes),
+            )
         )
 
     def _bypassed(self, made: Made, base: Base, nodes: Sequence[str]) -> Any:

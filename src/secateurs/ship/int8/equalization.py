@@ -51,12 +51,14 @@ def equalized(
     if not spaces:
         return changed, 0
     stop = stop or StopFlag()
-    ranges = _ranges(model, {name for space in spaces for name in space.tensors}, images, stop)
-    weights = _Weights(changed)
+    ranges = channel_ranges(
+        model, {name for space in spaces for name in space.tensors}, images, stop
+    )
+    weights = Weights(changed)
     num_scaled = 0
     for space in spaces:
         stop.check()
-        factors = _factors(space, ranges, weights)
+        factors = factors_of(space, ranges, weights)
         if factors is not None:
             _scale(space, factors, weights)
             num_scaled += 1
@@ -64,7 +66,7 @@ def equalized(
     return changed, num_scaled
 
 
-def _ranges(
+def channel_ranges(
     model: Any, wanted: set[str], images: NDArray[np.float32], stop: StopFlag
 ) -> dict[str, Range]:
     """What the channels of some tensors are on the images."""
@@ -99,7 +101,7 @@ def _ranges(
     return found
 
 
-class _Weights:
+class Weights:
     """Weights of a graph as float64, (channels, inputs, positions) with what each input is."""
 
     def __init__(self, model: Any) -> None:
@@ -137,7 +139,7 @@ class _Weights:
         return weight.reshape(len(weight), own, -1), group[:, None] * own + np.arange(own)
 
 
-def _factors(space: Space, ranges: dict[str, Range], weights: _Weights) -> Array | None:
+def factors_of(space: Space, ranges: dict[str, Range], weights: Weights) -> Array | None:
     """What to multiply each channel by, or None where nothing is better than as it is."""
     own = [ranges[name] for name in space.tensors]
     # Before a Clip values may be of any size; after it they count.
@@ -160,7 +162,7 @@ def _factors(space: Space, ranges: dict[str, Range], weights: _Weights) -> Array
     return best[1]
 
 
-def _noise(space: Space, ranges: dict[str, Range], weights: _Weights, factors: Array) -> float:
+def _noise(space: Space, ranges: dict[str, Range], weights: Weights, factors: Array) -> float:
     """Squared error that rounding causes in the outputs of the readers, over their mean squares.
 
     Errors of rounding are taken as uniform and independent.
@@ -180,7 +182,7 @@ def _noise(space: Space, ranges: dict[str, Range], weights: _Weights, factors: A
     return total
 
 
-def _scale(space: Space, factors: Array, weights: _Weights) -> None:
+def _scale(space: Space, factors: Array, weights: Weights) -> None:
     """Multiply the channels by `factors` where they are written, divide where they are read."""
     for node in space.writers:
         weight = weights.of(node.input[1])

@@ -88,11 +88,11 @@ def quantize_onnx(
     "static" tries ONNX Runtime's calibrators; "compensated" also scales channels to like ranges,
     rounds weights and corrects biases for the inputs that each layer receives, and leaves sensitive
     blocks in float32 until the share `wanted` of the answers agrees with float32, or where that
-    pays;
-    "dynamic" quantizes linear layers only, whose inputs are measured at run time. What has the
-    least divergence from PyTorch's answers on the validation images is written. `calibrators` are
-    the names of those that are tried; else all, three of them with compensation. With `settings` nothing is tried or
-    chosen, whatever the method. The file says what `source` says, with `card` added to its card.
+    pays; "dynamic" quantizes linear layers only, whose inputs are measured at run time. What has
+    the least divergence from PyTorch's answers on the validation images is written. `calibrators`
+    are the names of those that are tried; else all, or the first three with compensation. With
+    `settings` nothing is tried or chosen, whatever the method. The file says what `source` says,
+    with `card` added to its card.
     Raises InputError for a network without layers to quantize, RuntimeError when the file's outputs
     are not finite.
     """
