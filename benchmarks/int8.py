@@ -24,9 +24,9 @@ from secateurs.files import cache_dir, write_json
 from secateurs.progress import SILENT
 from secateurs.ship.int8.agreement import agreement
 from secateurs.ship.int8.calibration import CALIBRATORS, activation_ranges
-from secateurs.ship.int8.candidates import run_onnx
 from secateurs.ship.int8.compensation import Rules, compensated
 from secateurs.ship.int8.equalization import equalized
+from secateurs.ship.int8.int8_candidates import run_onnx
 from secateurs.ship.int8.operators import quantized_graph
 from secateurs.ship.targets.formats import target_of
 from secateurs.study.saved.evaluation import side_logits

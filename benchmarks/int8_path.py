@@ -37,7 +37,7 @@ from int8 import by_nncf
 from secateurs.files import cache_dir, write_json
 from secateurs.progress import SILENT
 from secateurs.ship.int8.agreement import agreement
-from secateurs.ship.int8.candidates import run_onnx
+from secateurs.ship.int8.int8_candidates import run_onnx
 from secateurs.ship.int8.quiet import quiet
 from secateurs.ship.latency import compare_latency, onnx_session
 from secateurs.ship.targets.formats import target_of

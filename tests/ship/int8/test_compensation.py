@@ -8,8 +8,8 @@ import pytest
 from onnx import numpy_helper
 
 from secateurs.ship.int8.calibration import CALIBRATORS, activation_ranges
-from secateurs.ship.int8.candidates import run_onnx
 from secateurs.ship.int8.compensation import Rules, compensated
+from secateurs.ship.int8.int8_candidates import run_onnx
 from secateurs.ship.int8.operators import quantized_graph
 from secateurs.stopping import StopFlag, StopRequested
 

@@ -11,9 +11,9 @@ from onnx import helper, numpy_helper
 
 from secateurs.ship.int8 import equalization
 from secateurs.ship.int8.calibration import CALIBRATORS, activation_ranges
-from secateurs.ship.int8.candidates import run_onnx
 from secateurs.ship.int8.channel_spaces import channel_spaces
 from secateurs.ship.int8.equalization import equalized
+from secateurs.ship.int8.int8_candidates import run_onnx
 from secateurs.ship.int8.operators import quantized_graph
 
 make = helper.make_node

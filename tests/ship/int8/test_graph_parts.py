@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
-from secateurs.ship.int8.candidates import run_onnx
 from secateurs.ship.int8.graph_parts import Walk
+from secateurs.ship.int8.int8_candidates import run_onnx
 
 
 @pytest.mark.parametrize("steps", [(8,), (1, 2, 3, 4, 5, 6, 7, 8), (3, 3, 8)])

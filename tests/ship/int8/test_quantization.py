@@ -11,10 +11,10 @@ import onnx
 import pytest
 
 from secateurs.errors import InputError
-from secateurs.ship.int8 import candidates, operators, sensitivity
+from secateurs.ship.int8 import int8_candidates, operators, sensitivity
 from secateurs.ship.int8.agreement import Agreement, agreement
 from secateurs.ship.int8.calibration import CALIBRATORS, activation_ranges
-from secateurs.ship.int8.candidates import Int8Images, Settings, run_onnx
+from secateurs.ship.int8.int8_candidates import Int8Images, Settings, run_onnx
 from secateurs.ship.int8.processor import Int8Support, int8_support, parse_cpuinfo
 from secateurs.ship.int8.quantization import quantize_onnx
 from secateurs.ship.int8.sensitivity import Block
@@ -126,7 +126,7 @@ def test_sensitive_blocks_stay_in_float32_until_enough_answers_agree(
 ) -> None:
     monkeypatch.setattr(sensitivity, "MOST_BYTES", 1.0)
     monkeypatch.setattr(operators, "SMALL_END", 0.0)
-    monkeypatch.setattr(candidates, "PAYS", 1.0)
+    monkeypatch.setattr(int8_candidates, "PAYS", 1.0)
     done = quantize_onnx(source, tmp_path / "q.onnx", images, wanted=1.1)  # never enough
     tried = [one.float_layers for one in done.candidates if one.float_layers]
     assert tried and all(name in ("stem", "deep", "point", "head") for name in tried[-1])
@@ -135,7 +135,7 @@ def test_sensitive_blocks_stay_in_float32_until_enough_answers_agree(
     known = {one.name for one in onnx.load(done.path).graph.initializer}
     floats = [name for name in ("stem", "deep", "point", "head") if f"{name}.weight" in known]
     assert sorted(floats) == sorted(done.chosen.float_layers)
-    monkeypatch.setattr(candidates, "PAYS", 0.0)
+    monkeypatch.setattr(int8_candidates, "PAYS", 0.0)
     none = quantize_onnx(source, tmp_path / "q.onnx", images, wanted=1.1)
     assert none.chosen.float_layers == () and none.wanted == 1.1
     # From the first set on that is good enough nothing more is tried.

@@ -15,7 +15,7 @@ from secateurs.cli import main
 from secateurs.errors import InputError
 from secateurs.nets.backbones import build
 from secateurs.ship.checkpoint import save
-from secateurs.ship.int8 import candidates
+from secateurs.ship.int8 import int8_candidates
 from secateurs.ship.spec import ImageInput, describe
 from secateurs.study.pruning.shrink_and_quantize import shrink_and_quantize
 from secateurs.study.saved import quantizing
@@ -106,7 +106,7 @@ def test_a_saved_network_is_quantized(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(candidates, "CALIBRATORS", candidates.CALIBRATORS[:1])
+    monkeypatch.setattr(int8_candidates, "CALIBRATORS", int8_candidates.CALIBRATORS[:1])
     monkeypatch.setattr(quantizing, "BUDGET_S", 0.05)
     monkeypatch.setattr(quantizing, "LARGE_BATCH", 2)
     out, cache = tmp_path / "small.onnx", tmp_path / "cache"

@@ -16,7 +16,8 @@ from secateurs.extras import require
 from secateurs.files import atomic_path, scratch_folder
 from secateurs.progress import SILENT, Progress
 from secateurs.ship.about import CARD
-from secateurs.ship.int8.candidates import (
+from secateurs.ship.int8.compensation import CompensatedLayer
+from secateurs.ship.int8.int8_candidates import (
     Candidate,
     Int8Images,
     Settings,
@@ -24,7 +25,6 @@ from secateurs.ship.int8.candidates import (
     calibrators_of,
     run_onnx,
 )
-from secateurs.ship.int8.compensation import CompensatedLayer
 from secateurs.stopping import StopFlag
 
 Method = Literal["compensated", "static", "dynamic"]

@@ -27,7 +27,7 @@ from secateurs.progress import Progress
 from secateurs.ship.checkpoint import load
 from secateurs.ship.export import onnx_obstacle
 from secateurs.ship.int8.agreement import agreement
-from secateurs.ship.int8.candidates import Settings
+from secateurs.ship.int8.int8_candidates import Settings
 from secateurs.ship.int8.processor import int8_support
 from secateurs.ship.latency import LARGE_BATCH, spread
 from secateurs.stopping import StopFlag

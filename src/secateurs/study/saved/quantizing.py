@@ -22,7 +22,7 @@ from secateurs.ship.checkpoint import Loaded, load
 from secateurs.ship.cost import cost
 from secateurs.ship.export import export_onnx
 from secateurs.ship.int8.agreement import agreement
-from secateurs.ship.int8.candidates import Int8Images, Settings
+from secateurs.ship.int8.int8_candidates import Int8Images, Settings
 from secateurs.ship.int8.processor import int8_support
 from secateurs.ship.int8.quantization import ENOUGH, Int8File, Method, quantize_onnx
 from secateurs.ship.latency import (
