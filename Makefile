@@ -29,9 +29,10 @@ test: $(INSTALLED)
 test-slow: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
-## test-times: run every test and print the processor time of folders, files and the slowest tests
+## test-times: run the tests of make test and print the processor time of folders, files and tests
 test-times: $(INSTALLED)
-	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -p processor_time
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" \
+		-p processor_time
 
 ## docs: make the environment and build the site into site/, where every warning is an error
 docs: $(INSTALLED)

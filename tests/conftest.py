@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
 import gc
+import hashlib
 import os
 import shutil
 import signal
 import sys
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +58,53 @@ def short_latency() -> Generator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def large_steps() -> Generator[None]:
+    """Surveys take a twelfth of the units at a time, where no test is about which ones go."""
+    from secateurs.prune.allocation import all_groups
+
+    steps = partial(all_groups.eliminate, steps=12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(all_groups, "eliminate", steps)
+        yield
+
+
 @pytest.fixture
 def without_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pruned networks get no ONNX file, where a test is about other things: it takes seconds."""
     monkeypatch.setattr(
         "secateurs.study.pruning.saved_output.onnx_obstacle", lambda model: "left out here"
     )
+
+
+@pytest.fixture(scope="session")
+def surveys() -> dict[str, Any]:
+    """Surveys of whole networks, by a hash of the network and its calibration images."""
+    return {}
+
+
+@pytest.fixture
+def surveys_once(surveys: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network is surveyed once for the same images, where a test is about what comes after.
+
+    That pruning changes no survey has a test of its own.
+    """
+    from secateurs.study.pruning import network
+
+    real = network.survey_network
+
+    def once(model: Any, calibration: Any, held_out: Any, hooks: Any, **words: Any) -> Any:
+        known = hashlib.sha256(
+            repr((words["name"], words["copies"], words["seed"], [*model.state_dict()])).encode()
+        )
+        for value in (*model.state_dict().values(), *calibration, *held_out):
+            known.update(value.detach().contiguous().numpy().tobytes())
+        key = known.hexdigest()
+        if key not in surveys:
+            surveys[key] = real(model, calibration, held_out, hooks, **words)
+        return dataclasses.replace(surveys[key], hooks=hooks)
+
+    monkeypatch.setattr(network, "survey_network", once)
 
 
 @pytest.fixture(scope="session")

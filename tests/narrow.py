@@ -13,7 +13,7 @@ from torchvision import models
 
 from secateurs.fit.cache import PrefixCache
 from secateurs.nets import backbones
-from secateurs.ship import spec
+from secateurs.ship import checkpoint, spec
 from secateurs.stopping import StopFlag
 from secateurs.study.setup.config import from_json
 from secateurs.study.setup.trial_context import open_context
@@ -49,6 +49,7 @@ def _forget() -> None:
     """The next network without values is built anew."""
     backbones.bare.cache_clear()
     spec._bare_opened.cache_clear()
+    checkpoint._known_to_run.clear()
 
 
 def sweep_narrow(data: str, config: dict[str, Any], out: Path, cache: Path, finished: Path) -> None:

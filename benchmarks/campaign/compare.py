@@ -12,8 +12,11 @@ from typing import Any
 Tree = dict[str, Any]
 # Names of values that a clock measures, and of hashes of files that hold such values.
 CLOCK = re.compile(
-    r"timing|seconds|latency|(^|[._])(ms|finished|started|date|file_bytes|onnx_bytes)($|[.:\[_])"
+    r"timing|seconds|latency|(^|[._])"
+    r"(ms|time_ratio|finished|started|date|file_bytes|onnx_bytes)($|[.:\[_])"
 )
+# What sentences say of times.
+SAID = re.compile(r"[\d.]+(?= (ms|s)\b)|[\d.]+(?= of the time\b)")
 
 
 def leftovers(*roots: Path) -> list[str]:
@@ -59,7 +62,7 @@ def _flatten(value: Any, place: str, found: Tree) -> None:
         for number, part in enumerate(value):
             _flatten(part, f"{place}[{number}]", found)
     else:
-        found[place] = value
+        found[place] = SAID.sub("some", value) if isinstance(value, str) else value
 
 
 def differences(one: Tree, other: Tree, *, noise: set[str]) -> list[str]:

@@ -84,7 +84,13 @@ def run_block(block: Block) -> None:
 
 
 @pytest.mark.parametrize(
-    "block", [b for b in PYTHON if "run_study" not in b.text], ids=lambda block: block.where
+    "block",
+    [
+        # A tutorial is a program of its own that takes seconds; own.md has the same calls in short.
+        pytest.param(b, marks=[pytest.mark.slow] * b.where.startswith("own-"), id=b.where)
+        for b in PYTHON
+        if "run_study" not in b.text
+    ],
 )
 def test_python_blocks_run(block: Block, desk: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(desk)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from random_values import with_random_values
 from secateurs.errors import InputError
 from secateurs.nets import chain as module
 from secateurs.nets.backbones import (
@@ -80,7 +81,7 @@ def test_chain_gives_the_model_s_output_exactly(name: str) -> None:
     assert model.training
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     model.eval()
-    images = torch.randn(3, 3, 224, 224)
+    images = torch.randn(3, 3, 96, 96)
     with torch.no_grad():
         got = images
         for _, step in steps:
@@ -156,7 +157,7 @@ def test_a_network_without_values_is_one_step() -> None:
 
 def test_the_layers_of_a_transformer_are_steps() -> None:
     torch.manual_seed(0)
-    model = build("vit_b_32", 4).eval()
+    model = with_random_values("vit_b_32", 4)
     steps = chain(model, "vit_b_32")
     layers = [name for name, _ in steps if "encoder_layer" in name]
     assert layers == [f"encoder.layers.encoder_layer_{k}" for k in range(12)]

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from random_values import with_random_values
 from secateurs.errors import InputError
 from secateurs.nets.backbones import build, layers
 from secateurs.nets.depth import (
@@ -190,7 +191,7 @@ def test_attention_parameters_are_frozen_with_their_block() -> None:
 
 def test_prefix_and_tail_of_a_transformer_are_the_model() -> None:
     torch.manual_seed(0)
-    model = build("vit_b_32", 2).eval()
+    model = with_random_values("vit_b_32", 2)
     images = torch.rand(2, 3, 224, 224)
     third = [layer.path for layer in layers(model, "vit_b_32")].index(
         "encoder.layers.encoder_layer_3.self_attention.out_proj"

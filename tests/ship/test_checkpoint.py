@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torchvision.models import ShuffleNetV2
 
 from secateurs.errors import InputError
 from secateurs.files import sha256_file
@@ -293,6 +294,25 @@ def test_widths_that_fit_the_tensors_but_not_each_other_are_refused(saved: Path)
     resign(saved)
     with pytest.raises(InputError, match=r"do not make a network that runs \(.*channel"):
         load(saved)
+
+
+def test_a_network_is_run_once_however_often_it_is_loaded(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(saved)
+    ran: list[torch.device] = []
+    whole = ShuffleNetV2.forward
+
+    def counted(self: ShuffleNetV2, x: torch.Tensor) -> torch.Tensor:
+        ran.append(x.device)
+        return whole(self, x)
+
+    monkeypatch.setattr(ShuffleNetV2, "forward", counted)
+    load(saved)
+    assert ran == []
+    edit(saved, put("preprocessing", "size", value=96))  # another network: run
+    load(saved)
+    assert [device.type for device in ran] == ["meta"]
 
 
 def test_missing_and_broken_recipes(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ DROPOUTS = (
     nn.AlphaDropout,
     nn.FeatureAlphaDropout,
 )
+PLAIN = frozenset({bool, int, float, str, type(None)})  # they hold no tensors
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,8 @@ def tensors_of(result: object) -> list[Tensor]:
 
 
 def _tensors_of(result: object, seen: set[int]) -> list[Tensor]:
+    if type(result) in PLAIN:  # most attributes of modules
+        return []
     if isinstance(result, Tensor):
         return [result]
     parts: list[object] = []

@@ -14,7 +14,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
-from secateurs.files import atomic_path, read_json, sha256_file, to_json, write_json
+from secateurs.files import (
+    atomic_path,
+    fingerprint,
+    read_json,
+    sha256_file,
+    to_json,
+    write_json,
+)
 from secateurs.fit.tensors import write_tensors
 from secateurs.nets.attention import open_attention
 from secateurs.nets.backbones import build
@@ -32,6 +39,8 @@ from secateurs.ship.widths import tensors_of, widths_of, with_shapes, with_width
 
 JSON_NAME = "model.json"
 TENSORS_NAME = "model.safetensors"
+MOST_KNOWN = 256
+_known_to_run: set[str] = set()  # fingerprints of architectures that ran in this process
 
 
 @dataclass(frozen=True)
@@ -168,7 +177,8 @@ def _planned(spec: ModelSpec, *, where: str) -> nn.Module:
                     f"{where}: widths.{path}.{side}: {shown_value(number)}, {spec.backbone} has "
                     f"only {known.get(side, 1)}"
                 )
-    model = with_shapes(with_widths(stock, spec.widths), _known_shapes(spec, stock, where))
+    model, shapes = with_widths(stock, spec.widths), _known_shapes(spec, stock, where)
+    model = with_shapes(model, shapes) if shapes else model
     _set_attributes(model, spec, where)
     for path, units in spec.kept.items():
         known = stock_widths.get(path)
@@ -248,7 +258,16 @@ def _check_tensors(
 
 
 def _check_runs(planned: nn.Module, spec: ModelSpec, *, where: str) -> None:
+    """Run a network without values; one that ran before is not run again, which takes a while."""
     size = spec.preprocessing.size
+    known = fingerprint(
+        [
+            *(spec.backbone, len(spec.classes), spec.attention, size),
+            *(spec.widths, spec.shapes, spec.attributes),
+        ]
+    )
+    if known in _known_to_run:
+        return
     try:
         with torch.no_grad():
             planned.eval()(torch.empty(2, 3, size, size, device="meta"))
@@ -257,6 +276,9 @@ def _check_runs(planned: nn.Module, spec: ModelSpec, *, where: str) -> None:
         raise InputError(
             f"{where}: widths and preprocessing.size do not make a network that runs ({reason})"
         ) from None
+    if len(_known_to_run) >= MOST_KNOWN:
+        _known_to_run.clear()
+    _known_to_run.add(known)
 
 
 def _fill_values(model: nn.Module, spec: ModelSpec, *, where: str) -> None:

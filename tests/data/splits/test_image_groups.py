@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -129,6 +131,31 @@ def test_copies_join_groups_and_chains_of_them():
     alone = joined_groups(None, [(1, 2)], 4)
     assert alone is not None and len(set(alone)) == 3 and alone[1] == alone[2]
     assert joined_groups(groups, [], 5) == tuple(groups)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "apart"),
+    [
+        (r"^(\d+)_", False),
+        ("^a{3}", False),
+        ("(a|a)", True),  # with a repeat, as many ways as there are choices of each
+        (r"^(\d+)_.*", True),
+        ("(a?){40}a", True),
+    ],
+)
+def test_only_an_expression_that_may_never_end_gets_a_process_of_its_own(
+    pattern: str, apart: bool, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[str] = []
+
+    def bounded(work: Callable[[], list[str]], **limits: float) -> list[str]:
+        asked.append("bounded")
+        return work()
+
+    monkeypatch.setattr(groups, "bounded", bounded)
+    with contextlib.suppress(InputError):  # nothing found
+        groups_from_pattern(["a/12_aaa.png"], pattern)
+    assert bool(asked) == apart
 
 
 def test_an_expression_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch):

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from random_values import with_random_values
 from secateurs.errors import InputError
 from secateurs.fit.confidence import fit_temperature
 from secateurs.fit.images import Images
@@ -92,7 +93,7 @@ def test_the_last_depth_is_what_the_head_receives():
 
 def test_transformers_are_probed_between_their_layers():
     name = "vit_b_16"
-    model = build(name, 3)
+    model = with_random_values(name, 3)
     found = borders(model, name, (1, 19, 37))
     assert [place.path for place in found] == [None, None, "heads.head"]
     steps = [step for step, _ in chain(model, name)]

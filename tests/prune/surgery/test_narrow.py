@@ -71,6 +71,11 @@ FAMILIES: dict[str, tuple[int, int, Callable[[], nn.Module]]] = {
     "maxvit": (15, 64, maxvit),
 }
 CONVNEXT = [CNBlockConfig(16, 32, 2), CNBlockConfig(32, None, 2)]
+# Each takes seconds, and a smaller family above has the same kinds of layers.
+LARGE = {
+    *("vgg", "resnet", "mobilenet_v3", "efficientnet", "mnasnet", "googlenet", "inception"),
+    "swin_v2",
+}
 HEADS = {"vit": 2, "swin": 4, "swin_v2": 4, "maxvit": 4}  # groups of attention heads
 
 
@@ -100,7 +105,9 @@ def awake(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in FAMILIES]
+)
 def test_removed_equals_zeroed(name: str):
     torch.manual_seed(0)
     fewest, size, make = FAMILIES[name]

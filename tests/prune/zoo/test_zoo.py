@@ -22,6 +22,7 @@ from secateurs.prune.surgery.attributes import changed_attributes
 HALF = {"*": 0.5}
 NEARLY_ALL = secateurs.Budget(params=1, round_to=1, fewest=1)  # the ratios decide
 EVERY = 4  # of so many modules one goes through all of `prune`, which takes longer
+QUICK = 3  # of so many modules one is cut by `make test`, every one by `make test-slow`
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:LSTM with projections is not supported"),
@@ -34,9 +35,12 @@ def entries() -> list[Any]:
         pytest.param(
             entry,
             id=name,
-            marks=[pytest.mark.xfail(reason=PENDING[name])] if name in PENDING else [],
+            marks=[
+                *([pytest.mark.xfail(reason=PENDING[name])] if name in PENDING else []),
+                *([pytest.mark.slow] if place % QUICK else []),
+            ],
         )
-        for name, entry in ZOO.items()
+        for place, (name, entry) in enumerate(ZOO.items())
     ]
 
 
@@ -75,7 +79,13 @@ def test_what_can_be_cut_is_cut_right_and_comes_back(entry: Entry, tmp_path: Pat
     assert_same(pruned, again, example(entry, 2))
 
 
-@pytest.mark.parametrize("name", [name for name in ZOO if name not in PENDING][::EVERY])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if place % QUICK else [])
+        for place, name in enumerate([name for name in ZOO if name not in PENDING][::EVERY])
+    ],
+)
 def test_the_public_calls_cut_the_same_groups(name: str, tmp_path: Path):
     entry = ZOO[name]
     model = entry.built()

@@ -78,6 +78,7 @@ def _plain(records: list[dict[str, Any]]) -> str:
     return json.dumps([{k: v for k, v in one.items() if k != "timing"} for one in records])
 
 
+@pytest.mark.slow
 def test_processes_train_the_same_networks_to_the_bit_though_one_is_killed(
     context: TrialContext, tmp_path: Path
 ):
@@ -193,6 +194,7 @@ def test_a_task_that_is_lost_too_often_is_given_up():
         attempt.again("its node went away", 2.0, progress)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # submitit's own
 def test_jobs_of_slurm_train_the_same_networks_to_the_bit(context: TrialContext, tmp_path: Path):
     pytest.importorskip("submitit", reason="needs pip install 'secateurs[slurm]'")

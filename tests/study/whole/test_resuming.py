@@ -56,6 +56,7 @@ def test_stopped_and_resumed_equals_unstopped(
     assert without_clock(results) == without_clock(finished[1])
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_equals_one_that_was_not(
     finished: tuple[Path, dict],
     flags: Path,

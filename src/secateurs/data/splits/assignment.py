@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -25,10 +26,14 @@ class SplitCost:
     table: Floats
     wanted: Floats
 
-    @property
+    @cached_property
     def scale(self) -> Floats:
         """One over the size of each class (classes,)."""
         return 1 / np.maximum(self.table.sum(axis=0), 1)
+
+    @cached_property
+    def _is_wanted(self) -> NDArray[np.bool_]:
+        return self.wanted > 0
 
     def counts(self, side: Indices) -> Floats:
         """Images of each side and class (sides, classes) when group g is on side[g]."""
@@ -36,7 +41,7 @@ class SplitCost:
 
     def cost(self, counts: Floats) -> float:
         """Squared deviations as shares of each class; a side without a class is worse than any."""
-        missing = 100.0 * float(((counts == 0) & (self.wanted > 0)).sum())
+        missing = 100.0 * np.count_nonzero((counts == 0) & self._is_wanted)
         return float((((counts - self.wanted) * self.scale) ** 2).sum()) + missing
 
 

@@ -18,6 +18,7 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 TABLES = (".csv", ".tsv")
 MATCHING_SECONDS = 10.0  # for all file names; an ordinary expression takes milliseconds
 MATCHING_MIB = 512
+REPEATS, CHOICES = "*+{", "?|"  # of regular expressions
 
 
 def groups_from_pattern(names: Sequence[str], pattern: str) -> tuple[str, ...]:
@@ -51,7 +52,7 @@ def _matches(expression: re.Pattern[str], names: Sequence[str], pattern: str) ->
         which = 1 if expression.groups else 0
         return [match and match.group(which) for match in found]
 
-    if not can_fork():
+    if _is_simple(pattern) or not can_fork():
         return match_all()
     try:
         return bounded(match_all, seconds=MATCHING_SECONDS, mib=MATCHING_MIB)
@@ -60,6 +61,15 @@ def _matches(expression: re.Pattern[str], names: Sequence[str], pattern: str) ->
             f"--group-by {pattern!r}: matching the file names takes {error};"
             " use an expression without nested repeats such as (a+)+"
         ) from None
+
+
+def _is_simple(pattern: str) -> bool:
+    """Whether an expression has one repeat at most, and nothing else to try in more than one way.
+
+    Matching one file name then takes at most about as many steps as the square of its length: no
+    process of its own is needed, which takes long to start from one that holds a large network.
+    """
+    return sum(map(pattern.count, REPEATS)) <= 1 and not any(map(pattern.count, CHOICES))
 
 
 def groups_from_csv(names: Sequence[str], path: Path) -> tuple[str, ...]:
