@@ -12,7 +12,7 @@ import pytest
 from torchvision import models
 
 from secateurs.fit.cache import PrefixCache
-from secateurs.nets import backbones
+from secateurs.nets import backbones, stock
 from secateurs.ship import checkpoint, spec
 from secateurs.stopping import StopFlag
 from secateurs.study.setup.config import from_json
@@ -39,7 +39,7 @@ def narrowed() -> Generator[None]:
     """Every AlexNet is a narrow one meanwhile."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, "get_model", narrow_alexnet)
-        patch.setattr(backbones, "_TRACES", {})
+        patch.setattr(stock, "_TRACES", {})
         _forget()
         yield
     _forget()
@@ -48,6 +48,7 @@ def narrowed() -> Generator[None]:
 def _forget() -> None:
     """The next network without values is built anew."""
     backbones.bare.cache_clear()
+    stock.bare_stock.cache_clear()
     spec._bare_opened.cache_clear()
     checkpoint._known_to_run.clear()
 

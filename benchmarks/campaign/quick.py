@@ -83,7 +83,7 @@ def _page(*_: Any, **__: Any) -> str:
 def shorten() -> None:
     """Make every AlexNet of this process a narrow one, and skip what only takes time."""
     import secateurs.cli
-    from secateurs.nets import backbones
+    from secateurs.nets import backbones, stock
     from secateurs.ship import export, spec
     from secateurs.study.frontier import latency
     from secateurs.study.paper import protocol
@@ -91,8 +91,8 @@ def shorten() -> None:
 
     assert secateurs.cli
     models.get_model = narrow_alexnet
-    backbones._TRACES.clear()
-    for built in (spec._bare_opened, backbones.bare):
+    stock._TRACES.clear()
+    for built in (spec._bare_opened, backbones.bare, stock.bare_stock):
         built.cache_clear()
     for module, name in (
         (savings, "BUDGET_S"),

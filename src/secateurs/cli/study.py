@@ -10,7 +10,15 @@ import typer
 
 from secateurs.cli.options.data import Data, SplitOptions, Strict
 from secateurs.cli.options.executors import ExecutionOptions
-from secateurs.cli.options.frontier import Backbones, Batch, Int8Files, MaxMb, MaxMs, Refit
+from secateurs.cli.options.frontier import (
+    Backbones,
+    Batch,
+    EarlierDepths,
+    Int8Files,
+    MaxMb,
+    MaxMs,
+    Refit,
+)
 from secateurs.cli.options.network import (
     Depths,
     NetworkOptions,
@@ -63,6 +71,7 @@ def study(
     batch: Batch = 1,
     int8: Int8Files = True,
     max_loss: LossAllowed = None,
+    earlier_depths: EarlierDepths = True,
     refit: Refit = "all",
     depths: Depths = None,
     runs: Runs = None,
@@ -140,6 +149,7 @@ def study(
             refit=refit,
             scratch_runs=scratch_runs,
             int8=int8,
+            earlier_depths=earlier_depths,
             calibration=calibration,
             reconstruction=reconstruction,
         )
@@ -157,6 +167,7 @@ def study(
         batch=batch != 1,
         refit=refit != "all",
         no_int8=not int8,
+        no_earlier_depths=not earlier_depths,
         calibration=calibration != 256,
         reconstruction=reconstruction != "blocks",
     )
@@ -197,6 +208,7 @@ def frontier_options(
     refit: str,
     scratch_runs: int | None,
     int8: bool = True,
+    earlier_depths: bool = True,
     calibration: int = 256,
     reconstruction: str = "blocks",
 ) -> FrontierOptions:
@@ -220,6 +232,7 @@ def frontier_options(
         refit=refit,
         scratch_runs=base.scratch_runs if scratch_runs is None else scratch_runs,
         int8=int8,
+        earlier_depths=earlier_depths,
         calibration=calibration or None,
         reconstruction=None if reconstruction == "off" else "blocks",
     )

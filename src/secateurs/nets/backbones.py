@@ -3,25 +3,49 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
 from secateurs.errors import InputError
 from secateurs.nets.layers import BATCH_NORMS
-from secateurs.nets.sources import timm_models, torchvision_models
+from secateurs.nets.several_depths import several_depths, stock_path
+from secateurs.nets.sources import timm_models
 from secateurs.nets.sources.image_recipe import Preprocessing
-from secateurs.nets.trace import Trace, skeleton, trace
+from secateurs.nets.stock import (
+    backbones,
+    bare_stock,
+    build_stock,
+    check_name,
+    earlier_depths,
+    preprocessing,
+    source_of,
+    stock_name,
+    trace_of,
+    weights_entry,
+)
 
-__all__ = ["Layer", "Preprocessing", "build", "layers", "preprocessing"]
+__all__ = [
+    "Layer",
+    "Preprocessing",
+    "backbones",
+    "bare",
+    "build",
+    "check_name",
+    "check_size",
+    "find_layer",
+    "has_batch_norms",
+    "layers",
+    "num_heads",
+    "preprocessing",
+    "source_of",
+    "trace_of",
+    "weights_entry",
+]
 
 _ALIASES = {"alexnet": ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")}
-_TRACES: dict[tuple[str, tuple[str, ...]], Trace] = {}
 
 
 @dataclass(frozen=True)
@@ -32,83 +56,33 @@ class Layer:
     path: str
 
 
-def backbones() -> tuple[str, ...]:
-    """Names of torchvision's classifiers; `build` knows timm's, too (see `timm_models.names`).
-
-    >>> "alexnet" in backbones() and "resnet18" in backbones()
-    True
-    """
-    return torchvision_models.names()
-
-
-def source_of(name: str) -> str:
-    """Where a backbone comes from: "torchvision", or "timm" for what only timm has.
-
-    "timm:NAME" is timm's also where torchvision has a network of that name. Raises InputError as
-    `check_name` does.
-
-    >>> source_of("resnet18")
-    'torchvision'
-    """
-    check_name(name)
-    return "torchvision" if name in torchvision_models.names() else "timm"
-
-
-def check_name(name: str) -> None:
-    """Raise InputError, with names that are near, unless `name` is a known backbone.
-
-    >>> check_name("alexnett")
-    Traceback (most recent call last):
-    ...
-    secateurs.errors.InputError: unknown backbone 'alexnett'; did you mean alexnet?
-    """
-    if name in torchvision_models.names():
-        return
-    if timm_models.is_known(name):
-        return
-    plain = timm_models.plain_name(name).lower()
-    wanted, own = plain.partition(".")[0], name.startswith(timm_models.PREFIX)
-    if wanted in timm_models.names():
-        tag = plain.partition(".")[2]
-        raise InputError(f"unknown backbone {name!r}: {wanted} has no weights named {tag!r}")
-    known = [*(() if own else torchvision_models.names()), *timm_models.names()]
-    near = difflib.get_close_matches(wanted, list(dict.fromkeys(known)), n=3, cutoff=0.7)
-    start = timm_models.PREFIX if own else ""
-    if near:
-        hint = f"did you mean {' or '.join(start + one for one in near)}?"
-    elif timm_models.is_installed():
-        hint = "torchvision's classifiers and timm's are known"
-    else:
-        hint = "torchvision's classifiers are known, and timm's once it is installed"
-    raise InputError(f"unknown backbone {name!r}; {hint}")
-
-
 def build(name: str, num_classes: int) -> nn.Module:
     """A classifier with random weights and a head of `num_classes` outputs.
 
-    `name` is torchvision's or timm's. Raises InputError for an unknown name or fewer than two
-    classes.
+    `name` is torchvision's or timm's. With "+PATH" behind it, once or more, it is a network whose
+    linear head also reads the output of the module at PATH (see `several_depths`). Raises
+    InputError for an unknown name, a module that a head cannot read, or fewer than two classes.
 
     >>> build("squeezenet1_1", 5)(torch.zeros(1, 3, 64, 64)).shape
     torch.Size([1, 5])
+    >>> build("squeezenet1_1+features.7", 5)(torch.zeros(1, 3, 64, 64)).shape
+    torch.Size([1, 5])
     """
-    source = source_of(name)
-    if num_classes < 2:
-        raise InputError(f"{name} needs at least 2 classes, got {num_classes}")
-    if source == "timm":
-        return timm_models.build(name, num_classes)
-    return torchvision_models.build(name, num_classes)
+    paths = earlier_depths(name)
+    if not paths:
+        return build_stock(name, num_classes)
+    stock = stock_name(name)
+    return several_depths(build_stock(stock, num_classes), stock, paths, num_classes)
 
 
 @lru_cache(maxsize=8)
 def bare(name: str, num_classes: int) -> nn.Module:
     """The network with shapes and no values, in eval mode; shared, so never to be changed."""
-    try:
-        with torch.device("meta"):
-            return build(name, num_classes).eval()
-    except (NotImplementedError, InputError, RuntimeError):  # it computes widths with tensors
-        with _ParametersOnMeta():
-            return skeleton(build(name, num_classes))
+    paths = earlier_depths(name)
+    if not paths:
+        return bare_stock(name, num_classes)
+    stock = stock_name(name)
+    return several_depths(bare_stock(stock, num_classes), stock, paths, num_classes).eval()
 
 
 def has_batch_norms(name: str, num_classes: int) -> bool:
@@ -118,39 +92,6 @@ def has_batch_norms(name: str, num_classes: int) -> bool:
     (True, False)
     """
     return any(isinstance(module, BATCH_NORMS) for module in bare(name, num_classes).modules())
-
-
-class _ParametersOnMeta(TorchFunctionMode):
-    """Parameters without values, and all other tensors with theirs; one network has 2.6 GB."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        named = kwargs or {}
-        return func(*args, **(named | {"device": "meta"} if func is torch.empty else named))
-
-
-def weights_entry(name: str) -> Any:
-    """torchvision's record of a backbone's published weights (`url`, `transforms`), or None."""
-    if source_of(name) == "timm":
-        return None
-    return next(iter(torchvision_models.entries(name)), None)
-
-
-@lru_cache
-def preprocessing(name: str) -> Preprocessing:
-    """What a backbone's published weights were made with: size, mean, standard deviation, crop.
-
-    >>> preprocessing("inception_v3").size
-    299
-    """
-    if source_of(name) == "timm":
-        return timm_models.preprocessing(name)
-    return torchvision_models.preprocessing(name)
 
 
 def check_size(name: str, size: int) -> None:
@@ -175,30 +116,6 @@ def check_size(name: str, size: int) -> None:
         ) from None
 
 
-def trace_of(model: nn.Module, name: str) -> Trace:
-    """The trace of a model that was built as `name`; raises InputError if it is another network.
-
-    >>> trace_of(build("alexnet", 3), "resnet18")
-    Traceback (most recent call last):
-    ...
-    secateurs.errors.InputError: the model given is a AlexNet, not a resnet18
-    """
-    source = source_of(name)
-    key = (name, tuple(path for path, _ in model.named_modules()))
-    if key not in _TRACES:
-        own = type(model).__name__
-        wanted = _class_name(name) if source == "timm" else torchvision_models.class_name(name)
-        if own.lower() != wanted:
-            raise InputError(f"the model given is a {own}, not a {name}")
-        _TRACES[key] = trace(model, size=preprocessing(name).size)
-    return _TRACES[key]
-
-
-@lru_cache
-def _class_name(name: str) -> str:
-    return type(bare(name, 2)).__name__.lower()
-
-
 def layers(model: nn.Module, name: str) -> tuple[Layer, ...]:
     """The weighted layers (convolution and linear) in the order they run; the head is the last.
 
@@ -206,7 +123,8 @@ def layers(model: nn.Module, name: str) -> tuple[Layer, ...]:
     ['fc6', 'fc7', 'fc8']
     """
     paths = trace_of(model, name).weighted
-    return tuple(map(Layer, _ALIASES.get(name, paths), paths))
+    stock = tuple(stock_path(path, model) for path in paths)
+    return tuple(map(Layer, _ALIASES.get(stock_name(name), stock), paths))
 
 
 def num_heads(model: nn.Module, name: str) -> int:
@@ -215,7 +133,7 @@ def num_heads(model: nn.Module, name: str) -> int:
     >>> num_heads(build("alexnet", 3), "alexnet")
     1
     """
-    if source_of(name) == "torchvision":
+    if source_of(name) == "torchvision" or earlier_depths(name):
         return 1
     known = set(timm_models.heads(name))
     count = 0
@@ -240,15 +158,3 @@ def find_layer(model: nn.Module, name: str, text: str) -> Layer:
     near = difflib.get_close_matches(text, aliases, n=8, cutoff=0.4)
     choice = aliases if len(aliases) <= 20 else near or [*aliases[:5], "...", *aliases[-2:]]
     raise InputError(f"{name} has no weighted layer {text!r}; it has {', '.join(choice)}")
-
-
-class InputTransform(nn.Module):
-    """GoogLeNet's and Inception's own first step: from ImageNet's normalisation to theirs."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (n, 3, h, w), normalised with ImageNet's mean and std, to the range -1..1."""
-        normal = Preprocessing()
-        channels = [
-            x[:, i : i + 1] * (normal.std[i] / 0.5) + (normal.mean[i] - 0.5) / 0.5 for i in range(3)
-        ]
-        return torch.cat(channels, 1)

@@ -7,8 +7,8 @@ from collections.abc import Generator
 import torch
 from torch import Tensor, nn
 
-from secateurs.nets.backbones import InputTransform, preprocessing, trace_of
 from secateurs.nets.segments import Segment, segments
+from secateurs.nets.stock import InputTransform, preprocessing, trace_of
 from secateurs.nets.trace import Trace, eval_mode, is_chain
 
 WHOLE = "model"
@@ -32,8 +32,8 @@ def chain(model: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
     each network; where they do not, and for a model without values, the whole model is the only
     step, named "model".
 
-    >>> from secateurs.nets.backbones import build
-    >>> [name for name, _ in chain(build("alexnet", 3), "alexnet")][12:16]
+    >>> from secateurs.nets.stock import build_stock
+    >>> [name for name, _ in chain(build_stock("alexnet", 3), "alexnet")][12:16]
     ['features.12', 'avgpool', 'flatten', 'classifier.0']
     """
     seen = trace_of(model, name)

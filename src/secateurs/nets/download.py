@@ -14,9 +14,9 @@ from secateurs.files import sha256_file
 from secateurs.nets.archives.conversion import Shapes
 from secateurs.nets.archives.fetching import fetch_weights, kept_weights
 from secateurs.nets.archives.table import Archive, archive_for
-from secateurs.nets.backbones import bare, check_name, source_of
 from secateurs.nets.sources import hub, timm_models, torchvision_models
 from secateurs.nets.sources.fetching import Unreachable, fetch
+from secateurs.nets.stock import bare_stock, check_name, source_of, stock_name
 from secateurs.progress import SILENT, Progress
 
 
@@ -70,6 +70,7 @@ def find_weights(
     answer are added to it.
     """
     check_name(name)
+    name = stock_name(name)
     if source == "none":
         return WeightsFile("none", None, "random weights, as asked", None)
     if source != "auto":
@@ -104,6 +105,7 @@ def weights_at_hand(name: str, *, cache: Path, progress: Progress = SILENT) -> W
     Of the package index's files only those with all layers: the others are for want of better.
     """
     check_name(name)
+    name = stock_name(name)
     own = source_of(name)
     for place in _places(name, cache):
         if not place.path.is_file():
@@ -194,7 +196,9 @@ def _package_index(
         raise InputError("it did not answer before")
 
     def shapes() -> Shapes:
-        return {key: tuple(value.shape) for key, value in bare(name, 1000).state_dict().items()}
+        return {
+            key: tuple(value.shape) for key, value in bare_stock(name, 1000).state_dict().items()
+        }
 
     try:
         path = fetch_weights(archive, shapes, cache=weights, network=name, progress=progress)

@@ -10,6 +10,7 @@ from torch import nn
 
 from secateurs.nets.backbones import layers, num_heads, trace_of
 from secateurs.nets.chain import BETWEEN, WHOLE, chain, num_weighted, opened_parts
+from secateurs.nets.several_depths import BothDepths, late_steps, stock_path
 from secateurs.nets.step_names import step_names
 
 
@@ -51,11 +52,11 @@ def steps(model: nn.Module, name: str) -> tuple[Step, ...]:
         starts[0] = known[0].path
     depths = sorted(starts)
     paths = _shortened([starts[depth] for depth in depths], model)
-    names = list(step_names(paths))
+    names = list(step_names([stock_path(path, model) for path in paths]))
     for place, depth in enumerate(depths):
         layer = known[depth]
         alone = place + 1 < len(depths) and depths[place + 1] == depth + 1
-        if alone and layer.alias != layer.path:
+        if alone and layer.alias != stock_path(layer.path, model):
             names[place] = layer.alias
     return _merged(names, paths, depths)
 
@@ -105,7 +106,9 @@ def _paths(model: nn.Module, name: str) -> list[str]:
         return blocks
     paths: list[str] = []
     for path, module in found:
-        if not path.startswith(BETWEEN):
+        if isinstance(module, BothDepths):
+            paths += late_steps(module, path)
+        elif not path.startswith(BETWEEN):
             paths.append(path)
         elif num_weighted(module):  # blocks that run beside each other, or hand on several tensors
             inner = {id(part) for part in module.modules()}
@@ -120,11 +123,12 @@ def _is_in(path: str, where: str) -> bool:
 def _shortened(paths: Sequence[str], model: nn.Module) -> list[str]:
     """Paths without the places of layers that are alone in their sequence."""
     found = list(paths)
+    stock = [stock_path(path, model) for path in paths]
     for place, path in enumerate(paths[:-1]):
-        parent, _, _ = path.rpartition(".")
-        alone = sum(_is_in(other, parent) for other in paths) == 1
+        parent, _, _ = stock[place].rpartition(".")
+        alone = sum(_is_in(other, parent) for other in stock) == 1
         if parent and alone and num_weighted(model.get_submodule(path)) == 1:
-            found[place] = parent
+            found[place] = path.rpartition(".")[0]
     return found
 
 

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from secateurs.errors import InputError
 from secateurs.nets.backbones import layers, num_heads, source_of
 from secateurs.nets.download import WeightsFile, find_weights
+from secateurs.nets.several_depths import stock_tensors
 from secateurs.nets.sources import timm_models
 from secateurs.nets.sources.tensor_files import read_tensors, unwrapped
+from secateurs.nets.stock import build_stock, earlier_depths, stock_name
 from secateurs.progress import SILENT, Progress
 
 # Names that torchvision has changed since it published some of its files.
@@ -73,15 +75,16 @@ def load_pretrained(
     known = layers(model, name)
     given: set[str] = set()
     if found.path is not None:
+        stock, names = _stock(model, name)
         tensors = read_tensors(found.path)
         if source_of(name) == "timm":
-            tensors = timm_models.in_own_names(tensors, model)
-        tensors = fitting(tensors, model, name, file=found.path)
+            tensors = timm_models.in_own_names(tensors, stock)
+        tensors = fitting(tensors, stock, stock_name(name), file=found.path)
         own = model.state_dict()
+        given = {names[key] for key in tensors}
         with torch.no_grad():
             for key, tensor in tensors.items():
-                own[key].copy_(tensor)
-        given = set(tensors)
+                own[names[key]].copy_(tensor)
     loaded = tuple(layer.alias for layer in known if f"{layer.path}.weight" in given)
     fresh = tuple(layer.alias for layer in known if layer.alias not in loaded)
     sentence = words(loaded, fresh, num_heads(model, name))
@@ -91,6 +94,18 @@ def load_pretrained(
     origin = "" if found.path is None else f", from {found.source} ({found.detail})"
     progress.note(f"weights of {name}: {sentence}{origin}")
     return report
+
+
+def _stock(model: nn.Module, name: str) -> tuple[nn.Module, dict[str, str]]:
+    """The network as its source builds it, and its names of tensors with those that `model` has.
+
+    It is `model` itself, but for a network whose head reads several depths.
+    """
+    paths = earlier_depths(name)
+    if not paths:
+        return model, {key: key for key in model.state_dict()}
+    stock = build_stock(stock_name(name), 2)
+    return stock, stock_tensors(stock, stock_name(name), paths)
 
 
 def words(loaded: tuple[str, ...], fresh: tuple[str, ...], num_heads: int = 1) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,12 +16,14 @@ from secateurs.errors import InputError
 from secateurs.fit.confidence import fit_temperature
 from secateurs.fit.images import Images
 from secateurs.fit.probe import pooling
+from secateurs.fit.probe.classifier import fit_classifier
 from secateurs.fit.probe.head import Head, can_start, start_head
-from secateurs.fit.probe.pooling import borders, pooled, pooled_features
-from secateurs.fit.probe.probing import probe
+from secateurs.fit.probe.pooling import borders, pooled_features
+from secateurs.fit.probe.probing import fit_head, probe
 from secateurs.nets.backbones import build
 from secateurs.nets.chain import chain
 from secateurs.nets.depth import num_depths, split_at
+from secateurs.nets.several_depths import EPSILON, pooled_maps, stock_tensors
 from secateurs.stopping import StopFlag, StopRequested
 
 CPU = torch.device("cpu")
@@ -64,7 +67,7 @@ def test_one_pass_gives_what_each_prefix_gives(name: str, depths: tuple[int, ...
                 maps = prefix(given)
                 expected = [maps.mean((2, 3))]
                 if depth < num_depths(model, name) - 1:
-                    expected.append(maps.std((2, 3), unbiased=False))
+                    expected.append((maps.var((2, 3), unbiased=False) + EPSILON).sqrt())
                 assert torch.allclose(features[view], torch.cat(expected, 1), atol=1e-4), depth
 
 
@@ -105,9 +108,9 @@ def test_positions_are_pooled_by_layout():
     maps = torch.arange(24.0).view(2, 3, 2, 2)
     deviations = maps.std((2, 3), unbiased=False)
     expected = torch.cat([maps.mean((2, 3)), deviations], 1)
-    assert torch.allclose(pooled(maps, "first", deviations=True), expected)
-    assert torch.allclose(pooled(maps.permute(0, 2, 3, 1), "last", deviations=True), expected)
-    assert torch.equal(pooled(maps, "first", deviations=False), maps.mean((2, 3)))
+    assert torch.allclose(pooled_maps(maps, "first"), expected)
+    assert torch.allclose(pooled_maps(maps.permute(0, 2, 3, 1), "last"), expected)
+    assert torch.equal(pooled_maps(maps, "first", deviations=False), maps.mean((2, 3)))
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "squeezenet1_1"])
@@ -185,3 +188,58 @@ def test_a_network_with_two_heads_is_probed_and_starts_none():
     result = probe(model, name, (9,), images, images, num_classes=3, groups=None)
     assert [depth.depth for depth in result.depths] == [9] and result.head is None
     assert num_depths(model, name) == 50
+
+
+def _noisy(num: int) -> Images:
+    """Images whose classes are colours, with noise, so that no classifier is always right."""
+    images = _images(num)
+    generator = np.random.default_rng(1)
+    pixels = generator.integers(0, 200, images.pixels.shape)
+    pixels[np.arange(num), :, :, images.labels] += 8
+    pixels = pixels.astype(np.uint8)
+    return replace(images, pixels=pixels, eval_pixels=pixels)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "squeezenet1_1"])
+def test_earlier_depths_are_tried_beside_the_last_features(name: str):
+    model, images = _network(name), _noisy(24)
+    last = num_depths(model, name) - 1
+    result = probe(model, name, (0, 4, 10, last), images, images, num_classes=3)
+    places = borders(model, name, (4, 10, last))
+    early, late, end = pooled_features(model, name, places, images, mirrored=True, device=CPU)
+    errors = {
+        num: min(
+            fit_classifier(torch.cat([end, late, early][: num + 1], 2), images.labels, 3).errors
+        )
+        for num in range(3)
+    }
+    num = min(errors, key=lambda one: errors[one])
+    found, single = result.earlier, result.depths[-1]
+    assert single.error == pytest.approx(errors[0])
+    assert found is not None and len(found.paths) == num > 0
+    assert found.probe.error == pytest.approx(errors[num])
+    assert found.gain.difference == pytest.approx(
+        found.probe.train.accuracy - single.train.accuracy
+    )
+    reads = "+".join([name, *found.paths])
+    torch.manual_seed(0)
+    network = build(reads, 3)
+    own = network.state_dict()
+    for key, place in stock_tensors(_network(name), name, found.paths).items():
+        own[place].copy_(model.state_dict()[key])
+    with pytest.raises(InputError, match="not of a network that reads these depths"):
+        start_head(network, reads, Head(found.head.weight, found.head.bias, 1.0))
+    started = start_head(network, reads, found.head).eval()
+    with torch.no_grad():
+        logits = started(images.eval_views(slice(None), CPU)).double()
+    expected = found.probe.val_scores / found.probe.temperature
+    assert torch.allclose(logits, expected, atol=2e-3)
+    fitted = fit_head(network, reads, images, num_classes=3)
+    assert fitted is not None and fitted.center is not None and fitted.scale is not None
+    assert torch.allclose(fitted.weight, found.head.weight, atol=1e-4)
+    again = Head.from_tensors(fitted.tensors())
+    assert again.digest() == fitted.digest()
+    assert replace(again, center=fitted.center + 1).digest() != fitted.digest()
+    own_probe = probe(network, reads, (0, last), images, images, num_classes=3)
+    assert own_probe.earlier is None
+    assert torch.allclose(own_probe.depths[-1].val_scores, found.probe.val_scores, atol=1e-3)

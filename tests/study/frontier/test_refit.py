@@ -64,7 +64,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def study(flags: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of before there was a refit, resumed with one."""
     out = tmp_path_factory.mktemp("study") / "out"
-    options = FrontierOptions(("alexnet",), num_depths=1, sizes=(0.95,), recover=1, refit="train")
+    options = replace(
+        FrontierOptions(("alexnet",), num_depths=1, sizes=(0.95,), recover=1, refit="train"),
+        earlier_depths=False,
+    )
     run_frontier(str(flags), CONFIG, options, out, cache=cache)
     known = json.loads((out / "study.json").read_text())
     del known["frontier"]["refit"]

@@ -42,7 +42,12 @@ CONFIG = StudyConfig(
     image_size=64,
 )
 OPTIONS = FrontierOptions(
-    backbones=("alexnet",), num_depths=1, sizes=(0.95,), recover=1, refit="train"
+    backbones=("alexnet",),
+    num_depths=1,
+    earlier_depths=False,
+    sizes=(0.95,),
+    recover=1,
+    refit="train",
 )
 
 

@@ -46,6 +46,15 @@ Batch = Annotated[
         rich_help_panel=NETWORK,
     ),
 ]
+EarlierDepths = Annotated[
+    bool,
+    typer.Option(
+        "--earlier-depths/--no-earlier-depths",
+        help="Let a network's head also read features of earlier depths, where the probe gains by "
+        "them.",
+        rich_help_panel=NETWORK,
+    ),
+]
 Refit = Annotated[
     str,
     typer.Option(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 from secateurs.errors import InputError
 from secateurs.fit.images import Images
 from secateurs.nets.backbones import num_heads, trace_of
+from secateurs.nets.several_depths import both_depths
 from secateurs.nets.trace import eval_mode
 
 NUM_SHIFT = 128  # images from which the shift of a convolution head is found
+SAME = 1e-6  # a standard deviation, relative to 1 + |mean|, of a statistic that does not vary
 MARGIN = 0.1  # of the range of the scores, added to the shift
 
 
@@ -25,18 +28,38 @@ class Head:
     The logits are (`weight` x + `bias`) / `temperature`; `weight` (classes, inputs) and `bias`
     (classes,) in float64. `temperature` makes the softmax of the leave-group-out scores as likely
     as one number can. `shift` is added to all logits alike: it keeps a ReLU behind a convolution
-    head from cutting them off, and changes no softmax.
+    head from cutting them off, and changes no softmax. For a network that reads several depths
+    `center` and `scale` (features,) normalise the statistics of the earlier ones, the last of x.
     """
 
     weight: Tensor
     bias: Tensor
     temperature: float
     shift: float = 0.0
+    center: Tensor | None = None
+    scale: Tensor | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it as float64 tensors by name; `from_tensors` makes the head of them."""
+        found = {"weight": self.weight, "bias": self.bias}
+        found["numbers"] = torch.tensor([self.temperature, self.shift], dtype=torch.float64)
+        if self.center is not None and self.scale is not None:
+            found |= {"center": self.center, "scale": self.scale}
+        return {name: tensor.double().contiguous() for name, tensor in found.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Head:
+        """The head that `tensors` was of."""
+        temperature, shift = tensors["numbers"].tolist()
+        return cls(
+            *(tensors["weight"], tensors["bias"], temperature, shift),
+            *(tensors.get("center"), tensors.get("scale")),
+        )
 
     def digest(self) -> str:
         """64 hexadecimal digits over all of it."""
         digest = hashlib.sha256()
-        for tensor in (self.weight, self.bias, torch.tensor([self.temperature, self.shift])):
+        for tensor in self.tensors().values():
             digest.update(str(tuple(tensor.shape)).encode())
             digest.update(tensor.double().contiguous().numpy().tobytes())
         return digest.hexdigest()
@@ -60,7 +83,14 @@ def start_head(model: nn.Module, name: str, head: Head) -> nn.Module:
         )
     if layer.bias is None:
         raise InputError(f"{name}: {path} has no bias, so that it cannot start from a probe")
+    read = [both.norm.num_features for both in both_depths(model)]
+    if read and (head.center is None or head.scale is None or head.scale.numel() != sum(read)):
+        raise InputError(f"{name}: the probe's head is not of a network that reads these depths")
     started = copy.deepcopy(model)
+    if read and head.center is not None and head.scale is not None:
+        parts = zip(head.center.split(read), head.scale.split(read), strict=True)
+        for both, (center, scale) in zip(both_depths(started), parts, strict=True):
+            both.normalise(center, scale)
     fresh = started.get_submodule(path)
     assert isinstance(fresh, nn.Linear | nn.Conv2d)
     with torch.no_grad():
@@ -97,6 +127,26 @@ def _last(model: nn.Module, name: str) -> tuple[str, nn.Linear | nn.Conv2d]:
     return path, layer
 
 
+def normalised(head: Head, features: Tensor) -> Head:
+    """The same classifier with normalised statistics of the earlier depths.
+
+    `head` acts on raw features; `features` (views, images, features) are those of the earlier
+    depths, which are the last that it reads.
+
+    >>> raw = Head(torch.ones(2, 3), torch.zeros(2), 1.0)
+    >>> normalised(raw, torch.tensor([[[1.0, 2.0], [3.0, 2.0]]])).bias
+    tensor([4., 4.], dtype=torch.float64)
+    """
+    scale, center = torch.std_mean(features.double(), (0, 1), correction=0)
+    scale = torch.where(scale > SAME * (center.abs() + 1), scale, 1.0)
+    num = features.shape[2]
+    weight = head.weight.double().clone()
+    own = weight[:, -num:]
+    bias = head.bias.double() + own @ center
+    own *= scale
+    return replace(head, weight=weight, bias=bias, center=center, scale=scale)
+
+
 def shifted(
     model: nn.Module, name: str, head: Head, images: Images, *, device: torch.device
 ) -> Head:
@@ -123,4 +173,4 @@ def shifted(
     finally:
         hook.remove()
     shift = max(0.0, -low) + MARGIN * (high - low)
-    return Head(head.weight, head.bias, head.temperature, head.shift + shift)
+    return replace(head, shift=head.shift + shift)

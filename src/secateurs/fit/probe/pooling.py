@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from secateurs.fit.precision import Precision, arithmetic
 from secateurs.nets.backbones import trace_of
 from secateurs.nets.chain import WHOLE, chain
 from secateurs.nets.depth import check_depth, num_depths, split_at, steps
+from secateurs.nets.several_depths import Layout, layout_before, pooled_maps
 from secateurs.nets.trace import Trace, eval_mode
 from secateurs.stopping import StopFlag
 
@@ -40,7 +40,7 @@ class Border:
     depth: int
     num_steps: int
     path: str | None
-    layout: Literal["first", "last"]
+    layout: Layout
     deviations: bool = True
 
 
@@ -65,24 +65,14 @@ def borders(model: nn.Module, name: str, depths: Sequence[int]) -> tuple[Border,
         prefix, tail = split_at(model, name, depth)
         names = [step for step, _ in prefix.named_children()]
         num = len(names) - (names[-1:] == ["flatten"])
-        path, layout = None, _layout(tail)
+        path, layout = None, layout_before(tail)
         if depth == last or (depth > 0 and (num <= 0 or not opened)):
             path = _called(parts.get(depth, seen.weighted[depth]), seen)
-            num, layout = 0, _layout(model.get_submodule(path))
+            num, layout = 0, layout_before(model.get_submodule(path))
         if names[-1:] == ["flatten"]:
             layout = "first"
         found.append(Border(depth, num, path, layout, deviations=depth < last))
     return tuple(found)
-
-
-def _layout(behind: nn.Module) -> Literal["first", "last"]:
-    """Which axes of the maps that go into a part of the network are positions."""
-    for module in behind.modules():
-        if isinstance(module, nn.Conv2d | nn.Flatten):
-            return "first"
-        if isinstance(module, nn.Linear):
-            return "last"
-    return "first"
 
 
 def _called(path: str, seen: Trace) -> str:
@@ -90,20 +80,6 @@ def _called(path: str, seen: Trace) -> str:
     while path and path not in seen.inputs:
         path = path.rpartition(".")[0]
     return path
-
-
-def pooled(batch: Tensor, layout: str, *, deviations: bool) -> Tensor:
-    """Features (n, f) in float32 of maps (n, channels, ...), tokens (n, ..., channels) or (n, f).
-
-    >>> pooled(torch.tensor([[[[1.0, 3.0]]]]), "first", deviations=True)
-    tensor([[2., 1.]])
-    """
-    batch = batch.float()
-    if batch.ndim == 2:
-        return batch
-    flat = batch.flatten(2) if layout == "first" else batch.flatten(1, -2).mT
-    mean = flat.mean(2)
-    return torch.cat([mean, flat.std(2, unbiased=False)], 1) if deviations else mean
 
 
 def pooled_features(
@@ -177,7 +153,7 @@ def _visit(model: nn.Module, name: str, places: Sequence[Border], batch: Tensor)
 
 
 def _pooled(batch: Tensor, place: Border) -> Tensor:
-    return pooled(batch, place.layout, deviations=place.deviations)
+    return pooled_maps(batch.float(), place.layout, deviations=place.deviations)
 
 
 @contextmanager

@@ -20,7 +20,13 @@ from secateurs.report.common.next_steps import Step, page_values, shown_data, sh
 from secateurs.report.common.render import render_page, write_page
 from secateurs.report.common.sweep_rows import Record
 from secateurs.report.probe.labels import label_part
-from secateurs.report.probe.panels import best_row, place_name, probe_panel, suggestion_words
+from secateurs.report.probe.panels import (
+    best_row,
+    earlier_words,
+    place_name,
+    probe_panel,
+    suggestion_words,
+)
 
 NAME = "probe.html"
 
@@ -49,7 +55,7 @@ def render_probe(record: Record, directory: Path | None = None, *, data: str | N
             "tiles": tiles(record),
             "cautions": cautions(record),
             "blocks": blocks,
-            "suggestions": suggestion_words(record),
+            "suggestions": [*suggestion_words(record), *earlier_words(record)],
             "labels": label_part(record.get("labels"), directory),
             "record_groups": _record(record),
             **page_values(next_steps(record, data), record, directory),
@@ -167,7 +173,7 @@ def probe_words(record: Record) -> str:
     majority = record["majority"]
     lines.append(f"majority class ({majority['class']}): {percent(majority['accuracy'])}")
     lines += [f"{one['backbone']} was left out: {one['reason']}" for one in record["skipped"]]
-    lines += suggestion_words(record)
+    lines += [*suggestion_words(record), *earlier_words(record)]
     labels = record.get("labels")
     if labels is not None:
         lines.append(

@@ -13,6 +13,7 @@ from secateurs.report.common.formatting import (
     count,
     integer,
     interval,
+    listed,
     percent,
     percent_interval,
     plural,
@@ -190,6 +191,11 @@ def probe_caption(record: Record) -> str:
         f"with their {left_out} left out, and validation images. The largest class is "
         f"{percent(majority['accuracy'])} of the validation images."
     )
+    if any("+" in network["backbone"] for network in record["networks"]):
+        text += (
+            " Behind each + is a module whose output the head reads beside the last features: the "
+            "last cell of such a row is of all of them together."
+        )
     if any(row["random_frozen"] for network in record["networks"] for row in network["depths"]):
         text += (
             " Some of the frozen layers have random weights, since no pretrained weights were "
@@ -257,4 +263,23 @@ def suggestion_words(record: Record) -> list[str]:
                 f"{100 * one['low']:+.1f} to {100 * one['high']:+.1f}"
             )
         sentences.append(f"{text}. To fine-tune first: {freeze_words(network, one['freeze'][0])}.")
+    return sentences
+
+
+def earlier_words(record: Record) -> list[str]:
+    """What a head gains that reads earlier depths too, one sentence a network that does."""
+    sentences: list[str] = []
+    for network in record["networks"]:
+        earlier = network.get("earlier")
+        if earlier is None:
+            continue
+        gain = earlier["gain"]
+        sentences.append(
+            f"{network['backbone'].partition('+')[0]}: a head that also reads "
+            f"{listed(earlier['paths'])} changes the accuracy on training images by "
+            f"{100 * gain['difference']:+.1f} points (95% {100 * gain['low']:+.1f} to "
+            f"{100 * gain['high']:+.1f}), and is right on "
+            f"{percent_interval(earlier['accuracy'], earlier['low'], earlier['high'])} of all "
+            "images. A study uses it."
+        )
     return sentences

@@ -30,8 +30,8 @@ def check_configuration(out: Path, config: StudyConfig, options: FrontierOptions
             f"{INSTEAD}"
         )
     mine = config.to_json() | options.to_json()
-    # A study of before there was a refit, or an int8 file, goes on with one.
-    later = {"refit": options.refit, "int8": options.int8}
+    # A study of before there was one of these goes on with what is asked for now.
+    later = {name: getattr(options, name) for name in ("refit", "int8", "earlier_depths")}
     differs = difference(found["config"] | later | asked, mine)
     if differs:
         raise InputError(f"{out}: holds a study with another configuration: {differs}; {INSTEAD}")

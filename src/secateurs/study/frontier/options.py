@@ -17,7 +17,8 @@ class FrontierOptions:
     has at most `max_mb` (10**6 bytes of its weights), takes at most `max_ms` milliseconds for
     `batch` images in PyTorch on this device, and loses at most `max_loss` points of validation
     accuracy to the best. The probe chooses `num_networks` to fine-tune, each at up to `num_depths`
-    depths. `sizes` are the shares of the multiply-accumulates to which each is pruned, by what is
+    depths. With `earlier_depths` a network's head also reads earlier depths where the probe gains
+    by that. `sizes` are the shares of the multiply-accumulates to which each is pruned, by what is
     measured on `calibration` training images (None for all), with `recover` epochs of recovery
     after the `reconstruction` of blocks ("blocks", or None).
     With `refit` "all" the recommended network is trained once more on training and validation
@@ -33,6 +34,7 @@ class FrontierOptions:
     max_loss: float = 1.0
     num_networks: int = 1
     num_depths: int = 2
+    earlier_depths: bool = True
     sizes: tuple[float, ...] = (0.5, 0.25)
     calibration: int | None = 256
     reconstruction: str | None = "blocks"

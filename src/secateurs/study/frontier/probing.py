@@ -22,6 +22,7 @@ from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 from secateurs.study.frontier.options import FrontierOptions
 from secateurs.study.labelling import TABLE, csv_text, label_findings
+from secateurs.study.probe.earlier_depths import with_earlier_depths
 from secateurs.study.probe.network import NetworkProbe, probe_network
 from secateurs.study.probe.run import FOLDER, gather
 from secateurs.study.setup.config import StudyConfig
@@ -41,11 +42,6 @@ class Opened:
     contexts: tuple[TrialContext, ...]
     skipped: tuple[Skipped, ...]
     depths: tuple[int, ...] | None = None
-
-    @property
-    def by_name(self) -> dict[str, TrialContext]:
-        """The contexts by the name of the backbone."""
-        return {context.config.backbone: context for context in self.contexts}
 
 
 @dataclass(frozen=True)
@@ -144,9 +140,18 @@ def open_candidates(
 
 
 def probe_candidates(
-    opened: Opened, out: Path, *, stop: StopFlag, progress: Progress = SILENT
+    opened: Opened,
+    out: Path,
+    *,
+    earlier_depths: bool = True,
+    stop: StopFlag,
+    progress: Progress = SILENT,
 ) -> list[Probed]:
-    """Probe every candidate at some depths; what `out`/probe has of it is read."""
+    """Probe every candidate at some depths; what `out`/probe has of it is read.
+
+    With `earlier_depths` a candidate whose head gains by reading earlier depths too is replaced by
+    the network with such a head.
+    """
     probed: list[Probed] = []
     for context in opened.contexts:
         stop.check()
@@ -156,7 +161,15 @@ def probe_candidates(
             f"{context.config.backbone}: a linear classifier on its features reaches "
             f"{best['train_accuracy']:.1%} ({best['name']})"
         )
-        probed.append(Probed(replace(context, head=found.head), found))
+        one = Probed(replace(context, head=found.head), found)
+        if earlier_depths and found.earlier is not None:
+            one = Probed(*with_earlier_depths(context, found))
+            row = found.record["earlier"]
+            progress.note(
+                f"{found.name}: its head also reads {', '.join(row['paths'])}, which changes the "
+                f"accuracy by {100 * row['gain']['difference']:+.1f} points"
+            )
+        probed.append(one)
     return probed
 
 

@@ -77,7 +77,7 @@ class Refit:
     def _context(self, both: TrialContext) -> TrialContext:
         """The context whose networks start with the classifier of both sides."""
         head = fit_head(
-            both.new_model(seed=both.config.seed, pretrained=True),
+            replace(both, head=None).new_model(seed=both.config.seed, pretrained=True),
             both.config.backbone,
             both.dataset.sides["train"],
             num_classes=len(both.dataset.classes),

@@ -89,7 +89,10 @@ def run_frontier(
     stages, store = Stages(out), Store(out)
     store.tidy()
     kept = prefix_cache or PrefixCache()
-    probed = probe_candidates(opened, out, stop=stop, progress=progress)
+    probed = probe_candidates(
+        opened, out, earlier_depths=options.earlier_depths, stop=stop, progress=progress
+    )
+    contexts = {one.context.config.backbone: one.context for one in probed}
     with store.wait_for("reach", stop, progress=progress):
         reach = estimate_reach(probed, options, stages, stop=stop, progress=progress)
     within, remarks = within_reach(reach, options)
@@ -130,15 +133,15 @@ def run_frontier(
             points += sizes.rows(arm, base)
         discard_weights(store)
         made = [row for row in points if "reason" not in row]
-        timing = study.time("latency", made, opened.by_name)
+        timing = study.time("latency", made, contexts)
         answer = _recommend(made, timing, options, first, controls)
         for sentence in answer.sentences:
             progress.note(sentence)
         stop.check()
-        files = study.int8(answer, made, opened.by_name)
+        files = study.int8(answer, made, contexts)
         int8 = files and files.judge(answer, made, controls, _groups(first))
         stop.check()
-        final = study.finish(answer, made, opened.by_name)
+        final = study.finish(answer, made, contexts)
         trust = final.pop("trust")
         if files and int8:
             refit = final.get("refit")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +26,34 @@ from secateurs.study.records.checksummed import read_sealed, write_sealed
 from secateurs.study.records.waiting import held
 from secateurs.study.setup.trial_context import Dataset, TrialContext
 
-FORMAT = 3
+FORMAT = 4
 Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EarlierScores:
+    """The scores and the head of the classifier that also reads earlier depths."""
+
+    train_scores: Tensor
+    val_scores: Tensor
+    head: Head
 
 
 @dataclass(frozen=True)
 class NetworkProbe:
     """What is known of one network: a plain record, and the scores of each image.
 
-    `record["depths"]` has one row per depth. `train_scores` and `val_scores` are, by depth, the
-    class scores (views, images, classes) of training images by a classifier that was fitted without
-    their group, plain and mirrored, and those (images, classes) of validation images.
+    `record["depths"]` has one row per depth, and `record["earlier"]` the figures of `earlier`.
+    `train_scores` and `val_scores` are, by depth, the class scores (views, images, classes) of
+    training images by a classifier that was fitted without their group, plain and mirrored, and
+    those (images, classes) of validation images.
     """
 
     record: Record
     train_scores: dict[int, Tensor]
     val_scores: dict[int, Tensor]
     head: Head | None
+    earlier: EarlierScores | None = None
 
     @property
     def name(self) -> str:
@@ -109,11 +120,19 @@ def probe_network(
         }
         for row, one in zip(record["depths"], result.to_json(), strict=True):
             row.update(one)
+        earlier = result.earlier
+        if earlier is not None:
+            record["earlier"] = earlier.probe.to_json() | {
+                "paths": list(earlier.paths),
+                "gain": asdict(earlier.gain),
+            }
         made = NetworkProbe(
             record,
             {one.depth: one.train_scores for one in result.depths},
             {one.depth: one.val_scores for one in result.depths},
             result.head,
+            earlier
+            and EarlierScores(earlier.probe.train_scores, earlier.probe.val_scores, earlier.head),
         )
         write_checked(_tensors(made), path.with_suffix(".safetensors"), {"key": key})
         write_sealed(path, record)
@@ -195,10 +214,22 @@ def _tensors(found: NetworkProbe) -> dict[str, Tensor]:
     tensors = {f"train/{depth}": scores for depth, scores in found.train_scores.items()}
     tensors |= {f"val/{depth}": scores for depth, scores in found.val_scores.items()}
     if found.head is not None:
-        numbers = torch.tensor([found.head.temperature, found.head.shift], dtype=torch.float64)
-        tensors |= {"head/weight": found.head.weight, "head/bias": found.head.bias}
-        tensors["head/numbers"] = numbers
+        tensors |= _head_tensors("head", found.head)
+    if found.earlier is not None:
+        tensors |= _head_tensors("earlier", found.earlier.head)
+        tensors["earlier scores/train"] = found.earlier.train_scores
+        tensors["earlier scores/val"] = found.earlier.val_scores
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def _head_tensors(start: str, head: Head) -> dict[str, Tensor]:
+    return {f"{start}/{name}": tensor for name, tensor in head.tensors().items()}
+
+
+def _read_head(start: str, tensors: Mapping[str, Tensor]) -> Head | None:
+    place = f"{start}/"
+    own = {name.removeprefix(place): t for name, t in tensors.items() if name.startswith(place)}
+    return Head.from_tensors(own) if "weight" in own else None
 
 
 def _read(path: Path, key: str) -> NetworkProbe | None:
@@ -211,14 +242,13 @@ def _read(path: Path, key: str) -> NetworkProbe | None:
         return None
     if words.get("key") != key:
         return None
-    head = None
-    if "head/weight" in tensors:
-        temperature, shift = tensors["head/numbers"].tolist()
-        head = Head(tensors["head/weight"], tensors["head/bias"], temperature, shift)
     depths = [row["depth"] for row in record["depths"]]
+    earlier = _read_head("earlier", tensors)
     return NetworkProbe(
         record,
         {depth: tensors[f"train/{depth}"] for depth in depths},
         {depth: tensors[f"val/{depth}"] for depth in depths},
-        head,
+        _read_head("head", tensors),
+        earlier
+        and EarlierScores(tensors["earlier scores/train"], tensors["earlier scores/val"], earlier),
     )

@@ -167,15 +167,9 @@ def _columns(sides: dict[str, Images], rows: dict[str, NDArray[np.int64]]) -> di
 
 
 def _head_columns(head: Head) -> dict[str, Column]:
-    numbers = np.array([head.temperature, head.shift])
-    return {
-        "weight": Column.of(head.weight.double().numpy()),
-        "bias": Column.of(head.bias.double().numpy()),
-        "numbers": Column.of(numbers),
-    }
+    return {name: Column.of(tensor.numpy()) for name, tensor in head.tensors().items()}
 
 
 def _head(arrays: dict[str, NDArray[Any]]) -> Head:
-    temperature, shift = (float(value) for value in arrays["numbers"])
-    weight, bias = (torch.from_numpy(np.array(arrays[name])) for name in ("weight", "bias"))
-    return Head(weight, bias, temperature, shift)
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    return Head.from_tensors(tensors)
