@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
-_SAME = ("Relu", "LeakyRelu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity")
+_ACTIVATIONS = ("Relu", "LeakyRelu", "Clip")
+_SAME = (*_ACTIVATIONS, "MaxPool", "AveragePool", "GlobalAveragePool", "Identity")
 
 
 @dataclass(frozen=True)
 class Space:
     """Tensors whose channels are scaled together, with the nodes that write and read them.
 
+    Tensors that only an activation function reads are left out, since they are not rounded.
     `clips` maps outputs of a Clip from 0 to their upper bounds.
     """
 
@@ -51,14 +53,25 @@ def channel_spaces(model: Any) -> list[Space]:
                 clips[node.output[0]] = _bounds(node, constant)[1]
         else:
             blocked |= {*inputs, *node.output}
+    inner = _inner(graph)
     found: list[Space] = []
     for names in map(sorted, sets.subsets()):
         own = [writers[name] for name in names if name in writers]
         after = [node for name in names for node in readers.get(name, [])]
         if own and after and not blocked.intersection(names) and _one_width(names, shapes):
             bounds = {name: clips[name] for name in names if name in clips}
-            found.append(Space(tuple(names), tuple(own), tuple(after), bounds))
+            rounded = tuple(name for name in names if name not in inner or name in bounds)
+            found.append(Space(rounded, tuple(own), tuple(after), bounds))
     return found
+
+
+def _inner(graph: Any) -> set[str]:
+    """Tensors that activation functions read, and nothing else."""
+    kinds: dict[str, set[bool]] = {}
+    for node in graph.node:
+        for name in node.input:
+            kinds.setdefault(name, set()).add(node.op_type in _ACTIVATIONS)
+    return {name for name, found in kinds.items() if found == {True}}
 
 
 def _is_layer(node: Any, constant: dict[str, Any], uses: dict[str, int]) -> bool:

@@ -21,8 +21,8 @@ from secateurs.ship.latency import onnx_session
 from secateurs.stopping import StopFlag
 
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the ranges, by which channels are divided
-MARGIN = 1.5  # of a clipped channel's largest value: room for other images
-LEAST = 1e-3  # of the largest channel: what a channel's range is taken for at least
+MARGIN = 2.0  # of a channel's range: room for the larger values of other images
+LEAST = 1 / 32  # of the largest channel: what a channel's range is taken for at least
 BATCH = 8
 
 Array = NDArray[np.float64]
@@ -141,13 +141,10 @@ class Weights:
 
 def factors_of(space: Space, ranges: dict[str, Range], weights: Weights) -> Array | None:
     """What to multiply each channel by, or None where nothing is better than as it is."""
-    own = [ranges[name] for name in space.tensors]
-    # Before a Clip values may be of any size; after it they count.
-    counted = [ranges[name] for name in space.clips] or own
-    tops = [np.maximum(one.high, -one.low) for one in counted]
+    tops = [np.maximum(ranges[name].high, -ranges[name].low) for name in space.tensors]
     size = np.max([top / max(1e-12, top.max()) for top in tops], axis=0)
     alive = size > 1e-6
-    most = np.full(len(size), np.inf)
+    most = np.maximum(1, 1 / np.maximum(size, LEAST) / MARGIN)
     for name, bound in space.clips.items():
         top = np.maximum(ranges[name].high, 1e-12)
         # A channel that reaches the bound is clipped there: it stays as it is.
