@@ -122,6 +122,7 @@ def class_scores(found: Evaluations, measure: str) -> go.Figure:
                 "line": {"width": 2, "color": colour},
             },
             hovertemplate=f"%{{customdata}}<br>{measure} {name} %{{x:.1%}}<extra></extra>",
+            cliponaxis=False,  # a mark at 100% is whole on narrow paper, too
         )
     figure.update_xaxes(range=[-0.03, 1.04], tickformat=".2~%", tickvals=[0, 0.5, 1])
     rows_axis(figure, names, limit=14)
