@@ -44,7 +44,7 @@
   };
 
   // The event comes before the page has the width of the paper: this fits A4 and Letter.
-  const PAPER_PX = 690, GAP_PX = 28;
+  const PAPER_PX = 680, GAP_PX = 28;
   // Lower charts leave fewer pages half empty; rows with names and large matrices keep their height.
   const PRINTED_HEIGHT = 0.7, HIGH_PX = 280;
   const isChart = (data, layout) => layout.meta === "matrix" || layout.height >= HIGH_PX && layout.yaxis?.type !== "category"
