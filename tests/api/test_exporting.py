@@ -20,8 +20,14 @@ INPUTS = {
 }
 
 
-@pytest.mark.parametrize("ending", [".onnx", ".pt2"])
-@pytest.mark.parametrize("make", INPUTS)
+@pytest.mark.parametrize(
+    ("make", "ending"),
+    [
+        *((make, ".pt2") for make in INPUTS),
+        *((make, ".onnx") for make in (UNet, Text)),
+        *(pytest.param(make, ".onnx", marks=pytest.mark.slow) for make in (TwoInputs, tabular)),
+    ],
+)
 def test_any_model_is_written_and_checked(make: type[nn.Module], ending: str, tmp_path: Path):
     if ending == ".onnx":
         pytest.importorskip("onnxruntime")

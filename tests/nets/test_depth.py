@@ -18,6 +18,8 @@ from secateurs.nets.depth import (
     trained_parameters,
 )
 
+SHUFFLENET = "shufflenet_v2_x0_5"
+
 
 @pytest.fixture(scope="module")
 def alexnet() -> nn.Module:
@@ -86,7 +88,13 @@ def test_prefix_and_tail_are_the_model(alexnet: nn.Module) -> None:
             assert torch.equal(tail(prefix(images)), expected)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "shufflenet_v2_x0_5"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("mobilenet_v2", SHUFFLENET)),
+    ],
+)
 def test_every_depth_of_a_network_with_batch_norm(name: str) -> None:
     torch.manual_seed(0)
     model = build(name, 4).eval()

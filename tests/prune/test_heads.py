@@ -39,7 +39,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "swin_v2")) for n in NETWORKS]
+)
 def test_half_of_a_transformer_goes_and_what_is_left_is_refitted(name: str):
     torch.manual_seed(0)
     model = open_attention(NETWORKS[name]()).eval()

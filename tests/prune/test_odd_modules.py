@@ -20,6 +20,8 @@ from secateurs.prune.coupling.groups import find_groups
 from secateurs.prune.network import prune_groups
 from secateurs.prune.surgery.narrow import PARITY_LIMIT, checked, difference
 
+QUICK = 2  # of so many modules one is cut by `make test`, every one by `make test-slow`
+
 
 def images(model: nn.Module, count: int = 8) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
@@ -58,7 +60,13 @@ def deepcopied(model: nn.Module) -> nn.Module:
     return deepcopy(model)
 
 
-@pytest.mark.parametrize("name", CUT)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (place % QUICK > 0))
+        for place, name in enumerate(CUT)
+    ],
+)
 def test_what_can_be_cut_is_cut_right(name: str):
     torch.manual_seed(0)
     fewest, make = CUT[name]

@@ -47,7 +47,10 @@ SHORT: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n == "mobilenet_v3_small")) for n in SHORT],
+)
 def test_a_price_is_that_of_the_network_really_narrowed(name: str):
     model = SHORT[name]().eval()
     groups = find_groups(model, torch.empty(1, 3, SIZE, SIZE)).found

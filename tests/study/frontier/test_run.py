@@ -196,6 +196,7 @@ def test_a_network_that_was_deleted_or_damaged_is_made_again(
     ]
 
 
+@pytest.mark.slow
 def test_a_stop_in_any_stage_goes_on_to_the_same_networks(
     results: dict[str, Any], flags: Path, cache: Path, tmp_path: Path
 ):

@@ -46,7 +46,16 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize(
-    "settings", SETTINGS, ids=lambda settings: f"{settings.rule}-{settings.compensation}"
+    "settings",
+    [
+        pytest.param(
+            settings,
+            # Each takes seconds; these two have both rules and both ways to say how many stay.
+            marks=[] if settings in (SETTINGS[0], SETTINGS[-1]) else [pytest.mark.slow],
+            id=f"{settings.rule}-{settings.compensation}",
+        )
+        for settings in SETTINGS
+    ],
 )
 def test_a_position_says_what_prune_does(
     explorer: Explorer,
