@@ -167,7 +167,6 @@ class StopAfter(Silent):
             self.flag.requested = True
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_numbers(
     finished: tuple[Path, dict[str, Any]], flags: Path, cache: Path, tmp_path: Path
 ):
