@@ -85,7 +85,9 @@ def test_both_pages_are_there_where_a_layer_can_be_pruned(
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+@pytest.mark.parametrize(
+    ("width", "scheme"), [pytest.param(1280, "light", marks=pytest.mark.slow), (390, "dark")]
+)
 def test_the_slider_moves_at_once_between_the_sizes_that_are_there(
     browser: Any, path: SizePath, net: Path, flags: Path, net_cache: Path, tmp_path: Path,
     width: int, scheme: str,

@@ -114,6 +114,7 @@ def test_layers_are_found_by_path() -> None:
     assert find_layer(bare("convnext_atto", 3), "convnext_atto", "head.fc").path == "head.fc"
 
 
+@pytest.mark.slow
 def test_timm_is_imported_when_it_is_needed() -> None:
     code = (
         "import sys; from secateurs.nets.backbones import build; build('squeezenet1_1', 2);"

@@ -344,6 +344,7 @@ def hostile(port: int, number: int, good: bytes) -> list[tuple[str, int]]:
     return found
 
 
+@pytest.mark.slow
 def test_twenty_hostile_clients_do_not_end_it(
     running: tuple[subprocess.Popen[str], int], net: Path, files: list[Path]
 ):

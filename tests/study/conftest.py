@@ -17,11 +17,6 @@ from secateurs.study.setup.config import StudyConfig
 from secateurs.study.trials import engine
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _large_steps(large_steps: None) -> None:
-    pass
-
-
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> Trainings:
     fake = Trainings()

@@ -331,6 +331,7 @@ def test_a_saved_network_is_shrunk_and_loads_again(flags: Path, saved: Path, tmp
         shrink_saved(tmp_path / "out", str(flags), tmp_path / "b", budget, **words)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_onnx")
 def test_a_stop_during_recovery_goes_on_to_the_same_network(
     flags: Path, saved: Path, tmp_path: Path
