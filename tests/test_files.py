@@ -13,6 +13,7 @@ from secateurs.files import (
     open_regular,
     read_json,
     read_regular,
+    scratch_folder,
     sha256_file,
 )
 
@@ -122,6 +123,21 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path):
         (folder / "x").write_text("2")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a" / "x").read_text() == "1"
+
+
+def test_a_scratch_folder_goes_with_what_made_it(tmp_path: Path):
+    out = tmp_path / "new" / "m.onnx"
+    with scratch_folder(out) as folder:
+        (folder / "x").write_text("1")
+        assert folder.parent == out.parent
+        left = folder.with_name(folder.name.replace(f"-{os.getpid()}-", "-4194305-"))
+        left.mkdir()  # of a process that has ended: no system counts so far
+        with scratch_folder(out) as other:  # a part of the work with a folder of its own
+            assert folder.exists() and not left.exists() and other != folder
+    assert list(out.parent.iterdir()) == []
+    with pytest.raises(KeyboardInterrupt), scratch_folder(out):
+        raise KeyboardInterrupt
+    assert list(out.parent.iterdir()) == []
 
 
 def test_where_only_free_names_can_be_taken_an_empty_folder_makes_room(

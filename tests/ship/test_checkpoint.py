@@ -321,6 +321,9 @@ def test_missing_and_broken_recipes(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text("{")
     with pytest.raises(InputError, match=r"model.json: not readable as JSON"):
         load(tmp_path)
+    (tmp_path / "m.onnx").write_bytes(b"\x95")
+    with pytest.raises(InputError, match=r"m.onnx: an exported file; expected the model that it"):
+        load(tmp_path / "m.onnx")
     (tmp_path / "model.json").write_text("[]")
     with pytest.raises(InputError, match=r"model.json: format: expected"):
         load(tmp_path)

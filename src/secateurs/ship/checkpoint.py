@@ -38,6 +38,7 @@ from secateurs.ship.spec import (
 from secateurs.ship.widths import tensors_of, widths_of, with_shapes, with_widths
 
 JSON_NAME = "model.json"
+EXPORTED = (".onnx", ".pt2", ".xml", ".pte", ".tflite")
 TENSORS_NAME = "model.safetensors"
 MOST_KNOWN = 256
 _known_to_run: set[str] = set()  # fingerprints of architectures that ran in this process
@@ -92,6 +93,11 @@ def load(path: Path | str) -> Loaded:
     """
     path = Path(path)
     path = path / JSON_NAME if path.is_dir() else path
+    if path.suffix in EXPORTED and path.is_file():
+        raise InputError(
+            f"{path}: an exported file; expected the model that it was made from, a folder with "
+            f"{JSON_NAME} (`predict` and `serve` read exported files)"
+        )
     data = read_json(path)
     _check_format(data, path)
     spec = parse_spec(data, where=str(path))
