@@ -132,3 +132,47 @@ def test_outputs_beside_tensors_are_left_out(tmp_path: Path):
     inputs = {"scale": torch.ones(3, 1), "x": torch.randn(3, 4)}
     found = secateurs.export(WithCache(), tmp_path / "m.pt2", inputs)
     assert found.difference <= 1e-4
+
+
+class Odd(nn.Module):
+    """Spectra, in some type, with noise."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32, noise: float = 0.0) -> None:
+        super().__init__()
+        self.fc, self.noise = nn.Linear(6, 8, dtype=dtype), noise
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x) + self.noise * torch.randn(8)
+
+
+class Spectrum(Odd):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.fft.rfft(super().forward(x))
+
+
+def test_complex_outputs_are_pairs_in_onnx(tmp_path: Path):
+    pytest.importorskip("onnxruntime")
+    for ending in ("onnx", "pt2"):
+        found = secateurs.export(Spectrum(), tmp_path / f"m.{ending}", torch.randn(2, 6))
+        assert found.difference <= 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_checked_as_exactly_as_it_works(tmp_path: Path, dtype: torch.dtype):
+    torch.manual_seed(0)
+    model, x = Odd(dtype), torch.randn(4, 6, dtype=dtype)
+    assert secateurs.export(model, tmp_path / "m.pt2", x).difference <= 5e-3
+    pytest.importorskip("onnxruntime")
+    if dtype == torch.float16:
+        assert secateurs.export(model, tmp_path / "m.onnx", x).difference <= 5e-3
+    else:
+        with pytest.raises(
+            InputError, match=r"ONNX Runtime cannot run .* in bfloat16; export model"
+        ):
+            secateurs.export(model, tmp_path / "m.onnx", x)
+
+
+def test_a_model_with_random_outputs_is_one_line(tmp_path: Path):
+    with pytest.raises(InputError, match="gives other outputs each time"):
+        secateurs.export(Odd(noise=0.1), tmp_path / "m.pt2", torch.randn(2, 6))
+    assert list(tmp_path.iterdir()) == []

@@ -70,3 +70,38 @@ def test_weights_of_another_model_are_refused_and_nothing_is_changed(tmp_path: P
         secateurs.load_weights(narrower, path)
     with pytest.raises(InputError, match="no such file"):
         secateurs.load_weights(tabular(), tmp_path / "nothing")
+
+
+class Slopes(nn.Module):
+    """Attention with a slope for each head, in a buffer that is not saved."""
+
+    slopes: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads = 4
+        self.qkv, self.head = nn.Linear(6, 48), nn.Linear(16, 3)
+        self.register_buffer("slopes", 0.5 ** torch.arange(1.0, 5.0), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = self.qkv(x).reshape(len(x), -1, 3, self.num_heads, 4).permute(2, 0, 3, 1, 4)
+        places = torch.arange(x.shape[1])
+        scores = parts[0] @ parts[1].mT + self.slopes[:, None, None] * (places - places[:, None])
+        return self.head((scores.softmax(-1) @ parts[2]).transpose(1, 2).flatten(2).mean(1))
+
+
+def test_a_buffer_outside_the_state_dict_comes_back(tmp_path: Path):
+    torch.manual_seed(0)
+    model, batch = Slopes(), torch.randn(16, 5, 6)
+    found = secateurs.prune(
+        model, [batch], secateurs.Budget(params=1, round_to=1, fewest=1), ratios={"*": 0.5}
+    )
+    assert len(found.kept["qkv"]) == 24 and found.model.slopes.shape == (2,)
+    assert found.model.state_dict().keys() == model.state_dict().keys()
+    found.save(tmp_path / "w")
+    again = secateurs.load_weights(Slopes(), tmp_path / "w").eval()
+    assert torch.equal(again.slopes, found.model.slopes)
+    with torch.no_grad():
+        assert torch.equal(again(batch), found.model.eval()(batch))
+    with pytest.raises(InputError, match="another model"):
+        secateurs.load_weights(tabular(), tmp_path / "w")

@@ -46,6 +46,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def own_copy(model: nn.Module) -> nn.Module:
     """A copy in eval mode whose half-precision parameters and buffers are float32.
 
+    All of its buffers are such as are saved: those that a cut changes are (see `as_unsaved`).
     Raises InputError for a model that cannot be copied, has no parameters, none with values, or one
     that is not finite.
     """
@@ -60,12 +61,29 @@ def own_copy(model: nn.Module) -> nn.Module:
             raise InputError(f"model: {name} has a shape and no values (device meta)")
         if parameter.is_floating_point() and not bool(parameter.isfinite().all()):
             raise InputError(f"model: {name} has values that are not finite (NaN or infinite)")
-    return copied(
+    result = copied(
         model,
         lambda tensor: (
             tensor.to(torch.float32, copy=True) if tensor.dtype in HALF else tensor.clone()
         ),
     ).eval()
+    for module in result.modules():
+        if not isinstance(module, torch.jit.ScriptModule):
+            module._non_persistent_buffers_set = set()  # pyright: ignore[reportPrivateUsage]
+    return result
+
+
+def as_unsaved(pruned: nn.Module, model: nn.Module) -> None:
+    """Leave out of a pruned model's `state_dict` the buffers that its own model leaves out."""
+    own = dict(model.named_modules())
+    for path, module in pruned.named_modules():
+        if path in own and not isinstance(module, torch.jit.ScriptModule):
+            names = own[path]._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
+            module._non_persistent_buffers_set = {  # pyright: ignore[reportPrivateUsage]
+                name
+                for name in names
+                if name in module._buffers  # pyright: ignore[reportPrivateUsage]
+            }
 
 
 def half_type(model: nn.Module) -> torch.dtype | None:

@@ -16,6 +16,7 @@ from torch import nn
 
 from secateurs.api.loading import read_batches
 from secateurs.api.models import (
+    as_unsaved,
     check_runs,
     half_type,
     loss_with,
@@ -153,7 +154,9 @@ def prune(
             latency=None if latency is None else settings.within(partial(_share, latency)),
             keep_whole=keep_whole,
             ratios=_checked_ratios(ratios),
-            train=None if train is None else settings.within(partial(_train_with, train)),
+            train=None
+            if train is None
+            else settings.within(partial(_train_with, train, unwrapped(model))),
             norm_widths=norm_widths,
         )
         done = prune_to_budget(
@@ -172,6 +175,7 @@ def prune(
         if half is not None:
             pruned = pruned.to(half)
         _pack(pruned)
+        as_unsaved(pruned, unwrapped(model))
         pruned.train(model.training)
     return PrunedModel(
         pruned,
@@ -234,8 +238,13 @@ def _pack(model: nn.Module) -> None:
 
 
 def _train_with(
-    train: Callable[[nn.Module, nn.Module], nn.Module | None], found: Pruned, whole: nn.Module
+    train: Callable[[nn.Module, nn.Module], nn.Module | None],
+    model: nn.Module,
+    found: Pruned,
+    whole: nn.Module,
 ) -> nn.Module:
+    for one in (found.model, whole):
+        as_unsaved(one, model)
     trained: Any = train(found.model, whole)
     if trained is not None and not isinstance(trained, nn.Module):
         given = type(trained).__name__

@@ -22,6 +22,7 @@ from secateurs.prune.surgery.resized import put_tensors
 OPENED = "opened_attention"
 UNPRUNED = "unpruned_shapes"
 ATTRIBUTES = "attributes"
+UNSAVED = "buffers_outside_state_dict"
 
 Shapes = Mapping[str, Sequence[int]]  # of parameters and buffers, by name
 
@@ -38,7 +39,8 @@ def save_weights(
     Tensors that the model shares between places are written once for each. The file carries a
     checksum, the shapes of the `unpruned` model, by which `load_weights` knows another one, the
     `attributes` of modules that have changed (see `changed_attributes`), and where there is
-    attention that was opened for pruning.
+    attention that was opened for pruning. Buffers that a `state_dict` leaves out are in it where
+    the cut changed their shapes.
     """
     model = unwrapped(model)
     tensors = {
@@ -46,11 +48,17 @@ def save_weights(
         for name, tensor in model.state_dict(keep_vars=True).items()
         if isinstance(tensor, Tensor)
     }
+    unsaved: list[str] = []
+    for name, buffer in model.named_buffers():
+        if name not in tensors and _is_smaller(list(buffer.shape), (unpruned or {}).get(name)):
+            tensors[name] = buffer.detach().cpu().contiguous().clone()
+            unsaved.append(name)
     opened = [p for p, module in model.named_modules() if isinstance(module, OPEN)]
     words = {
         OPENED: json.dumps(opened),
         UNPRUNED: json.dumps(unpruned or {}),
         ATTRIBUTES: json.dumps(attributes or {}),
+        UNSAVED: json.dumps(unsaved),
     }
     with atomic_path(path) as temporary:
         write_checked(tensors, temporary, words)
@@ -66,6 +74,13 @@ def shapes_of(model: nn.Module) -> dict[str, list[int]]:
     return {name: list(value.shape) for name, value in found if isinstance(value, Tensor)}
 
 
+def _is_smaller(shape: Sequence[int], before: Sequence[int] | None) -> bool:
+    """Whether a shape is another one than before, and no axis is longer."""
+    if before is None or len(shape) != len(before) or list(shape) == list(before):
+        return False
+    return all(size <= most for size, most in zip(shape, before, strict=True))
+
+
 def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     """A copy of a freshly constructed model with the widths and weights of a saved pruned one.
 
@@ -78,6 +93,7 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
         tensors, words = read_checked(path)
         opened = json.loads(words.get(OPENED, "[]"))
         unpruned: dict[str, list[int]] = json.loads(words.get(UNPRUNED, "{}"))
+        unsaved = set(json.loads(words.get(UNSAVED, "[]")))
         attributes: dict[str, dict[str, Any]] = json.loads(words.get(ATTRIBUTES, "{}"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
@@ -89,7 +105,9 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
         known = [p for p, module in model.named_modules() if isinstance(module, OPEN)]
         if known != opened:
             raise InputError(f"{path}: weights of another model: its attention is elsewhere")
-    _check_names(model, tensors, path)
+    _check_names(model, {name: t for name, t in tensors.items() if name not in unsaved}, path)
+    for name in unsaved - dict(model.named_buffers()).keys():
+        raise InputError(f"{path}: weights of another model: it has no buffer {name}")
     for name, shape in shapes_of(model).items():
         if unpruned.get(name, shape) != shape:
             raise InputError(

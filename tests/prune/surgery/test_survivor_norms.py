@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from secateurs.prune.surgery.survivor_norms import over_survivors
+from secateurs.prune.surgery.survivor_norms import norm_over_survivors, over_survivors
 
 GONE = torch.tensor([1, 4])
 STAY = [0, 2, 3, 5]
@@ -45,3 +45,30 @@ def test_a_norm_over_survivors(norm: nn.Module, small: nn.Module, axis: int):
     assert not torch.allclose(found.index_select(axis, stay), whole.index_select(axis, stay))
     del norm.forward
     assert torch.equal(norm(x), whole)
+
+
+class Rms(nn.Module):
+    """A norm that a network writes out."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x * x.square().mean(-1, keepdim=True).rsqrt()
+
+
+def test_a_norm_of_its_own_over_survivors():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Identity(), Rms(6))
+    nn.init.uniform_(net[1].weight, 0.5, 2)
+    x = torch.randn(3, 5, 6)
+    whole = net(x)
+    wrapped = norm_over_survivors(net, "1", "weight", GONE)
+    found = net(x)
+    left = x[..., STAY]
+    expected = left / left.square().mean(-1, keepdim=True).sqrt() * net[1].weight[STAY]
+    torch.testing.assert_close(found[..., STAY], expected)
+    assert not found[..., GONE].any()
+    del wrapped.forward
+    assert torch.equal(net(x), whole)

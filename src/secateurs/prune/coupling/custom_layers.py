@@ -15,11 +15,14 @@ class PassThrough:
     """A layer whose output has the same channels as its input, each made of that channel alone.
 
     `axis` is that of the channels in its first argument and in its output. `tensors` are its
-    parameters and buffers with one entry for each channel, by name, and the axis along which.
+    parameters and buffers with one entry for each channel, by name, and the axis along which. A
+    `norm` divides by statistics over all of its channels; with fewer of them it takes these over
+    those that stay.
     """
 
     axis: int = 1
     tensors: Mapping[str, int] = field(default_factory=dict[str, int])
+    norm: bool = False
 
 
 _RULES: dict[type[nn.Module], PassThrough] = {}

@@ -22,9 +22,10 @@ from secateurs.nets.attention import BiasedAttention
 from secateurs.nets.batches import Batch, Run, copied_batch, map_tensors
 from secateurs.nets.layers import LAYERS
 from secateurs.nets.trace import first_line, python_modules, tensors_of
-from secateurs.prune.coupling.custom_layers import PassThrough, rule_of
+from secateurs.prune.coupling.custom_layers import PassThrough
 from secateurs.prune.coupling.layers import MAKING, LayerRules
 from secateurs.prune.coupling.numbering import Event, Product
+from secateurs.prune.coupling.own_norms import known_rule
 from secateurs.prune.coupling.union_find import UnionFind, compact
 
 OUTPUT = "output"
@@ -153,9 +154,12 @@ class _Flow(LayerRules, TorchDispatchMode):
         self.views: dict[int, _View] = {}
         self.inside = 0  # how many layers with a rule are running, one within the other
         self.returned: dict[str, list[Tensor | None]] = {}
+        self.rules: dict[str, PassThrough] = {}
         for path, module in bare.named_modules():
             if isinstance(module, BiasedAttention):
                 self._heads(path, module)
+            if (rule := known_rule(module)) is not None:
+                self.rules[path] = rule
 
     def _heads(self, path: str, module: BiasedAttention) -> None:
         """Numbers for the rows of its parameters, of which each head has one."""
@@ -168,9 +172,9 @@ class _Flow(LayerRules, TorchDispatchMode):
     def enter(self, path: str) -> Callable[..., None]:
         """A hook that notes the module whose operations follow."""
 
-        def hook(module: nn.Module, _: object) -> None:
+        def hook(_: nn.Module, __: object) -> None:
             self.stack.append(path)
-            if rule_of(module) is not None:
+            if path in self.rules:
                 self.inside += 1
 
         return hook
@@ -178,7 +182,7 @@ class _Flow(LayerRules, TorchDispatchMode):
     def leave(self, module: nn.Module, args: tuple[object, ...], output: object) -> None:
         """A hook that notes its end."""
         path = self.stack.pop()
-        rule = rule_of(module)
+        rule = self.rules.get(path)
         if rule is not None:
             self.inside -= 1
             if not self.inside:
@@ -205,7 +209,7 @@ class _Flow(LayerRules, TorchDispatchMode):
         for name, axis in rule.tensors.items():
             tensor = getattr(module, name)
             whole = self.along(tensor, axis % tensor.ndim, passed)
-            self.note(Event(path, "both", whole, name, axis % tensor.ndim))
+            self.note(Event(path, "both", whole, name, axis % tensor.ndim, rule.norm))
         if out.shape[rule.axis] != len(passed):
             self._unknown(type(module).__name__, given)
             return
@@ -238,9 +242,14 @@ class _Flow(LayerRules, TorchDispatchMode):
                     return parts
             out = self._keep(func(*args, **kwargs))
             of = given[:1] if name in ("index", "index_select", "gather") else given
-            if given and all(id(tensor) in self.neutral for tensor in of):
+            zero = bool(given) and all(id(tensor) in self.neutral for tensor in of)
+            zero |= name == "mul" and any(id(tensor) in self.neutral for tensor in given)
+            if zero or (name == "div" and id(args[0]) in self.neutral):
                 if isinstance(out, Tensor):
                     self.neutral.add(id(out))
+            elif name in ("cat", "concat"):
+                axis = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+                self.note_pieces(args[0], axis % out.ndim, out)
             elif any(id(tensor) in self.origins for tensor in given):
                 self.move_origins(name, func, list(args), kwargs, out)
             return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
 MAKING = RECURRENT | {
     *("linear", "convolution", "bilinear", "embedding", "embedding_bag", "_embedding_bag"),
     *("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
-    *("matmul", "bmm", "mm", "addmm"),
+    *("matmul", "bmm", "mm", "addmm", "deform_conv2d"),
 }
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
@@ -66,6 +67,18 @@ class LayerRules(Operations):
     _do_conv1d = _do_conv2d = _do_conv3d = _do_convolution
     _do_conv_transpose1d = _do_conv_transpose2d = _do_conv_transpose3d = _do_convolution
 
+    def _do_deform_conv2d(self, name: str, _: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        """torchvision's: what says where it looks and how much it counts stays."""
+        x, weight, offset, mask, bias = args[:5]
+        for tensor in (offset, mask):
+            if (numbers := self.numbers_of(tensor)) is not None:
+                self.ties.fix(numbers, f"{self.where()} takes places and weights from it")
+        places = 2 * weight[0, 0].numel()
+        if x.shape[1] != weight.shape[1] or offset.shape[1] != places:  # groups of either kind
+            self._unknown(name, [x])
+            return
+        self._weights(x, weight, bias, out, sides=(0, 1), axis=-3)
+
     def _layer(
         self,
         x: Tensor,
@@ -99,7 +112,7 @@ class LayerRules(Operations):
             made = self._made(weight, sides[0], outputs)
             self.multiplied(places * kernel, (outputs, inputs), [(made, (0,)), (read, (1,))])
             if id(x) not in self.neutral:
-                read = self.along(weight, sides[1], read)
+                read = self.along(weight, sides[1], read, self.not_blank(x, axis))
             if bool(read.any()):
                 self.note(Event(path, "in", read))
             self.note(Event(path, "out", made))
@@ -155,6 +168,10 @@ class LayerRules(Operations):
         """Numbers along a parameter that goes with them channel by channel."""
         if id(parameter) in self.origins and parameter.ndim == 1:
             self.adopt(parameter, numbers)
+        elif (pieces := self.pieces.get(id(parameter))) is not None:
+            for piece, part in zip(pieces, numbers.split([len(p) for p in pieces]), strict=True):
+                if id(piece) not in self.neutral:
+                    self._carried(piece, part)
         else:
             self.ties.fix(numbers, f"{self.where()} adds what cannot be cut")
 
@@ -176,8 +193,8 @@ class LayerRules(Operations):
         numbers = self.numbers_of(x)
         origins = self.origins.get(id(weight), ())
         makes, reads = sides
-        makers = [(o, k) for o in origins if (k := o.axis_at(makes)) is not None]
-        readers = [(o, k) for o in origins if (k := o.axis_at(reads)) is not None]
+        makers = [(o, k) for o in origins if (k := self._axis_at(o, makes)) is not None]
+        readers = [(o, k) for o in origins if (k := self._axis_at(o, reads)) is not None]
         if not makers or groups > 1 or (numbers is not None and not readers):
             why = self.compiled.get(id(weight), "")
             why = why or f"{self.where()} reads it with weights that are no layer's"
@@ -189,13 +206,13 @@ class LayerRules(Operations):
         read = self._channels(numbers, size, axis)
         for origin, k in readers:
             if bool(read.any()) or self.known_along(origin.source, k) is not None:
-                self._part(origin, k, read, "in")
+                self._part(origin, k, read, "in", self.not_blank(x, axis))
         first, k = makers[0]
         made = self._made(first.source, k, first.source.shape[k])[first.places[k].flatten()]
         for origin, k in makers:
             self._part(origin, k, made, "out" if origin is first else "both")
         width = weight.shape[makes]
-        each = out.numel() // width * weight.numel() // (width * size)
+        each = out.numel() // width * math.prod(weight.shape[max(sides) + 1 :])
         self.multiplied(each, (width, size), [(made, (0,)), (read, (1,))])
         if bias is not None:
             self._carried(bias, made)
@@ -203,12 +220,32 @@ class LayerRules(Operations):
         shape[axis] = width
         self._set(out, made.reshape(shape))
 
-    def _part(self, origin: Origin, axis: int, numbers: Tensor, side: Any) -> None:
-        """Numbers along an axis of a parameter, of which a tensor has a part."""
+    def _axis_at(self, origin: Origin, axis: int) -> int | None:
+        """The axis of a parameter along which units go that are along an axis of a tensor.
+
+        The longest where several are folded into one, as experts and their units; `second`: the
+        shortest.
+        """
+        found = origin.axes_at(axis)
+        if len(found) > 1:
+            self.ties.chose = True
+        found.sort(key=lambda k: origin.source.shape[k], reverse=not self.ties.second)
+        return found[0] if found else None
+
+    def _part(
+        self,
+        origin: Origin,
+        axis: int,
+        numbers: Tensor,
+        side: Any,
+        given: Tensor | bool | None = None,
+    ) -> None:
+        """Numbers along an axis of a parameter, of which a tensor has a part; those `given`."""
         places = origin.places[axis].flatten()
         full = torch.zeros(origin.source.shape[axis], dtype=torch.int32)
         known = torch.zeros(len(full), dtype=torch.bool)
-        full[places], known[places] = numbers, True
+        full[places], known[places] = numbers, True if given is None else given
+        self.ties.tie(full[places], numbers)  # a place that is there several times
         whole = self.along(origin.source, axis, full, known)
         self.note(Event(origin.path, side, whole, origin.name, axis))
 

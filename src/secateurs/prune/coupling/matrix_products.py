@@ -76,12 +76,11 @@ class MatrixProducts(Picking):
     def _contracted(self, of_a: Tensor, of_b: Tensor) -> bool:
         """Whether the units are those of the axis that a product of matrices sums over.
 
-        Channels of all heads alike, in the place of whole heads.
+        Channels of all heads alike, in the place of whole heads; of all fields alike, where a
+        product is of fields with themselves.
         """
         along = varying(of_a), varying(of_b)
         if of_a.ndim - 1 not in along[0] or of_b.ndim - 2 not in along[1]:
-            return False
-        if of_a.ndim - 2 in along[0] or of_b.ndim - 1 in along[1]:
             return False
         self.ties.chose = True
         if not self.ties.second:

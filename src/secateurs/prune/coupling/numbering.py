@@ -80,6 +80,8 @@ class Numbering:
         self.contracted: list[Tensor] = []
         self.deferred: dict[int, list[Callable[[], None]]] = {}
         self.neutral: set[int] = set()  # tensors of zeros, by identity
+        self.blank: dict[int, tuple[int, Tensor]] = {}  # places of zeros along an axis
+        self.pieces: dict[int, list[Tensor]] = {}  # of vectors that were put together
         self._noted: dict[tuple[str, Side, str, int], Event] = {}
 
     def numbers_of(self, tensor: Tensor) -> Tensor | None:
@@ -166,6 +168,24 @@ class Numbering:
         before.numbers[fresh] = numbers[fresh]
         before.known |= known
         return before.numbers
+
+    def note_pieces(self, tensors: Sequence[Tensor], axis: int, out: Tensor) -> None:
+        """Take note of what tensors without numbers are put together of.
+
+        Zeros beside others, as the first state of a recurrent network, go with any units: those
+        that the same layer reads there later.
+        """
+        if out.ndim == 1:
+            self.pieces[id(out)] = list(tensors)
+        zeros = [id(tensor) in self.neutral for tensor in tensors]
+        if any(zeros) and not all(zeros):
+            sizes = torch.tensor([tensor.shape[axis] for tensor in tensors])
+            self.blank[id(out)] = axis - out.ndim, torch.tensor(zeros).repeat_interleave(sizes)
+
+    def not_blank(self, tensor: Tensor, axis: int) -> Tensor | None:
+        """Which places along an axis are not such zeros; None where all are."""
+        noted, zeros = self.blank.get(id(tensor), (0, None))
+        return None if zeros is None or noted != axis else ~zeros
 
     def known_along(self, owner: Tensor, axis: int) -> Tensor | None:
         """The numbers along an axis of a parameter, where all are known."""

@@ -149,6 +149,8 @@ class Operations(MatrixProducts):
     def _do_cat(self, name: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:
         tensors: list[Tensor] = list(args[0])
         axis = kw.get("dim", args[1] if len(args) > 1 else 0) % out.ndim
+        if name != "stack":
+            self.note_pieces(tensors, axis, out)
         fulls = [self._full(tensor) for tensor in tensors]
         known = [n for tensor in tensors if (n := self.numbers_of(tensor)) is not None]
         along = {a for numbers in known for a in varying(numbers)} if name != "stack" else set()

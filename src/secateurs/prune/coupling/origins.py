@@ -43,10 +43,9 @@ class Origin:
         """Axes of the source whose coordinates change along some axes of the tensor."""
         return [k for k, places in enumerate(self.places) if set(varying(places)) & set(axes)]
 
-    def axis_at(self, axis: int) -> int | None:
-        """The axis of the source that is this axis of the tensor; None where there is none."""
-        found = [k for k, places in enumerate(self.places) if varying(places) == [axis]]
-        return found[0] if len(found) == 1 else None
+    def axes_at(self, axis: int) -> list[int]:
+        """The axes of the source that this axis of the tensor has: several where it folds them."""
+        return [k for k, places in enumerate(self.places) if varying(places) == [axis]]
 
 
 def whole(source: Tensor, path: str, name: str) -> Origin:

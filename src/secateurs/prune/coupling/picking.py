@@ -133,6 +133,25 @@ class Picking(Numbering):
             raise NotImplementedError(name)
         self._set(out, of_base)
 
+    def _do_index_add(self, name: str, _: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        """Rows put, or added, at places along one axis of other rows, or of zeros."""
+        base, axis = args[:2]
+        source = args[3] if len(args) > 3 else kw.get("source", kw.get("src"))
+        of_base, of_source = self.numbers_of(base), self.numbers_of(source)
+        if of_source is None or axis % base.ndim in varying(of_source):
+            raise NotImplementedError(name)
+        if of_base is not None:
+            if axis % base.ndim in varying(of_base):
+                raise NotImplementedError(name)
+            self.ties.tie(of_base, of_source)
+            self._beside(of_base, of_source)
+        elif id(base) not in self.neutral:
+            raise NotImplementedError(name)
+        self._set(out, of_source)
+
+    _do_index_copy = _do_index_reduce = _do_scatter_add = _do_scatter = _do_index_add
+    _do_scatter_reduce = _do_index_add
+
     def _do_gather(self, name: str, _: Any, args: list[Any], kw: Any, out: Tensor) -> None:
         numbers = self.numbers_of(args[0])
         axis = kw.get("dim", args[1]) % out.ndim

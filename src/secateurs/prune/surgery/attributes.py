@@ -19,7 +19,7 @@ NAMES = re.compile(
 )
 NEVER = re.compile(r"image|patch|kernel|window|batch|vocab|grid|num_classes")
 NORMS = ("normalized_shape", "num_groups")  # of norms, which may have no tensors
-HEADS = re.compile(r"heads?$|nhead|n_head")
+HEADS = re.compile(r"heads?$|nhead|n_head|^n?_?h$")
 
 
 def with_attributes(
@@ -63,9 +63,12 @@ def _candidates(model: nn.Module, group: Group) -> list[Attribute]:
     found: list[Attribute] = []
     for path in around:
         for name, value in vars(model.get_submodule(path)).items():
-            if type(value) is not int or value not in counts or value % group.num_units:
+            if type(value) is not int or value % group.num_units or value <= 0:
                 continue
-            if NAMES.search(name) and not NEVER.search(name):
+            # Of several heads that share keys and values there are more than units, not channels.
+            if value not in counts and not (HEADS.search(name) and value < max(counts)):
+                continue
+            if (NAMES.search(name) or HEADS.search(name)) and not NEVER.search(name):
                 found.append(Attribute(path, name, value // group.num_units))
     return found
 

@@ -16,10 +16,11 @@ from secateurs.nets.layers import channel_axis, gone_places
 from secateurs.nets.trace import attribute_memo, check_device, copied, skeleton, tensors_of
 from secateurs.prune.coupling.groups import Group, Groups, Member, NotPruned
 from secateurs.prune.surgery.attributes import with_attributes
+from secateurs.prune.surgery.joined import joined
 from secateurs.prune.surgery.parity import PARITY_LIMIT as PARITY_LIMIT
 from secateurs.prune.surgery.parity import Comparison, compared
 from secateurs.prune.surgery.removal import check_survivors
-from secateurs.prune.surgery.survivor_norms import over_survivors
+from secateurs.prune.surgery.survivor_norms import norm_over_survivors
 from secateurs.prune.surgery.width_attributes import channels_of, set_widths
 
 Survivors = Mapping[str, Tensor]  # unit indices by the name of their group
@@ -194,10 +195,8 @@ def zeroing(
                     if isinstance(tensor, nn.Parameter):
                         silence(tensor, axis, places)
         for (path, tensor), parts in normed.items():
-            owner = model.get_submodule(path)
-            weight = getattr(owner, tensor) if tensor else None
-            wrapped.append(model if tensor else owner)
-            over_survivors(wrapped[-1], torch.cat(parts).unique(), weight)
+            gone = torch.cat(parts).unique()
+            wrapped.append(norm_over_survivors(model, path, tensor, gone))
         yield model
     finally:
         for handle in handles:
@@ -258,14 +257,19 @@ def _checked(model: nn.Module, groups: Groups, batch: Batch, run: Run, seed: int
         return groups
     check_device(model, batch)
     generator = torch.Generator().manual_seed(seed)
-    survivors = {
-        group.name: torch.randperm(group.num_units, generator=generator)[
-            : max(1, group.num_units * 2 // 3)
-        ]
-        for group in groups.found
-    }
+
+    def some(num_units: int) -> Tensor:
+        return torch.randperm(num_units, generator=generator)[: max(1, num_units * 2 // 3)]
+
+    survivors = {group.name: some(group.num_units) for group in groups.found}
     on_shapes = _shapes(model, survivors, batch, run)
     groups, failed = _adapted(model, groups, _wrong(groups.found, on_shapes), on_shapes)
+    without = [group for group in groups.found if group.name in failed]
+    for joint, names in joined(model, without, survivors, some, on_shapes):
+        failed = {name: size for name, size in failed.items() if name not in names}
+        rest = [joint if group.name == joint.name else group for group in groups.found]
+        rest = [group for group in rest if group is joint or group.name not in names]
+        groups = replace(groups, found=tuple(rest))
     rest = [group for group in groups.found if group.name not in failed]
     comparison = Comparison(model, batch, run)
 
@@ -311,7 +315,7 @@ def _with_others(model: nn.Module, groups: Groups, batch: Batch, run: Run, seed:
     survivors = {group.name: torch.arange(group.num_units)[::2] for group in both}
     if difference(model, both, survivors, batch, run=run) > PARITY_LIMIT:
         return groups
-    names = {group.name for group in more.found}
+    names = {member.label for group in more.found for member in group.makers}
     left = tuple(row for row in groups.not_pruned if row.name not in names)
     return replace(groups, found=tuple(both), not_pruned=left)
 

@@ -13,6 +13,50 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from secateurs.prune.coupling.own_norms import bare_copy, known_rule
+from secateurs.prune.coupling.custom_layers import PassThrough
+
+
+def norm_over_survivors(model: nn.Module, path: str, tensor: str, gone: Tensor) -> nn.Module:
+    """Let the norm of a module work over the channels that are not `gone`, see `over_survivors`.
+
+    With a `tensor` it is this parameter of the module that the norm has. Returns the module whose
+    `forward` is set.
+    """
+    owner = model.get_submodule(path)
+    rule = known_rule(owner) if tensor else None
+    if rule is not None and rule.norm:
+        _narrow_forward(owner, gone, rule)
+        return owner
+    wrapped = model if tensor else owner
+    over_survivors(wrapped, gone, getattr(owner, tensor) if tensor else None)
+    return wrapped
+
+
+def _narrow_forward(module: nn.Module, gone: Tensor, rule: PassThrough) -> None:
+    """Let a module that is a norm of its own run without the channels that are `gone`."""
+    small = bare_copy(module)
+    size = max(getattr(module, name).shape[axis] for name, axis in rule.tensors.items())
+    stays = _staying(size, gone)
+    for name, axis in rule.tensors.items():
+        old = getattr(module, name)
+        left = old.detach().index_select(axis, stays.to(old.device))
+        setattr(small, name, nn.Parameter(left) if isinstance(old, nn.Parameter) else left)
+
+    def narrowed(x: Tensor) -> Tensor:
+        places = stays.to(x.device)
+        found = small(x.index_select(rule.axis, places))
+        return torch.zeros_like(x).index_copy(rule.axis, places, found)
+
+    module.forward = narrowed
+
+
+def _staying(size: int, gone: Tensor) -> Tensor:
+    """The places of so many channels that are not `gone`."""
+    stays = torch.ones(size, dtype=torch.bool)
+    stays[gone] = False
+    return stays.nonzero().flatten()
+
 
 def over_survivors(module: nn.Module, gone: Tensor, weight: Tensor | None = None) -> None:
     """Let a norm work over the channels that are not `gone`, which come out as zeros.
@@ -53,9 +97,7 @@ class _Survivors(TorchFunctionMode):
     def _narrowed(
         self, func: Any, axis: int, x: Tensor, size: Any, rest: Any, kwargs: dict[str, Any]
     ) -> Tensor:
-        stays = torch.ones(x.shape[axis], dtype=torch.bool)
-        stays[self.gone] = False
-        stays = stays.nonzero().flatten().to(x.device)
+        stays = _staying(x.shape[axis], self.gone).to(x.device)
 
         def cut(value: Any) -> Any:
             return value[stays] if isinstance(value, Tensor) else value

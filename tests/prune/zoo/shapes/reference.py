@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateurs.nets.trace import copied, tensors_of
+from shapes import written_out
 from shapes.entry import Entry, run
 
 LIMIT = 1e-5  # of the effect of the cut
@@ -119,6 +120,10 @@ def norms_of_survivors() -> Generator[None]:
         mock.patch.object(F, "layer_norm", layer_norm),
         mock.patch.object(F, "rms_norm", rms_norm),
         mock.patch.object(F, "group_norm", group_norm),
+        mock.patch.object(written_out, "channel_mean", channel_mean),
+        mock.patch.object(
+            written_out, "centred", lambda x, axis: (x - channel_mean(x, axis)) * (x != 0)
+        ),
     ):
         yield
 
@@ -155,6 +160,15 @@ def rms_norm(
 def _alive(x: Tensor, dimensions: int) -> tuple[list[int], Tensor]:
     axes = list(range(x.ndim - dimensions, x.ndim))
     return axes, (x != 0).flatten(0, x.ndim - dimensions - 1).any(0)
+
+
+def channel_mean(x: Tensor, axis: int) -> Tensor:
+    """The mean over the channels that are not zero in all samples and places."""
+    others = [a for a in range(x.ndim) if a != axis % x.ndim]
+    alive = (x != 0).any(others[0], keepdim=True)
+    for other in others[1:]:
+        alive = alive.any(other, keepdim=True)
+    return x.sum(axis, keepdim=True) / alive.sum()
 
 
 def group_norm(

@@ -18,6 +18,7 @@ from shapes.parameters import PARAMETERS
 from shapes.recurrent import RECURRENT
 from shapes.shared import SHARED
 from shapes.transformers import TRANSFORMERS
+from shapes.written_out import WRITTEN_OUT
 
 
 def _together(**kinds: Mapping[str, Entry]) -> dict[str, tuple[str, Entry]]:
@@ -43,5 +44,6 @@ OF_KIND = _together(
     recurrent=RECURRENT,
     shared=SHARED,
     transformers=TRANSFORMERS,
+    written_out=WRITTEN_OUT,
 )
 ZOO = {name: entry for name, (_, entry) in OF_KIND.items()}

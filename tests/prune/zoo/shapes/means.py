@@ -1,0 +1,15 @@
+"""Means over channels in norms that modules write out, which the reference replaces."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def channel_mean(x: Tensor, axis: int) -> Tensor:
+    """The mean over an axis, which stays."""
+    return x.mean(axis, keepdim=True)
+
+
+def centred(x: Tensor, axis: int) -> Tensor:
+    """What is left without the mean over an axis."""
+    return x - x.mean(axis, keepdim=True)
