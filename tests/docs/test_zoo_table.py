@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "prune" / "zoo"))
+
+from shapes.zoo import ZOO
 
 from zoo_table import END, OUTCOMES, PARTLY, START, behind, measured_part, outcome
 
@@ -18,6 +21,10 @@ def test_the_page_is_what_the_measured_file_says() -> None:
     page = (ROOT / "docs" / "coverage.md").read_text()
     part = page.partition(START)[2].partition(END)[0]
     assert part.strip() == measured_part(MEASURED).strip()
+
+
+def test_every_module_of_the_zoo_was_measured() -> None:
+    assert {row["name"] for row in MEASURED["rows"]} == ZOO.keys()
 
 
 def test_secateurs_has_no_wrong_result() -> None:

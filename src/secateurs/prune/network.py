@@ -99,14 +99,15 @@ def prune_groups(
     chosen |= {name: units for name, units in (survivors or {}).items() if name in chosen}
     tied = tied_layers(model, groups)
     merged = mergeable(model, touched, seen) if merging and refitting else {}
-    merged = {name: reader for name, reader in merged.items() if not {name, reader} & tied}
+    not_refitted = tied | seen.routed
+    merged = {n: reader for n, reader in merged.items() if not {n, reader} & not_refitted}
     plain = [group for group in touched if group.name not in merged]
     work = narrow(model, plain, {group.name: chosen[group.name] for group in plain})
     if not refitting or not touched:
         return Pruned(work, chosen, ())
     gone = gone_channels(plain, {g.name: chosen[g.name] for g in plain}, reads=False)
     merging_at = {reader: name for name, reader in merged.items()}
-    readers = [path for path in reader_paths(work, touched) if path not in tied | seen.routed]
+    readers = [path for path in reader_paths(work, touched) if path not in not_refitted]
     paths = _running_order(work, readers, batches, run, seen.repeats) if readers else []
     fork = next((k for k, path in enumerate(paths) if path in merging_at), len(paths))
     starts = validation.starts if validation is not None else 1

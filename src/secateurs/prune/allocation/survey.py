@@ -25,6 +25,7 @@ from secateurs.nets.layers import (
     row_length,
 )
 from secateurs.nets.runnable import runnable
+from secateurs.nets.trace import eval_mode
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.allocation.all_groups import eliminate_all
 from secateurs.prune.allocation.elimination import Elimination, Reader
@@ -38,6 +39,7 @@ from secateurs.prune.statistics.patches import (
     fewest_positions,
     visit_rows,
 )
+from secateurs.prune.statistics.rows import by_place
 
 ROWS_PER_INPUT = 4  # samples for each input of a reader, where its positions give so many
 FEWEST_ROWS = 2048
@@ -131,6 +133,8 @@ def survey(
 
     def visit(path: str, rows: Tensor, outputs: Tensor, images: int) -> None:
         shares[path].add((images, images / num_in_part))
+        if not images:  # an expert that no sample of this part went to
+            return
         sums[path].add(rows)
         center = centers.setdefault(path, _center(outputs.float()))
         shaped = (outputs - center).view(-1, images, outputs.shape[-1])
@@ -179,13 +183,43 @@ def survey(
 
         found |= eliminate_all(of_groups(), done=lambda: advance(1))
     held = {path: Targets(torch.cat(parts, 1), centers[path]) for path, parts in targets.items()}
-    # Rows are as many for each sample or, of what does not depend on samples, in each part.
-    routed = frozenset(
-        path
-        for path, counts in shares.items()
-        if counts and min(len(set(part)) for part in zip(*counts, strict=True)) > 1
-    )
+    routed = _routed(model, shares, first, run)
     return Survey(found, held, positions, norms, weights.each, repeats, routed)
+
+
+def _routed(
+    model: nn.Module, shares: dict[str, set[tuple[int, float]]], first: Batch, run: Run
+) -> frozenset[str]:
+    """The readers whose rows are chosen by values.
+
+    Others have as many rows for each sample or, of what does not depend on samples, in each part:
+    as many as for one sample. `shares` are the rows of each part, in all and for each sample.
+    """
+    found: set[str] = set()
+    for path, counts in shares.items():
+        rows = {num for num, _ in counts}
+        of_sample = {share for _, share in counts}
+        whole = all(share == round(share) for share in of_sample)
+        if (len(rows) > 1 and len(of_sample) > 1) or (
+            len(rows) == 1 and not whole and rows != _rows_for(model, path, first, run)
+        ):
+            found.add(path)
+    return frozenset(found)
+
+
+def _rows_for(model: nn.Module, path: str, sample: Batch, run: Run) -> set[int]:
+    """How many rows a layer has on one sample, in each of its runs."""
+    found: set[int] = set()
+    layer = model.get_submodule(path)
+    handle = layer.register_forward_hook(
+        lambda _, __, output: found.add(len(by_place(layer, output)))
+    )
+    try:
+        with torch.no_grad(), eval_mode(model):
+            run(model, sample)
+    finally:
+        handle.remove()
+    return found
 
 
 def _center(outputs: Tensor) -> Tensor:

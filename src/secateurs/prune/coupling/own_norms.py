@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from secateurs.prune.coupling.custom_layers import PassThrough, rule_of
 
 SHAPES = ((3, -1), (4, 1), (2, -1), (4, -1), (3, 1))  # axes of the input, and that of the channels
+KNOWN = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)  # also classes made from them
 PLACES = 3  # along every other axis
 TOLERANCE = 2e-5  # of the largest value: norms work in float32 and add something small
 SCALE = 8.0
@@ -41,7 +42,8 @@ def own_norm(module: nn.Module) -> PassThrough | None:
     >>> own_norm(Rms()).axis, own_norm(nn.LayerNorm(6))
     (-1, None)
     """
-    if type(module).__module__.startswith("torch.") or next(module.children(), None) is not None:
+    kind = type(module)
+    if kind.__module__.startswith("torch.") or isinstance(module, KNOWN) or [*module.children()]:
         return None
     tensors = dict((*module.named_parameters(), *module.named_buffers()))
     width = max((tensor.numel() for tensor in tensors.values()), default=0)

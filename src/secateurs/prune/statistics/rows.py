@@ -37,7 +37,7 @@ def rows_of(layer: nn.Module, received: Tensor, output: Tensor, position: Tensor
     assert isinstance(layer, LAYERS) and groups_of(layer) == 1
     received, output = batched(layer, received), batched(layer, output)
     if isinstance(layer, nn.Linear):
-        flat = received.reshape(len(received), -1, received.shape[-1])
+        flat = by_place(layer, received)
         index = position[:, :, None].expand(-1, -1, flat.shape[-1])
         return flat.gather(1, index).transpose(0, 1).flatten(0, 1)
     inside = None
@@ -123,7 +123,7 @@ def outputs_at(layer: nn.Module, output: Tensor, position: Tensor) -> Tensor:
 
 
 def by_place(layer: nn.Module, output: Tensor) -> Tensor:
-    """A layer's output as (samples, places, outputs)."""
+    """A layer's output, or what a linear layer received, as (samples, places, outputs)."""
     output = batched(layer, output).movedim(channel_axis(layer), -1)
     return output.flatten(1, -2) if output.ndim > 2 else output[:, None]
 
@@ -142,7 +142,7 @@ def mean_rows(layer: nn.Module, received: Tensor, output: Tensor) -> Tensor | No
     assert isinstance(layer, LAYERS) and groups_of(layer) == 1
     received, output = batched(layer, received), batched(layer, output)
     if isinstance(layer, nn.Linear):
-        return received.reshape(len(received), -1, received.shape[-1]).mean(1)
+        return by_place(layer, received).mean(1)
     if isinstance(layer, TRANSPOSED):
         return None
     # One axis after the other, so that each value is read as often as the kernel is long.
