@@ -92,7 +92,10 @@ class LayerRules(Operations):
     ) -> None:
         sides = (1, 0) if transposed else (0, 1)
         path = self.layers.get(id(weight))
-        if path is None or isinstance(self.modules[path], TRANSPOSED) != transposed:
+        # A layer that another module computes with, by a function, does not run itself: what it
+        # receives is seen by no hook.
+        by_function = groups == 1 and getattr(self.here(), "weight", None) is not weight
+        if path is None or by_function or isinstance(self.modules[path], TRANSPOSED) != transposed:
             self._weights(x, weight, bias, out, sides=sides, axis=axis, groups=groups)
             return
         if self.stack and getattr(self.here(), "weight", None) is weight:

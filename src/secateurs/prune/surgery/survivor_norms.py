@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from secateurs.prune.coupling.own_norms import bare_copy, known_rule
 from secateurs.prune.coupling.custom_layers import PassThrough
+from secateurs.prune.coupling.own_norms import bare_copy, known_rule
 
 
 def norm_over_survivors(model: nn.Module, path: str, tensor: str, gone: Tensor) -> nn.Module:
