@@ -264,8 +264,13 @@ def test_the_graph_is_held_to_time_and_memory(
 def test_swin_whose_graph_has_no_end_needs_none():
     model = models.SwinTransformer([4, 4], 24, [2, 2], [3, 6], [4, 4], num_classes=3)
     found = checked(model, find_groups(model, torch.empty(1, 3, 32, 32)), torch.randn(2, 3, 32, 32))
-    assert len(found.found) == 4 and all("mlp" in name for name in named(found))
-    assert "does not run" in reasons(found)["features.0.0"]
+    units = {group.name: group.num_units for group in found.found}
+    mlps = {
+        f"features.{stage}.{block}.mlp.0": 48 * (stage + 1) for stage in (1, 3) for block in (0, 1)
+    }
+    # The tokens' width with the heads of a stage, whose layers are used by a function.
+    assert units == {"features.0.0": 3, "features.2.reduction": 6, **mlps}
+    assert not found.not_pruned
 
 
 class Looks(nn.Sequential):
