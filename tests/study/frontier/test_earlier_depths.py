@@ -19,6 +19,7 @@ from secateurs.fit.probe import probing
 from secateurs.fit.probe.classifier import RidgeClassifier, fit_classifier
 from secateurs.fit.probe.head import Head
 from secateurs.nets.several_depths import SeveralDepths, both_depths
+from secateurs.report.frontier.page import write_frontier_report
 from secateurs.ship.checkpoint import load
 from secateurs.study.frontier import answer, int8, latency
 from secateurs.study.frontier.options import FrontierOptions
@@ -68,12 +69,14 @@ def test_every_network_of_a_study_reads_both_depths(
         assert isinstance(model, SeveralDepths)
         read = [both.norm.num_features for both in both_depths(model)]
         assert model.head.weight.shape[1] > sum(read) > 0 and len(read) == name.count("+")
-    frozen = load(out / "models" / f"{name}-probe").model
+    frozen = load(out / "models" / "alexnet-probe").model
     assert isinstance(frozen, SeveralDepths)
     variance = frozen.both.norm.running_var
     assert variance is not None and not torch.allclose(variance, torch.ones_like(variance))
     shipped = load(out / "model").spec
     assert shipped.backbone == name
+    page = (write_frontier_report(results, out)).read_text()
+    assert f"Its head reads {network['earlier']['paths'][0]}, " in page
     again = run_frontier(str(flags), CONFIG, OPTIONS, out, cache=cache)
     assert again == results
     words = ["evaluate", str(out), str(flags), "--json", "--cache", str(cache)]

@@ -46,9 +46,10 @@ def render_frontier_card(results: Record) -> str:
     """The card as text."""
     results = isolate_names(results)
     row, data = summary.recommended(results), results["data"]
+    stock = row["backbone"].partition("+")[0]
     lines = [
         *opening_part(
-            f"{literal(proper(str(row['backbone'])))} for {literal(data['name'])}",
+            f"{literal(proper(stock))} for {literal(data['name'])}",
             data["classes"],
             f"{literal(str(row['backbone']))}, {KINDS[row['kind']]}; chosen on validation images "
             f"from {integer(len(summary.made_points(results)))} networks.",

@@ -143,7 +143,7 @@ def _depths_panel(results: Record) -> Panel:
                 name = "all trained from random weights"
             rows.append(
                 (
-                    f"{arm['backbone']}, {name}",
+                    f"{arm['backbone'].partition('+')[0]}, {name}",
                     percent_interval(
                         row["val_accuracy_mean"],
                         row.get("val_accuracy_low"),

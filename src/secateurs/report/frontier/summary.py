@@ -43,7 +43,7 @@ def recommended(results: Record) -> Record:
 def standfirst(results: Record) -> str:
     """What was compared on which images."""
     data, points = results["data"], made_points(results)
-    names = [one["backbone"] for one in results["probe"]["networks"]]
+    names = [one["backbone"].partition("+")[0] for one in results["probe"]["networks"]]
     classes = plural(len(data["classes"]), "class", "classes")
     return (
         f"{plural(len(points), 'network')} made from {listed(names)} on "
@@ -82,6 +82,7 @@ def advice(results: Record) -> list[str]:
     refit = results["recommended"].get("refit")
     return [
         *results["answer"]["sentences"],
+        *_reads(recommended(results)["backbone"]),
         *([] if refit is None else [refit_sentence(refit)]),
         *int8_sentences(results),
         "Rule: the smallest network whose accuracy on validation images, adjusted by the "
@@ -89,6 +90,12 @@ def advice(results: Record) -> list[str]:
         f"most {loss:g} {'point' if loss == 1 else 'points'} below it. The test images were used "
         f"once, for this network{' and its int8 file' if shipped_int8(results) else ''}.",
     ]
+
+
+def _reads(backbone: str) -> list[str]:
+    """Which earlier depths a network's head reads; nothing for the last features alone."""
+    earlier = backbone.split("+")[1:]
+    return [f"Its head reads {listed([*earlier, 'the last features'])}."] if earlier else []
 
 
 def frontier_caption(results: Record) -> str:

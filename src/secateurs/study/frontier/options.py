@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from secateurs.errors import InputError
 from secateurs.limits import MAX_LISTED, check_fields
+from secateurs.nets.stock import stock_name
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class FrontierOptions:
         check_fields(self)
         if self.refit not in ("all", "train"):
             raise InputError(f"refit must be all or train, got {self.refit!r:.40}")
-        if len(set(self.backbones)) < len(self.backbones):
+        stock = [stock_name(name) for name in self.backbones]
+        if len(set(stock)) < len(stock):
             raise InputError(f"backbones: one is named twice in {', '.join(self.backbones)}")
 
     def to_json(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from secateurs.files import sha256_file
 from secateurs.fit.metrics import evaluate
+from secateurs.nets.stock import stock_name
 from secateurs.ship.checkpoint import save
 from secateurs.ship.cost import cost
 from secateurs.ship.spec import ModelSpec
@@ -43,12 +44,12 @@ class Place:
 
 
 def point_name(backbone: str, ending: str = "") -> str:
-    """The name of a point, which is that of a folder too.
+    """The name of a point, which is that of a folder too, without the earlier depths of its head.
 
-    >>> point_name("timm:resnet18", "macs50")
+    >>> point_name("timm:resnet18+layer1.1", "macs50")
     'timm-resnet18-macs50'
     """
-    name = backbone.replace(":", "-").replace("/", "-")
+    name = stock_name(backbone).replace(":", "-").replace("/", "-")
     return f"{name}-{ending}" if ending else name
 
 
