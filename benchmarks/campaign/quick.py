@@ -102,8 +102,17 @@ def shorten() -> None:
         assert hasattr(module, name)
         setattr(module, name, 0.02)
     assert hasattr(export, "_write") and hasattr(export, "_program")
-    export._program = lambda network, sample, path: (network, sample.shape[-1])
-    export._write = write_onnx
+    real_program, real_write = export._program, export._write
+
+    def program(network: nn.Module, sample: torch.Tensor, path: Path) -> Any:
+        if isinstance(network, models.AlexNet):
+            return network, sample.shape[-1]
+        return real_program(network, sample, path)  # a head that reads two depths
+
+    def write(made: Any, said: Mapping[str, Any], path: Path) -> None:
+        (write_onnx if isinstance(made, tuple) else real_write)(made, said, path)
+
+    export._program, export._write = program, write
     known = protocol.PaperPlan.__init__.__defaults__
     assert known is not None and known[-2:] == (protocol.PAPER_ANGLES, protocol.PAPER_STDS)
     protocol.PaperPlan.__init__.__defaults__ = (*known[:-2], (7.5, 12.5), (0.5, 1.5))
