@@ -52,7 +52,7 @@ SHIPPED = f"model/{FILE}"
 CALIBRATION = 32  # training images
 CALIBRATORS = ("mean min-max",)  # each more takes as long as a third of the rest
 BUDGET_S = 2.0  # of a timing
-SLOWER = 1.1  # what repeated timings of two equally fast files stay below
+SLOWER = 1.25  # ratio of times; with instructions for int8 some 0.5, without them 1.5 and more
 FORMAT = 4  # of what a stage writes
 
 
@@ -237,11 +237,11 @@ def _none(row: Record, reason: str) -> Record:
 def slower(row: Record) -> bool:
     """Whether ONNX Runtime takes clearly longer for an int8 file than for its float32 file.
 
-    Both are timed in every round. It is slower when it takes more than 10% longer in three of four
+    Both are timed in every round. It is slower when it takes more than 25% longer in three of four
     rounds: smaller differences change from one measurement to the next, and would make the same
     study recommend another file.
 
-    >>> slower({"time_ratio": {"p25": 1.05, "median": 1.2, "p75": 1.3}})
+    >>> slower({"time_ratio": {"p25": 1.05, "median": 1.3, "p75": 1.5}})
     False
     """
     return row["time_ratio"]["p25"] > SLOWER
