@@ -177,7 +177,7 @@ def _page(
             for row in compared
         ),
         *(f"not used for the check: {text}" for text in answer["skipped"]),
-        f"{'if a browser forbids it the camera' if answer['one_file'] else 'to open it'}: "
-        f"{answer['server']}  then {answer['address']}",
+        f"{'If the browser does not allow the camera' if answer['one_file'] else 'To open it'}, "
+        f"run  {answer['server']}  and open {answer['address']}",
     ]
     session.answer(answer, "\n".join(lines))

@@ -129,15 +129,12 @@ def use_part(results: Record) -> list[str]:
     """How each of the files is used."""
     files = results["files"] or {}
     ways = (
-        ("model", "Secateurs: `secateurs predict` on this folder, or `secateurs.load` in Python"),
-        ("onnx", "ONNX Runtime: classes and preprocessing are JSON in the metadata of the file"),
-        ("int8", "ONNX Runtime, with weights and activations of 8 bits; otherwise as `model.onnx`"),
-        (
-            "program",
-            "PyTorch, with `torch.export.load`: classes and preprocessing in its `secateurs.json`",
-        ),
+        ("model", "for `secateurs predict` on this folder, and `secateurs.load` in Python"),
+        ("onnx", "for ONNX Runtime; classes and preprocessing are JSON in the file's metadata"),
+        ("int8", "for ONNX Runtime, with weights and activations of 8 bits; else as `model.onnx`"),
+        ("program", "for `torch.export.load`; classes and preprocessing in its `secateurs.json`"),
     )
-    shown = [f"- `{Path(files[key]).name}`: {text}." for key, text in ways if key in files]
+    shown = [f"- `{Path(files[key]).name}`, {text}." for key, text in ways if key in files]
     return ["## Use", "", *shown, ""] if shown else []
 
 
