@@ -78,12 +78,13 @@ def export(
         try:
             found = _written(network, inputs, temporary, onnx=path.suffix == ".onnx")
         except InputError as error:
-            if path.suffix != ".onnx" or dtype == torch.float32:
-                raise
-            raise InputError(
-                f"{path}: ONNX Runtime cannot run all of the model in {str(dtype)[6:]}; export "
-                f"model.float() ({str(error).removeprefix(f'{temporary}: ')})"
-            ) from error
+            reason = str(error).replace(str(temporary), str(path))
+            if path.suffix == ".onnx" and dtype != torch.float32:
+                reason = (
+                    f"{path}: ONNX Runtime cannot run all of the model in {str(dtype)[6:]}; export "
+                    f"model.float() ({reason.removeprefix(f'{path}: ')})"
+                )
+            raise InputError(reason) from error
         except OSError:
             raise
         except Exception as error:  # the exporters raise whatever meets them
