@@ -91,7 +91,9 @@ def test_the_general_convolution_is_known(transposed: bool):
     found = find_groups(General(), torch.randn(2, 3, 9, 9))
     assert [(group.name, group.num_units) for group in found.found] == [("make", 8)]
     (group,) = found.found
-    assert [(member.path, member.side) for member in group.members] == [
-        ("make", "out"),
-        ("read", "in"),
+    # The layers do not run themselves: their parameters are members, each by its name.
+    assert [(member.path, member.side, member.tensor) for member in group.members] == [
+        ("make", "out", "weight"),
+        ("make", "both", "bias"),
+        ("read", "in", "weight"),
     ]
