@@ -25,6 +25,7 @@ from secateurs.study.frontier import answer, int8, latency
 from secateurs.study.frontier.options import FrontierOptions
 from secateurs.study.frontier.run import run_frontier
 from secateurs.study.setup.config import StudyConfig
+from secateurs.study.setup.trial_context import open_context
 
 CONFIG = StudyConfig(
     weights="none", runs=1, epochs=1, batch_size=8, device="cpu", image_size=64, group_by=r"^(\d+)_"
@@ -98,3 +99,17 @@ def test_a_head_of_several_depths_comes_back_from_its_tensors():
     plain = Head(weight.view(2, 3), bias, 1.5, 0.25)
     assert Head.from_tensors(plain.tensors()).center is None
     assert plain.digest() != head.digest()
+
+
+def test_such_a_network_is_trained_from_the_probes_classifier(flags: Path, tmp_path: Path):
+    config = replace(CONFIG, backbone="alexnet+features.5")
+    context = open_context(str(flags), config, cache=tmp_path)
+    assert context.head is not None and context.head.scale is not None
+    model = context.new_model(seed=0, pretrained=True)
+    assert isinstance(model, SeveralDepths)
+    variance = model.both.norm.running_var
+    assert variance is not None
+    assert torch.allclose(variance + model.both.norm.eps, context.head.scale.square().float())
+    options = replace(OPTIONS, backbones=("alexnet+features.5",))
+    results = run_frontier(str(flags), CONFIG, options, tmp_path / "out", cache=tmp_path)
+    assert {row["backbone"] for row in results["points"]} == {"alexnet+features.5"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def probe_network(
     images, weights or depths, is computed again. Another process that wants the same waits.
     """
     name, dataset = context.config.backbone, context.dataset
-    model = context.new_model(seed=context.config.seed, pretrained=True)
+    model = replace(context, head=None).new_model(seed=context.config.seed, pretrained=True)
     wanted = tuple(sorted(set(auto_depths(model, name) if depths is None else depths)))
     key = _key(context, wanted, balanced=balanced)
     path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}-{key[:12]}.json"

@@ -23,9 +23,11 @@ from secateurs.files import fingerprint
 from secateurs.fit.images import Images
 from secateurs.fit.precision import Precision, resolve_device, resolve_precision
 from secateurs.fit.probe.head import Head, start_head
+from secateurs.fit.probe.probing import fit_head
 from secateurs.nets.backbones import build, check_name
 from secateurs.nets.depth import check_depth
 from secateurs.nets.download import WeightsFile, find_weights
+from secateurs.nets.stock import earlier_depths
 from secateurs.nets.weights import WeightsReport, load_pretrained
 from secateurs.paths import FACES
 from secateurs.progress import SILENT, Progress
@@ -265,7 +267,11 @@ def open_context(
     strict: bool = False,
     progress: Progress = SILENT,
 ) -> TrialContext:
-    """Open a dataset and check that the backbone, its weights and the depths can be used."""
+    """Open a dataset and check that the backbone, its weights and the depths can be used.
+
+    A network whose head reads several depths gets the probe's classifier as its start: what it
+    reads is normalised by that.
+    """
     check_name(config.backbone)
     config = settle_split(data, config)
     device = resolve_device(config.device)
@@ -279,6 +285,19 @@ def open_context(
         check_depth(model, config.backbone, depth)
     file = find_weights(config.backbone, config.weights, cache=cache, progress=progress)
     weights = load_pretrained(model, config.backbone, file, cache=cache, progress=progress)
+    head = None
+    if earlier_depths(config.backbone):
+        train = dataset.sides["train"]
+        head = fit_head(
+            model.to(device),
+            config.backbone,
+            train,
+            num_classes=len(dataset.classes),
+            groups=dataset.groups and [dataset.groups[row] for row in dataset.split.train],
+            device=device,
+            precision=precision,
+            progress=progress,
+        )
     return TrialContext(
         config=config,
         dataset=dataset,
@@ -288,4 +307,5 @@ def open_context(
         device=device,
         precision=precision,
         cache=cache,
+        head=head,
     )
