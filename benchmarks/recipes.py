@@ -86,8 +86,11 @@ class Case:
         return f"{self.backbone.replace(':', '_')}-{self.split}.json"
 
 
-def opened(given: argparse.Namespace, case: Case) -> tuple[TrialContext, int]:
-    """The study's context with the probe's head, and the depth that the study trains most at."""
+def opened(given: argparse.Namespace, case: Case) -> tuple[TrialContext, TrialContext, int]:
+    """The study's context with the probe's head, that of the stock network, and the depth.
+
+    The depth is the one that the study trains most at.
+    """
     config = settle_split(
         given.data,
         from_preset(
@@ -103,7 +106,7 @@ def opened(given: argparse.Namespace, case: Case) -> tuple[TrialContext, int]:
     found = open_candidates(given.data, config, options, cache=cache_dir(), progress=progress)
     probed = probe_candidates(found, out, stop=StopFlag(), progress=progress)
     plans, _ = choose_arms(probed, found, options, out, progress=progress)
-    return plans[0].context, plans[0].depths[0]
+    return plans[0].context, found.contexts[0], plans[0].depths[0]
 
 
 def base_of(text: str) -> Row:
@@ -164,7 +167,7 @@ def run_case(given: argparse.Namespace, case: Case) -> None:
     """Every recipe that the case's file does not hold yet."""
     path = given.store / case.file
     rows: list[Row] = json.loads(path.read_text()) if path.exists() else []
-    context, depth = opened(given, case)
+    context, stock, depth = opened(given, case)
     store = Store(given.store / f"trials-{case.backbone.replace(':', '_')}-{case.split}")
     wanted = given.only.split(",") if given.only else [*RECIPES, *OTHERS]
     for name in wanted:
@@ -174,7 +177,7 @@ def run_case(given: argparse.Namespace, case: Case) -> None:
             if name in RECIPES:
                 found = ours(context, name, base_of(given.base), depth, given.runs, store)
             else:
-                found = other(context, name, given.data, given.runs)
+                found = other(stock, name, given.data, given.runs)
         except Exception as error:  # one training that fails must not lose the others
             found = [{"recipe": name, "error": f"{type(error).__name__}: {error}"}]
         rows += [
