@@ -168,15 +168,20 @@ def test_no_more_is_held_than_the_result_and_a_batch(dtype):
     layer = nn.Linear(1, 4096)
     batches = [torch.ones(256, 1)] * 32  # 4 MiB of float32 each
     collect(layer, layer, batches[:1])
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what other tests gave back would take the result unseen
-    Path("/proc/self/clear_refs").write_text("5")
-    before = peak_mib()
-    result = collect(layer, layer, batches, dtype=dtype)
-    added = peak_mib() - before
-    size = result.numel() * result.element_size() / 2**20
-    assert size == (128 if dtype == torch.float32 else 64)
-    assert 0.8 * size < added < 1.5 * size
+
+    def added_by_one() -> float:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what other tests gave back would take the result unseen
+        Path("/proc/self/clear_refs").write_text("5")
+        before = peak_mib()
+        result = collect(layer, layer, batches, dtype=dtype)
+        assert result.numel() * result.element_size() == size * 2**20
+        return peak_mib() - before
+
+    size = 128 if dtype == torch.float32 else 64
+    # Threads that other tests left may add to one measurement, and not to each of them.
+    added = [added_by_one() for _ in range(3)]
+    assert 0.8 * size < min(added) < 1.5 * size
 
 
 @pytest.mark.parametrize("when", [0, 1])
