@@ -206,7 +206,7 @@ def choose_arms(
         one = next(one for one in probed if one.found.name == suggestion.backbone)
         depths = opened.depths or near_depths(suggestion.freeze, options.num_depths)
         names = "; ".join(one.depth_names(depths))
-        progress.note(f"to fine-tune: {suggestion.backbone}, {suggestion.reason} ({names})")
+        progress.note(f"to fine-tune: {suggestion.backbone}, {suggestion.reason} (depths: {names})")
         plans.append(ArmPlan(one.context, depths))
     found.record["labels"], table = label_findings(found, out)
     write_text(out / TABLE, csv_text(table))
