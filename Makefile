@@ -15,15 +15,19 @@ MINUTES ?= 30
 SEED ?= 0
 CAMPAIGN ?= campaign.json
 
-.PHONY: study test test-slow test-times docs lint format pins dist campaign clean
+.PHONY: study test test-browser test-slow test-times docs lint format pins dist campaign clean
 
 ## study: make the environment and find a network for the embedded faces, in some five minutes
 study: $(INSTALLED)
 	$(BIN)/secateurs study faces --backbones squeezenet1_1,tf_efficientnet_lite0 --epochs 4 --runs 1 --calibration 128 --out $(OUT)
 
-## test: make the environment and run the tests, but for those that take minutes
+## test: make the environment and run the tests, but for those that need a browser or minutes
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not browser"
+
+## test-browser: run the tests that drive headless Chromium
+test-browser: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "browser and not slow"
 
 ## test-slow: run the tests that take minutes
 test-slow: $(INSTALLED)
@@ -31,7 +35,7 @@ test-slow: $(INSTALLED)
 
 ## test-times: run the tests of make test and print the processor time of folders, files and tests
 test-times: $(INSTALLED)
-	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" \
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not browser" \
 		-p processor_time
 
 ## docs: make the environment and build the site into site/, where every warning is an error

@@ -170,6 +170,8 @@ def test_the_readme_of_an_index_has_absolute_links_or_none(setup_script: ModuleT
 
 def test_tests_that_make_test_leaves_out_run_in_ci():
     make = (ROOT / "Makefile").read_text()
-    assert '-m "not slow"\n' in make and "-m slow\n" in make
+    chosen = ("not slow and not browser", "browser and not slow")
+    assert all(f'-m "{text}"\n' in make for text in chosen) and "-m slow\n" in make
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
-    assert {"SECATEURS_REQUIRE_BROWSER=1 make test", "make test-slow"} <= set(lines)
+    browser = "SECATEURS_REQUIRE_BROWSER=1 make test-browser"
+    assert {"make test", browser, "make test-slow"} <= set(lines)
