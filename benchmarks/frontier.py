@@ -18,7 +18,6 @@ import platform
 import shlex
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,10 +34,8 @@ Row = dict[str, Any]
 def study(data: str, words: list[str], split: int, store: Path) -> Row:
     """One split's study by the command; what the table needs of its results."""
     out = store / f"split{split}"
-    started = time.perf_counter()
     command = [sys.executable, "-m", "secateurs", "study", data, "--seed", str(split)]
     subprocess.run([*command, "--out", str(out), "--progress", "plain", *words], check=True)
-    seconds = time.perf_counter() - started
     results = json.loads((out / "results.json").read_text())
 
     def tested(name: str) -> float:
@@ -52,7 +49,7 @@ def study(data: str, words: list[str], split: int, store: Path) -> Row:
     points = [row for row in results["points"] if not row.get("reason")]
     return {
         "split": split,
-        "seconds": seconds,
+        "seconds": results["timing"]["total"],
         "recommended": results["answer"]["name"],
         "test_accuracy": final["test"]["accuracy"],
         "num_test": final["test"]["num_images"],
@@ -68,6 +65,30 @@ def study(data: str, words: list[str], split: int, store: Path) -> Row:
             }
             for row in points
         ],
+        "int8": int8_of(results),
+    }
+
+
+def int8_of(results: Row) -> Row | None:
+    """What the int8 file of the recommended network is worth; None where there is none."""
+    found = (results["int8"] or {"networks": []})["networks"]
+    if not found or "reason" in found[0]:
+        return None
+    shipped = results["int8"]["shipped"]
+    return {
+        "made_from": found[0]["made_from"],
+        "agreement": found[0]["agreement"],
+        "validation_difference": found[0]["to_float32"]["difference"],
+        "num_bytes": found[0]["num_bytes"],
+        "float32_bytes": found[0]["float32_bytes"],
+        "shipped": shipped
+        and {
+            "agreement": shipped["agreement"],
+            "test": shipped["test"]["accuracy"],
+            "float32_test": results["recommended"]["test"]["accuracy"],
+            "num_bytes": shipped["num_bytes"],
+            "time_ratio": shipped["time_ratio"]["median"],
+        },
     }
 
 
