@@ -13,34 +13,20 @@ and validation images together, as the recommended network is.
 from __future__ import annotations
 
 import argparse
-import json
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from frontier import machine
 from recipes import interval
-from secateurs.files import cache_dir, write_json
 from secateurs.fit.probe.classifier import RidgeClassifier, fit_classifier
 from secateurs.fit.probe.pooling import borders, pooled_features
 from secateurs.fit.probe.probing import earlier_paths
 from secateurs.nets.depth import auto_depths, num_depths
 from secateurs.nets.several_depths import readable_depths
-from secateurs.study.setup.config import from_preset
-from secateurs.study.setup.trial_context import TrialContext, open_context, settle_split
+from small_sides import Row, opened, run
 
-Row = dict[str, Any]
-NETWORKS = "squeezenet1_1,mobilenet_v2,tf_efficientnet_lite0,tf_efficientnet_lite2"
 LAST = "last"
-
-
-def opened(given: argparse.Namespace, name: str, split: int) -> TrialContext:
-    config = from_preset("quick", backbone=name, seed=split, group_by=given.group_by, device="cpu")
-    return open_context(given.data, settle_split(given.data, config), cache=cache_dir())
 
 
 def features(given: argparse.Namespace, name: str) -> dict[str, torch.Tensor]:
@@ -134,30 +120,5 @@ def table(measured: Row) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    words = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    words.add_argument("data", help="images, or a file of figures to print")
-    words.add_argument("--group-by")
-    words.add_argument("--networks", default=NETWORKS)
-    words.add_argument("--splits", type=int, default=5)
-    words.add_argument("--store", type=Path, default=Path("earlier_depths"))
-    words.add_argument("--json", type=Path, default=Path("earlier_depths.json"))
-    given = words.parse_args()
-    if given.data.endswith(".json"):
-        print(table(json.loads(Path(given.data).read_text())), end="")
-        return
-    measured: Row = {
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "machine": machine(),
-        "data": Path(given.data).name,
-        "rows": [],
-    }
-    for name in given.networks.split(","):
-        x = features(given, name)
-        measured["rows"] += [measure(given, name, split, x) for split in range(given.splits)]
-        write_json(given.json, measured)
-    print(table(measured), end="")
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, "earlier_depths", features, measure, table)

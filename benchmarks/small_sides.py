@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import permutations
 from pathlib import Path
@@ -191,14 +192,21 @@ def table(measured: Row) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    words = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def run(
+    doc: str | None,
+    name: str,
+    features: Callable[[argparse.Namespace, str], Any],
+    measure: Callable[[argparse.Namespace, str, int, Any], Row],
+    table: Callable[[Row], str],
+) -> None:
+    """Measure every network on every split, from features that are taken once, and print it."""
+    words = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     words.add_argument("data", help="images, or a file of figures to print")
     words.add_argument("--group-by")
     words.add_argument("--networks", default=NETWORKS)
     words.add_argument("--splits", type=int, default=5)
-    words.add_argument("--store", type=Path, default=Path("small_sides"))
-    words.add_argument("--json", type=Path, default=Path("small_sides.json"))
+    words.add_argument("--store", type=Path, default=Path(name))
+    words.add_argument("--json", type=Path, default=Path(f"{name}.json"))
     given = words.parse_args()
     if given.data.endswith(".json"):
         print(table(json.loads(Path(given.data).read_text())), end="")
@@ -209,12 +217,12 @@ def main() -> None:
         "data": Path(given.data).name,
         "rows": [],
     }
-    for name in given.networks.split(","):
-        x = features(given, name)
-        measured["rows"] += [measure(given, name, split, x) for split in range(given.splits)]
+    for network in given.networks.split(","):
+        x = features(given, network)
+        measured["rows"] += [measure(given, network, split, x) for split in range(given.splits)]
         write_json(given.json, measured)
     print(table(measured), end="")
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, "small_sides", features, measure, table)

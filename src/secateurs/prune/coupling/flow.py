@@ -23,7 +23,8 @@ from secateurs.nets.batches import Batch, Run, copied_batch, map_tensors
 from secateurs.nets.layers import LAYERS
 from secateurs.nets.trace import first_line, python_modules, tensors_of
 from secateurs.prune.coupling.custom_layers import PassThrough
-from secateurs.prune.coupling.layers import MAKING, LayerRules
+from secateurs.prune.coupling.layers import MAKING
+from secateurs.prune.coupling.norm_layers import NormRules
 from secateurs.prune.coupling.numbering import Event, Product
 from secateurs.prune.coupling.own_norms import known_rule
 from secateurs.prune.coupling.union_find import UnionFind, compact
@@ -144,11 +145,11 @@ def _run(flow: _Flow, bare: nn.Module, sample: Batch, run: Run) -> None:
             flow.ties.fix(numbers, OUTPUT)
 
 
-class _Flow(LayerRules, TorchDispatchMode):
+class _Flow(NormRules, TorchDispatchMode):
     """Sees every operation; `kept` holds on to all tensors, so that an identity stays one's own."""
 
     def __init__(self, bare: nn.Module, *, second: bool = False) -> None:
-        LayerRules.__init__(self, bare, second=second)
+        NormRules.__init__(self, bare, second=second)
         TorchDispatchMode.__init__(self)
         self.kept: list[Tensor] = []
         self.views: dict[int, _View] = {}
