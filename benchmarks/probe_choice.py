@@ -30,7 +30,7 @@ from secateurs.progress import Plain
 from secateurs.stopping import StopFlag
 from secateurs.study.frontier.arms import fine_tune
 from secateurs.study.frontier.options import FrontierOptions, parse_backbones
-from secateurs.study.frontier.probing import choose_arms, open_candidates, probe_candidates
+from secateurs.study.frontier.shortlist import choose_arms, open_candidates, probe_candidates
 from secateurs.study.saved.evaluation import evaluate_model
 from secateurs.study.setup.config import StudyConfig, from_preset
 from secateurs.study.setup.trial_context import settle_split

@@ -35,7 +35,7 @@ from secateurs.files import cache_dir, write_json
 from secateurs.progress import Plain
 from secateurs.stopping import StopFlag
 from secateurs.study.frontier.options import FrontierOptions
-from secateurs.study.frontier.probing import choose_arms, open_candidates, probe_candidates
+from secateurs.study.frontier.shortlist import choose_arms, open_candidates, probe_candidates
 from secateurs.study.saved.evaluation import evaluate_model
 from secateurs.study.setup.config import from_preset
 from secateurs.study.setup.splitting import data_folder

@@ -83,7 +83,6 @@ SAME_MEANING = {
     "fetching": "files from the web",
     "training": "a training: its options, and saved",
     "pruning": "pruning: its options, of any model, and of the paper",
-    "probing": "a network or several probed",
     "machines": "machines that trials ran on: noted, and shown",
     "executors": "executors: their option, and opened by name",
 }

@@ -19,7 +19,7 @@ from secateurs.prune.surgery.narrow import narrow
 from secateurs.stopping import StopFlag
 from secateurs.study.frontier.latency import time_models
 from secateurs.study.frontier.options import FrontierOptions
-from secateurs.study.frontier.probing import Probed
+from secateurs.study.frontier.shortlist import Probed
 from secateurs.study.stages import Stages, machine_words
 
 SHARE = 0.25  # of the multiply-accumulates, where a study prunes to no smaller size

@@ -9,9 +9,9 @@ import numpy as np
 
 from secateurs.study.frontier.arms import Arm
 from secateurs.study.frontier.points import Record
-from secateurs.study.frontier.probing import Probed
 from secateurs.study.frontier.recommendation import Answer
 from secateurs.study.frontier.refit_words import refit_sentence
+from secateurs.study.frontier.shortlist import Probed
 from secateurs.study.saved.evaluate_saved import cautions, evaluation_words
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import Dataset

@@ -27,7 +27,6 @@ from secateurs.study.frontier.points import (
     megabytes,
     point_name,
 )
-from secateurs.study.frontier.probing import Probed, choose_arms, open_candidates, probe_candidates
 from secateurs.study.frontier.reach import estimate_reach, within_reach
 from secateurs.study.frontier.recommendation import Answer, Limits, Network, recommend_network
 from secateurs.study.frontier.record import (
@@ -38,6 +37,12 @@ from secateurs.study.frontier.record import (
     timing_json,
 )
 from secateurs.study.frontier.refit import Refit
+from secateurs.study.frontier.shortlist import (
+    Probed,
+    choose_arms,
+    open_candidates,
+    probe_candidates,
+)
 from secateurs.study.frontier.sizes import Sizes, recovery_of
 from secateurs.study.probe.network import groups_of
 from secateurs.study.records.study_directory import open_study

@@ -1,4 +1,4 @@
-"""The candidates of a study over several networks: opened, probed, and the few to fine-tune."""
+"""The shortlist of a study: its candidates opened, probed, and the few of them to fine-tune."""
 
 from __future__ import annotations
 
