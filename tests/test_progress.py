@@ -86,6 +86,21 @@ def test_plain_lines_come_every_ten_seconds(capsys: pytest.CaptureFixture[str]):
     ]
 
 
+def test_plain_lines_of_hours_come_once_a_minute(capsys: pytest.CaptureFixture[str]):
+    clock = Clock()
+    with Plain(clock=clock).task("trials", 3600) as advance:
+        counts = []
+        for seconds in (60, 540, 3000):
+            for _ in range(seconds):
+                clock.now += 1
+                advance(1)
+            counts.append(len(capsys.readouterr().err.splitlines()))
+    # Every 10 s up to 100 s, then by a tenth of the time so far, then by 60 s.
+    assert counts[0] == 6
+    assert 20 <= counts[1] <= 24
+    assert counts[2] == 50
+
+
 def test_plain_lines_also_come_while_one_step_takes_long(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

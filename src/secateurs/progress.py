@@ -17,7 +17,8 @@ from secateurs.native_stderr import own_stderr
 from secateurs.terminal import fitted
 
 MODES = ("auto", "rich", "plain", "json", "none")
-PLAIN_S = 10.0  # between two plain lines of a task
+PLAIN_S, SPARSE_S = 10.0, 60.0  # between two plain lines of a task: at least, and at most
+PLAIN_SHARE = 0.1  # of the time of the outermost task, up to which it is that
 WATCH_S = 1.0  # between looks at whether that is due
 JSON_S = 0.5  # between two JSON lines of a task
 WIDE = 66  # columns that a bar with both of its times needs
@@ -173,9 +174,10 @@ class Pace:
 
 
 class Plain:
-    """Lines on stderr for logs and pipes: notes, and every ten seconds how far a task is.
+    """Lines on stderr for logs and pipes: notes, and how far a task is, also within a long step.
 
-    Also while a single step takes longer than that.
+    Every ten seconds at first, then every tenth of the time so far, then every minute: a log of
+    hours stays readable.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -185,14 +187,14 @@ class Plain:
 
     @contextmanager
     def task(self, name: str, total: int, *, done: int = 0) -> Generator[Callable[[int], None]]:
-        """Say how far the task is, unless it has been said within ten seconds."""
+        """Say how far the task is from time to time."""
         started = self._clock()
         pace = Pace(name, total, started, started, done, before=done)
 
         def advance(steps: int) -> None:
             with self._lock:
                 pace.done += steps
-                if self._clock() - pace.said >= PLAIN_S:
+                if self._clock() - pace.said >= self._wait_s():
                     self._say(pace)
 
         ended = threading.Event()
@@ -225,8 +227,13 @@ class Plain:
         """Until the outermost task ends: say where the innermost is when nothing else was said."""
         while not ended.wait(WATCH_S):
             with self._lock:
-                if self._open and self._clock() - self._said >= PLAIN_S:
+                if self._open and self._clock() - self._said >= self._wait_s():
                     self._say(self._open[-1])
+
+    def _wait_s(self) -> float:
+        """Seconds between two lines by now."""
+        so_far = self._clock() - self._open[0].started
+        return min(SPARSE_S, max(PLAIN_S, PLAIN_SHARE * so_far))
 
 
 class JsonLines:
