@@ -150,13 +150,12 @@ def test_which_progress_the_words_ask_for(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_duration_is_rounded_as_people_say_it():
-    assert [duration(s) for s in (0, 89, 91, 5399, 5401)] == [
-        "0 s",
-        "89 s",
-        "2 min",
-        "90 min",
-        "1.5 h",
-    ]
+    known = {
+        0: "0 s", 89.4: "89 s", 89.6: "1 min 30 s", 100: "1 min 40 s", 116: "2 min",
+        149: "2 min 30 s", 594: "9 min 50 s", 596: "10 min", 629: "10 min", 631: "11 min",
+        5399: "90 min", 5401: "1.5 h",
+    }  # fmt: skip
+    assert {seconds: duration(seconds) for seconds in known} == known
 
 
 def test_a_resumed_training_begins_where_it_was(capsys):
@@ -167,5 +166,6 @@ def test_a_resumed_training_begins_where_it_was(capsys):
         epochs.end_one(None)
     first, second, last = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert (first["event"], first["done"], first["total"]) == ("start", 6, 8)
+    assert first["task"] == "epochs of depth 5 run 1"
     assert (second["done"], second["left_s"]) == (7, 10.0)
     assert (last["event"], last["done"]) == ("end", 7)

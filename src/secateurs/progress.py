@@ -25,13 +25,16 @@ WIDE = 66  # columns that a bar with both of its times needs
 
 
 def duration(seconds: float) -> str:
-    """A duration, rounded.
+    """A duration, rounded: below ten minutes to ten seconds, below 90 seconds to one.
 
-    >>> duration(42), duration(400), duration(9000)
-    ('42 s', '7 min', '2.5 h')
+    >>> duration(42), duration(100), duration(400), duration(900), duration(9000)
+    ('42 s', '1 min 40 s', '6 min 40 s', '15 min', '2.5 h')
     """
-    if seconds < 90:
+    if round(seconds) < 90:
         return f"{seconds:.0f} s"
+    minutes, tens = divmod(round(seconds / 10), 6)
+    if minutes < 10:
+        return f"{minutes} min {10 * tens} s" if tens else f"{minutes} min"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
@@ -293,7 +296,8 @@ class EpochTask:
     """The epochs of one training as a task, opened once it is known how many are done."""
 
     def __init__(self, progress: Progress, name: str, total: int, stack: ExitStack) -> None:
-        self._progress, self._name, self._total, self._stack = progress, name, total, stack
+        self._progress, self._total, self._stack = progress, total, stack
+        self._name = f"epochs of {name}"
         self._advance: Callable[[int], None] = lambda steps: None
 
     def start(self, num_done: int) -> None:

@@ -54,7 +54,7 @@ def test_the_command_as_typed(net: Path, flags: Path, tmp_path: Path, run: Run, 
     assert code == 0
     lines = out.splitlines()
     assert lines[:3] == [
-        f"{page}: 1.0 MiB",
+        f"{page}: 1.05 MB",
         "small: largest difference from PyTorch 2.0e-06",
         "not used for the check: x.png: truncated",
     ]

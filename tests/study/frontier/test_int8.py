@@ -155,9 +155,10 @@ def test_what_ships_is_made_as_was_chosen_and_tested_once(world: World) -> None:
     assert part["shipped"]["file"] == SHIPPED and (world.root / SHIPPED).exists()
     assert part["sentences"] == [
         "half in int8: 79.5% on validation, +0.0 points to float32 (95% -1.0 to +1.0), 100.0% of "
-        "the answers as in float32, 0.0 MB for 0.0 MB, 0.50 of the time in ONNX Runtime.",
+        "the answers as in float32, 0.0 MB instead of 0.0 MB, 50% of the time of float32 in ONNX "
+        "Runtime.",
         "With ONNX Runtime deploy model/int8.onnx: made in the same way after the last training, "
-        "0.0 MB, 0.50 of the time of float32, 100.0% of the answers on validation images as in "
+        "0.0 MB, 50% of the time of float32, 100.0% of the answers on validation images as in "
         "float32, 75.0% on the test images.",
     ]
     (world.root / "model" / "model.safetensors").write_bytes(b"another")
@@ -190,7 +191,7 @@ def test_two_files_of_the_same_speed_give_one_answer_however_often_they_are_time
 def test_that_int8_is_slow_is_said_with_the_processor(world: World) -> None:
     world.ms = [2.6]
     said = world.files.ship(world.judge(), trained=False)["sentences"]
-    assert len(said) == 2 and "1.30 of the time" in said[0]
+    assert len(said) == 2 and "130% of the time" in said[0]
     assert said[1].startswith("It takes more than 25% longer here, so it is not recommended. ")
 
 

@@ -28,7 +28,7 @@ def test_classes_with_few_images_are_named():
 def test_many_classes_with_few_images_are_counted():
     test = evaluation({f"c{k}": (2, 2) for k in range(150)}, 0.01)
     (text,) = class_cautions(test, [7] * 150)
-    assert text.startswith("150 of 150 classes have fewer than 10 training images")
+    assert text.startswith("all 150 classes have fewer than 10 training images")
 
 
 def test_a_class_that_dominates_is_said_with_the_balanced_accuracy():

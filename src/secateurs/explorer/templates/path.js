@@ -26,6 +26,7 @@
     $("size-value").textContent = ready ? name : `${name}: ${words[one.state]}`;
     $("size").setAttribute("aria-valuetext", $("size-value").textContent);
     $("command").textContent = commands[String(state.share)];
+    $("recovered").hidden = state.share === 1;
     if (!$("name").dataset.own) {
       $("name").value = `${facts.backbone.replace(/[^A-Za-z0-9._-]/g, "-")}-macs${Math.round(100 * state.share)}`;
     }
@@ -43,12 +44,16 @@
     announce(ready ? `${name}: validation accuracy ${percent(one.accuracy)}, ${size(one.bytes)}` : $("size-value").textContent);
     page.dataset.shown = `${state.share}:${one.state}`;
   };
-  const list = () => {
+  const report = () => {
+    const now = known.step ? ` Now: ${known.step}.` : "";
     $("progress").textContent = known.failure
       ? `${known.failure}.`
       : known.done ? "All sizes are computed."
-      : known.num_ready === 1 ? "The network is being measured on training images; its sizes follow."
-      : `${known.num_ready} of ${known.positions.length} sizes are computed; the others follow in the background.`;
+      : known.num_ready === 1 ? `The network is being measured on training images; its sizes follow.${now}`
+      : `${known.num_ready} of ${known.positions.length} sizes are computed; the others follow in the background.${now}`;
+  };
+  const list = () => {
+    report();
     $("stops").replaceChildren(...stops.map((share) => {
       const item = document.createElement("li");
       item.dataset.state = at(share).state;
@@ -164,9 +169,10 @@
   const poll = async () => {
     try {
       const found = await ask("/path/state");
-      const changed = JSON.stringify(found) !== JSON.stringify({ ...known, commands: undefined });
+      const sizes = (one) => JSON.stringify({ ...one, commands: undefined, step: undefined });
+      const changed = sizes(found) !== sizes(known);
       known = found;
-      if (changed) { list(); show(); }
+      if (changed) { list(); show(); } else report();
       if (known.done) return;
     } catch (error) {
       problem(error.message);

@@ -35,7 +35,7 @@ def fetch(
     """
     host = urlparse(url).netloc
     if host and host in unreachable:
-        raise Unreachable(f"{path.name}: {host} did not answer before")
+        raise Unreachable(f"{path.name}: {host} does not answer")
     try:
         return download(url, path, hash_prefix=hash_prefix, progress=progress)
     except (URLError, HTTPException, OSError) as error:

@@ -71,7 +71,7 @@ def published_digest(url: str, unreachable: set[str]) -> str:
     """The SHA-256 that the Hub says a file has; raises Unreachable where it says none."""
     host = urlparse(url).netloc
     if host in unreachable:
-        raise Unreachable(f"{host} did not answer before")
+        raise Unreachable(f"{host} does not answer")
     request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "secateurs"})
     opener = urllib.request.build_opener(_NoRedirect)
     try:

@@ -14,9 +14,10 @@ from secateurs.report.common.formatting import (
     milliseconds,
     percent,
     percent_interval,
+    share,
     size,
 )
-from secateurs.report.common.latency import latency_name
+from secateurs.report.common.latency import is_faster, latency_name, part_words
 from secateurs.report.common.markdown import card_table, literal
 from secateurs.report.common.sweep_rows import Record
 
@@ -95,14 +96,28 @@ def cost_part(results: Record) -> list[str]:
     if not cost or not cost["after"]:
         return []
     before, after = cost["before"], cost["after"]
-    rows = [[name, text(before[key]), text(after[key])] for key, name, text in _COSTS]
-    for row in cost["latency"] or []:
-        if row["after_ms"]:
-            name = f"median latency, {latency_name(row)}, batch {integer(row['batch'])}"
-            times = (milliseconds(row[key]["median"]) for key in ("before_ms", "after_ms"))
-            rows.append([name, *times])
-    said = [literal(cost["sentence"]), ""] if cost["sentence"] else []
-    return ["## Cost", "", *card_table(["", "unpruned", "this model"], rows), *said]
+    rows = [
+        [name, text(before[key]), text(after[key]), _part(before[key], after[key])]
+        for key, name, text in _COSTS
+    ]
+    timed = [row for row in cost["latency"] or [] if row["after_ms"]]
+    for row in timed:
+        name = f"median latency, {latency_name(row)}, batch {integer(row['batch'])}"
+        times = (milliseconds(row[key]["median"]) for key in ("before_ms", "after_ms"))
+        rows.append([name, *times, part_words(row)])
+    lines = ["## Cost", "", *card_table(["", "unpruned", "this model", "share"], rows)]
+    if any(row.get("ratio_p25") is not None for row in timed):
+        lines += ["Shares of a latency are the median over alternating runs, with quartiles.", ""]
+    same = [
+        f"{latency_name(row)}, batch {integer(row['batch'])}"
+        for row in timed
+        if is_faster(row) is False
+    ]
+    return [*lines, *([f"Not measurably faster: {'; '.join(same)}.", ""] if same else [])]
+
+
+def _part(before: float | None, after: float | None) -> str:
+    return share(after / before if before and after is not None else None)
 
 
 def data_part(results: Record) -> list[str]:

@@ -76,12 +76,26 @@ def measured(row: Record) -> str:
     >>> measured(times | {"ratio_p25": 0.85, "ratio_p75": 1.02})
     '90.0% of the time before (85% to 102%)'
     """
+    return " of the time before".join(_middle_and_bounds(row))
+
+
+def part_words(row: Record) -> str:
+    """The time after pruning as a share of that before, with the middle half if it is known.
+
+    >>> times = {"before_ms": {"median": 10.0}, "after_ms": {"median": 9.0}}
+    >>> part_words(times | {"ratio_p25": 0.85, "ratio_p75": 1.02})
+    '90.0% (85% to 102%)'
+    """
+    return "".join(_middle_and_bounds(row))
+
+
+def _middle_and_bounds(row: Record) -> tuple[str, str]:
     low, high = row.get("ratio_p25"), row.get("ratio_p75")
     if low is None or high is None:
-        return f"{share(ratio_of(row))} of the time before"
+        return share(ratio_of(row)), ""
     # Within rounds, as the bounds are: the ratio of the medians can lie outside of them.
     middle = row.get("ratio_p50") or ratio_of(row)
-    return f"{share(middle)} of the time before ({100 * low:.0f}% to {100 * high:.0f}%)"
+    return share(middle), f" ({100 * low:.0f}% to {100 * high:.0f}%)"
 
 
 def speed_warnings(rows: Sequence[Record]) -> list[str]:

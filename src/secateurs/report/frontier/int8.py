@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from secateurs.report.common.formatting import integer, percent, percent_interval
@@ -103,4 +104,10 @@ def int8_card(results: Record) -> list[str]:
     for name, rows in tables.items():
         lines += [f"{name.capitalize()}:", ""]
         lines += card_table(list(_head("ms, ONNX Runtime")), [list(row) for row in rows])
-    return [*lines, *(f"- {literal(text)}" for text in int8_sentences(results)), ""]
+    shipped = shipped_int8(results)
+    if shipped is None:
+        measured = tuple(f"{row['made_from']} in int8:" for row in int8_rows(results))
+        said = [text for text in int8_sentences(results) if not text.startswith(measured)]
+        return [*lines, *(f"- {literal(text)}" for text in said), ""]
+    made = ": made in the same way after the last training" if shipped.get("trained") else ""
+    return [*lines, f"With ONNX Runtime, deploy `{Path(shipped['file']).name}`{made}.", ""]

@@ -257,19 +257,29 @@ def _asked(results: Record) -> list[str]:
     options, config = results["options"], results["config"]
     given = {
         "--backbones": ",".join(options["backbones"]) or None,
-        "--max-mb": options["max_mb"],
-        "--max-ms": options["max_ms"],
+        "--max-mb": options["max_mb"] and f"{options['max_mb']:g}",
+        "--max-ms": options["max_ms"] and f"{options['max_ms']:g}",
         "--group-by": config.get("group_by"),
         "--weights": None if config.get("weights") == "auto" else config.get("weights"),
+        "--refit": "train" if options.get("refit") == "train" else None,
     }
-    return [word for name, value in given.items() if value for word in (name, f"{value}")]
+    switches = [
+        f"--no-{name.replace('_', '-')}"
+        for name in ("earlier_depths", "int8")
+        if options.get(name) is False
+    ]
+    words = [word for name, value in given.items() if value for word in (name, f"{value}")]
+    return [*words, *switches]
 
 
 def _record(results: Record) -> list[tuple[str, list[tuple[str, str]]]]:
     """Configuration, versions, times and files."""
     machines = machine_words(results.get("machines"))
     groups: list[tuple[str, Record]] = [
-        ("Asked for", results["options"]),
+        (
+            "Asked for",
+            results["options"] | {"backbones": results["options"]["backbones"] or "auto"},
+        ),
         ("Configuration", results["config"]),
         ("Versions", results["versions"]),
         ("Time", {key: seconds(value) for key, value in results["timing"].items()}),

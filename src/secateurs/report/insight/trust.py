@@ -35,8 +35,9 @@ def trust_panels(record: Record, *, source: str = "") -> list[Panel]:
         _corruptions(record, source),
         _coverage(record, source),
         _reliability(record, source),
-        _rare(record, source),
     ]
+    if len(record["rare"]) > 1:
+        panels.append(_rare(record, source))
     if record["groups"] is not None:
         panels.append(_groups(record, source))
     return panels

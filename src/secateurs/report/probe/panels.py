@@ -106,7 +106,7 @@ def heat_map(record: Record) -> go.Figure:
     # Labels above the rows, not beside them: on a phone the cells need the width.
     figure.update_yaxes(visible=False, range=[len(networks) - 0.5, -0.62])
     for place, network in enumerate(networks):
-        name = safe(shorten(network["backbone"], NAME_CHARS))
+        name = safe(shorten(_short_name(network["backbone"]), NAME_CHARS))
         figure.add_annotation(
             text=f"{name}, {size(_bytes(network))}",
             x=0,
@@ -120,6 +120,12 @@ def heat_map(record: Record) -> go.Figure:
             font={"color": INK, "size": 13},
         )
     return figure
+
+
+def _short_name(backbone: str) -> str:
+    """A network's name with the number of the earlier depths that its head reads."""
+    stock, *earlier = backbone.split("+")
+    return f"{stock} + {plural(len(earlier), 'earlier depth')}" if earlier else stock
 
 
 def _bytes(network: Record) -> int:
@@ -193,8 +199,8 @@ def probe_caption(record: Record) -> str:
     )
     if any("+" in network["backbone"] for network in record["networks"]):
         text += (
-            " Behind each + is a module whose output the head reads beside the last features: the "
-            "last cell of such a row is of all of them together."
+            " The heads of some networks also read earlier depths: the last cell of such a row is "
+            "of these and the last features together."
         )
     if any(row["random_frozen"] for network in record["networks"] for row in network["depths"]):
         text += (

@@ -84,8 +84,9 @@ def class_cautions(test: Record, num_train: Sequence[int]) -> list[str]:
         parts = [f"{name} ({train} training and {num} test images)" for name, train, num in few]
         found.append(f"little is known of classes with few images: {', '.join(parts)}")
     elif few:
+        which = "all" if len(few) == len(scores) else f"{len(few)} of"
         found.append(
-            f"{len(few)} of {len(scores)} classes have fewer than {FEW_TRAINING} training images "
+            f"{which} {len(scores)} classes have fewer than {FEW_TRAINING} training images "
             f"or fewer than {FEW_TEST} test images: little is known of a single class"
         )
     base = test.get("majority_accuracy")

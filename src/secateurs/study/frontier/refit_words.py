@@ -17,8 +17,8 @@ def refit_sentence(refit: dict[str, Any]) -> str:
         )
     num = refit["num_train"] + refit["num_val"]
     return (
-        f"Then it was trained once more, on all {num} training and validation images, and tested: "
-        "its validation accuracy is that of before."
+        f"After the choice it was trained once more, on all {num} training and validation images, "
+        "and then tested. The validation accuracy was measured before that."
     )
 
 

@@ -164,13 +164,21 @@ def probe_candidates(
         one = Probed(replace(context, head=found.head), found)
         if earlier_depths and found.earlier is not None:
             one = Probed(*with_earlier_depths(context, found))
-            row = found.record["earlier"]
-            progress.note(
-                f"{found.name}: its head also reads {', '.join(row['paths'])}, which changes the "
-                f"accuracy by {100 * row['gain']['difference']:+.1f} points"
-            )
+            progress.note(earlier_note(found.record))
         probed.append(one)
     return probed
+
+
+def earlier_note(record: Record) -> str:
+    """What the head of a network gains by reading earlier depths, and why it does."""
+    row, last = record["earlier"], record["depths"][-1]
+    gain = row["gain"]
+    return (
+        f"{record['backbone']}: its head also reads {', '.join(row['paths'])}, which lowers the "
+        f"squared error on left-out training images from {last['error']:.3g} to "
+        f"{row['error']:.3g} (accuracy {100 * gain['difference']:+.1f} points, 95% "
+        f"{100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})"
+    )
 
 
 def choose_arms(

@@ -21,6 +21,8 @@ from secateurs.study.pruning.network import SurveyedNetwork, survey_whole
 from secateurs.study.pruning.recovery import RecoveryOptions
 from secateurs.study.trials.setting import TrialSetting
 
+MARGIN = 0.998  # for names of tensors that only the pruned network has
+
 
 @dataclass(frozen=True)
 class Size:
@@ -40,6 +42,7 @@ def sizes_of(
     shares: tuple[float, ...],
     *,
     mb: float,
+    num_parameters: int,
     ms: float,
     max_mb: float | None,
     max_ms: float | None,
@@ -47,10 +50,13 @@ def sizes_of(
 ) -> list[Size]:
     """The sizes to which a network is pruned: `shares` of its multiply-accumulates, and the limits.
 
-    `mb` and `ms` are what the unpruned network has. A limit that it exceeds is a size of its own.
+    `mb`, `num_parameters` and `ms` are what the unpruned network has. A limit that it exceeds is a
+    size of its own.
 
-    >>> [size.ending for size in sizes_of((0.5,), mb=9, ms=7, max_mb=5, max_ms=None, batch=1)]
-    ['macs50', 'mb5']
+    >>> network = {"mb": 9.2, "num_parameters": 2_250_000, "ms": 7.0}
+    >>> found = sizes_of((0.5,), **network, max_mb=5.0, max_ms=None, batch=1)
+    >>> [size.ending for size in found], round(found[1].budget.size_mb, 2)
+    (['macs50', 'mb5'], 4.79)
     """
     found = [
         Size(
@@ -61,8 +67,10 @@ def sizes_of(
         for share in shares
     ]
     if max_mb is not None and mb > max_mb:
-        # The file has a header and buffers beside the parameters.
-        found.append(Size(f"mb{max_mb:g}", Budget(size_mb=0.98 * max_mb), f"{max_mb:g} MB"))
+        # Beside the parameters the file has a header and buffers, at most those of before.
+        beside = mb - 4e-6 * num_parameters
+        budget = Budget(size_mb=max(MARGIN * (max_mb - beside), 1e-6))
+        found.append(Size(f"mb{max_mb:g}", budget, f"{max_mb:g} MB"))
     if max_ms is not None and ms > max_ms:
         budget = Budget(latency=0.95 * max_ms / ms, latency_batch=batch)
         found.append(Size(f"ms{max_ms:g}", budget, f"{max_ms:g} ms"))

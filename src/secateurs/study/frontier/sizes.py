@@ -96,6 +96,7 @@ class Sizes:
         sizes = sizes_of(
             options.sizes,
             mb=megabytes(unpruned),
+            num_parameters=unpruned["cost"]["num_parameters"],
             ms=ms,
             max_mb=options.max_mb,
             max_ms=options.max_ms,

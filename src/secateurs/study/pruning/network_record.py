@@ -17,9 +17,9 @@ from secateurs.study.pruning.recovery import Recovered
 def alarm_sentence(outcome: Outcome) -> str:
     """What a reader has to know of a cut that changed the outputs more than predicted."""
     return (
-        f"the cut changed the outputs by {outcome.change.squared:.3g} (mean squared, on validation "
-        f"images), {outcome.predicted:.3g} was predicted: "
-        f"{outcome.change.relative:.0%} of their variance; cut less or recover longer"
+        f"pruning changed the outputs on validation images by {outcome.change.squared:.3g} (mean "
+        f"squared; {outcome.change.relative:.0%} of their variance); the prediction was "
+        f"{outcome.predicted:.3g}; prune less, or use more epochs of recovery"
     )
 
 

@@ -26,7 +26,7 @@ from secateurs.fit.metrics import evaluate
 from secateurs.fit.precision import resolve_device
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.to_budget import Budget
-from secateurs.ship.checkpoint import Loaded, save
+from secateurs.ship.checkpoint import TENSORS_NAME, Loaded, save
 from secateurs.ship.cost import cost
 from secateurs.ship.latency import compare_latency, spread
 from secateurs.ship.spec import describe
@@ -59,21 +59,30 @@ class _Position:
     kept: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
 
 
-class _Steps:
-    """Progress that shows nothing and stops the work at its next step when that is asked for."""
+class Steps:
+    """Progress that keeps where it is, and stops the work at its next step when asked to."""
 
     def __init__(self, stop: StopFlag) -> None:
         self._stop = stop
+        self.now: list[str] = []  # the open tasks, each with its steps
 
     @contextmanager
     def task(self, name: str, total: int, *, done: int = 0) -> Generator[Callable[[int], None]]:
         """Check at every step."""
+        at, place = done, len(self.now)
 
         def advance(steps: int) -> None:
+            nonlocal at
             self._stop.check()
+            at += steps
+            self.now[place:] = [f"{name}, {at} of {total}"]
 
         self._stop.check()
-        yield advance
+        self.now.append(f"{name}, {at} of {total}")
+        try:
+            yield advance
+        finally:
+            del self.now[place:]
 
     def note(self, text: str) -> None:
         """Show nothing."""
@@ -97,6 +106,8 @@ class SizePath:
         self.failure = ""
         self._positions = [_Position(1.0), *(_Position(share) for share in shares)]
         self._lock = threading.Lock()
+        self._steps = Steps(self.stop)
+        self._header = _header_bytes(place.model, loaded.model)
         whole = self._positions[0]
         whole.model = loaded.model.to(self.device).eval()
         self.labels = torch.from_numpy(dataset.sides["val"].labels)
@@ -130,6 +141,7 @@ class SizePath:
             "num_ready": sum(row["state"] == READY for row in rows),
             "done": bool(self.failure) or all(row["state"] in (READY, FAILED) for row in rows),
             "failure": self.failure,
+            "step": next(reversed(self._steps.now), ""),
         }
 
     def answers(self, view: torch.Tensor, share: float) -> Record:
@@ -192,16 +204,14 @@ class SizePath:
             device=self.device,
             num_images=CALIBRATION,
             stop=self.stop,
-            progress=_Steps(self.stop),
+            progress=self._steps,
         )
 
     def _compute(self, position: _Position, network: SurveyedNetwork) -> None:
         with self._lock:
             position.state = RUNNING
         try:
-            found = network.prune(
-                Budget(macs=position.share), stop=self.stop, progress=_Steps(self.stop)
-            )
+            found = network.prune(Budget(macs=position.share), stop=self.stop, progress=self._steps)
         except InputError as error:
             with self._lock:
                 position.row, position.state = {"reason": str(error)}, FAILED
@@ -215,7 +225,7 @@ class SizePath:
 
     def _measured(self, model: nn.Module, logits: torch.Tensor) -> Record:
         found = evaluate(logits, self.labels, self.dataset.classes).to_json()
-        size = sum(tensor.nbytes for tensor in model.state_dict().values())
+        size = _tensor_bytes(model) + self._header
         price = cost(model, size=self.loaded.spec.preprocessing.size, file_bytes=size).to_json()
         with torch.inference_mode():
             view = self._view
@@ -248,6 +258,15 @@ class SizePath:
         classes = self.dataset.classes
         pairs = zip(probabilities[:TOP].tolist(), order[:TOP].tolist(), strict=True)
         return [{"label": classes[k], "probability": p} for p, k in pairs]
+
+
+def _tensor_bytes(model: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in model.state_dict().values())
+
+
+def _header_bytes(folder: Path, model: nn.Module) -> int:
+    """What the file of a saved model has beside its tensors: about as much at every size."""
+    return max(0, (folder / TENSORS_NAME).stat().st_size - _tensor_bytes(model))
 
 
 def open_path(
