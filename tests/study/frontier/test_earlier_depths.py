@@ -23,8 +23,8 @@ from secateurs.report.frontier.page import write_frontier_report
 from secateurs.ship.checkpoint import load
 from secateurs.study.frontier import answer, int8, latency
 from secateurs.study.frontier.options import FrontierOptions
-from secateurs.study.frontier.probing import earlier_note
 from secateurs.study.frontier.run import run_frontier
+from secateurs.study.frontier.shortlist import earlier_note
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import open_context
 
