@@ -183,7 +183,7 @@ def prune(
         _report(done),
         done.groups.not_pruned,
         shapes_of(network),
-        changed_attributes(network, done.model),
+        changed_attributes(network, done.model, done.groups.found),
     )
 
 

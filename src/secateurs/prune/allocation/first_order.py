@@ -51,9 +51,14 @@ def first_order(
 
 
 def _makers(model: nn.Module, group: Group) -> list[tuple[Tensor, int, Member]]:
-    """The parameters that make a group's units, each once, and the axis of the units in it."""
+    """The parameters that make a group's units, each once, and the axis of the units in it.
+
+    Where a layer standardises the weights that read them it is these: what makes the units may be
+    standardised as well, and no output changes with the scale of such weights.
+    """
     found: dict[tuple[int, int], tuple[Tensor, int, Member]] = {}
-    for member in group.makers:
+    readers = [m for m in group.members if m.side == "in" and m.norm and not m.is_layer]
+    for member in readers or group.makers:
         module = model.get_submodule(member.path)
         if not member.is_layer:
             tensor = getattr(module, member.tensor)

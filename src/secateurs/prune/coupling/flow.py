@@ -269,6 +269,8 @@ class _Flow(NormRules, TorchDispatchMode):
             self._unknown(name, given)
             for leaf in tree_leaves(out):
                 self.numbers.pop(id(leaf), None)
+        if name not in MAKING and any(id(tensor) in self.origins for tensor in given):
+            self.move_origins(name, func, list(args), kwargs, out)
         self._follow_views(name, func, args, kwargs, out)
         return out
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from secateurs.nets.layers import LAYERS, TRANSPOSED
-from secateurs.prune.coupling.numbering import Event
+from secateurs.prune.coupling.numbering import Event, unexpanded
 from secateurs.prune.coupling.operations import Operations
 from secateurs.prune.coupling.origins import Origin
+from secateurs.prune.coupling.standardised import standardised_weights
 from secateurs.prune.coupling.union_find import varying
 
 RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
@@ -26,6 +27,16 @@ MAKING = RECURRENT | {
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 
+def _goes_with(origin: Origin, axis: int, numbers: Tensor) -> bool:
+    """Whether the same places along an axis of a parameter always have the same numbers."""
+    places = origin.places[axis].flatten()
+    if len(places) != len(numbers):
+        return False
+    full = torch.zeros(origin.source.shape[axis], dtype=numbers.dtype)
+    full[places] = numbers
+    return bool((full[places] == numbers).all())
+
+
 class LayerRules(Operations):
     """Rules of weighted layers, embeddings and recurrent layers."""
 
@@ -34,6 +45,7 @@ class LayerRules(Operations):
         self.layers: dict[int, str] = {}  # paths of layers by the identity of their weights
         self.compiled: dict[int, str] = {}  # why, by the identity of the weights
         self.held: list[Tensor] = []  # so that these keep their identities
+        self.standardised = standardised_weights(bare)
         for path, module in bare.named_modules():
             if isinstance(module, torch.jit.ScriptModule):
                 self.held += module.parameters(recurse=False)
@@ -168,7 +180,10 @@ class LayerRules(Operations):
 
     def _carried(self, parameter: Tensor, numbers: Tensor) -> None:
         """Numbers along a parameter that goes with them channel by channel."""
-        if id(parameter) in self.origins and parameter.ndim == 1:
+        if (known := self.numbers_of(parameter)) is not None:
+            self.ties.tie(known, numbers)
+            self._beside(known, numbers)
+        elif id(parameter) in self.origins and parameter.ndim == 1:
             self.adopt(parameter, numbers)
         elif (pieces := self.pieces.get(id(parameter))) is not None:
             for piece, part in zip(pieces, numbers.split([len(p) for p in pieces]), strict=True):
@@ -192,43 +207,149 @@ class LayerRules(Operations):
 
         `sides` are the axes of the weight that make and that read, `axis` that of the channels.
         """
-        numbers = self.numbers_of(x)
-        origins = self.origins.get(id(weight), ())
         makes, reads = sides
-        makers = [(o, k) for o in origins if (k := self._axis_at(o, makes)) is not None]
-        readers = [(o, k) for o in origins if (k := self._axis_at(o, reads)) is not None]
-        if not makers or groups > 1 or (numbers is not None and not readers):
-            why = self.compiled.get(id(weight), "")
-            why = why or f"{self.where()} reads it with weights that are no layer's"
-            for tensor in (x, weight):
-                if (some := self.numbers_of(tensor)) is not None:
-                    self.ties.fix(some, why)
+        width, size = weight.shape[makes], weight.shape[reads]
+        transposed = makes > reads and axis != -1
+        if groups > 1 and (transposed or x.shape[axis] != groups * size):
+            self._refused(x, weight)
             return
-        size = weight.shape[reads]
-        read = self._channels(numbers, size, axis)
-        for origin, k in readers:
-            if bool(read.any()) or self.known_along(origin.source, k) is not None:
-                self._part(origin, k, read, "in", self.not_blank(x, axis))
-        first, k = makers[0]
-        made = self._made(first.source, k, first.source.shape[k])[first.places[k].flatten()]
-        for origin, k in makers:
-            self._part(origin, k, made, "out" if origin is first else "both")
-        width = weight.shape[makes]
+        if groups > 1 and size == 1:
+            self._depthwise(x, weight, bias, out, axis=axis, groups=groups)
+            return
+        own = self._own_units(weight, sides)
+        if own is not None and own.shape[reads] > 1 and id(x) in self.origins and groups == 1:
+            self._met_by(x, own.flatten(), axis)
+        read = self._channels(self.numbers_of(x), groups * size, axis)
+        # As many samples side by side, each with weights of its own.
+        read = self.ties.merge(read.reshape(groups, size), [0], self.over()).flatten().expand(size)
+        self._read_with(weight, own, read, reads, self.not_blank(x, axis))
+        made = self._made_with(weight, own, makes)
+        labels = [(made, (0,)), (read, (1,))]
         each = out.numel() // width * math.prod(weight.shape[max(sides) + 1 :])
-        self.multiplied(each, (width, size), [(made, (0,)), (read, (1,))])
+        self.multiplied(each // groups or 1, (width, size), labels)
+        if made is None:
+            if bias is not None and (some := self.numbers_of(bias)) is not None:
+                self.ties.fix(some, f"{self.where()} adds it to what cannot be cut")
+            return
+        if groups > 1:
+            apart = self.ties.merge(made.reshape(groups, -1), [0], self.over())
+            made = apart.expand(groups, width // groups).flatten()
         if bias is not None:
             self._carried(bias, made)
         shape = [1] * out.ndim
         shape[axis] = width
         self._set(out, made.reshape(shape))
 
-    def _axis_at(self, origin: Origin, axis: int) -> int | None:
+    def _met_by(self, x: Tensor, numbers: Tensor, axis: int) -> None:
+        """A parameter that is multiplied with a weight takes the units of the weight's inputs."""
+        if self.numbers_of(x) is None:
+            shape = [-1 if k == axis % x.ndim else 1 for k in range(x.ndim)]
+            self.adopt(x, numbers.reshape(shape))
+            self._set(x, numbers.reshape(shape))
+
+    def _refused(self, x: Tensor, weight: Tensor) -> None:
+        why = self.compiled.get(id(weight), "")
+        why = why or f"{self.where()} reads it with weights that are no layer's"
+        for tensor in (x, weight):
+            if (some := self.numbers_of(tensor)) is not None:
+                self.ties.fix(some, why)
+
+    def _depthwise(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, *, axis: int, groups: int
+    ) -> None:
+        """A convolution by a function of each channel with a kernel of its own, or of all."""
+        width = len(weight)
+        read = self._channels(self.numbers_of(x), groups, axis)
+        made = read.repeat_interleave(width // groups)
+        makers = self._sources(weight, 0, made)
+        if not makers and unexpanded(weight)[0] > 1:
+            self._refused(x, weight)
+            return
+        if bool(made.any()):
+            for origin, k in makers:
+                self._part(origin, k, made, "both")
+            if bias is not None:
+                self._carried(bias, made)
+        kernel = weight[0, 0].numel()
+        self.multiplied(out.numel() // width * kernel, (width,), [(made, (0,))])
+        shape = [1] * out.ndim
+        shape[axis] = width
+        self._set(out, made.reshape(shape))
+
+    def _own_units(self, weight: Tensor, sides: tuple[int, int]) -> Tensor | None:
+        """Numbers that a computed weight has itself, along the axis that makes or that reads."""
+        numbers = self.numbers_of(weight)
+        if numbers is None:
+            return None
+        along = varying(numbers)
+        if len(along) > 1:
+            self.ties.chose = True
+        wanted = [side for side in (sides[::-1] if self.ties.second else sides) if side in along]
+        if not wanted:
+            self.ties.fix(numbers, f"{self.where()} takes weights of its layer from it")
+            return None
+        return self.ties.merge(numbers, [a for a in along if a != wanted[0]], self.over())
+
+    def _read_with(
+        self,
+        weight: Tensor,
+        own: Tensor | None,
+        read: Tensor,
+        reads: int,
+        given: Tensor | None,
+    ) -> None:
+        """Units (inputs,) that are read with a weight that is no layer's own, or is computed."""
+        known = bool(read.any())
+        if own is not None and own.shape[reads] > 1:
+            self.ties.tie(read, own.flatten())
+            self._beside(read, own.flatten())
+            self.contract([read, own.flatten()])
+            return
+        readers = self._sources(weight, reads, read)
+        for origin, k in readers:
+            standard = id(origin.source) in self.standardised
+            if k in origin.counted and not standard:
+                why = f"{self.where()} takes statistics of its weights over what it reads"
+                self.ties.fix(read, why)
+            elif known or self.known_along(origin.source, k) is not None:
+                self._part(origin, k, read, "in", given, norm=standard)
+        if known and not readers:
+            self._refused_read(read, weight)
+
+    def _refused_read(self, read: Tensor, weight: Tensor) -> None:
+        why = self.compiled.get(id(weight), "")
+        self.ties.fix(read, why or f"{self.where()} reads it with weights that are no layer's")
+
+    def _made_with(self, weight: Tensor, own: Tensor | None, makes: int) -> Tensor | None:
+        """Units (outputs,) that such a weight makes; None where it has none."""
+        if own is not None and own.shape[makes] > 1:
+            return own.flatten()
+        makers = [(o, k) for o, k in self._sources(weight, makes) if k not in o.mixed]
+        if not makers:
+            return None
+        first, k = makers[0]
+        made = self._made(first.source, k, first.source.shape[k])[first.places[k].flatten()]
+        for origin, k in makers:
+            self._part(origin, k, made, "out" if origin is first else "both")
+        return made
+
+    def _sources(
+        self, weight: Tensor, axis: int, numbers: Tensor | None = None
+    ) -> list[tuple[Origin, int]]:
+        """The parameters that a weight comes from along an axis, and which axis of each."""
+        found = self.origins.get(id(weight), ())
+        return [(o, k) for o in found if (k := self._axis_at(o, axis, numbers)) is not None]
+
+    def _axis_at(self, origin: Origin, axis: int, numbers: Tensor | None = None) -> int | None:
         """The axis of a parameter along which units go that are along an axis of a tensor.
 
         The longest where several are folded into one, as experts and their units; `second`: the
-        shortest.
+        shortest. Of these the one that goes with `numbers`, where one does.
         """
         found = origin.axes_at(axis)
+        if numbers is not None and bool(numbers.any()):
+            fit = [k for k in found if _goes_with(origin, k, numbers)]
+            found = fit or found
         if len(found) > 1:
             self.ties.chose = True
         found.sort(key=lambda k: origin.source.shape[k], reverse=not self.ties.second)
@@ -241,6 +362,8 @@ class LayerRules(Operations):
         numbers: Tensor,
         side: Any,
         given: Tensor | bool | None = None,
+        *,
+        norm: bool = False,
     ) -> None:
         """Numbers along an axis of a parameter, of which a tensor has a part; those `given`."""
         places = origin.places[axis].flatten()
@@ -249,11 +372,13 @@ class LayerRules(Operations):
         full[places], known[places] = numbers, True if given is None else given
         self.ties.tie(full[places], numbers)  # a place that is there several times
         whole = self.along(origin.source, axis, full, known)
-        self.note(Event(origin.path, side, whole, origin.name, axis))
+        self.note(Event(origin.path, side, whole, origin.name, axis, norm))
 
     def _do_matmul(self, name: str, __: Any, args: list[Any], kw: Any, out: Tensor) -> None:
         a, b = args[:2]
         if min(a.ndim, b.ndim) >= 2:
+            if any(id(tensor) in self.origins for tensor in (a, b)):
+                self._product_origins(a, b, out)
             if self.numbers_of(b) is None and id(b) in self.origins:
                 sides = (b.ndim - 1, b.ndim - 2)
                 self._weights(a, b, None, out, sides=sides, axis=-1)

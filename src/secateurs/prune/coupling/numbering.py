@@ -53,7 +53,7 @@ class _Along:
     known: Tensor
 
 
-def _unexpanded(tensor: Tensor) -> tuple[int, ...]:
+def unexpanded(tensor: Tensor) -> tuple[int, ...]:
     """The shape of a tensor that takes any size along the axes on which it was expanded."""
     return tuple(
         1 if stride == 0 else size
@@ -202,6 +202,9 @@ class Numbering:
             axes = origin.axes_along(varying(numbers))
             if not axes:
                 continue
+            if origin.mixed & set(axes):
+                self.ties.fix(numbers, f"{self.where()} mixes the entries of {origin.name}")
+                continue
             index = torch.zeros((), dtype=torch.int64)
             for axis in axes:
                 index = index * origin.source.shape[axis] + origin.places[axis]
@@ -240,7 +243,7 @@ class Numbering:
         own: list[Labelled] = [
             (tuple(t.shape), numbers)
             if (numbers := self.numbers_of(t)) is not None
-            else (_unexpanded(t), None)
+            else (unexpanded(t), None)
             for t in tensors
         ]
         if all(numbers is None for _, numbers in own):
@@ -271,7 +274,10 @@ class Numbering:
         if not shared or len(shared) < len(along):
             return None
         numbers = met.reshape(met.shape[met.ndim - tensor.ndim :])
-        if id(tensor) in self.origins:
+        origins = self.origins.get(id(tensor), ())
+        if any(origin.mixed & set(origin.axes_along(varying(numbers))) for origin in origins):
+            return None
+        if origins:
             self.adopt(tensor, numbers)
         return numbers
 

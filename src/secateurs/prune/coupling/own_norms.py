@@ -66,7 +66,7 @@ def own_norm(module: nn.Module) -> PassThrough | None:
 def _norm_axis(module: nn.Module, width: int) -> int | None:
     """The axis of the channels that a module norms, counted as in `PassThrough`."""
     generator = torch.Generator().manual_seed(0)
-    tried = _with_values(module, lambda shape: torch.rand(shape, generator=generator) + 0.5)
+    tried = with_values(module, lambda shape: torch.rand(shape, generator=generator) + 0.5)
     for depth, axis in SHAPES:
         shape = [2, *[PLACES] * (depth - 1)]
         shape[axis] = width
@@ -112,8 +112,10 @@ def _own(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
 
 
-def _with_values(module: nn.Module, values: Callable[[torch.Size], Tensor]) -> nn.Module:
-    """A copy in evaluation and in float64 with other values in its tensors."""
+def with_values(module: nn.Module, values: Callable[[torch.Size], Tensor] | None) -> nn.Module:
+    """A copy in evaluation, in float64 with other values in its tensors where these are given."""
+    if values is None:
+        return bare_copy(module).eval()
     made = {id(tensor): tensor for tensor in _own(module)}
     memo: dict[int, object] = {}
     for key, tensor in made.items():

@@ -29,13 +29,17 @@ def with_attributes(
 
     `error` of groups is at most `PARITY_LIMIT` where the network runs without some of their units,
     and gives what it gives with zeros in their place. Attributes are
-    integers of the modules around the group's layers that are as many as its units or its channels
-    and have a name as widths have. None where the network does not run with any of them.
+    integers of the modules around the group's layers that are as many as its units or its channels:
+    those that have a name as widths have, or else any. None where the network does not run with
+    any of them.
     """
-    found = _candidates(model, group)
-    heads = [attribute for attribute in found if HEADS.search(attribute.name)]
-    for attributes in (found, heads):
-        if attributes:
+    every = _candidates(model, group)
+    named = [one for one in every if NAMES.search(one.name) or HEADS.search(one.name)]
+    heads = [one for one in named if HEADS.search(one.name)]
+    tried: list[list[Attribute]] = []
+    for attributes in (named, heads, every):
+        if attributes and attributes not in tried:
+            tried.append(attributes)
             changed = replace(group, attributes=tuple(attributes))
             if error([changed]) <= PARITY_LIMIT:
                 return _fewest(changed, error)
@@ -57,6 +61,8 @@ def _candidates(model: nn.Module, group: Group) -> list[Attribute]:
     for member in group.members:
         counts.add(len(member.index))
         path = member.path
+        if not member.is_layer:
+            around[path] = None
         while path:
             path = path.rpartition(".")[0]
             around[path] = None
@@ -68,22 +74,26 @@ def _candidates(model: nn.Module, group: Group) -> list[Attribute]:
             # Of several heads that share keys and values there are more than units, not channels.
             if value not in counts and not (HEADS.search(name) and value < max(counts)):
                 continue
-            if (NAMES.search(name) or HEADS.search(name)) and not NEVER.search(name):
+            if not NEVER.search(name):
                 found.append(Attribute(path, name, value // group.num_units))
     return found
 
 
-def changed_attributes(before: nn.Module, after: nn.Module) -> dict[str, dict[str, Any]]:
+def changed_attributes(
+    before: nn.Module, after: nn.Module, groups: Sequence[Group] = ()
+) -> dict[str, dict[str, Any]]:
     """Whole numbers, and tuples of them, that modules of a pruned network keep of their widths.
 
     By path and name, where they are smaller than those of the network before, and the module's own
-    tensors have another shape or the name is one of a width: a count of runs is no width. Plain
-    data, from which `set_attributes` makes the same of a fresh network.
+    tensors have another shape, or the name is one of a width or among the attributes of the
+    `groups`: a count of runs is no width. Plain data, from which `set_attributes` makes the same of
+    a fresh network.
 
     >>> changed_attributes(nn.Linear(4, 3), nn.Linear(2, 3))
     {'': {'in_features': 2}}
     """
     others = dict(after.named_modules())
+    given = {(one.path, one.name) for group in groups for one in group.attributes}
     found: dict[str, dict[str, Any]] = {}
     for path, module in before.named_modules():
         other = others.get(path)
@@ -92,7 +102,8 @@ def changed_attributes(before: nn.Module, after: nn.Module) -> dict[str, dict[st
         cut = _shapes(module) != _shapes(other)
         for name, value in vars(module).items():
             now = vars(other).get(name)
-            if (cut or NAMES.search(name) or name in NORMS) and _is_smaller(now, value):
+            known = cut or NAMES.search(name) or name in NORMS or (path, name) in given
+            if known and _is_smaller(now, value):
                 found.setdefault(path, {})[name] = now
     return found
 

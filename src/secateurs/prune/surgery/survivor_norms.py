@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from secateurs.nets.layers import channel_axis, inputs_of
 from secateurs.prune.coupling.custom_layers import PassThrough
 from secateurs.prune.coupling.own_norms import bare_copy, known_rule
+from secateurs.prune.coupling.standardised import narrowed, standardised_weight
 
 
 def norm_over_survivors(model: nn.Module, path: str, tensor: str, gone: Tensor) -> nn.Module:
@@ -24,6 +26,12 @@ def norm_over_survivors(model: nn.Module, path: str, tensor: str, gone: Tensor) 
     `forward` is set.
     """
     owner = model.get_submodule(path)
+    layer, weight = model.get_submodule(path.partition(".parametrizations.")[0]), tensor
+    if ".parametrizations." in path:
+        weight = f"parametrizations.{path.partition('.parametrizations.')[2]}.{tensor}"
+    if tensor and standardised_weight(layer) == weight:
+        _over_few_inputs(layer, weight, gone)
+        return layer
     rule = known_rule(owner) if tensor else None
     if rule is not None and rule.norm:
         _narrow_forward(owner, gone, rule)
@@ -31,6 +39,14 @@ def norm_over_survivors(model: nn.Module, path: str, tensor: str, gone: Tensor) 
     wrapped = model if tensor else owner
     over_survivors(wrapped, gone, getattr(owner, tensor) if tensor else None)
     return wrapped
+
+
+def _over_few_inputs(layer: nn.Module, weight: str, gone: Tensor) -> None:
+    """Let a layer that standardises its weights run without the inputs that are `gone`."""
+    stays = _staying(inputs_of(layer), gone)
+    small = narrowed(layer, weight, stays)
+    axis = channel_axis(layer)
+    layer.forward = lambda x: small(x.index_select(axis, stays.to(x.device)))
 
 
 def _narrow_forward(module: nn.Module, gone: Tensor, rule: PassThrough) -> None:

@@ -3,7 +3,7 @@
 All weights of a module are made distinct, so that those that a pruned copy still has are known by
 their values, whichever tool cut it. In the reference the others are zero: a unit that is gone makes
 nothing, and nothing reads it. Layer, RMS and group norms are computed over the channels that are
-left, in the groups that they were in.
+left, in the groups that they were in, and weights are standardised over those that are left.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateurs.nets.trace import copied, tensors_of
-from shapes import written_out
+from shapes import computed_weights, written_out
 from shapes.entry import Entry, run
 
 LIMIT = 1e-5  # of the effect of the cut
@@ -121,6 +121,10 @@ def norms_of_survivors() -> Generator[None]:
         mock.patch.object(F, "rms_norm", rms_norm),
         mock.patch.object(F, "group_norm", group_norm),
         mock.patch.object(written_out, "channel_mean", channel_mean),
+        mock.patch.object(computed_weights, "input_mean", input_mean),
+        mock.patch.object(
+            computed_weights, "input_centred", lambda w: (w - input_mean(w)) * (w != 0)
+        ),
         mock.patch.object(
             written_out, "centred", lambda x, axis: (x - channel_mean(x, axis)) * (x != 0)
         ),
@@ -169,6 +173,12 @@ def channel_mean(x: Tensor, axis: int) -> Tensor:
     for other in others[1:]:
         alive = alive.any(other, keepdim=True)
     return x.sum(axis, keepdim=True) / alive.sum()
+
+
+def input_mean(weight: Tensor) -> Tensor:
+    """The mean over the weights of each output that are not zero for all outputs."""
+    alive = (weight != 0).any(0, keepdim=True)
+    return weight.sum(tuple(range(1, weight.ndim)), keepdim=True) / alive.sum()
 
 
 def group_norm(

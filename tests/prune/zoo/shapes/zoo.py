@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from shapes.activations import ACTIVATIONS
 from shapes.attention_blocks import ATTENTION_BLOCKS
 from shapes.branches import BRANCHES
+from shapes.computed_weights import COMPUTED_WEIGHTS
 from shapes.convolutions import CONVOLUTIONS
 from shapes.entry import Entry
 from shapes.found import FOUND
@@ -34,6 +35,7 @@ OF_KIND = _together(
     activations=ACTIVATIONS,
     attention_blocks=ATTENTION_BLOCKS,
     branches=BRANCHES,
+    computed_weights=COMPUTED_WEIGHTS,
     convolutions=CONVOLUTIONS,
     found=FOUND,
     inputs=INPUTS,
