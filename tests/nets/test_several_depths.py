@@ -141,6 +141,10 @@ def test_what_a_head_cannot_read_is_refused():
     for wrong in ("features.7+features.4", "features.7+features.7"):
         with pytest.raises(InputError, match="once, in running order"):
             build(f"squeezenet1_1+{wrong}", 3)
+    for many in ("+features.7" * 1000, "+" + "x" * 100_000):  # as a damaged model.json may say
+        with pytest.raises(InputError) as refused:
+            build(f"squeezenet1_1{many}", 3)
+        assert len(str(refused.value)) < 250
     with pytest.raises(InputError, match=r"unknown backbone 'alexnett'"):
         check_name("alexnett+features.3")
     with pytest.raises(InputError, match="at least 2 classes"):

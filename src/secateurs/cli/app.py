@@ -90,6 +90,7 @@ def _one_line(text: str) -> str:
     return printable(re.sub(r"[ \t\r\n]+", " ", text).strip())
 
 
+RESUMED = ("study", "probe", "sweep", "search", "train", "paper", "prune")
 TYPERS_INTERRUPT = 130  # what typer makes of every KeyboardInterrupt, whichever signal it was
 
 
@@ -140,7 +141,8 @@ def main() -> None:
             raise
         end("error", reason)
     except StopRequested:
-        end("stopped", "stopped; run the same command again to resume")
+        again = "; run the same command again to resume" if words[0] in RESUMED else ""
+        end("stopped", f"stopped{again}")
     except (KeyboardInterrupt, typer.Abort):
         end("stopped", "interrupted")
     except Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal
@@ -136,9 +137,10 @@ def several_depths(
     places = readable_depths(model, name)
     for path in paths:
         if path not in places:
-            raise InputError(f"{name}: a head cannot read {path!r} too; it can {_shown(places)}")
+            can = f"it can read {_shown(places)}" if places else "it can read none"
+            raise InputError(f"{name}: a head cannot read {reprlib.repr(path)} too; {can}")
     if list(paths) != [path for path in places if path in paths]:
-        raise InputError(f"{name}: name the depths {', '.join(paths)} once, in running order")
+        raise InputError(f"{name}: name the depths {_shown(paths)} once, in running order")
     seen = trace_of(model, name)
     last = seen.weighted[-1]
     steps = chain(model, name)
@@ -276,7 +278,5 @@ def _nested(steps: Sequence[tuple[str, nn.Module]]) -> Steps:
 
 
 def _shown(places: Sequence[str]) -> str:
-    if not places:
-        return "read none"
     few = places if len(places) <= 8 else [*places[:3], "...", *places[-3:]]
-    return f"read {', '.join(few)}"
+    return ", ".join(few)

@@ -155,10 +155,10 @@ def test_what_ships_is_made_as_was_chosen_and_tested_once(world: World) -> None:
     assert part["shipped"]["file"] == SHIPPED and (world.root / SHIPPED).exists()
     assert part["sentences"] == [
         "half in int8: 79.5% on validation, +0.0 points to float32 (95% -1.0 to +1.0), 100.0% of "
-        "the answers as in float32, 0.0 MB instead of 0.0 MB, 50% of the time of float32 in ONNX "
+        "the answers as in float32, 0.00 MB instead of 0.00 MB, 50% of the time of float32 in ONNX "
         "Runtime.",
         "With ONNX Runtime deploy model/int8.onnx: made in the same way after the last training, "
-        "0.0 MB, 50% of the time of float32, 100.0% of the answers on validation images as in "
+        "0.00 MB, 50% of the time of float32, 100.0% of the answers on validation images as in "
         "float32, 75.0% on the test images.",
     ]
     (world.root / "model" / "model.safetensors").write_bytes(b"another")

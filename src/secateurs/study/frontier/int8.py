@@ -262,7 +262,7 @@ def int8_sentences(part: Record) -> list[str]:
             f"{row['made_from']} in int8: {row['val']['accuracy']:.1%} on validation, "
             f"{100 * gap['difference']:+.1f} points to float32 (95% {100 * gap['low']:+.1f} to "
             f"{100 * gap['high']:+.1f}), {row['agreement']:.1%} of the answers as in float32, "
-            f"{row['num_bytes'] / 1e6:.1f} MB instead of {row['float32_bytes'] / 1e6:.1f} MB, "
+            f"{row['num_bytes'] / 1e6:.2f} MB instead of {row['float32_bytes'] / 1e6:.2f} MB, "
             f"{_ratio(row):.0%} of the time of float32 in ONNX Runtime."
         )
         if slower(row):
@@ -282,7 +282,7 @@ def int8_sentences(part: Record) -> list[str]:
 def _deployed(row: Record) -> str:
     made = "made in the same way after the last training, " if row["trained"] else ""
     return (
-        f"With ONNX Runtime deploy {row['file']}: {made}{row['num_bytes'] / 1e6:.1f} MB, "
+        f"With ONNX Runtime deploy {row['file']}: {made}{row['num_bytes'] / 1e6:.2f} MB, "
         f"{_ratio(row):.0%} of the time of float32, {row['agreement']:.1%} of the answers on "
         f"validation images as in float32, {row['test']['accuracy']:.1%} on the test images."
     )
