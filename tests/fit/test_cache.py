@@ -9,11 +9,9 @@ import pytest
 import torch
 
 import secateurs.fit.cache
-import secateurs.fit.memory
 from damage import damaged
 from secateurs.errors import InputError
 from secateurs.fit.cache import PrefixCache
-from secateurs.fit.memory import memory_kept
 
 CPU = torch.device("cpu")
 SHAPE = (3, 2, 4, 5)
@@ -113,28 +111,6 @@ def test_files_are_removed_in_the_end_unless_they_are_to_be_left(tmp_path: Path)
     assert not (tmp_path / "no").exists()
     assert kept is not None
     assert torch.equal(kept, values(0))  # still mapped
-
-
-def test_freed_memory_is_kept_in_the_block_and_given_back_after_an_error(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    calls: list[tuple[int, int]] = []
-
-    class Library:
-        def mallopt(self, parameter: int, value: int) -> None:
-            calls.append((parameter, value))
-
-        def malloc_trim(self, pad: int) -> None:
-            calls.append((0, pad))
-
-    monkeypatch.setattr(secateurs.fit.memory, "_glibc", Library)
-    with pytest.raises(RuntimeError), memory_kept():
-        assert calls == [(-1, 2**31 - 1), (-4, 0)]  # no trimming, no mapped blocks
-        raise RuntimeError
-    assert calls[2:] == [(-1, 128 * 1024), (-4, 65536), (0, 0)]
-    monkeypatch.setattr(secateurs.fit.memory, "_glibc", lambda: None)
-    with memory_kept():
-        assert len(calls) == 5
 
 
 def test_a_damaged_file_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

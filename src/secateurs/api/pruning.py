@@ -118,7 +118,7 @@ def prune(
 
     Memory: the samples; for each layer that reads prunable units the Gram matrix of what it
     receives (4 bytes for each pair of its inputs) and, in bfloat16, what it gives at some positions
-    of each sample; and at most 1.5 GiB of activations. `num_samples` bounds all but the Gram
+    of each sample; and at most 1 GiB of activations. `num_samples` bounds all but the Gram
     matrices.
 
     The model given is not changed; the result is on its device, in its type and its mode. Raises

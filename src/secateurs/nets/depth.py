@@ -122,7 +122,7 @@ def split_at(model: nn.Module, name: str, depth: int) -> tuple[nn.Sequential, nn
     seen = trace_of(model, name)
     steps = chain(model, name)
     num_fixed = 0
-    while depth > 0 and num_fixed < len(steps) and _is_fixed(*steps[num_fixed], seen, depth):
+    while depth > 0 and num_fixed < len(steps) and is_fixed(*steps[num_fixed], seen, depth):
         num_fixed += 1
     return _sequence(steps[:num_fixed]), _sequence(steps[num_fixed:])
 
@@ -164,7 +164,8 @@ def _sequence(steps: list[tuple[str, nn.Module]]) -> nn.Sequential:
     return sequence
 
 
-def _is_fixed(path: str, step: nn.Module, seen: Trace, depth: int) -> bool:
+def is_fixed(path: str, step: nn.Module, seen: Trace, depth: int) -> bool:
+    """Whether training at `depth` changes nothing of the step at `path` of a network."""
     own = "" if path == WHOLE or path.startswith(BETWEEN) else path
     for inner, module in step.named_modules():
         where = ".".join(part for part in (own, inner) if part)

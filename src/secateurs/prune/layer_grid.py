@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from secateurs.errors import InputError
 from secateurs.limits import LIMITS, check_numbers, shown
-from secateurs.nets.threads import one_thread
 from secateurs.nets.trace import eval_mode
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.compensation.merging import groups
@@ -22,6 +21,7 @@ from secateurs.prune.selection.pairwise import make_selection
 from secateurs.prune.selection.published_rule import add_rows
 from secateurs.prune.similarity.normalise import Directions, directions
 from secateurs.prune.surgery.removal import find_consumer
+from secateurs.threads import one_thread
 
 GridRule = Literal["pairwise", "published"]
 GridCompensation = Literal["drop", "add", "affine", "least_squares", "merge"]

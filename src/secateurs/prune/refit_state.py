@@ -13,7 +13,7 @@ from secateurs.prune.statistics.parts import in_parts
 from secateurs.prune.statistics.patches import visit_rows
 from secateurs.prune.statistics.replay import Replay
 
-MEMORY = 2**30  # bytes of activations that are kept between layers
+MEMORY = 2**29  # bytes of activations that are kept between layers
 
 
 class RefitState:

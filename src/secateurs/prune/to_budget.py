@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
+from secateurs.memory import give_memory_back
 from secateurs.nets.attention import open_attention
 from secateurs.nets.batches import Batch, samples
 from secateurs.nets.layers import LAYERS, width_of
@@ -285,6 +286,7 @@ def prune_surveyed(
         predicted=chosen.loss if hooks.loss is None else None,
         run=hooks.run,
     )
+    give_memory_back()
     cost = _check_reached(result.model, widths, budget)
     parity = difference(model, groups.found, result.survivors, few, run=hooks.run)
     assert parity <= PARITY_LIMIT, f"removed and zeroed differ: {parity}"

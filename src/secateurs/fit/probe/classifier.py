@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from secateurs.errors import InputError
-from secateurs.nets.threads import one_thread
+from secateurs.threads import one_thread
 
 RIDGES = tuple(10 ** (k / 2) for k in range(-8, 9))  # relative to the mean squared singular value
 SMALL = 2048  # rows of a decomposition that one thread does

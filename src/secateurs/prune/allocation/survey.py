@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
+from secateurs.memory import give_memory_back
 from secateurs.nets.batches import (
     Batch,
     Run,
@@ -155,6 +156,7 @@ def survey(
                 means=lambda path, rows: sums[path].means.append(rows),
                 advance=advance,
             )
+        give_memory_back()
     weights = Importance({}, {})
     if readers:
         with progress.task("following gradients", 1) as advance:
@@ -162,6 +164,7 @@ def survey(
                 model, readers, batches, run=run, seed=seed, loss=loss, at_once=at_once
             )
             advance(1)
+        give_memory_back()
     unread = [group for group in groups if not group.side("in")]
     found: dict[str, Elimination] = {}
     if unread:
@@ -182,6 +185,7 @@ def survey(
                     del sums[path]  # no other group reads it
 
         found |= eliminate_all(of_groups(), done=lambda: advance(1))
+        give_memory_back()
     held = {path: Targets(torch.cat(parts, 1), centers[path]) for path, parts in targets.items()}
     routed = _routed(model, shares, first, run)
     return Survey(found, held, positions, norms, weights.each, repeats, routed)

@@ -19,8 +19,9 @@ class ReconstructionOptions:
     them take no more work than `passes` of the unpruned network over the samples, or than
     `little_work`; always eight, unless these take more than `work`. Work is in multiply-accumulates
     on a processor (50 times as many on an accelerator), forwards and backwards, with values that
-    layers give counted as 30. Of what a block receives and gives `memory` bytes are held. The whole
-    network is tuned to its outputs by `final_steps` in the end.
+    layers give counted as 30. Of what a block receives and gives `memory` bytes are held, and as
+    many of what both networks give before it. The whole network is tuned to its outputs by
+    `final_steps` in the end.
     """
 
     steps: int = STEPS

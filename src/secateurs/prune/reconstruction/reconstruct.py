@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from secateurs.memory import give_memory_back
 from secateurs.nets.batches import (
     Batch,
     Run,
@@ -115,6 +116,7 @@ def reconstruct(
             else:
                 row = TunedBlock(block.name, skipped=SURROUNDED)
             rows.append(row)
+            give_memory_back()
             advance(1)
         final = None
         if options.final_steps:
@@ -184,8 +186,8 @@ class _Work:
         self.num_samples = sum(map(num_samples, calibration))
         self.step_cost = max(_cost(model, few, run), 1.0) * FORWARD_AND_BACK
         self.step_cost *= min(options.batch, self.num_samples)
-        self.narrowed = Replay(self.parts, run, memory=options.memory)
-        self.unpruned = Replay(self.parts, run, memory=options.memory)
+        self.narrowed = Replay(self.parts, run, memory=options.memory // 2)
+        self.unpruned = Replay(self.parts, run, memory=options.memory // 2)
 
     def affordable_steps(self, wanted: int) -> int:
         """How many steps of all blocks the work and the passes allow."""

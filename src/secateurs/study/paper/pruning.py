@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from secateurs.fit.inputs import prefix_outputs, run_frozen
 from secateurs.nets.backbones import find_layer, layers
 from secateurs.nets.depth import split_at, tail_path
-from secateurs.nets.threads import one_thread
 from secateurs.nets.trace import eval_mode
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.compensation.shared_ridge import share
@@ -24,6 +23,7 @@ from secateurs.study.pruning.grid_rows import LayerSizes, accuracy, cell_row, me
 from secateurs.study.pruning.tail import training_inputs
 from secateurs.study.setup.trial_context import TrialContext
 from secateurs.study.stages import Stages
+from secateurs.threads import one_thread
 
 Record = dict[str, Any]
 LAYER = "fc7"

@@ -25,7 +25,6 @@ from secateurs.fit.metrics import Evaluation, evaluate
 from secateurs.fit.precision import resolve_device
 from secateurs.nets.batches import blank_image
 from secateurs.nets.counting import macs
-from secateurs.nets.threads import one_thread
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.incremental import FittedCut, Refits
 from secateurs.prune.layer import Compensation
@@ -44,6 +43,7 @@ from secateurs.study.saved.opened import own_config, saved_dataset, unpruned_mod
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.defaults import chosen_layers
 from secateurs.study.setup.trial_context import Dataset, settle_split
+from secateurs.threads import one_thread
 
 KEPT, GONE, DEAD, CONSTANT = "0123"
 REMEMBERED = 4  # cuts whose weights are at hand for a picture or a unit

@@ -17,14 +17,15 @@ from secateurs.files import fingerprint
 from secateurs.fit.config import FitConfig
 from secateurs.fit.images import ViewPlan
 from secateurs.fit.inputs import prepare_inputs, with_teacher
-from secateurs.fit.memory import memory_kept
 from secateurs.fit.precision import resolve_precision
 from secateurs.fit.recipe import Recipe
 from secateurs.fit.tensors import checksum
 from secateurs.fit.train import Fit, fit
 from secateurs.limits import check_fields
-from secateurs.nets.depth import freeze, split_at, train_mode
+from secateurs.memory import memory_kept
+from secateurs.nets.depth import freeze, train_mode
 from secateurs.nets.layers import BATCH_NORMS
+from secateurs.nets.training_split import training_split
 from secateurs.progress import SILENT, Progress, epoch_task
 from secateurs.stopping import StopFlag
 from secateurs.study.setup.config import StudyConfig
@@ -153,7 +154,7 @@ def recover(
     lr = standard_rate(pruned, options.norms) if options.lr is None else options.lr
     model = copy.deepcopy(pruned).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     freeze(model, name, options.depth)
-    prefix, tail = split_at(model, name, options.depth)
+    prefix, tail = training_split(model, name, options.depth)
     precision = resolve_precision(config.precision, device)
     # The network's own batch size, as far as there are so many images here.
     batch_size = config.batch_size and min(config.batch_size, len(dataset.sides["train"]))

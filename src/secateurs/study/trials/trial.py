@@ -15,11 +15,12 @@ from secateurs.fit.cache import PrefixCache
 from secateurs.fit.config import FitConfig
 from secateurs.fit.images import ViewPlan
 from secateurs.fit.inputs import Inputs, extend_inputs, prepare_inputs, view_name
-from secateurs.fit.memory import memory_kept
 from secateurs.fit.train import Epoch, Fit, fit
 from secateurs.limits import LIMITS, check_number
+from secateurs.memory import memory_kept
 from secateurs.nets.backbones import has_batch_norms, layers
-from secateurs.nets.depth import freeze, split_at, train_mode
+from secateurs.nets.depth import freeze, train_mode
+from secateurs.nets.training_split import training_split, training_stretch
 from secateurs.progress import SILENT, Progress, epoch_task
 from secateurs.stopping import StopFlag
 from secateurs.study.records.checksummed import write_sealed
@@ -164,14 +165,12 @@ class SharedInputs:
         What precedes the tail is all that the trial does not change.
         """
         name, depth = context.config.backbone, cached_depth(context, trial, model)
-        prefix, _ = split_at(model, name, depth)
         inputs = self._shared(context, trial, model, depth)
-        frozen, tail = split_at(model, name, trial.depth)
-        if len(frozen) > len(prefix) and inputs.stored is not None:
+        own = training_stretch(model, name, depth, trial.depth)
+        if len(own) and inputs.stored is not None:
             # Frozen layers with random weights: this trial's own, in memory.
-            inputs = extend_inputs(inputs, frozen[len(prefix) :])
-            return inputs, tail
-        return inputs, split_at(model, name, depth)[1]
+            return extend_inputs(inputs, own), training_split(model, name, trial.depth)[1]
+        return inputs, training_split(model, name, depth)[1]
 
     def outputs(
         self, context: TrialSetting, trial: Trial, model: torch.nn.Module
@@ -190,7 +189,6 @@ class SharedInputs:
         self, context: TrialSetting, trial: Trial, model: torch.nn.Module, depth: int
     ) -> Inputs:
         name, key = context.config.backbone, _views_key(context, trial)
-        prefix, _ = split_at(model, name, depth)
         if self._held is not None and self._held[:2] == (key, depth):
             inputs = self._held[2]
         elif self._held is not None and self._held[0] == key and self._held[1] < depth:
@@ -198,7 +196,7 @@ class SharedInputs:
             self._held = None
             inputs = extend_inputs(
                 held,
-                prefix[len(split_at(model, name, held_depth)[0]) :],
+                training_stretch(model, name, held_depth, depth),
                 cache=self.cache,
                 key=_prefix_key(context, key, depth),
                 consume=True,
@@ -209,7 +207,7 @@ class SharedInputs:
             inputs = prepare_inputs(
                 context.dataset.sides["train"],
                 context.dataset.sides["val"],
-                prefix,
+                training_split(model, name, depth)[0],
                 view_plan(context, trial),
                 num_epochs=context.config.epochs,
                 device=context.device,
