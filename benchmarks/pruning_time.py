@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torchvision import models
@@ -29,6 +30,7 @@ import secateurs
 from networks import Row, heading
 from secateurs.files import read_json, write_json
 
+Result = TypeVar("Result")
 IMAGES, BATCH, SIZE = 256, 32, 224
 BETWEEN = "between"  # the tasks: widths, batch norm statistics, held-out samples, checks
 
@@ -55,6 +57,14 @@ class Phases:
         """Not wanted."""
 
 
+def phases_of(call: Callable[[Phases], Result]) -> tuple[Result, dict[str, float]]:
+    """What a call with progress returns, and its processor time by task and between the tasks."""
+    phases, used = Phases(), time.process_time()
+    found = call(phases)
+    total = time.process_time() - used
+    return found, {**phases.seconds, BETWEEN: total - sum(phases.seconds.values())}
+
+
 def measured(name: str, code: str, num_images: int) -> Row:
     """One pruning."""
     torch.manual_seed(0)
@@ -63,11 +73,12 @@ def measured(name: str, code: str, num_images: int) -> Row:
     with torch.no_grad():  # so that batch norms have statistics of these images
         model.train()(images[0])
     model.eval()
-    phases = Phases()
-    before, started, used = peak_mib(), time.perf_counter(), time.process_time()
-    small = secateurs.prune(model, images, secateurs.Budget(macs=0.5), progress=phases)
-    total = time.process_time() - used
-    phases.seconds[BETWEEN] = total - sum(phases.seconds.values())
+    before, started = peak_mib(), time.perf_counter()
+    small, phases = phases_of(
+        lambda progress: secateurs.prune(
+            model, images, secateurs.Budget(macs=0.5), progress=progress
+        )
+    )
     return {
         "network": name,
         "code": code,
@@ -77,8 +88,8 @@ def measured(name: str, code: str, num_images: int) -> Row:
         "macs": small.report["macs"],
         "parity": small.report["parity"],
         "seconds": time.perf_counter() - started,
-        "processor_seconds": total,
-        "phases": phases.seconds,
+        "processor_seconds": sum(phases.values()),
+        "phases": phases,
         "added_mib": peak_mib() - before,
         "load": os.getloadavg()[2],
     }
