@@ -53,6 +53,11 @@ def held_elsewhere(path: Path) -> bool:
     return host not in (None, _host()) and not _expired(path)
 
 
+def keep_renewed(path: Path) -> None:
+    """Renew a file every 15 seconds for as long as it is there and this process lives."""
+    _HELD.add(path, once_gone=True)
+
+
 def _take(path: Path, token: str) -> bool:
     for _ in range(2):
         try:
@@ -139,14 +144,14 @@ class _Held:
     """The leases of this process, renewed by one thread while there are any."""
 
     def __init__(self) -> None:
-        self._paths: set[Path] = set()
+        self._paths: dict[Path, bool] = {}  # with whether it is left once it has gone
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def add(self, path: Path) -> None:
+    def add(self, path: Path, *, once_gone: bool = False) -> None:
         with self._lock:
-            self._paths.add(path)
+            self._paths[path] = once_gone
             self._wake.set()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._renew, name="leases", daemon=True)
@@ -154,20 +159,25 @@ class _Held:
 
     def remove(self, path: Path) -> None:
         with self._lock:
-            self._paths.discard(path)
+            self._paths.pop(path, None)
 
     def _renew(self) -> None:
         while True:
             self._wake.wait(RENEW_S)
             self._wake.clear()
             with self._lock:
-                paths = list(self._paths)
+                paths = list(self._paths.items())
                 if not paths:
                     self._thread = None
                     return
-            for path in paths:
-                with contextlib.suppress(OSError):
+            for path, once_gone in paths:
+                try:
                     os.utime(path)
+                except FileNotFoundError:
+                    if once_gone:
+                        self.remove(path)
+                except OSError:
+                    pass
 
 
 _HELD = _Held()

@@ -207,7 +207,7 @@ def test_a_worker_of_another_version_refuses_a_task(tmp_path: Path):
     versions = own_versions() | {"PyTorch": "1.0"}
     answer, _ = perform(words | {"versions": versions}, host)
     assert answer["kind"] == "input"
-    assert "has PyTorch 1.0 (here " in answer["text"] and "\n" not in answer["text"]
+    assert "(the driver 1.0); install" in answer["text"] and "\n" not in answer["text"]
 
 
 def test_only_functions_of_secateurs_are_called(tmp_path: Path):

@@ -155,6 +155,21 @@ def test_what_this_machine_has_not_is_refused(tmp_path: Path, monkeypatch: pytes
         opened("inline", Resources(1, 0.5))
 
 
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "said"),
+    [
+        (0, 0.0, "trial-cpus: expected a whole number of 1 or more, got 0"),
+        (-1, 0.0, "trial-cpus: expected a whole number of 1 or more, got -1"),
+        (1, 1.5, "trial-gpus: expected a share of a card up to 1, or whole cards, got 1.5"),
+        (1, -0.5, "trial-gpus: expected a share of a card up to 1, or whole cards, got -0.5"),
+        (1, float("nan"), "trial-gpus: .* got nan"),
+    ],
+)
+def test_resources_that_nothing_can_have_are_refused(cpus: int, gpus: float, said: str):
+    with pytest.raises(InputError, match=said):
+        Resources(cpus, gpus)
+
+
 def test_cards_are_given_out_in_shares_and_whole(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6")
     assert _cards(Resources(1, 0.5), None) == ("3", "5", "6", "3", "5", "6")

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +197,59 @@ def _driver_killed_twice(address: str, flags: Path, home: Path, weights: Path) -
         code = program.wait(timeout=200)
         assert code == (-9 if kill else 0)
         assert kill == (not (out / "results.json").exists())
+
+
+@contextmanager
+def _started(token: str) -> Generator[str]:
+    """The address of a cluster that `ray start` has started, with a home and a token of its own."""
+    folder = tempfile.mkdtemp(prefix="ray-")  # short: there are sockets in it
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = {"HOME": folder, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start"]
+    options = ["--head", "--block", f"--port={port}", "--num-cpus=1", "--include-dashboard=false"]
+    options += ["--node-ip-address=127.0.0.1", f"--temp-dir={folder}", "--disable-usage-stats"]
+    options += ["--object-store-memory=80000000"]
+    log = Path(folder, "start.log")
+    with log.open("wb") as stream:
+        head = subprocess.Popen(
+            [*command, *options],
+            env=os.environ | words,
+            cwd=folder,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+    try:
+        until = time.monotonic() + 60
+        while "Ray runtime started" not in log.read_text() and time.monotonic() < until:
+            assert head.poll() is None, log.read_text()
+            time.sleep(0.1)
+        yield f"127.0.0.1:{port}"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(head.pid, signal.SIGTERM)
+            head.wait(timeout=20)
+            os.killpg(head.pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_cluster_with_a_token_takes_whoever_has_it(home: Path, monkeypatch: pytest.MonkeyPatch):
+    progress = Watching({})
+    monkeypatch.delenv("RAY_AUTH_MODE")
+
+    def opened(token: str) -> str:
+        monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+        with open_ray(address, Resources(), progress=progress) as crew:
+            return crew.name
+
+    with _started("a" * 64) as address:
+        with pytest.raises(InputError, match="asks for a token"):
+            opened("")
+        with pytest.raises(InputError, match="refuses the token of RAY_AUTH_TOKEN"):
+            opened("b" * 64)
+        assert opened("a" * 64) == "ray"
+    assert not any("asks for no token" in note for note in progress.notes)
 
 
 @pytest.mark.parametrize(

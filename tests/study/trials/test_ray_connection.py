@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,6 @@ from secateurs.errors import InputError
 from secateurs.study.trials.executors import open_executor
 from secateurs.study.trials.ray import connection
 from secateurs.study.trials.ray.connection import SESSION, session_folder
-from secateurs.study.trials.task import Resources
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,25 @@ def test_what_answers_and_is_not_ray_is_said_at_once(answer: bytes, said: str | 
         thread.join()
 
 
-def test_a_cluster_without_authentication_is_said_unless_it_is_on_loopback(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    "address", ["somewhere", ":6379", "10.0.0.1:", "10.0.0.1 :6379", "10.0.0.1:0", "10.0.0.1:65536"]
+)
+def test_what_is_no_address_is_said(address: str):
+    with pytest.raises(InputError, match="expected HOST:PORT, got"):
+        connection._check_address(address)
+
+
+@pytest.mark.parametrize(
+    ("mode", "hosts", "said"),
+    [
+        ("disabled", ("127.0.0.1", "::1"), False),
+        ("disabled", ("127.0.0.1", "10.0.0.2"), True),
+        ("token", ("10.0.0.2",), False),
+        (None, ("10.0.0.2",), False),
+    ],
+)
+def test_a_cluster_that_asks_for_no_token_is_said_unless_all_of_it_is_on_loopback(
+    mode: str | None, hosts: tuple[str, ...], said: bool
 ):
     notes: list[str] = []
 
@@ -57,20 +74,10 @@ def test_a_cluster_without_authentication_is_said_unless_it_is_on_loopback(
         def note(self, text: str) -> None:
             notes.append(text)
 
-    def refuse(*_: Any) -> None:
-        raise InputError("enough")
-
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    monkeypatch.setattr(connection, "_check_address", lambda address: None)
-    monkeypatch.setattr(connection, "require", lambda *_: None)
-    monkeypatch.setattr(connection, "_environment", refuse)
-    for address in ("127.0.0.1:6379", "localhost:6379", "10.0.0.1:6379"):
-        with (
-            pytest.raises(InputError, match="enough"),
-            connection.open_ray(address, Resources(), progress=Lines()),
-        ):
-            pass
-    assert len(notes) == 1 and "can run programs on it" in notes[0]
+    nodes = [{"NodeManagerAddress": host, "Alive": True} for host in hosts]
+    nodes.append({"NodeManagerAddress": "10.0.0.9", "Alive": False})
+    connection._warn_if_open(SimpleNamespace(nodes=lambda: nodes), mode, Lines())
+    assert [("can run programs on its nodes" in note) for note in notes] == [True] * said
 
 
 def test_ray_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -17,9 +17,11 @@ from secateurs.errors import InputError
 from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.trials.contents import content_of
 from secateurs.study.trials.ray import tasks as ray_tasks
+from secateurs.study.trials.ray.failures import loss
 from secateurs.study.trials.ray.outputs import RayOutputs
 from secateurs.study.trials.ray.tasks import RayCluster
 from secateurs.study.trials.task import Resources, Task
+from secateurs.study.trials.worker import own_versions
 
 KINDS = (
     *("WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "ObjectLostError"),
@@ -134,7 +136,7 @@ def test_what_is_lost_is_run_again_and_said(kind: str):
     tensors = answer.tensors()
     assert tensors is not None and torch.equal(tensors["t"], torch.arange(3.0))
     assert lines.notes == [
-        f"trial a: lost with its worker on its node ({kind}) (attempt 1 of 4); running it again"
+        f"trial a: {loss(getattr(ray.exceptions, kind)(), '')} (attempt 1 of 4); running it again"
     ]
 
 
@@ -264,3 +266,42 @@ def test_a_cluster_that_is_lost_is_said_in_one_line():
         InputError, match=r"the cluster is lost \(no connection to the head\)\. What"
     ):
         list(_cluster(ray).run(iter([_task("a")]), stop=StopFlag()))
+
+
+def test_a_node_that_has_joined_and_cannot_run_a_task_is_named(monkeypatch: pytest.MonkeyPatch):
+    ray = FakeRay(lambda words, parts, number: None)
+    ray.script = lambda words, parts, number: ray.exceptions.RayError("no module secateurs")
+    crew = _cluster(ray)
+    found = iter([None, InputError("ray: box2 cannot run Secateurs; install it on all nodes")])
+
+    def check(progress: Any) -> None:
+        error = next(found)
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(crew, "check", check)
+    for said in ("ray: trial a: no module secateurs", "ray: box2 cannot run Secateurs"):
+        with pytest.raises(InputError, match=said):
+            list(crew.run(iter([_task("a")]), stop=StopFlag()))
+
+
+def test_nodes_that_are_slow_to_answer_are_said_and_those_with_other_versions_refused(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    ray, lines = FakeRay(lambda words, parts, number: None), Lines()
+    asked = iter(["hello1", "hello2"])
+    remote = SimpleNamespace(remote=lambda: next(asked))
+    monkeypatch.setattr(ray, "remote", lambda function: remote)
+    remote.options = lambda **words: remote
+    crew = _cluster(ray)
+    monkeypatch.setattr(crew, "_on", lambda node: {})
+    ray.results = {"hello1": {"versions": own_versions()}}
+    crew.check(lines)
+    assert lines.notes == [
+        "ray: waiting for 1 node to start Secateurs",
+        "ray: box2 has not answered yet",
+    ]
+    asked = iter(["hello1", "hello2"])
+    ray.results["hello2"] = {"versions": own_versions() | {"Python": "2.7"}}
+    with pytest.raises(InputError, match=r"ray: box2 has Python 2\.7 \(the driver 3\."):
+        crew.check(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from secateurs.errors import InputError
 from secateurs.files import atomic_path, sha256_file
+from secateurs.study.trials.kept_files import limit_bytes, make_room, mark_used
 
 _TYPES = {"U8": "|u1", "U64": "<u8", "I64": "<i8", "F64": "<f8", "F32": "<f4"}
 _NAMES = {np.dtype(code): name for name, code in _TYPES.items()}
@@ -59,10 +61,13 @@ class Column:
         return Column(array.shape, array.dtype, lambda first, last: array[first:last])
 
 
-def write_arrays(columns: Mapping[str, Column], folder: Path) -> Content:
+def write_arrays(
+    columns: Mapping[str, Column], folder: Path, *, limit: int | None = None
+) -> Content:
     """A safetensors file of arrays in `folder`, named by its content; written if it is not there.
 
     The arrays are computed twice, in parts of some rows: once for the name and once for the file.
+    With `limit` the folder is a cache of so many bytes: what nobody uses makes room.
     """
     header = _header(columns)
     digest, num_bytes = hashlib.sha256(), 0
@@ -70,9 +75,13 @@ def write_arrays(columns: Mapping[str, Column], folder: Path) -> Content:
         digest.update(part)
         num_bytes += len(part)
     path = folder / f"{digest.hexdigest()}.safetensors"
+    mark_used(path)  # before the look, so that no other process removes it after
     if not path.is_file() or path.stat().st_size != num_bytes:
+        if limit is not None:
+            make_room(folder, num_bytes, limit)
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             file.writelines(_parts(header, columns))
+    mark_used(path)
     return Content(digest.hexdigest(), num_bytes, str(path.resolve()))
 
 
@@ -124,7 +133,8 @@ class NeedsFile(Exception):
 class Contents:
     """The files of a machine by content: those of the driver where its disk is seen, else copies.
 
-    `fetch` gives the bytes of one that is not here, in parts. `num_fetched` counts them.
+    `fetch` gives the bytes of one that is not here, in parts. `num_fetched` counts them. Copies are
+    kept for later studies, up to a size (see `kept_files`).
     """
 
     def __init__(
@@ -142,15 +152,29 @@ class Contents:
             return known
         places = [Path(content.path)] if self.shared_disk else []
         own = self.folder / content.name
+        mark_used(own)  # before the look, so that no other process removes it after
         found = next((path for path in [*places, own] if _is(path, content)), None)
         if found is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / f"{content.sha256}.lock"):
                 if not _is(own, content):  # another process may have fetched it meanwhile
-                    self._copy(content, own)
+                    self._copy_with_room(content, own)
             found = own
+        if found == own:
+            mark_used(own)
         self._known[content.sha256] = found
         return found
+
+    def _copy_with_room(self, content: Content, path: Path) -> None:
+        keep = {content.name, f"{content.sha256}.lock"}
+        make_room(self.folder, content.num_bytes, limit_bytes(), keep=keep)
+        try:
+            self._copy(content, path)
+        except OSError as error:
+            # The disk is full of other things too: do without all that nobody uses.
+            if error.errno != errno.ENOSPC or not make_room(self.folder, 0, 0, keep=keep):
+                raise
+            self._copy(content, path)
 
     def _copy(self, content: Content, path: Path) -> None:
         digest = hashlib.sha256()

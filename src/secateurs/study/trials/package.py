@@ -19,6 +19,7 @@ from secateurs.nets.weights import WeightsReport
 from secateurs.study.setup.config import StudyConfig, from_json
 from secateurs.study.setup.trial_context import Dataset, TrialContext, seeded_model, with_weights
 from secateurs.study.trials.contents import Column, Content, content_of, map_arrays, write_arrays
+from secateurs.study.trials.kept_files import limit_bytes
 
 Find = Callable[[Content], Path]
 _FIELDS = ("pixels", "eval_pixels", "ids", "sizes", "labels")
@@ -85,7 +86,9 @@ class Packer:
         if found.path is not None:
             files["weights"] = content_of(found.path, found.sha256)
         if context.head is not None:
-            files["head"] = write_arrays(_head_columns(context.head), self.folder)
+            files["head"] = write_arrays(
+                _head_columns(context.head), self.folder, limit=limit_bytes()
+            )
         train = context.dataset.sides["train"]
         plain: dict[str, Any] = {
             "config": context.config.to_json(),
@@ -111,8 +114,8 @@ class Packer:
                 for name in ("train", "val")
             }
             files = {
-                "images": write_arrays(_columns(sides, rows), self.folder),
-                "rows": write_arrays(places, self.folder),
+                "images": write_arrays(_columns(sides, rows), self.folder, limit=limit_bytes()),
+                "rows": write_arrays(places, self.folder, limit=limit_bytes()),
             }
             self._datasets[id(dataset)] = (dataset, files)
         return self._datasets[id(dataset)][1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -88,10 +89,21 @@ class Answer:
 
 @dataclass(frozen=True)
 class Resources:
-    """What one task gets: threads of computation, and cards or a share of one."""
+    """What one task gets: threads of computation, and whole cards or a share of one.
+
+    Raises InputError for other numbers.
+    """
 
     cpus: int = 1
     gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.cpus < 1 or self.cpus % 1:
+            raise InputError(f"trial-cpus: expected a whole number of 1 or more, got {self.cpus}")
+        if not 0 <= self.gpus < math.inf or (self.gpus > 1 and self.gpus % 1):
+            raise InputError(
+                f"trial-gpus: expected a share of a card up to 1, or whole cards, got {self.gpus:g}"
+            )
 
     def words(self) -> str:
         """In words.
@@ -155,6 +167,12 @@ class Attempt:
             raise InputError(f"{line}; given up. What was done is kept: run the command again")
         progress.note(f"{line}; running it again")
         return Attempt(self.task, self.number + 1, self.lost_s + seconds, [*self.log, line])
+
+    def resumed(self, why: str, progress: Progress) -> Attempt:
+        """The same attempt, which goes on from the state that it has left."""
+        line = f"{self.task.name}: {why}; it goes on from there"
+        progress.note(line)
+        return Attempt(self.task, self.number, self.lost_s, [*self.log, line])
 
 
 def trouble(answer: dict[str, Any], node: str) -> str:

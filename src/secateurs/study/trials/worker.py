@@ -49,15 +49,15 @@ def own_versions() -> dict[str, str]:
     }
 
 
-def other_versions(theirs: dict[str, str], node: str) -> str | None:
-    """A sentence when the versions of a node are not those of this process, else None.
+def other_versions(node: str, theirs: dict[str, str], driver: dict[str, str]) -> str | None:
+    """A sentence when the versions of a node are not those of the driver, else None.
 
-    >>> other_versions({"Secateurs": "9"}, "box") is None
-    False
+    >>> other_versions("box", {"Python": "3.11"}, {"Python": "3.12"})
+    'box has Python 3.11 (the driver 3.12); install the same versions everywhere'
     """
     odd = [
-        f"{name} {theirs.get(name, 'unknown')} (here {version})"
-        for name, version in own_versions().items()
+        f"{name} {theirs.get(name, 'unknown')} (the driver {version})"
+        for name, version in driver.items()
         if theirs.get(name) != version
     ]
     return f"{node} has {', '.join(odd)}; install the same versions everywhere" if odd else None
@@ -185,7 +185,7 @@ def perform(task: dict[str, Any], host: Host) -> tuple[dict[str, Any], Tensors]:
     answer: dict[str, Any] = {"kind": "done", "record": {}, "text": ""}
     tensors: Tensors = {}
     try:
-        odd = other_versions(task["versions"], f"the driver of {platform.node()}")
+        odd = other_versions(platform.node(), own_versions(), task["versions"])
         if odd:
             raise InputError(odd)
         answer["record"], tensors = _function(task["function"])(task["arguments"], host)

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ from secateurs.progress import SILENT, Progress
 from secateurs.study.trials.processes import num_cores
 from secateurs.study.trials.ray.failures import last_line
 from secateurs.study.trials.ray.tasks import RayCluster
-from secateurs.study.trials.task import Resources
+from secateurs.study.trials.ray.tokens import ANSWER_S, auth_mode, is_set
+from secateurs.study.trials.task import ATTEMPTS, Resources
 
-ANSWER_S = 5.0
 SESSION = "secateurs-ray-"
 GONE_S = 5.0
 YOUNG_S = 60.0  # age below which a folder may not yet say whose it is
@@ -35,30 +36,35 @@ LONGEST = 20  # bytes of the path where it lies: a socket in it has at most 103
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_task_oom_retries": str(ATTEMPTS),  # else without end
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of tasks that nobody waits for any more
 }
 
 
-def _check_address(address: str) -> None:
-    """InputError unless something answers at HOST:PORT as Ray does.
+def _check_address(address: str) -> tuple[str, int]:
+    """Host and port; InputError unless something answers there as Ray does.
 
     Ray itself waits for minutes for what does not, and may end the process then.
     """
-    host, colon, port = address.rpartition(":")
+    host, _, digits = address.rpartition(":")
     if address.startswith("ray://"):
         raise InputError("ray: give HOST:PORT of the cluster and run this on one of its nodes")
-    if not colon or not port.isdecimal() or int(port) > 65535:
+    port = int(digits) if digits.isdecimal() and len(digits) < 6 else 0
+    host = host.strip("[]")
+    if not host or not 0 < port < 65536 or any(map(str.isspace, address)):
         raise InputError(f"ray: expected HOST:PORT, got {address!r}")
     try:
-        stream = socket.create_connection((host.strip("[]"), int(port)), ANSWER_S)
+        stream = socket.create_connection((host, port), ANSWER_S)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"ray: {address} does not answer ({reason}); is the cluster up?") from None
     with stream:
-        if os.environ.get("RAY_USE_TLS") not in ("1", "true") and not _speaks_http2(stream):
+        if not is_set("RAY_USE_TLS") and not _speaks_http2(stream):
             raise InputError(
                 f"ray: what answers at {address} is not the head of a Ray cluster; its port is the "
                 "one of `ray start --head`, 6379 by default"
             )
+    return host, port
 
 
 def _speaks_http2(stream: socket.socket) -> bool:
@@ -71,9 +77,24 @@ def _speaks_http2(stream: socket.socket) -> bool:
     return head[3:4] == bytes([4])
 
 
-def _on_loopback(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
-    return host == "localhost" or host == "::1" or host.startswith("127.")
+def _warn_if_open(ray: Any, mode: str | None, progress: Progress) -> None:
+    """Say so when others may run programs on the cluster: where its nodes listen, not where we are.
+
+    A cluster that was started without an address listens on all those of its machine.
+    """
+    hosts = [str(node["NodeManagerAddress"]) for node in ray.nodes() if node["Alive"]]
+    if mode == "disabled" and not all(host.startswith("127.") or host == "::1" for host in hosts):
+        progress.note(
+            "ray: this cluster asks for no token: whoever reaches it can run programs on its nodes"
+        )
+
+
+def _heed_environment() -> None:
+    """Have Ray look at its settings again, which it keeps from its first use in a process."""
+    with contextlib.suppress(ImportError, AttributeError):  # of versions without tokens
+        raylet: Any = import_module("ray._raylet")
+        raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 @functools.cache  # Ray remembers it for as long as the process lives
@@ -93,6 +114,24 @@ def _environment(words: dict[str, str]) -> Generator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = earlier
+
+
+@contextmanager
+def _results_alone_on_stdout() -> Generator[None]:
+    """Keep what Ray says of lost workers and full disks off stdout, where results go.
+
+    The driver says what was lost in a line of its own.
+    """
+    worker: Any = import_module("ray._private.worker")
+    shown = getattr(worker, "print_to_stdstream", None)
+    if shown is None:
+        yield
+        return
+    worker.print_to_stdstream = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = shown
 
 
 @contextmanager
@@ -148,12 +187,11 @@ def open_ray(
     """
     require("ray", "executor ray")
     words = {name: os.environ.get(name, word) for name, word in _ENVIRONMENT.items()}
+    mode: str | None = None
     if address:
-        _check_address(address)
-        if os.environ.get("RAY_AUTH_MODE") == "disabled" and not _on_loopback(address):
-            progress.note(
-                "ray: RAY_AUTH_MODE=disabled: whoever reaches this cluster can run programs on it"
-            )
+        mode = auth_mode(*_check_address(address), address)
+        if mode is not None:
+            words["RAY_AUTH_MODE"] = mode
     else:
         # Others of this machine reach 127.0.0.1 too. The token is in no file.
         words |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
@@ -175,6 +213,8 @@ def open_ray(
             quiet |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
             folder = stack.enter_context(session_folder(_place()))
             quiet |= {"num_cpus": num_cores(), "_temp_dir": str(folder)}
+        _heed_environment()
+        stack.enter_context(_results_alone_on_stdout())
         try:
             ray.init(address=address or "local", **quiet)
         except Exception as error:
@@ -182,6 +222,7 @@ def open_ray(
         if threading.current_thread() is threading.main_thread() and before is not None:
             signal.signal(signal.SIGTERM, before)  # Ray ends the process; we stop and keep
         try:
+            _warn_if_open(ray, mode, progress)
             crew = RayCluster(resources, shared_disk=shared_disk)
             try:
                 crew.check(progress)

@@ -16,6 +16,27 @@ def lost_errors(ray: Any) -> tuple[type[Exception], ...]:
     )
 
 
+_WORDS = {
+    "OutOfMemoryError": "out of memory{}",
+    "ObjectStoreFullError": "the object store{} is full",
+    "OutOfDiskError": "the disk of Ray's temporary folder{} is full",
+    "NodeDiedError": "its node{} was lost",
+    "LocalRayletDiedError": "its node{} was lost",
+    "ObjectLostError": "what it was sent was lost with a node",
+}
+
+
+def loss(error: BaseException, where: str) -> str:
+    """What was lost, in words; `where` is a node with its preposition, or nothing.
+
+    >>> class WorkerCrashedError(Exception): ...
+    >>> loss(WorkerCrashedError(), " on box")
+    'its worker on box was lost (WorkerCrashedError)'
+    """
+    name = type(error).__name__
+    return _WORDS.get(name, f"its worker{{}} was lost ({name})").format(where)
+
+
 def last_line(error: BaseException) -> str:
     """The last line of an error, which says most in those of Ray.
 

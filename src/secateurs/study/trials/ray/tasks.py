@@ -19,11 +19,11 @@ from secateurs.files import atomic_path
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.trials.contents import Content
-from secateurs.study.trials.ray.failures import last_line, lost_errors
+from secateurs.study.trials.ray.board import BoardActor
+from secateurs.study.trials.ray.failures import last_line, loss, lost_errors
 from secateurs.study.trials.ray.outputs import RayOutputs
 from secateurs.study.trials.ray.ray_worker import (
     PART_BYTES,
-    BoardActor,
     hello,
     run_outputs,
     run_task,
@@ -45,6 +45,7 @@ from secateurs.study.trials.worker import STATE, other_versions, own_versions
 LOOK_S = 0.5
 NODES_S = 2.0  # between looks at which nodes there are
 HELLO_S = 120.0
+PATIENT_S = 10.0  # after which it is said that nodes are waited for
 TIDY_S = 5.0
 STOP_S = 60.0
 SLOW = 2.0  # times the median: a task that takes longer is begun once more where there is room
@@ -119,11 +120,16 @@ class RayCluster:
             .remote(): node["NodeID"]
             for node in nodes
         }
-        ready, late = self._ray.wait(list(asked), num_returns=len(asked), timeout=HELLO_S)
+        ready, late = self._ray.wait(list(asked), num_returns=len(asked), timeout=PATIENT_S)
+        if late:
+            number = "1 node" if len(late) == 1 else f"{len(late)} nodes"
+            progress.note(f"ray: waiting for {number} to start Secateurs")
+            rest = HELLO_S - PATIENT_S
+            ready, late = self._ray.wait(list(asked), num_returns=len(asked), timeout=rest)
         for ref in ready:
             name = self._names[asked[ref]]
             try:
-                odd = other_versions(self._ray.get(ref)["versions"], name)
+                odd = other_versions(name, self._ray.get(ref)["versions"], own_versions())
             except lost_errors(self._ray):
                 continue
             except Exception as error:
@@ -233,11 +239,12 @@ class RayCluster:
             answer = self._ray.get(ref)
             why = trouble(answer, self._named(answer["node"]))
         except lost_errors(self._ray) as error:
-            where = self._named(one.node) if one.node else "its node"
-            why = f"lost with its worker on {where} ({type(error).__name__})"
+            where = f" on {self._named(one.node)}" if one.node else ""
+            why = loss(error, where)
             if attempt.number > 1:  # it may be what it was given that is lost each time
                 self._outputs.forget(attempt.task.outputs, alone=True)
         except self._ray.exceptions.RayError as error:
+            self.check(progress)  # of a node that has joined and cannot run it, which it names
             raise InputError(f"ray: {attempt.task.name}: {last_line(error)}") from None
         if why and twins:
             return
@@ -303,7 +310,8 @@ class RayCluster:
                     ]
                 except self._ray.exceptions.RayError as error:
                     raise InputError(
-                        f"ray: {file.path} cannot be sent ({last_line(error)})"
+                        f"ray: {file.path} ({file.num_bytes / 1e6:.0f} MB) cannot be sent: "
+                        f"{loss(error, ' on this node')}"
                     ) from None
 
     def _hear(self, running: dict[Any, _Running], board: Board) -> None:
