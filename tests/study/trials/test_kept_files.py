@@ -89,6 +89,7 @@ def test_copies_of_earlier_studies_make_room_for_those_of_this_one(
         yield Path(asked.path).read_bytes()
 
     node = Contents(tmp_path / "node", fetch, shared_disk=False)
+    monkeypatch.setattr(kept_files, "keep_renewed", lambda path: None)  # in its own time
     first, second = (node.path(content) for content in contents[:2])
     for path in (first, second):
         os.utime(path, (1000, 1000))
