@@ -292,12 +292,17 @@ class JsonLines:
         print(json.dumps(value, ensure_ascii=False), file=own_stderr(), flush=True)
 
 
+def epochs_of(name: str) -> str:
+    """What the epochs of a training are called as a task."""
+    return f"epochs of {name}"
+
+
 class EpochTask:
     """The epochs of one training as a task, opened once it is known how many are done."""
 
     def __init__(self, progress: Progress, name: str, total: int, stack: ExitStack) -> None:
         self._progress, self._total, self._stack = progress, total, stack
-        self._name = f"epochs of {name}"
+        self._name = epochs_of(name)
         self._advance: Callable[[int], None] = lambda steps: None
 
     def start(self, num_done: int) -> None:

@@ -29,6 +29,7 @@ from secateurs.files import atomic_path, fingerprint
 from secateurs.fit.cache import PrefixCache
 from secateurs.fit.tensors import write_checked
 from secateurs.nets.depth import freeze
+from secateurs.progress import epochs_of
 from secateurs.stopping import StopFlag, StopRequested, stop_signals
 from secateurs.study.trials.contents import Content, Contents, NeedsFile
 from secateurs.study.trials.package import PackedSetting, unpack
@@ -67,7 +68,7 @@ class Reporting:
     """Progress of a task that is sent to where it is shown, and kept for its log."""
 
     def __init__(self, name: str, say: Say) -> None:
-        self._name, self._say = name, say
+        self._shown, self._say = (name, epochs_of(name)), say
         self.lines: list[str] = []
 
     @contextmanager
@@ -78,10 +79,10 @@ class Reporting:
         def advance(steps: int) -> None:
             nonlocal count
             count += steps
-            if name == self._name:
+            if name in self._shown:
                 self._say({"name": name, "total": total, "done": count})
 
-        if name == self._name:
+        if name in self._shown:
             self._say({"name": name, "total": total, "done": done})
         started = time.monotonic()
         yield advance

@@ -39,6 +39,9 @@ _ENVIRONMENT = {
     "RAY_task_oom_retries": str(ATTEMPTS),  # else without end
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of tasks that nobody waits for any more
 }
+# Ray takes the address of the network for 127.0.0.1, and its servers then listen on all addresses,
+# unless this says that there will be no second machine.
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 def _check_address(address: str) -> tuple[str, int]:
@@ -194,7 +197,7 @@ def open_ray(
             words["RAY_AUTH_MODE"] = mode
     else:
         # Others of this machine reach 127.0.0.1 too. The token is in no file.
-        words |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
+        words |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token(), **_LOOPBACK}
         if cache is not None:
             words["SECATEURS_CACHE"] = str(cache)
         if resources.cpus > num_cores():
