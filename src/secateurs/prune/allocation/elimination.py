@@ -244,7 +244,7 @@ def shrinkage(trace: float, squares: float, num_samples: int, num_inputs: int) -
     return 1.0 if below <= above else max(LEAST_SHRINKAGE, above / below)
 
 
-def _lift(ridge: float | None, trace: float, squares: float, samples: int, inputs: int) -> float:
+def lift(ridge: float | None, trace: float, squares: float, samples: int, inputs: int) -> float:
     """What is added to the diagonal."""
     if ridge is None:
         part = min(shrinkage(trace, squares, samples, inputs), 0.99)
@@ -289,7 +289,7 @@ class _Primal:
         columns = reader.columns.flatten().to(gram.device)
         ridged = gram.to(torch.float64, copy=True)
         trace, squares = float(ridged.trace()), float(torch.linalg.vector_norm(ridged)) ** 2
-        ridged.diagonal().add_(_lift(ridge, trace, squares, reader.num_samples, len(gram)))
+        ridged.diagonal().add_(lift(ridge, trace, squares, reader.num_samples, len(gram)))
         factor = factorise(ridged, what="Gram matrix")
         del ridged  # of thousands of inputs each matrix takes hundreds of megabytes
         inverse = torch.cholesky_inverse(factor).float()
@@ -341,7 +341,7 @@ class _Dual:
         scaled = rows.double() / len(rows) ** 0.5
         kernel = gram_of(scaled.T)
         trace, squares = float(kernel.trace()), float(kernel.square().sum())
-        self.ridge = _lift(ridge, trace, squares, reader.num_samples, rows.shape[1])
+        self.ridge = lift(ridge, trace, squares, reader.num_samples, rows.shape[1])
         kernel.diagonal().add_(self.ridge)
         factor = factorise(kernel, what="Gram matrix")
         root = torch.linalg.solve_triangular(factor, scaled[:, columns], upper=False).T
