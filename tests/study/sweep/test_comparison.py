@@ -92,6 +92,14 @@ def test_the_deepest_within_a_point_is_recommended():
     assert "between depths 2 and 4 significant" in text
 
 
+def test_of_many_depths_the_shortest_and_the_longest_training_are_named():
+    found = {depth: runs(0.7) for depth in range(9)}
+    seconds = {depth: 9.0 - depth for depth in range(9)}
+    answer = recommend(found, seconds, num_images=500)
+    assert answer.depth == 8
+    assert answer.cost == "A training at depth 8 takes 1.0 s; 9.0 s at 0, 2.0 s at 7."
+
+
 def test_runs_that_diverged_are_left_out_of_the_pairs():
     found = {3: {0: 0.7, 1: 0.72, 2: 0.71}, 5: {1: 0.70, 2: 0.70}, 7: {}}
     rows = compare_depths(found, num_images=100)

@@ -17,7 +17,7 @@ from secateurs.nets.several_depths import both_depths
 from secateurs.nets.trace import eval_mode
 
 NUM_SHIFT = 128  # images from which the shift of a convolution head is found
-SAME = 1e-6  # a standard deviation, relative to 1 + |mean|, of a statistic that does not vary
+SAME = 1e-4  # a standard deviation, relative to 1 + |mean|, below which it is not divided by
 MARGIN = 0.1  # of the range of the scores, added to the shift
 
 

@@ -23,6 +23,7 @@ from secateurs.fit.metrics import wilson_interval
 from secateurs.study.sweep.statistics import summarise
 
 ALPHA = 0.05
+MOST_TIMES = 6  # other depths whose times are named
 MARGIN = 0.01  # of accuracy: a smaller gain is not worth a deeper fine-tuning
 
 
@@ -251,9 +252,23 @@ accuracy says nothing about that depth with pretrained weights.'
 
 
 def _cost(seconds: Mapping[int, float], depth: int) -> str:
-    others = ", ".join(f"{seconds[d]:.0f} s at {d}" for d in sorted(seconds) if d != depth)
-    text = f"A training at depth {depth} takes {seconds[depth]:.0f} s"
-    return f"{text}; {others}." if others else f"{text}."
+    # Of many depths only the ones that take the least and the most.
+    others = [d for d in sorted(seconds) if d != depth]
+    if len(others) > MOST_TIMES:
+        others = sorted(
+            {min(others, key=seconds.__getitem__), max(others, key=seconds.__getitem__)}
+        )
+    text = f"A training at depth {depth} takes {_seconds(seconds[depth])}"
+    return f"{'; '.join([text, *_at(seconds, others)])}."
+
+
+def _at(seconds: Mapping[int, float], depths: Sequence[int]) -> list[str]:
+    """The times of some depths as one part of a sentence, if there are any."""
+    return [", ".join(f"{_seconds(seconds[d])} at {d}" for d in depths)] if depths else []
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f} s" if value >= 10 else f"{value:.1f} s"
 
 
 def _list(depths: Sequence[object]) -> str:
