@@ -133,7 +133,10 @@ def test_bad_shapes():
         ("classifier.11", r"unknown, did you mean classifier.1\? \(layers that can be pruned: "),
         ("fc7", r"unknown \(layers that can be pruned: classifier.1, classifier.4\)"),
         ("classifier.2", "expected a Linear, got ReLU"),
-        ("classifier.6", "no consumer found, the chain ends after it"),
+        (
+            "classifier.6",
+            "no linear layer found that reads its units, it is the last of its sequence",
+        ),
         ("", "unknown"),
     ],
 )

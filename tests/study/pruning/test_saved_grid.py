@@ -178,7 +178,7 @@ def test_another_grid_in_the_same_folder_is_refused(
     [
         (replace(PLAN, layer="fc9"), "has no weighted layer 'fc9'; it has"),
         (replace(PLAN, layer="features.0.0"), "expected a Linear"),
-        (replace(PLAN, layer="classifier.3"), "no consumer found"),
+        (replace(PLAN, layer="classifier.3"), "no linear layer found that reads its units"),
         (replace(PLAN, side="train"), "side: expected one of val, test, got 'train'"),
         (replace(PLAN, options=GridOptions((95.0,), (1.0,))), "below 90"),
     ],

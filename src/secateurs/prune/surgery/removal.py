@@ -91,7 +91,8 @@ def find_consumer(model: nn.Module, path: str) -> Consumer:
     found = _follow(model, path)
     if isinstance(found, str):
         raise InputError(
-            f"layer {path}: no consumer found, {found} {_possible(prunable_layers(model))}"
+            f"layer {path}: no linear layer found that reads its units, {found} "
+            f"{_possible(prunable_layers(model))}"
         )
     return found
 
@@ -121,7 +122,7 @@ def _follow(model: nn.Module, path: str) -> Consumer | str:
         if not isinstance(module, ELEMENTWISE):
             return f"{type(module).__name__} ({name}) stands between"
         between.append(module)
-    return "the chain ends after it"
+    return "it is the last of its sequence"
 
 
 def _chain(module: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
