@@ -114,7 +114,7 @@ def test_plain_lines_also_come_while_one_step_takes_long(
         while not found and time.monotonic() < deadline:
             time.sleep(0.01)
             found = capsys.readouterr().err
-    assert found == "pruning: 0 of 1, 12 s\n"
+    assert found == "pruning: 12 s\n"
 
 
 def test_bars_show_the_time_left(monkeypatch: pytest.MonkeyPatch, capsys):

@@ -223,7 +223,9 @@ class Plain:
         now = self._clock()
         pace.said = now
         left = pace.left_s(now)
-        text = f"{pace.name}: {pace.done} of {pace.total}, {duration(now - pace.started)}"
+        # That none of one step is done says nothing.
+        steps = f"{pace.done} of {pace.total}, " if pace.total > 1 else ""
+        text = f"{pace.name}: {steps}{duration(now - pace.started)}"
         self.note(f"{text}, about {duration(left)} left" if left else text)
 
     def _watch(self, ended: threading.Event) -> None:

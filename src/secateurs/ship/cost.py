@@ -131,6 +131,15 @@ def cost_sentence(before: Cost, after: Cost, latency: Sequence[LatencyRow]) -> s
     return " ".join([text, *(_latency_words(row) for row in latency)])
 
 
+def cost_lines(sentence: str) -> list[str]:
+    """What `cost_sentence` says, a line for the size and one for each latency.
+
+    >>> cost_lines("Pruning left half. With PyTorch it is slower (1.5 ms). With ONNX it is slower.")
+    ['Pruning left half.', 'With PyTorch it is slower (1.5 ms).', 'With ONNX it is slower.']
+    """
+    return sentence.replace(". With ", ".\nWith ").split("\n")
+
+
 def _latency_words(row: LatencyRow) -> str:
     runtime = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime"}.get(row.runtime, row.runtime)
     where = f"With {runtime} on {row.device} at batch {row.batch} it"

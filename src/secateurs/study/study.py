@@ -12,6 +12,7 @@ from secateurs.files import write_json
 from secateurs.fit.cache import PrefixCache
 from secateurs.paths import FACES
 from secateurs.progress import SILENT, Progress
+from secateurs.ship.cost import cost_lines
 from secateurs.stopping import StopFlag
 from secateurs.study.pruning.tail import layers_to_cut
 from secateurs.study.records.kinds import STUDY_SCHEMA, odd_keys
@@ -280,7 +281,7 @@ def headline(results: Record) -> str:
         f"{after['num_parameters'] / 1e6:.1f} M, file {before['file_bytes'] / 1e6:.0f} MB to "
         f"{after['file_bytes'] / 1e6:.0f} MB"
     )
-    lines.append(cost["sentence"])
+    lines += cost_lines(cost["sentence"])
     return "\n".join([*lines, *_cautions(results, pruned["test"])])
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import numpy as np
 
+from secateurs.ship.cost import cost_lines
 from secateurs.study.frontier.arms import Arm
 from secateurs.study.frontier.points import Record
 from secateurs.study.frontier.recommendation import Answer
@@ -138,7 +139,7 @@ def headline(results: Record) -> str:
         lines.append(refit_sentence(refit))
     lines.append(evaluation_words(final["test"], "test"))
     if final["unpruned"] != final["name"]:
-        lines.append(final["cost"]["sentence"])
+        lines += cost_lines(final["cost"]["sentence"])
     lines += (results.get("int8") or {"sentences": []})["sentences"]
     lines += [f"caution: {text}" for text in results["cautions"]]
     lines += [f"note: {text}" for text in results["reach"]["sentences"]]

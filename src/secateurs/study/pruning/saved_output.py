@@ -16,6 +16,7 @@ from secateurs.files import write_json
 from secateurs.nets.backbones import layers
 from secateurs.progress import Progress
 from secateurs.ship.checkpoint import save
+from secateurs.ship.cost import cost_lines
 from secateurs.ship.export import export_onnx, onnx_obstacle
 from secateurs.ship.spec import ModelSpec
 from secateurs.study.pruning.savings import Priced, price_models
@@ -156,7 +157,7 @@ def pruning_summary(answer: Record) -> str:
     else:
         lines.append(f"after pruning: {evaluation_words(answer['cut'], 'validation')}")
         lines.append(f"after recovery: {evaluation_words(answer['after'], 'validation')}")
-    lines.append(answer["cost"]["sentence"])
+    lines += cost_lines(answer["cost"]["sentence"])
     if answer["cost"]["onnx_note"]:
         lines.append(f"note: {answer['cost']['onnx_note']}")
     return "\n".join(lines + remarks(answer))
