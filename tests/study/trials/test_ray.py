@@ -199,6 +199,20 @@ def _driver_killed_twice(address: str, flags: Path, home: Path, weights: Path) -
         assert kill == (not (out / "results.json").exists())
 
 
+def test_a_local_cluster_listens_on_loopback_alone(home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    with open_ray("", Resources()) as crew:
+        (node,) = crew._nodes()
+        assert node["NodeManagerAddress"] == "127.0.0.1"
+        own = socket.gethostbyname(socket.gethostname())
+        ports = [node["NodeManagerPort"], node["ObjectManagerPort"]]
+        for host in {own, "127.0.0.1"}:
+            for port in ports:
+                with socket.socket() as stream:
+                    stream.settimeout(5)
+                    assert (stream.connect_ex((host, port)) == 0) == host.startswith("127.")
+
+
 @contextmanager
 def _started(token: str) -> Generator[str]:
     """The address of a cluster that `ray start` has started, with a home and a token of its own."""

@@ -17,6 +17,7 @@ from secateurs.errors import InputError
 from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.trials.contents import content_of
 from secateurs.study.trials.ray import tasks as ray_tasks
+from secateurs.study.trials.ray.board import BoardActor, News
 from secateurs.study.trials.ray.failures import loss
 from secateurs.study.trials.ray.outputs import RayOutputs
 from secateurs.study.trials.ray.tasks import RayCluster
@@ -64,8 +65,6 @@ class FakeRay:
         return ready, [ref for ref in refs if ref not in ready]
 
     def get(self, ref: Any, timeout: float = 0) -> Any:
-        if ref == "news":
-            return []
         found = self.results[ref]
         if isinstance(found, Exception):
             raise found
@@ -106,6 +105,7 @@ def _cluster(ray: FakeRay) -> RayCluster:
     crew._outputs = RayOutputs(ray, lambda node: ray)
     crew._room, crew._looked = 0, -100.0
     crew._board = SimpleNamespace(read=SimpleNamespace(remote=lambda: "news"))
+    crew._news = News(ray, crew._board)
     crew._task = ray
     return crew
 
@@ -305,3 +305,19 @@ def test_nodes_that_are_slow_to_answer_are_said_and_those_with_other_versions_re
     ray.results["hello2"] = {"versions": own_versions() | {"Python": "2.7"}}
     with pytest.raises(InputError, match=r"ray: box2 has Python 2\.7 \(the driver 3\."):
         crew.check(lines)
+
+
+def test_news_that_come_late_are_not_lost():
+    ray = FakeRay(lambda words, parts, number: None)
+    board = BoardActor()
+    asked = itertools.count()
+    news = News(ray, SimpleNamespace(read=SimpleNamespace(remote=lambda: f"read{next(asked)}")))
+    board.say({"key": "a", "node": "n1"})
+    board.say({"key": "a", "done": 3, "total": 9})
+    assert news.read() == [] and news.read() == []  # the board has not answered yet
+    ray.results["read0"] = board.read()
+    assert news.read() == [{"key": "a", "node": "n1", "done": 3, "total": 9}]
+    ray.results["read1"] = ray.exceptions.ActorDiedError()
+    assert news.read() == []
+    ray.results["read2"] = board.read()
+    assert news.read() == [] and next(asked) == 3

@@ -19,7 +19,7 @@ from secateurs.files import atomic_path
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.trials.contents import Content
-from secateurs.study.trials.ray.board import BoardActor
+from secateurs.study.trials.ray.board import BoardActor, News
 from secateurs.study.trials.ray.failures import last_line, loss, lost_errors
 from secateurs.study.trials.ray.outputs import RayOutputs
 from secateurs.study.trials.ray.ray_worker import (
@@ -84,6 +84,7 @@ class RayCluster:
         self._board: Any = (
             self._ray.remote(BoardActor).options(num_cpus=0, **self._on(own)).remote()
         )
+        self._news = News(self._ray, self._board)
         self._task: Any = self._ray.remote(run_task).options(
             num_cpus=resources.cpus,
             num_gpus=resources.gpus,
@@ -315,12 +316,8 @@ class RayCluster:
                     ) from None
 
     def _hear(self, running: dict[Any, _Running], board: Board) -> None:
-        try:
-            news = self._ray.get(self._board.read.remote(), timeout=LOOK_S)
-        except self._ray.exceptions.RayError:  # nothing hangs on it
-            return
         where = {one.attempt.task.key: one for one in running.values()}
-        for event in news:
+        for event in self._news.read():
             if event["key"] in where:
                 where[event["key"]].node = event["node"]
                 if "total" in event:
