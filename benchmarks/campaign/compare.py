@@ -16,7 +16,10 @@ CLOCK = re.compile(
     r"(ms|time_ratio|finished|started|date|file_bytes|onnx_bytes)($|[.:\[_])"
 )
 # What sentences say of times.
-SAID = re.compile(r"[\d.]+(?= (ms|s)\b)|[\d.]+(?= of the time\b)")
+SAID = re.compile(
+    r"(is slower|is not measurably faster|takes [\d.]+% of the time) \([^)]*\)"
+    r"|[\d.]+(?= (ms|s)\b)|[\d.]+%?(?= of the time\b)"
+)
 
 
 def leftovers(*roots: Path) -> list[str]:

@@ -76,8 +76,8 @@ def int8_panel(results: Record) -> list[Panel]:
         f"Files for ONNX Runtime; ms at batch {batch} on the processor, alternating runs. "
         "Agreement: share of the validation images with the answer of float32. Calibrated on "
         "training images. Whether int8 is recommended is decided before the last training, and "
-        "only where it is not over 25% slower. The file that ships is made after that in the same "
-        "way."
+        "only where it is not over 25% and 1 ms slower. The file that ships is made after that in "
+        "the same way."
     )
     return [
         Panel(

@@ -53,6 +53,7 @@ CALIBRATION = 32  # training images
 CALIBRATORS = ("mean min-max",)  # each more takes as long as a third of the rest
 BUDGET_S = 2.0  # of a timing
 SLOWER = 1.25  # ratio of times; with instructions for int8 some 0.5, without them 1.5 and more
+LONGER_MS = 1.0  # what nobody waits for: a clock that decided on less would decide by chance
 FORMAT = 4  # of what a stage writes
 
 
@@ -238,13 +239,17 @@ def slower(row: Record) -> bool:
     """Whether ONNX Runtime takes clearly longer for an int8 file than for its float32 file.
 
     Both are timed in every round. It is slower when it takes more than 25% longer in three of four
-    rounds: smaller differences change from one measurement to the next, and would make the same
-    study recommend another file.
+    rounds, and over a millisecond: smaller differences change from one measurement to the next, and
+    would make the same study recommend another file.
 
-    >>> slower({"time_ratio": {"p25": 1.05, "median": 1.3, "p75": 1.5}})
+    >>> times = {"int8": {"median": 6.5}, "float32": {"median": 5.0}}
+    >>> slower({"ms": times, "time_ratio": {"p25": 1.05, "median": 1.3, "p75": 1.5}})
     False
+    >>> slower({"ms": times, "time_ratio": {"p25": 1.28, "median": 1.3, "p75": 1.5}})
+    True
     """
-    return row["time_ratio"]["p25"] > SLOWER
+    longer = row["ms"]["int8"]["median"] - row["ms"]["float32"]["median"]
+    return row["time_ratio"]["p25"] > SLOWER and longer > LONGER_MS
 
 
 def int8_sentences(part: Record) -> list[str]:
@@ -267,8 +272,8 @@ def int8_sentences(part: Record) -> list[str]:
         )
         if slower(row):
             lines.append(
-                f"It takes more than {SLOWER - 1:.0%} longer here, so it is not recommended. "
-                f"{row['processor']}."
+                f"It takes more than {SLOWER - 1:.0%} and {LONGER_MS:g} ms longer here, so it is "
+                f"not recommended. {row['processor']}."
             )
     if part["reason"] is not None:
         lines.append(f"No int8 file: {part['reason']}.")
