@@ -91,7 +91,8 @@ def measure(context: Any, num_nodes: int, folder: Path) -> dict[str, Any]:
 
 def measure_all(given: argparse.Namespace) -> dict[str, Any]:
     """All numbers of nodes that this machine has cores for."""
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # all on loopback
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # all on loopback, as the next line says
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     config = StudyConfig(
         backbone=given.backbone,
         weights=given.weights,

@@ -321,3 +321,22 @@ def test_news_that_come_late_are_not_lost():
     assert news.read() == []
     ray.results["read2"] = board.read()
     assert news.read() == [] and next(asked) == 3
+
+
+def test_a_training_on_a_node_that_is_drained_goes_on_elsewhere_from_its_state(tmp_path: Path):
+    path = tmp_path / "trials" / "a.state.safetensors"
+    seen: list[Any] = []
+
+    def script(words: dict[str, Any], parts: Any, number: int) -> Any:
+        seen.append(words["arguments"]["resume"])
+        return {**ANSWER, "kind": "stopped", "text": ""} if number < 2 else ANSWER
+
+    ray, lines = FakeRay(script), Lines()
+    ray.tensors = save({"state": torch.arange(3, dtype=torch.uint8)})
+    task = Task("a", "a", "", {"resume": None}, state=path)
+    ((_, answer),) = _cluster(ray).run(iter([task]), stop=StopFlag(), progress=lines)
+    left = content_of(path)
+    assert path.read_bytes() == bytes([0, 1, 2]) and answer.place.attempts == 3
+    assert seen == [None, left.to_json(), left.to_json()]
+    assert task.going_on().files == task.going_on().going_on().files == (left,)
+    assert lines.notes[0].startswith("a: stopped on box1, by whoever manages it (attempt 1 of 4)")

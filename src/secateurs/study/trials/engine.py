@@ -20,7 +20,6 @@ from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 from secateurs.study.records.checksummed import write_sealed
 from secateurs.study.setup.trial_context import TrialContext, seeded_model
-from secateurs.study.trials.contents import content_of
 from secateurs.study.trials.package import Package, Packer
 from secateurs.study.trials.store import WAIT_S, Store
 from secateurs.study.trials.task import Answer, Executor, Record, Task, Tensors
@@ -187,12 +186,10 @@ class _Elsewhere:
         if prefix is not None:
             name = f"{context.config.backbone}, {trial.depth} frozen layers"
             outputs = Task(prefix, name, f"{function}:frozen_outputs", words, package.files)
-        state, files = self.store.state(key), package.files
+        state = self.store.state(key)
         mine = words | {"key": key, "state": str(state), "resume": None}
-        if state.is_file() and not self.executor.sees_states:
-            left = content_of(state)
-            files, mine["resume"] = (*files, left), left.to_json()
-        return Task(key, trial.name, f"{function}:train", mine, files, outputs, state)
+        task = Task(key, trial.name, f"{function}:train", mine, package.files, outputs, state)
+        return task if self.executor.sees_states else task.going_on()
 
     def _shared_prefixes(self) -> dict[str, str]:
         """What names the frozen layers of each trial that shares them with another one."""

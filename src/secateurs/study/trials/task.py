@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ import torch
 from secateurs.errors import InputError
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
-from secateurs.study.trials.contents import Content
+from secateurs.study.trials.contents import Content, content_of
 
 Record = dict[str, Any]
 Tensors = dict[str, torch.Tensor]
@@ -38,6 +38,19 @@ class Task:
     files: tuple[Content, ...] = ()
     outputs: Task | None = None
     state: Path | None = None
+
+    def going_on(self) -> Task:
+        """The task that goes on from its state, which the driver keeps and sends along.
+
+        It itself where there is none, or where its function takes none as the argument "resume".
+        """
+        if self.state is None or "resume" not in self.arguments or not self.state.is_file():
+            return self
+        left = content_of(self.state)
+        before = self.arguments["resume"] or {}
+        files = tuple(file for file in self.files if file.sha256 != before.get("sha256"))
+        arguments = self.arguments | {"resume": left.to_json()}
+        return replace(self, arguments=arguments, files=(*files, left))
 
     def to_json(self) -> dict[str, Any]:
         """What a worker is sent."""

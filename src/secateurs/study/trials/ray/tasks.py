@@ -251,7 +251,9 @@ class RayCluster:
             return
         board.close(key)
         if why:
+            self._keep_state(one, answer)  # of a node that is drained
             again.append(attempt.again(why, seconds, progress))
+            again[-1].task = attempt.task.going_on()
             return
         if answer["kind"] == "needs":
             self._send(attempt.task.files)
@@ -376,8 +378,10 @@ class RayCluster:
         path = one.attempt.task.state
         if path is None or answer.get("kind") != "stopped":
             return
-        left = load(self._ray.get(one.tensors) or save({})).get(STATE)
-        if left is not None:
+        with contextlib.suppress(self._ray.exceptions.RayError):  # gone with its node
+            left = load(self._ray.get(one.tensors) or save({})).get(STATE)
+            if left is None:
+                return
             with atomic_path(path) as temporary:
                 temporary.write_bytes(left.numpy().tobytes())
 
