@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 
 from secateurs.errors import InputError
-from secateurs.nets.backbones import build
+from secateurs.nets.backbones import bare, build
 from secateurs.nets.depth import auto_depths
 from secateurs.progress import Silent
 from secateurs.report.study.page import write_report
 from secateurs.report.study.schema import check_results
 from secateurs.ship.export import OnnxCheck
+from secateurs.study.frontier.options import FrontierOptions
 from secateurs.study.pruning.saved_layers import prune_saved
 from secateurs.study.pruning.tail import layers_to_cut
 from secateurs.study.saved.evaluate_saved import evaluation_words
@@ -144,6 +145,12 @@ def test_an_unknown_layer_names_those_that_can_be_pruned():
     with pytest.raises(InputError, match="keep: fc7 has 4096 units, got 4097"):
         layers_to_cut(model, from_preset("quick", keep=(4097,)))
     assert hidden_layers(model, "alexnet") == ("fc6", "fc7")
+    several = bare("alexnet+features.5", 2)  # its fc7 gives the last features, which the head reads
+    config = from_preset("quick", backbone="alexnet+features.5", layers=("fc7",))
+    with pytest.raises(InputError, match=r"^layer fc7: .* \(layers that can be pruned: fc6\)$"):
+        layers_to_cut(several, config)
+    with pytest.raises(InputError, match="squeezenet1_1 may be in a study once, got squeezenet1_1"):
+        FrontierOptions(backbones=("squeezenet1_1", "squeezenet1_1+features.4"))
     with pytest.raises(InputError, match="resnet18 has no hidden linear layer"):
         chosen_layers(None, build("resnet18", 2), "resnet18")
 

@@ -49,8 +49,11 @@ class FrontierOptions:
         if self.refit not in ("all", "train"):
             raise InputError(f"refit must be all or train, got {self.refit!r:.40}")
         stock = [stock_name(name) for name in self.backbones]
-        if len(set(stock)) < len(stock):
-            raise InputError(f"backbones: one is named twice in {', '.join(self.backbones)}")
+        twice = next((name for name in stock if stock.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(
+                f"backbones: {twice} may be in a study once, got {', '.join(self.backbones)}"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, as study.json and results.json keep it."""

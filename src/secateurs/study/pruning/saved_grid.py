@@ -23,7 +23,6 @@ from secateurs.nets.depth import split_at, tail_path
 from secateurs.paths import saved_model
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.layer_grid import GridOptions, LayerView, grid_cells, view_layer
-from secateurs.prune.surgery.removal import find_consumer
 from secateurs.ship.checkpoint import Loaded
 from secateurs.study.pruning.grid_rows import LayerSizes, accuracy, cell_row, csv_text, mean_row
 from secateurs.study.pruning.tail import training_inputs
@@ -31,7 +30,7 @@ from secateurs.study.records.checksummed import read_sealed, write_sealed
 from secateurs.study.records.kinds import check_grid, odd_keys
 from secateurs.study.saved.opened import own_config, saved_dataset, unpruned_model
 from secateurs.study.setup.config import StudyConfig, difference
-from secateurs.study.setup.defaults import chosen_layers
+from secateurs.study.setup.defaults import check_hidden, chosen_layers
 from secateurs.study.setup.trial_context import Dataset, settle_split
 
 SCHEMA = 1
@@ -107,7 +106,7 @@ def grid_saved(
         None if plan.layer is None else (plan.layer,), loaded.model, config.backbone
     )
     layer = find_layer(loaded.model, config.backbone, name)
-    find_consumer(loaded.model, layer.path)
+    check_hidden(loaded.model, loaded.spec.backbone, layer.path)
     settings = plan.to_json() | {"layer": layer.alias} | _split_words(config)
     stored = None if overwrite else _read(out)
     if stored is not None:

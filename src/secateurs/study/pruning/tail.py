@@ -26,7 +26,7 @@ from secateurs.prune.statistics.activations import collect
 from secateurs.prune.surgery.removal import find_consumer
 from secateurs.study.pruning.merged_units import Merged, merged_groups
 from secateurs.study.setup.config import StudyConfig, per_layer
-from secateurs.study.setup.defaults import hidden_layers, no_layer_words
+from secateurs.study.setup.defaults import check_hidden, hidden_layers, no_layer_words
 
 ANGLE_STEP_DEG = 0.5
 BATCH = 256
@@ -249,7 +249,7 @@ def layers_to_cut(model: nn.Module, config: StudyConfig) -> tuple[list[str], lis
                 raise InputError(f"{error}; {ending}") from None
     found = {find_layer(model, config.backbone, text) for text in config.layers}
     for layer in found:
-        find_consumer(model, layer.path)
+        check_hidden(model, config.backbone, layer.path)
     rows = sorted(found, key=lambda layer: order.index(layer.path))
     for layer, keep in zip(rows, per_layer(config.keep, len(rows)), strict=True):
         module = model.get_submodule(layer.path)

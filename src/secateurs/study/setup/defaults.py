@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,25 @@ def hidden_layers(model: nn.Module, backbone: str) -> tuple[str, ...]:
             continue
         found.append(layer.alias)
     return tuple(found)
+
+
+def check_hidden(model: nn.Module, backbone: str, path: str) -> None:
+    """Raise InputError, with the names that people use, for a layer whose units cannot be removed.
+
+    >>> from secateurs.nets.backbones import build
+    >>> check_hidden(build("alexnet", 3), "alexnet", "classifier.6")
+    Traceback (most recent call last):
+    ...
+    secateurs.errors.InputError: layer fc8: no linear layer found that reads its units, it is the \
+last of its sequence (layers that can be pruned: fc6, fc7)
+    """
+    try:
+        find_consumer(model, path)
+    except InputError as error:
+        names = {layer.path: layer.alias for layer in layers(model, backbone)}
+        known = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
+        text = re.sub(rf"(?<![\w.])({known})(?![\w.])", lambda found: names[found[0]], str(error))
+        raise InputError(text) from None
 
 
 def standard_layers(model: nn.Module, backbone: str) -> tuple[str, ...]:
