@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import warnings
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from secateurs.api.models import call, call_with, check_runs, taken, unwrapped
+from secateurs.api.plain_inputs import WithRecords, is_plain, plain
 from secateurs.errors import InputError
 from secateurs.extras import require
 from secateurs.files import atomic_path
@@ -52,7 +54,8 @@ def export(
     tensor is the batch, whose size stays free where the model allows it. The model is not changed.
     Raises InputError for another ending and for a model that cannot be exported, RuntimeError when
     the file's outputs differ by more than `tolerance` of the largest one, by default 1e-4 (float16
-    5e-3, bfloat16 4e-2). In ONNX a complex output is pairs of real numbers along a last axis.
+    5e-3, bfloat16 4e-2). In ONNX a complex output is pairs of real numbers along a last axis. The
+    file takes tuples for named tuples, and mappings of their fields for dataclasses.
     """
     path = Path(path)
     if path.suffix not in (".onnx", ".pt2"):
@@ -65,6 +68,8 @@ def export(
     inputs = map_tensors(call_with(example_inputs), lambda tensor: tensor.detach().cpu())
     inputs = taken(network, inputs) if isinstance(inputs, Mapping) else inputs
     check_runs(network, inputs, call)
+    if not is_plain(inputs):
+        network, inputs = WithRecords(network, inputs), plain(inputs)
     expected = _outputs(network, inputs)
     dtype = _most_used_type(network)
     if tolerance is None:
@@ -120,7 +125,10 @@ def _written_as_it_is(network: nn.Module, inputs: Any, path: Path, *, onnx: bool
     if onnx:
         _write_onnx(network, inputs, path)
         return _run_onnx(path, inputs)
-    return _outputs(_write_program(network, inputs, path), inputs)
+    try:
+        return _outputs(_write_program(network, inputs, path), inputs)
+    except Exception:  # read back it does not take another size, as with `**kwargs`
+        return _outputs(_write_program(network, inputs, path, fixed=True), inputs)
 
 
 @torch.no_grad()
@@ -144,6 +152,10 @@ def plain_line(error: BaseException) -> str:
     'step 2'
     """
     known = error.__cause__ if error.__cause__ is not None else error
+    if "data-dependent" in str(known):
+        return (
+            "a size or a branch depends on values, as with int(x.max()), which a file cannot hold"
+        )
     return re.sub(r"\x1b\[[0-9;]*m", "", first_line(known))
 
 
@@ -151,9 +163,15 @@ def plain_line(error: BaseException) -> str:
 def _exporting() -> Generator[None]:
     """Attention as products of matrices: a fused kernel lays its result out in another order, which
     the file's operations do not. Warnings of the exporters are not the user's to act on."""
+    before = logging.root.manager.disable
     with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
         warnings.simplefilter("ignore")
-        yield
+        logging.disable(logging.WARNING)
+        try:  # the exporter prints the whole program where values decide what runs
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                yield
+        finally:
+            logging.disable(before)
 
 
 def _fixed_program(network: nn.Module, inputs: Any) -> torch.export.ExportedProgram:
@@ -192,14 +210,17 @@ def _structure_of(value: Any, change: Any) -> Any:
     return None
 
 
-def _write_program(network: nn.Module, inputs: Any, path: Path) -> nn.Module:
+def _write_program(
+    network: nn.Module, inputs: Any, path: Path, *, fixed: bool = False
+) -> nn.Module:
     # By way of memory: where a disk is full, the writer of the archive ends the process.
     packed = io.BytesIO()
     with _exporting():
-        torch.export.save(_program(network, inputs), packed)
-    path.write_bytes(packed.getvalue())
-    packed.seek(0)
-    return torch.export.load(packed).module()
+        program = _fixed_program(network, inputs) if fixed else _program(network, inputs)
+        torch.export.save(program, packed)
+        path.write_bytes(packed.getvalue())
+        packed.seek(0)
+        return torch.export.load(packed).module()
 
 
 def _write_onnx(network: nn.Module, inputs: Any, path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from secateurs.api.models import (
+    as_samples,
     call,
     call_with,
     check_runs,
@@ -90,7 +91,9 @@ def inspect(model: nn.Module, example_inputs: Any) -> Inspection:
     settings = Settings.now()
     with settings.put_aside(unwrapped(model)):
         network = open_attention(own_copy(model))
-        inputs = samples(on_device(call_with(example_inputs), network), slice(0, CHECKED_SAMPLES))
+        inputs = on_device(call_with(example_inputs), network)
+        inputs = settings.within(as_samples)(network, inputs, call)
+        inputs = samples(inputs, slice(0, CHECKED_SAMPLES))
         settings.within(check_runs)(network, inputs, call)
         run = settings.within(run_with(call, None))
         groups = find_groups(network, inputs, run=run)

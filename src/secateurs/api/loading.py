@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
-from secateurs.api.models import on_device
+from secateurs.api.models import as_samples, on_device
 from secateurs.errors import InputError
-from secateurs.nets.batches import Batch, all_finite, num_samples, samples
+from secateurs.nets.batches import Batch, Whole, all_finite, num_samples, samples
 from secateurs.nets.trace import first_line
 
 HELD_OUT = 5  # of so many samples one decides, and calibrates nothing
 
 
 def read_batches(
-    loader: Iterable[Batch], model: nn.Module, most: int
+    loader: Iterable[Batch],
+    model: nn.Module,
+    most: int,
+    run: Callable[[nn.Module, Batch], object] | None = None,
 ) -> tuple[list[Batch], list[Batch]]:
     """Batches for calibration and held-out ones, `most` samples together, on the model's device.
 
+    Batches that the model does not `run` on samples of, as graphs, count as one sample each.
     Raises InputError for what is no loader, for one that raises, and where there is no sample.
     """
     if isinstance(most, bool) or not isinstance(most, int):  # pyright: ignore
@@ -29,8 +33,11 @@ def read_batches(
         raise InputError(f"num_samples: expected at least 2, got {most}")
     calibration: list[Batch] = []
     held_out: list[Batch] = []
-    left = most
+    left, whole = most, None
     for batch in _batches(loader, model):
+        if whole is None and num_samples(batch):
+            whole = isinstance(as_samples(model, batch, run), Whole)
+        batch = Whole(batch) if whole else batch
         num = min(num_samples(batch), left)
         if not num:
             continue
@@ -44,7 +51,7 @@ def read_batches(
             break
     if not calibration:
         raise InputError("loader: it gave no batch with a sample")
-    if most - left < 2:
+    if most - left < 2 and not whole:
         raise InputError("loader: it gave one sample, at least 2 are needed")
     if not held_out:  # batches of a few samples: every fifth of them
         held_out = calibration[HELD_OUT - 1 :: HELD_OUT] or calibration[-1:]

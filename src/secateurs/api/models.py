@@ -15,9 +15,12 @@ from secateurs.errors import InputError
 from secateurs.nets.batches import (
     Batch,
     Run,
+    Whole,
+    all_finite,
     copied_batch,
     map_tensors,
     num_samples,
+    samples,
     shape_words,
     zipped,
 )
@@ -156,7 +159,7 @@ def check_runs(
     """
     with eval_mode(model):
         try:
-            found = (run or run_batch)(model, copied_batch(batch))
+            found = (run or run_batch)(model, copied_batch(given(batch)))
         except Exception as error:  # whatever a model or a function of the user's raises
             raise InputError(
                 f"forward: the model does not run on a batch of {shape_words(batch)}"
@@ -181,6 +184,43 @@ def check_runs(
         raise InputError(
             f"{words} gives no tensor of floating-point numbers, but {type(found).__name__}"
         )
+
+
+def given(batch: Batch) -> Batch:
+    """A batch as the user's functions get it."""
+    return batch.parts if isinstance(batch, Whole) else batch
+
+
+def as_samples(
+    model: nn.Module,
+    batch: Batch,
+    run: Callable[[nn.Module, Batch], object] | None = None,
+) -> Batch:
+    """A batch, as a `Whole` where the model does not run on parts of it.
+
+    The first axis of the first tensor is that of the samples, unless the model runs on the batch
+    and not on samples of it, or gives values for these that are not finite: as with the nodes and
+    edges of a graph, points of several clouds one after the other, or an image without an axis for
+    samples.
+    """
+    num = num_samples(batch)
+    runs = run or run_batch
+    parts = [samples(batch, slice(0, 1)), samples(batch, slice(min(1, num - 1), min(3, num)))]
+    if num < 2 or all(_gives_numbers(model, part, runs) for part in parts):
+        return batch
+    return Whole(batch) if _gives_numbers(model, batch, runs) else batch
+
+
+@torch.no_grad()
+def _gives_numbers(
+    model: nn.Module, batch: Batch, run: Callable[[nn.Module, Batch], object]
+) -> bool:
+    """Whether a model runs on a batch and gives finite numbers."""
+    with eval_mode(model):
+        try:
+            return all_finite(run(model, copied_batch(batch)))
+        except Exception:  # whatever a model or a function of the user's raises
+            return False
 
 
 def _types(model: nn.Module, batch: Batch) -> str:
@@ -250,7 +290,7 @@ def run_with(
     plain = run or run_batch
     take = outputs or (lambda found: found)
     # A copy of the batch, because the model may work in place on it.
-    return lambda model, batch: real_numbers(take(plain(model, copied_batch(batch))))
+    return lambda model, batch: real_numbers(take(plain(model, copied_batch(given(batch)))))
 
 
 def real_numbers(found: Any) -> object:
@@ -271,4 +311,4 @@ def loss_with(
 ) -> Callable[[nn.Module, Batch], object]:
     """A loss of a model's output and the batch as one of the model and the batch."""
     plain = run or run_batch
-    return lambda model, batch: loss(plain(model, copied_batch(batch)), batch)
+    return lambda model, batch: loss(plain(model, copied_batch(given(batch))), given(batch))

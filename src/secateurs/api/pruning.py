@@ -143,7 +143,7 @@ def prune(
     with settings.put_aside(unwrapped(model)):
         network = open_attention(own_copy(model))
         keep_whole = _ignored(ignore, unwrapped(model))
-        calibration, held_out = settings.within(read_batches)(loader, network, num_samples)
+        calibration, held_out = settings.within(read_batches)(loader, network, num_samples, forward)
         settings.within(check_runs)(
             network, samples(calibration[0], slice(0, CHECKED)), forward, outputs
         )

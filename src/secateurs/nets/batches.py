@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from secateurs.errors import InputError
 from secateurs.nets.trace import record_fields, tensors_of
 
+PACKED = ("data", "sorted_indices", "unsorted_indices")
 Batch = Any  # a tensor, or a nested structure of tensors and of anything else
 Run = Callable[[nn.Module, Batch], object]
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A batch that cannot be split into samples, as the nodes and edges of a graph: it is one."""
+
+    parts: Batch
 
 
 def blank_image(model: nn.Module, size: int) -> Tensor:
@@ -44,7 +54,7 @@ def forward(model: nn.Module, batch: Batch) -> object:
 
 
 def num_samples(batch: Batch) -> int:
-    """How many samples a batch has: the length of the first axis of its first tensor.
+    """How many samples a batch has: the length of the first axis of its first tensor, or one.
 
     Raises InputError for a batch without a tensor that has an axis.
 
@@ -53,7 +63,7 @@ def num_samples(batch: Batch) -> int:
     """
     for tensor in tensors_of(batch):
         if tensor.ndim:
-            return len(tensor)
+            return min(len(tensor), 1) if isinstance(batch, Whole) else len(tensor)
     raise InputError(f"batch: expected a tensor or a structure of tensors, got {type(batch)}")
 
 
@@ -63,6 +73,8 @@ def samples(batch: Batch, which: slice | Tensor) -> Batch:
     >>> samples((torch.arange(4), torch.zeros(2)), slice(0, 1))
     (tensor([0]), tensor([0., 0.]))
     """
+    if isinstance(batch, Whole):
+        return batch
     length = num_samples(batch)
     return map_tensors(
         batch, lambda tensor: tensor[which] if tensor.ndim and len(tensor) == length else tensor
@@ -89,6 +101,9 @@ def zipped(
     again = partial(zipped, change, leaves=leaves)
     if isinstance(first, leaves):
         return change(*structures)
+    if isinstance(first, PackedSequence):  # the lengths have to stay where they are
+        packed = [again(*(getattr(one, name) for one in structures)) for name in PACKED]
+        return PackedSequence(packed[0], first.batch_sizes, *packed[1:])
     if isinstance(first, Mapping):
         return _with_items(first, {key: again(*(one[key] for one in structures)) for key in first})
     if isinstance(first, tuple | list):

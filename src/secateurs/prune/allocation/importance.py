@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from secateurs.errors import InputError
 from secateurs.nets.batches import Batch, Run, forward, map_tensors, num_samples, samples
-from secateurs.nets.layers import LAYERS, channel_axis, width_of
+from secateurs.nets.layers import LAYERS, batched, channel_axis, width_of
 from secateurs.nets.strided import safe_strides
 from secateurs.nets.trace import eval_mode, first_line, python_modules, tensors_of
 from secateurs.prune.statistics.forced_gradients import KeptHistory
@@ -73,7 +73,7 @@ def importance(
                 output = output.detach().requires_grad_(True)
 
             def add(gradient: Tensor) -> None:
-                by_place = gradient.float().movedim(axis, -1)
+                by_place = batched(layer, gradient.float()).movedim(axis, -1)
                 by_place = by_place.reshape(len(by_place), -1, by_place.shape[-1])
                 found = by_place.square().sum((0, 1))
                 sums[path] = sums[path] + found if path in sums else found

@@ -20,6 +20,7 @@ from secateurs.errors import InputError
 from secateurs.nets.batches import (
     Batch,
     Run,
+    Whole,
     forward,
     joined,
     num_samples,
@@ -105,6 +106,8 @@ def outputs_of(model: nn.Module, batches: Sequence[Batch], *, run: Run = forward
         for batch in batches:
             num = num_samples(batch)
             given = [t for t in tensors_of(run(model, batch)) if t.is_floating_point()]
+            if isinstance(batch, Whole):  # rows of what it gives in the place of samples
+                num = next((len(t) for t in given if t.ndim), num)
             rows = [row for tensor in given if (row := _by_sample(tensor, num)) is not None]
             rows = rows or [t.reshape(1, -1).expand(num, -1) for t in given if t.numel()]
             if not rows:
@@ -223,7 +226,7 @@ def _without_single(batches: Sequence[Batch]) -> list[Batch]:
     last: dict[str, list[Batch]] = {}  # by the shapes of a sample
     for batch in sorted(batches, key=lambda batch: num_samples(batch) == 1):
         shapes = shape_words(samples(batch, slice(0, 1)))
-        if num_samples(batch) > 1 or shapes not in last:
+        if num_samples(batch) > 1 or shapes not in last or isinstance(batch, Whole):
             last[shapes] = []
             found.append(last[shapes])
         last[shapes].append(batch)

@@ -30,7 +30,7 @@ from secateurs.prune.coupling.own_norms import known_rule
 from secateurs.prune.coupling.union_find import UnionFind, compact
 
 OUTPUT = "output"
-OWN = ("new_", "empty", "zeros", "ones_like", "full_like", "rand", "fill")
+OWN = ("new_", "empty", "zeros", "ones", "full", "rand", "fill")
 PLACED = frozenset({"expand_as", "view_as", "reshape_as", "type_as"})
 VIEWS = frozenset(
     ["slice", "select", "narrow", "view", "transpose", "permute", "t", "unsqueeze", "squeeze"]
@@ -230,6 +230,8 @@ class _Flow(NormRules, TorchDispatchMode):
             out = self._keep(func(*args, **kwargs))  # a tensor of its own
             if "zeros" in name and isinstance(out, Tensor):
                 self.neutral.add(id(out))
+            elif ("full" in name or "ones" in name) and isinstance(out, Tensor):
+                self.constant.add(id(out))
             return out
         self.used(given)
         numbered = any(id(tensor) in self.numbers for tensor in given)

@@ -379,6 +379,8 @@ class LayerRules(Operations):
         if min(a.ndim, b.ndim) >= 2:
             if any(id(tensor) in self.origins for tensor in (a, b)):
                 self._product_origins(a, b, out)
+                if self._side_by_side(a, b, out):
+                    return
             if self.numbers_of(b) is None and id(b) in self.origins:
                 sides = (b.ndim - 1, b.ndim - 2)
                 self._weights(a, b, None, out, sides=sides, axis=-1)
@@ -389,6 +391,22 @@ class LayerRules(Operations):
                 return
         if any(self.numbers_of(tensor) is not None for tensor in (a, b)):
             super()._do_matmul(name, __, args, kw, out)
+
+    def _side_by_side(self, a: Tensor, b: Tensor, out: Tensor) -> bool:
+        """Products side by side, one for each unit, with a parameter that has a part for each."""
+        for x, weight in ((a, b), (b, a)):
+            numbers = self.numbers_of(x)
+            if numbers is None or x.ndim != weight.ndim or self.numbers_of(weight) is not None:
+                continue
+            along = varying(numbers)
+            if along and all(k < x.ndim - 2 and weight.shape[k] == x.shape[k] for k in along):
+                taken = self._taken(weight, numbers)
+                if taken is None:
+                    return False
+                self._matrices(a.shape, self.numbers_of(a), b.shape, self.numbers_of(b))
+                self._set(out, numbers)
+                return True
+        return False
 
     _do_bmm = _do_mm = _do_matmul
 

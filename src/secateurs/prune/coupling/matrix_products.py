@@ -31,6 +31,18 @@ def _aligned(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
+def _repeated(numbers: Tensor | None, heads: int, tensor: Tensor) -> Tensor | None:
+    """Numbers of a tensor whose heads are repeated one by one, for several queries each."""
+    if numbers is None or numbers.shape[-3] == 1:
+        return numbers
+    return numbers.repeat_interleave(heads // tensor.shape[-3], -3)
+
+
+def _with_heads(tensor: Tensor, heads: int) -> Tensor:
+    """A tensor with so many heads, for its shape."""
+    return tensor.repeat_interleave(heads // tensor.shape[-3], -3)
+
+
 def _only(numbers: Tensor | None, axis: int) -> bool:
     """Whether numbers change along this axis alone."""
     return numbers is not None and varying(numbers) == [numbers.ndim + axis]
@@ -128,6 +140,9 @@ class MatrixProducts(Picking):
         mask = kw.get("attn_mask", args[3] if len(args) > 3 else None)
         over = self.over()
         of_query, of_key, of_value = map(self.numbers_of, (query, key, value))
+        if kw.get("enable_gqa") and query.shape[-3] != key.shape[-3]:
+            of_key, of_value = (_repeated(n, query.shape[-3], key) for n in (of_key, of_value))
+            key, value = (_with_heads(t, query.shape[-3]) for t in (key, value))
         turned_shape = (*key.shape[:-2], key.shape[-1], key.shape[-2])
         self._matrices(query.shape, of_query, turned_shape, None if of_key is None else of_key.mT)
         of_scores = None if of_query is None else of_query[..., :1]
@@ -142,15 +157,14 @@ class MatrixProducts(Picking):
                 self.ties.fix(numbers, f"{self.where()} scales by the number of its channels")
             of_query, of_key = None, None
 
-        def merged(tensor: Tensor, axis: int) -> Tensor | None:
-            numbers = self.numbers_of(tensor)
+        def merged(numbers: Tensor | None, axis: int) -> Tensor | None:
             return (
                 None if numbers is None else self.ties.merge(numbers, [numbers.ndim + axis], over)
             )
 
-        turned = None if of_key is None else merged(key, -1)
+        turned = merged(of_key, -1)
         parts: list[Labelled] = [
-            ((*query.shape[:-1], 1), None if of_query is None else merged(query, -1)),
+            ((*query.shape[:-1], 1), merged(of_query, -1)),
             ((*key.shape[:-2], 1, key.shape[-2]), None if turned is None else turned.mT),
         ]
         parts += [] if mask is None else [self._labelled(mask)]
@@ -160,6 +174,6 @@ class MatrixProducts(Picking):
             scores = self.ties.merge(scores, [scores.ndim - 1], over)
         mixed: list[Labelled] = [
             ((*query.shape[:-1], 1), scores),
-            ((*value.shape[:-2], 1, value.shape[-1]), merged(value, -2)),
+            ((*value.shape[:-2], 1, value.shape[-1]), merged(of_value, -2)),
         ]
         self._set(out, self.ties.combine(mixed, why))

@@ -80,6 +80,7 @@ class Numbering:
         self.contracted: list[Tensor] = []
         self.deferred: dict[int, list[Callable[[], None]]] = {}
         self.neutral: set[int] = set()  # tensors of zeros, by identity
+        self.constant: set[int] = set()  # tensors of another number
         self.blank: dict[int, tuple[int, Tensor]] = {}  # places of zeros along an axis
         self.pieces: dict[int, list[Tensor]] = {}  # of vectors that were put together
         self._noted: dict[tuple[str, Side, str, int], Event] = {}

@@ -59,7 +59,10 @@ POOLING = _names(
     " _upsample_nearest_exact2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa"
     " upsample_trilinear3d upsample_nearest3d _upsample_nearest_exact3d"
 )
-PICKED = _names("select slice narrow view_as reshape_as expand_as index view_as_complex")
+PICKED = _names(
+    "select slice narrow view_as reshape_as expand_as index view_as_complex view_as_real"
+)
+FOURIER = _names("_fft_r2c _fft_c2r _fft_c2c")
 BATCH_NORMING = _names("batch_norm _batch_norm_impl_index native_batch_norm")
 ALONG = _names("softmax _softmax log_softmax _log_softmax cumsum cumprod logcumsumexp")
 
@@ -113,6 +116,10 @@ class Operations(MatrixProducts):
         elif name in ALONG:
             axis = kw.get("dim", args[1] if len(args) > 1 else -1) % args[0].ndim
             self._set_origins(out, [o.mixed_along([axis]) for o in self.origins[id(args[0])]])
+        elif name in FOURIER:
+            axes = [axis % args[0].ndim for axis in args[1]]
+            found = [origin.reduced(axes, keep=True) for origin in self.origins[id(args[0])]]
+            self._set_origins(out, found)
         elif name in BATCH_NORMING:
             self._norm_origins(args, tree_leaves(out)[0])
         else:
@@ -134,6 +141,8 @@ class Operations(MatrixProducts):
                     return places.expand(tensor.shape)
                 if name == "view_as_complex":
                     return places[..., 0]
+                if name == "view_as_real":
+                    return places[..., None].expand(tensor.shape)
                 if name == "index":  # a table by entries: along these axes it is any of them
                     return func(places, [_any_of(index) for index in args[1]])
                 moved = func(places, *args[1:], **kw)

@@ -107,13 +107,13 @@ def whole(source: Tensor, path: str, name: str) -> Origin:
 
 
 def origins_of(model: nn.Module) -> dict[int, tuple[Origin, ...]]:
-    """The origins of all parameters and floating-point buffers of a model, by identity."""
+    """The origins of all parameters and buffers of real or complex numbers, by identity."""
     found: dict[int, tuple[Origin, ...]] = {}
     for path, module in python_modules(model):
         for name, tensor in (
             *module.named_parameters(recurse=False),
             *module.named_buffers(recurse=False),
         ):
-            if tensor.is_floating_point() and tensor.ndim:
+            if (tensor.is_floating_point() or tensor.is_complex()) and tensor.ndim:
                 found.setdefault(id(tensor), (whole(tensor, path, name),))
     return found

@@ -145,7 +145,7 @@ class Picking(Numbering):
                 raise NotImplementedError(name)
             self.ties.tie(of_base, of_source)
             self._beside(of_base, of_source)
-        elif id(base) not in self.neutral:
+        elif id(base) not in self.neutral | self.constant:
             raise NotImplementedError(name)
         self._set(out, of_source)
 

@@ -23,6 +23,9 @@ from secateurs.prune.surgery.removal import check_survivors
 from secateurs.prune.surgery.survivor_norms import norm_over_survivors
 from secateurs.prune.surgery.width_attributes import channels_of, set_widths
 
+# In weights that make units: by the length of a row of zeros nothing can be divided.
+NEARLY_ZERO = 1e-30
+
 Survivors = Mapping[str, Tensor]  # unit indices by the name of their group
 Channels = dict[str, Tensor]  # channel indices by the path of their layer
 
@@ -173,10 +176,10 @@ def zeroing(
 
     held: list[tuple[Tensor, Tensor]] = []  # parameters, and what they were
 
-    def silence(tensor: Tensor, axis: int, gone: Tensor) -> None:
+    def silence(tensor: Tensor, axis: int, gone: Tensor, value: float = 0.0) -> None:
         held.append((tensor, tensor.detach().clone()))
         with torch.no_grad():
-            tensor.index_fill_(axis, gone.to(tensor.device), 0.0)
+            tensor.index_fill_(axis, gone.to(tensor.device), value)
 
     normed: dict[tuple[str, str], list[Tensor]] = {}
     wrapped: list[nn.Module] = []
@@ -193,7 +196,7 @@ def zeroing(
             if member.side != "in":
                 for tensor, axis, places in _places(model, member, gone):
                     if isinstance(tensor, nn.Parameter):
-                        silence(tensor, axis, places)
+                        silence(tensor, axis, places, NEARLY_ZERO)
         for (path, tensor), parts in normed.items():
             gone = torch.cat(parts).unique()
             wrapped.append(norm_over_survivors(model, path, tensor, gone))
