@@ -93,11 +93,13 @@ def measure_all(given: argparse.Namespace) -> dict[str, Any]:
     """All numbers of nodes that this machine has cores for."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # all on loopback, as the next line says
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # by default tasks give way to all others
     config = StudyConfig(
         backbone=given.backbone,
         weights=given.weights,
-        depths=(),
-        auto_depths=True,
+        depths=tuple(map(int, given.depths.split(","))) if given.depths else (),
+        auto_depths=not given.depths,
+        image_size=given.image_size,
         runs=given.runs,
         scratch_runs=0,
         epochs=given.epochs,
@@ -137,6 +139,8 @@ def main() -> None:
     parser.add_argument("--weights", default="auto")
     parser.add_argument("--runs", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--depths", default="", help="numbers of frozen layers [default: auto]")
+    parser.add_argument("--image-size", type=int, help="[default: the backbone's own]")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--simulate", type=Path, metavar="MEASURED", help="simulate large clusters")
     given = parser.parse_args()

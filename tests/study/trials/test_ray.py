@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -205,13 +206,14 @@ def test_a_local_cluster_listens_on_loopback_alone(home: Path, monkeypatch: pyte
     with open_ray("", Resources()) as crew:
         (node,) = crew._nodes()
         assert node["NodeManagerAddress"] == "127.0.0.1"
-        own = socket.gethostbyname(socket.gethostname())
-        ports = [node["NodeManagerPort"], node["ObjectManagerPort"]]
-        for host in {own, "127.0.0.1"}:
-            for port in ports:
-                with socket.socket() as stream:
-                    stream.settimeout(5)
-                    assert (stream.connect_ex((host, port)) == 0) == host.startswith("127.")
+        hosts = {"127.0.0.1"}
+        with socket.socket(type=socket.SOCK_DGRAM) as stream, suppress(OSError):  # no network
+            stream.connect(("192.0.2.1", 9))  # which sends nothing
+            hosts.add(stream.getsockname()[0])
+        for host, port in itertools.product(hosts, ("NodeManagerPort", "ObjectManagerPort")):
+            with socket.socket() as stream:
+                stream.settimeout(5)
+                assert (stream.connect_ex((host, node[port])) == 0) == (host == "127.0.0.1")
 
 
 @contextmanager
