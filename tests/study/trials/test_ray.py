@@ -79,6 +79,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
     words = {"HOME": str(home), "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     words |= {"SECATEURS_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1"}
     words["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # else nodes listen on all addresses
+    words["RAY_worker_niceness"] = "0"  # tasks give way to all others by default
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:

@@ -102,3 +102,9 @@ def test_the_folder_of_a_cluster_goes_with_it_and_those_of_killed_drivers_too(tm
             (mine / "session").mkdir()
         assert not mine.exists() and living.is_dir()
     assert list(tmp_path.iterdir()) == [other]
+
+
+def test_a_value_of_ray_is_replaced_for_a_while_where_there_is_one():
+    with connection._replaced("socket", "SOMAXCONN", 1), connection._replaced("socket", "none", 1):
+        assert socket.SOMAXCONN == 1 and not hasattr(socket, "none")
+    assert socket.SOMAXCONN > 1 and not hasattr(socket, "none")

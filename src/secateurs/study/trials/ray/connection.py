@@ -120,21 +120,18 @@ def _environment(words: dict[str, str]) -> Generator[None]:
 
 
 @contextmanager
-def _results_alone_on_stdout() -> Generator[None]:
-    """Keep what Ray says of lost workers and full disks off stdout, where results go.
-
-    The driver says what was lost in a line of its own.
-    """
-    worker: Any = import_module("ray._private.worker")
-    shown = getattr(worker, "print_to_stdstream", None)
-    if shown is None:
+def _replaced(module: str, name: str, value: Any) -> Generator[None]:
+    """Another value for what a module of Ray has, where it has it."""
+    owner: Any = import_module(module)
+    before = getattr(owner, name, None)
+    if before is None:
         yield
         return
-    worker.print_to_stdstream = lambda *_, **__: None
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        worker.print_to_stdstream = shown
+        setattr(owner, name, before)
 
 
 @contextmanager
@@ -216,8 +213,13 @@ def open_ray(
             quiet |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
             folder = stack.enter_context(session_folder(_place()))
             quiet |= {"num_cpus": num_cores(), "_temp_dir": str(folder)}
+            # Read when Ray was imported, which may have been before.
+            constants = "ray._private.ray_constants"
+            stack.enter_context(_replaced(constants, "ENABLE_RAY_CLUSTER", False))
         _heed_environment()
-        stack.enter_context(_results_alone_on_stdout())
+        # What Ray prints of lost workers would be among results; we say what was lost ourselves.
+        quietly = _replaced("ray._private.worker", "print_to_stdstream", lambda *_, **__: None)
+        stack.enter_context(quietly)
         try:
             ray.init(address=address or "local", **quiet)
         except Exception as error:
