@@ -73,7 +73,7 @@ def test_what_can_be_cut_is_cut_right_and_comes_back(entry: Entry, tmp_path: Pat
         pruned,
         tmp_path / "small.safetensors",
         unpruned=shapes_of(model),
-        attributes=changed_attributes(model, pruned),
+        attributes=changed_attributes(model, pruned, groups.found),
     )
     again = secateurs.load_weights(entry.make().eval(), tmp_path / "small.safetensors")
     assert_same(pruned, again, example(entry, 2))

@@ -106,6 +106,25 @@ def experts() -> nn.ModuleList:
     )
 
 
+class KeysByArgument(nn.Module):
+    """Two heads for each key, which attention repeats itself (`enable_gqa`)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads, self.num_keys = 6, 3
+        self.query, self.key, self.value = nn.Linear(6, 24), nn.Linear(6, 12), nn.Linear(6, 12)
+        self.head = nn.Linear(24, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query = self.query(x).view(len(x), 5, self.num_heads, 4).transpose(1, 2)
+        key, value = (
+            layer(x).view(len(x), 5, self.num_keys, 4).transpose(1, 2)
+            for layer in (self.key, self.value)
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+        return self.head(mixed.transpose(1, 2).flatten(2).mean(1))
+
+
 LAYERS: dict[str, Any] = {
     "query": lambda: nn.Linear(12, 12),
     "key": lambda: nn.Linear(12, 12),
@@ -113,6 +132,7 @@ LAYERS: dict[str, Any] = {
 }
 
 FOUND = {
+    "keys_repeated_by_argument": Entry(KeysByArgument, floats(5, 6), {"query": 3, "key": 3}),
     "halves_by_slices": Entry(
         lambda: Net(
             gated_by_halves,
