@@ -51,6 +51,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "rate 3e-4": {"lr": 3e-4},
     "rate 3e-5": {"lr": 3e-5},
     "constant rate": {"schedule": "constant"},
+    "10 epochs": {"epochs": 10},
     "40 epochs": {"epochs": 40},
     "new views": {"views": 0},
     "crops": {"views": 0, "rotation_deg": 10.0, "min_scale": 0.5},
@@ -234,7 +235,7 @@ def main() -> None:
     words.add_argument("--backbones", default="mobilenet_v2,tf_efficientnet_lite0")
     words.add_argument("--splits", type=int, default=5)
     words.add_argument("--runs", type=int, default=2)
-    words.add_argument("--epochs", type=int, help="of every training but `40 epochs`")
+    words.add_argument("--epochs", type=int, help="of every training but those that name theirs")
     words.add_argument("--device", default="auto")
     words.add_argument("--only", help="recipes, with commas")
     words.add_argument("--base", default="", help="what all recipes share, as norms=trained")
