@@ -245,7 +245,7 @@ def test_time_left_counts_trials_by_their_depth_and_then_the_rest():
         more = [*done, trial(7, 0, 0.4, val=val) | timing]
         assert parts_remaining(searching, more, films=False) == pytest.approx(4 * seconds * 2)
     assert remaining_words(plan, plan_trials, done, films=False) == (
-        "about 2 min left for Table 1, about 85 s for the rest"
+        "about 1 min 50 s left for Table 1, about 85 s for the rest"
     )
     assert (
         remaining_words(plan, plan_trials[:2], done, films=False) == "about 85 s for the rest left"

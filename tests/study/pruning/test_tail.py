@@ -96,8 +96,8 @@ def test_layers_are_cut_in_the_order_they_run():
     ("layer", "text"),
     [
         ("fc9", "has no weighted layer 'fc9'; it has conv1, conv2"),
-        ("fc8", "classifier.6"),
-        ("conv5", "features.10"),
+        ("fc8", "layer fc8: no linear layer found that reads its units"),
+        ("conv5", "layer conv5: expected a Linear, got Conv2d"),
     ],
 )
 def test_layers_that_cannot_be_cut(layer: str, text: str):
