@@ -37,8 +37,8 @@ def training_split(model: nn.Module, name: str, depth: int) -> tuple[nn.Sequenti
     >>> from secateurs.nets.backbones import build
     >>> name = "squeezenet1_1+features.7"
     >>> prefix, tail = training_split(build(name, 3), name, 25)  # only the head is trained
-    >>> [step for step, _ in tail.both.named_children()]  # from the dropout before it on
-    ['both/late/classifier/0', 'both/late/classifier/2', 'both/late/classifier/3', 'both/late/flatten']
+    >>> [step for step, _ in tail.named_children()], next(iter(tail.both.children()))
+    (['both', 'head'], Dropout(p=0.5, inplace=False))
     """
     prefix, tail = split_at(model, name, depth)
     if not isinstance(model, SeveralDepths):
