@@ -21,7 +21,7 @@ Preset = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="quick (minutes) or full (hours).",
+        help="quick (few trainings) or full (many: hours).",
         rich_help_panel=TRAINING,
         autocompletion=suggest("quick", "full"),
     ),
