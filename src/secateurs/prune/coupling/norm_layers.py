@@ -7,14 +7,14 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from secateurs.prune.coupling.layers import LayerRules
 from secateurs.prune.coupling.numbering import Event, owns
+from secateurs.prune.coupling.other_layers import OtherLayerRules
 from secateurs.prune.coupling.union_find import varying
 
 LAYER_NORMS = (nn.LayerNorm, nn.RMSNorm)
 
 
-class NormRules(LayerRules):
+class NormRules(OtherLayerRules):
     """Rules of norms, on those of layers."""
 
     def _do_batch_norm(self, _: str, __: Any, args: list[Any], kw: Any, out: Any) -> None:
