@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from kept_notes import KeptNotes
 from secateurs.errors import InputError
 from secateurs.fit.cache import PrefixCache
 from secateurs.fit.tensors import read_checked
@@ -36,19 +36,6 @@ CONFIG = StudyConfig(
     device="cpu",
     precision="float32",
 )
-
-
-class Lines:
-    """Progress whose notes are kept."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def task(self, name: str, total: int, *, done: int = 0) -> Any:
-        return nullcontext(lambda steps: None)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +70,7 @@ def test_processes_train_the_same_networks_to_the_bit_though_one_is_killed(
     context: TrialContext, tmp_path: Path
 ):
     here = _sweep(context, tmp_path / "here")
-    progress = Lines()
+    progress = KeptNotes()
     with open_processes(2, Resources(), tmp_path / "cache") as crew:
 
         def kill_one(record: dict[str, Any]) -> None:
@@ -201,7 +188,7 @@ def test_what_a_task_raised_elsewhere_is_raised_here(kind: str, error: type, sai
 
 
 def test_a_task_that_is_lost_too_often_is_given_up():
-    attempt, progress = Attempt(Task("key", "depth 3 run 1", "", {})), Lines()
+    attempt, progress = Attempt(Task("key", "depth 3 run 1", "", {})), KeptNotes()
     for _ in range(3):
         attempt = attempt.again("its node went away", 2.0, progress)
     assert (attempt.number, attempt.lost_s, len(progress.notes)) == (4, 6.0, 3)

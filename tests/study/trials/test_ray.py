@@ -272,7 +272,7 @@ def test_a_cluster_with_a_token_takes_whoever_has_it(home: Path, monkeypatch: py
     monkeypatch.delenv("RAY_AUTH_MODE")
 
     def said(token: str) -> str:
-        """What a program of its own is told: Ray keeps a token as long as a process lives."""
+        """The answer to a program of its own: Ray keeps a token as long as a process lives."""
         words = [sys.executable, "-c", OPENED, address]
         environment = os.environ | {"RAY_AUTH_TOKEN": token}
         done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=150)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from kept_notes import KeptNotes
 from secateurs.errors import InputError
 from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.trials.contents import content_of
@@ -86,17 +86,6 @@ class FakeRay:
         ]
 
 
-class Lines:
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def task(self, name: str, total: int, *, done: int = 0) -> Any:
-        return nullcontext(lambda steps: None)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 def _cluster(ray: FakeRay) -> RayCluster:
     crew = RayCluster.__new__(RayCluster)
     crew.resources = Resources()
@@ -111,7 +100,7 @@ def _cluster(ray: FakeRay) -> RayCluster:
 
 
 def _run(script: Script, *tasks: Task) -> tuple[FakeRay, list[Any], list[str]]:
-    ray, lines = FakeRay(script), Lines()
+    ray, lines = FakeRay(script), KeptNotes()
     crew = _cluster(ray)
     found = [
         (task.key, answer.place, answer.tensors())
@@ -130,7 +119,7 @@ def test_what_is_lost_is_run_again_and_said(kind: str):
     ray.script = lambda words, parts, number: (
         getattr(ray.exceptions, kind)() if number == 0 else ANSWER
     )
-    lines = Lines()
+    lines = KeptNotes()
     ((task, answer),) = _cluster(ray).run(iter([_task("a")]), stop=StopFlag(), progress=lines)
     assert (task.key, answer.place.attempts, answer.place.node) == ("a", 2, "box1")
     tensors = answer.tensors()
@@ -215,7 +204,7 @@ def test_resources_that_no_node_has_are_said_in_one_line():
     crew = _cluster(FakeRay(lambda words, parts, number: None))
     crew.resources = Resources(4, 1.0)
     with pytest.raises(InputError, match="no node has 4 CPUs and 1 GPU for a trial; the largest"):
-        crew.check(Lines())
+        crew.check(KeptNotes())
 
 
 def test_what_a_task_has_computed_is_passed_on_and_left_when_it_is_lost_twice():
@@ -288,7 +277,7 @@ def test_a_node_that_has_joined_and_cannot_run_a_task_is_named(monkeypatch: pyte
 def test_nodes_that_are_slow_to_answer_are_said_and_those_with_other_versions_refused(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    ray, lines = FakeRay(lambda words, parts, number: None), Lines()
+    ray, lines = FakeRay(lambda words, parts, number: None), KeptNotes()
     asked = iter(["hello1", "hello2"])
     remote = SimpleNamespace(remote=lambda: next(asked))
     monkeypatch.setattr(ray, "remote", lambda function: remote)
@@ -331,7 +320,7 @@ def test_a_training_on_a_node_that_is_drained_goes_on_elsewhere_from_its_state(t
         seen.append(words["arguments"]["resume"])
         return {**ANSWER, "kind": "stopped", "text": ""} if number < 2 else ANSWER
 
-    ray, lines = FakeRay(script), Lines()
+    ray, lines = FakeRay(script), KeptNotes()
     ray.tensors = save({"state": torch.arange(3, dtype=torch.uint8)})
     task = Task("a", "a", "", {"resume": None}, state=path)
     ((_, answer),) = _cluster(ray).run(iter([task]), stop=StopFlag(), progress=lines)

@@ -6,13 +6,13 @@ import itertools
 import os
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from kept_notes import KeptNotes
 from secateurs.errors import InputError
 from secateurs.files import write_json
 from secateurs.stopping import StopFlag, StopRequested
@@ -32,17 +32,6 @@ from secateurs.study.trials.task import Resources, Task
 pytest.importorskip("submitit", reason="needs pip install 'secateurs[slurm]'")
 unix = pytest.mark.skipif(os.name == "nt", reason="commands are shell scripts")
 DONE: dict[str, Any] = {"kind": "done", "record": {}, "log": [], "fetched": 0, "node": "box"}
-
-
-class Lines:
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def task(self, name: str, total: int, *, done: int = 0) -> Any:
-        return nullcontext(lambda steps: None)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 def _commands(folder: Path, monkeypatch: pytest.MonkeyPatch, **texts: str) -> None:
@@ -150,7 +139,7 @@ def _run(
 ) -> tuple[Queue, list[Any], list[str]]:
     for name in ("LOOK_S", "QUEUE_S", "UNSEEN_S", "LATE_S"):
         monkeypatch.setattr(slurm, name, 0.0)
-    queue, lines = Queue(script), Lines()
+    queue, lines = Queue(script), KeptNotes()
     crew = Slurm(Resources(), queue, tmp_path, 8, read=queue.read)
     tasks = [Task(key, f"trial {key}", "", {}, state=state) for key in keys]
     found = [
