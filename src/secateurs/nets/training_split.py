@@ -179,7 +179,7 @@ def _followed(steps: nn.Module, where: str) -> Generator[tuple[str, nn.Module]]:
 def _num_fixed(model: SeveralDepths, name: str, depth: int) -> int:
     """How many steps from the first reading on training at a depth cannot change.
 
-    None where not all before it are fixed, or where nothing is but the reading.
+    0 where not all before it are fixed, or where nothing is but the reading.
     """
     program = _program(model)
     _, tail = split_at(model, name, depth)
