@@ -228,8 +228,8 @@ def test_modules_that_tests_find_by_their_folder_have_one_name_each():
     """Tests put folders on the path, so that of two modules with one name the first is found."""
     top = ROOT.parents[1]
     folders = {path.parent for path in (top / "tests").rglob("conftest.py")}
-    folders |= {top / "tests" / "docs", top / "benchmarks", top / "benchmarks" / "campaign"}
-    folders |= {top / "benchmarks" / "methods", top / "examples"}
+    folders |= {top / "tests" / "docs", top / "examples"}
+    folders |= {path.parent for path in (top / "benchmarks").rglob("*.py")}
     counts = Counter(
         path.stem
         for folder in folders

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
+
 from kills import Tally
 from mutations import PeakMemory, guarded, mutate, with_checksums
-from PIL import Image
 
 MOST_MIB = 1024  # docs/images.md
 TOGETHER = 100  # images of one audit

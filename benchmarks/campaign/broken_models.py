@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
 from kills import Tally, World
 from mutations import HOSTILE, PeakMemory, guarded, mutate, plant
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import onnx
 import torch
-from narrow_alexnet import narrow_alexnet
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torchvision import models
+
+from narrow_alexnet import narrow_alexnet
 
 PAGES = (
     ("study.page", "render"),

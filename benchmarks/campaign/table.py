@@ -1,13 +1,16 @@
 """The campaign's figures as the table in docs/reliability.md.
 
-python benchmarks/campaign/table.py benchmarks/measured/campaign.json docs/reliability.md
+python benchmarks/campaign/table.py benchmarks/measured/campaign.json --into docs/reliability.md
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from shared.page_part import write_part
 
 START, END = "<!-- campaign: start -->", "<!-- campaign: end -->"
 
@@ -40,15 +43,5 @@ def _more(part: dict) -> str:
     return ", ".join(text.format(part[key]) for key, text in words.items() if key in part)
 
 
-def main() -> None:
-    """Put the table between its marks."""
-    source, page = Path(sys.argv[1]), Path(sys.argv[2])
-    text = page.read_text(encoding="utf-8")
-    before, rest = text.split(START)
-    _, after = rest.split(END)
-    found = table(json.loads(source.read_text(encoding="utf-8")))
-    page.write_text(f"{before}{START}\n{found}\n{END}{after}", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    write_part(__doc__, (START, END), table)

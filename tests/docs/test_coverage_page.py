@@ -6,10 +6,10 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "coverage"))
 
 import real_networks_table
-from coverage_table import END, START, measured_part
+from torchvision_networks_table import END, START, measured_part
 
 ROOT = Path(__file__).parents[2]
 MEASURED = json.loads((ROOT / "benchmarks" / "measured" / "coverage.json").read_text())

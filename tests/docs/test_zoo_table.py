@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "coverage"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "prune" / "zoo"))
 
 from shapes.zoo import ZOO
