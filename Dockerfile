@@ -1,4 +1,4 @@
-# A model as an HTTP service (docs/serve.md):
+# A model as an HTTP service (docs/deployment/serve.md):
 #   docker build --tag secateurs-serve .
 #   docker run --rm --publish 127.0.0.1:8000:8000 --volume "$PWD/models/small:/model:ro" secateurs-serve
 # An exported file: add its path to the line, for example /model/small.onnx.

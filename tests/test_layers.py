@@ -11,9 +11,12 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 import secateurs
 
 ROOT = Path(secateurs.__file__).parent
+REPOSITORY = Path(__file__).parents[1]
 ORDER = [
     "data",
     "nets",
@@ -162,8 +165,11 @@ def test_no_module_imports_itself_by_way_of_others():
     assert left == {}
 
 
-def test_folders_are_small_enough_to_search_by_eye():
-    counts = Counter(str(path.parent.relative_to(ROOT)) for path in ROOT.rglob("*.py"))
+@pytest.mark.parametrize("top", ["src", "tests", "benchmarks", "examples", "docs"])
+def test_folders_are_small_enough_to_search_by_eye(top: str):
+    files = [path for path in (REPOSITORY / top).rglob("*.*") if path.suffix in (".py", ".md")]
+    counts = Counter(str(path.parent.relative_to(REPOSITORY)) for path in files)
+    assert counts
     assert {folder: count for folder, count in counts.items() if count > MOST_FILES} == {}
 
 
@@ -226,9 +232,9 @@ def test_an_audit_starts_without_pytorch():
 
 def test_modules_that_tests_find_by_their_folder_have_one_name_each():
     """Tests put folders on the path, so that of two modules with one name the first is found."""
-    top = ROOT.parents[1]
+    top = REPOSITORY
     folders = {path.parent for path in (top / "tests").rglob("conftest.py")}
-    folders |= {top / "tests" / "docs", top / "examples"}
+    folders |= {top / "tests" / "docs", top / "docs" / "scripts", top / "examples"}
     folders |= {path.parent for path in (top / "benchmarks").rglob("*.py")}
     counts = Counter(
         path.stem

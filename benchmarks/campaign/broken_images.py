@@ -17,7 +17,7 @@ from PIL import Image
 from kills import Tally
 from mutations import PeakMemory, guarded, mutate, with_checksums
 
-MOST_MIB = 1024  # docs/images.md
+MOST_MIB = 1024  # docs/studies/images.md
 TOGETHER = 100  # images of one audit
 FORMS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("JPEG", {}), ("JPEG", {"progressive": True}), ("JPEG", {"quality": 100, "subsampling": 0}),

@@ -33,9 +33,9 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "prune" / "zoo"))
 
+from checks.halving import halved
+from checks.reference import LIMIT, distinct, error, example, uncut
 from shapes.entry import Entry, run
-from shapes.halving import halved
-from shapes.reference import LIMIT, distinct, error, example, uncut
 from shapes.zoo import OF_KIND
 
 from secateurs.errors import InputError

@@ -1,6 +1,6 @@
 """What `importances.py` measured as a picture: points lost against MACs and against measured time.
 
-python benchmarks/pruning/importances_chart.py FIGURES.json docs/importances.svg
+python benchmarks/pruning/importances_chart.py FIGURES.json docs/pictures/importances.svg
 """
 
 from __future__ import annotations

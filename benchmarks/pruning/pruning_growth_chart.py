@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from pruning_growth import BASE, VALUES
 from secateurs.files import read_json
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "docs"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "scripts"))
 from pictures import INKS, Ink, plt
 
 MARKS = {"images": "o", "units": "s", "layers": "^"}

@@ -22,7 +22,7 @@ class Block:
 
 def pages() -> list[Path]:
     """The README and every page of the site."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(*languages: str) -> list[Block]:

@@ -27,7 +27,9 @@ def test_each_step_is_defined_in_its_file(name: str, file: str):
 
 
 def test_the_picture_shows_the_folders_of_the_source(monkeypatch: pytest.MonkeyPatch):
-    spec = importlib.util.spec_from_file_location("docs_pictures", ROOT / "docs" / "pictures.py")
+    spec = importlib.util.spec_from_file_location(
+        "docs_pictures", ROOT / "docs" / "scripts" / "pictures.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     pictures = importlib.util.module_from_spec(spec)

@@ -16,7 +16,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from pages import Block, blocks, command_lines, pages
+from pages import ROOT, Block, blocks, command_lines, pages
 from typer.main import get_command
 
 import secateurs
@@ -133,6 +133,15 @@ def test_quick_commands_run(where: str, words: list[str], desk: Path, monkeypatc
     printed = capsys.readouterr()
     assert (ended.value.code or 0) == 0, f"{where}: {printed.err}"
     assert printed.out.strip(), where
+
+
+def test_links_to_files_of_the_repository_go_to_files_that_are_there():
+    missing: list[str] = []
+    for path in (*pages(), *ROOT.glob("*.md")):
+        for link in re.findall(r"\]\((?!https?://|#)([^)#\s]+)", path.read_text("utf-8")):
+            if not (path.parent / link).exists():
+                missing.append(f"{path.relative_to(ROOT)}: {link}")
+    assert missing == []
 
 
 def test_pages_have_what_is_tested_here():

@@ -18,7 +18,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(
+        f"docs_{name}", ROOT / "docs" / "scripts" / f"{name}.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)
@@ -28,10 +30,14 @@ def module(name: str) -> ModuleType:
     return loaded
 
 
+def _page(uri: str) -> SimpleNamespace:
+    return SimpleNamespace(file=SimpleNamespace(src_uri=uri))
+
+
 def test_the_page_of_commands_has_every_command_and_option():
     hook = module("hook")
     page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
-    filled = hook.on_page_markdown(page, page=SimpleNamespace())
+    filled = hook.on_page_markdown(page, page=_page("commands.md"))
     assert hook.MARK not in filled
     commands: dict[str, Any] = get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
     parts = dict(re.findall(r"^## secateurs (\S+)\n(.*?)(?=^## |\Z)", filled, re.M | re.S))
@@ -52,9 +58,11 @@ def test_the_page_of_commands_has_every_command_and_option():
 def test_links_out_of_the_site_become_words():
     hook = module("hook")
     text = "in [examples](../examples) and [there](benchmarks.md)"
-    assert hook.on_page_markdown(text, page=SimpleNamespace()) == (
-        "in examples and [there](benchmarks.md)"
-    )
+    filled = hook.on_page_markdown(text, page=_page("index.md"))
+    assert filled == "in examples and [there](benchmarks.md)"
+    text = "in [examples](../../examples) and [there](../benchmarks.md#angles)"
+    filled = hook.on_page_markdown(text, page=_page("deployment/saved.md"))
+    assert filled == "in examples and [there](../benchmarks.md#angles)"
 
 
 def test_pages_that_are_not_written_are_left_out_of_the_navigation(tmp_path: Path):
@@ -87,7 +95,7 @@ def test_the_drawings_are_those_that_the_script_draws(tmp_path: Path):
         text = (tmp_path / name).read_text(encoding="utf-8")
         assert 'href="http' not in text.replace('xlink:href="#', "")
         assert len(text) > 5000
-    used = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))
+    used = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md"))
     for name in drawn:
         assert f"pictures/{name}#only-" in used, f"{name} is on no page"
 

@@ -13,8 +13,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = {  # the largest in one scheme only
-    "light": ("index", "angles", "architecture", "benchmarks", "commands", "images"),
-    "dark": ("index", "angles", "architecture"),
+    "light": (
+        "index",
+        "pruning/angles",
+        "architecture",
+        "benchmarks",
+        "commands",
+        "studies/images",
+    ),
+    "dark": ("index", "pruning/angles", "architecture"),
 }
 pytestmark = pytest.mark.browser
 
@@ -67,7 +74,7 @@ def test_search_works_from_a_file_and_nothing_is_fetched(site: Path, browser: An
 
 def test_formulas_are_drawn_as_mathematics(site: Path, browser: Any):
     page = browser.new_page()
-    page.goto((site / "angles.html").as_uri())
+    page.goto((site / "pruning/angles.html").as_uri())
     sizes = page.evaluate(
         "[...document.querySelectorAll('math')].map(m => m.getBoundingClientRect().height)"
     )

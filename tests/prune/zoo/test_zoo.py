@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from checks.halving import halved
+from checks.pending import PENDING
+from checks.reference import LIMIT, distinct, error, example, uncut
 from shapes.entry import Entry, run
-from shapes.halving import halved
-from shapes.pending import PENDING
-from shapes.reference import LIMIT, distinct, error, example, uncut
 from shapes.zoo import ZOO
 from torch import Tensor, nn
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MARK = "<!-- every command -->"
-REPOSITORY_FILES = re.compile(r"\[([^\]]+)\]\(\.\./[^)]+\)")  # only there in the repository
+UPWARD = re.compile(r"\[([^\]]+)\]\((\.\./[^)\s]+)\)")  # links to a folder above the page's
 # Formulas in TeX, as GitHub shows them: a fence of the language math, and $`...`$ within a line.
 DISPLAYED = re.compile(r"^```math\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"\$`([^`]+)`\$")
@@ -41,7 +42,13 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
         markdown = markdown.replace(MARK, commands_markdown())
     markdown = DISPLAYED.sub(lambda found: _held("block", found.group(1)), markdown)
     markdown = INLINE.sub(lambda found: _held("inline", found.group(1)), markdown)
-    return REPOSITORY_FILES.sub(r"\1", markdown)
+    folder = posixpath.dirname(page.file.src_uri)
+    return UPWARD.sub(lambda found: found[1] if _leaves(folder, found[2]) else found[0], markdown)
+
+
+def _leaves(folder: str, link: str) -> bool:
+    """Whether a link from a page in this folder goes to a file that is only in the repository."""
+    return posixpath.normpath(posixpath.join(folder, link)).startswith("..")
 
 
 def on_page_content(html: str, **_: Any) -> str:

@@ -1,7 +1,7 @@
 """The figures of the tutorials: units of each group before and after, from running the pages.
 
-`python docs/own_pictures.py` runs the code of each page and writes docs/pictures/own-NAME-*.svg,
-with a folder's name there.
+`python docs/scripts/own_pictures.py` runs the code of each page and writes
+docs/pictures/own-NAME-*.svg, with a folder's name there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MOST_LETTERS = 24
 
 def run_page(name: str) -> Any:
     """What the page's code has pruned: its `small`."""
-    text = (Path(__file__).parent / f"own-{name}.md").read_text()
+    text = (Path(__file__).parents[1] / "pruning" / f"own-{name}.md").read_text()
     code = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[0]
     namespace: dict[str, Any] = {"__name__": "__main__"}
     with contextlib.redirect_stdout(io.StringIO()):

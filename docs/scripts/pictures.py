@@ -1,6 +1,6 @@
 """The drawings of the documentation, each for a light and a dark page.
 
-`python docs/pictures.py` writes them again to docs/pictures, with a folder's name there.
+`python docs/scripts/pictures.py` writes them again to docs/pictures, with a folder's name there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ mpl.use("svg")
 from matplotlib import pyplot as plt
 from matplotlib.patches import Arc, FancyArrowPatch, FancyBboxPatch
 
-HERE = Path(__file__).parent / "pictures"
+HERE = Path(__file__).parents[1] / "pictures"
 
 
 @dataclass(frozen=True)

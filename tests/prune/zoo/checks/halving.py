@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from shapes.entry import run
 from torch import nn
 
 from secateurs.nets.attention import open_attention
 from secateurs.nets.trace import copied
 from secateurs.prune.coupling.groups import Groups, find_groups
 from secateurs.prune.surgery.narrow import checked, narrow
-from shapes.entry import run
 
 
 def halved(model: nn.Module, inputs: Any) -> tuple[nn.Module, Groups]:

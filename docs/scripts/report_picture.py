@@ -1,6 +1,7 @@
 """The picture of the README: the first screen of a study's report, in headless Chromium.
 
-`make study && python docs/report_picture.py studies/faces/report.html` writes docs/report.png.
+`make study && python docs/scripts/report_picture.py studies/faces/report.html` writes
+docs/pictures/report.png.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-PICTURE = Path(__file__).parent / "report.png"
+PICTURE = Path(__file__).parents[1] / "pictures" / "report.png"
 WIDTH, HEIGHT = 1200, 1480
 COLOURS = 128
 

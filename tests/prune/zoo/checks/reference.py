@@ -17,11 +17,11 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
+from shapes import computed_weights, written_out
+from shapes.entry import Entry, run
 from torch import Tensor, nn
 
 from secateurs.nets.trace import copied, tensors_of
-from shapes import computed_weights, written_out
-from shapes.entry import Entry, run
 
 LIMIT = 1e-5  # of the effect of the cut
 SAMPLES = 6
