@@ -12,6 +12,7 @@ import pytest
 import torch
 from backwards import Backwards, timeless
 
+from kept_notes import KeptNotes
 from narrow import narrowed
 from secateurs.cli import main
 from secateurs.data.corruptions import CORRUPTIONS
@@ -69,15 +70,30 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def study(flags: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kept() -> KeptNotes:
+    return KeptNotes()
+
+
+@pytest.fixture(scope="module")
+def study(
+    flags: Path, cache: Path, kept: KeptNotes, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     out = tmp_path_factory.mktemp("study") / "out"
-    run_frontier(str(flags), CONFIG, OPTIONS, out, cache=cache)
+    run_frontier(str(flags), CONFIG, OPTIONS, out, cache=cache, progress=kept)
     return out
 
 
 @pytest.fixture(scope="module")
 def results(study: Path) -> dict[str, Any]:
     return json.loads((study / "results.json").read_text())
+
+
+def test_what_is_to_be_done_is_said_before_the_first_training(study: Path, kept: KeptNotes):
+    plan, training = (
+        next(place for place, text in enumerate(kept.notes) if text.startswith(start))
+        for start in ("to do: 1 training of 1 epoch, 1 smaller network", "fine-tuning alexnet")
+    )
+    assert plan < training
 
 
 def test_every_point_is_a_network_on_disk_that_answers_as_its_row_says(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from secateurs.fit.cache import PrefixCache
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
+from secateurs.study.frontier.options import FrontierOptions
+from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import TrialContext
 from secateurs.study.sweep.sweep import Choice, Record, choose, layers_frozen_at_random, run_sweep
 from secateurs.study.trials.store import Store
 from secateurs.study.trials.task import Executor
+from secateurs.wording import counted
 
 
 @dataclass(frozen=True)
@@ -63,3 +66,26 @@ def fine_tune(
         random_frozen=layers_frozen_at_random(context),
     )
     return Arm(context, trials, choice)
+
+
+def plan_words(
+    depths: Sequence[tuple[int, ...]], config: StudyConfig, options: FrontierOptions
+) -> str:
+    """What is still to be done once the networks and their `depths` are chosen.
+
+    >>> plan_words([(24, 30)], StudyConfig(runs=2, epochs=20), FrontierOptions(recover=4))
+    'to do: 4 trainings of 20 epochs, 2 smaller networks with 4 epochs of recovery each, int8, \
+a last training on all images but the test images, the test'
+    """
+    num_trainings = sum(map(len, depths)) * config.runs + options.scratch_runs
+    limits = (options.max_mb, options.max_ms)
+    num_sizes = len(depths) * (len(options.sizes) + sum(limit is not None for limit in limits))
+    steps = [
+        f"{counted(num_trainings, 'training')} of {counted(config.epochs, 'epoch')}",
+        f"{counted(num_sizes, 'smaller network')} "
+        f"with {counted(options.recover, 'epoch')} of recovery each",
+        *(["int8"] if options.int8 else []),
+        *(["a last training on all images but the test images"] if options.refit == "all" else []),
+        "the test",
+    ]
+    return f"to do: {', '.join(steps)}"

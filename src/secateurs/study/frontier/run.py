@@ -13,7 +13,7 @@ from secateurs.fit.cache import PrefixCache
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 from secateurs.study.frontier.answer import export_recommended
-from secateurs.study.frontier.arms import Arm, arm_context, fine_tune
+from secateurs.study.frontier.arms import Arm, arm_context, fine_tune, plan_words
 from secateurs.study.frontier.directory import KIND, check_configuration, claim
 from secateurs.study.frontier.estimate import Correct, Judged
 from secateurs.study.frontier.int8 import SHIPPED, Groups, Int8Files
@@ -105,6 +105,7 @@ def run_frontier(
         progress.note(sentence)
     plans, probe = choose_arms(probed, opened, options, out, within=within, progress=progress)
     scratch = [0 if number else options.scratch_runs for number in range(len(plans))]
+    progress.note(plan_words([plan.depths for plan in plans], config, options))
     tuning: dict[str, Any] = {
         "prefix_cache": kept,
         "executor": executor,
