@@ -65,3 +65,11 @@ def test_what_a_converter_says_is_kept_where_it_names_no_operator():
     )
     assert str(found) == "m.onnx: ONNX cannot hold this model (no way)"
     assert first_line(ValueError()) == "ValueError"
+
+
+def test_a_module_that_the_converter_lacks_is_no_fault_of_the_network():
+    error = ModuleNotFoundError("No module named 'torchao'", name="torchao")
+    found = cannot_hold(
+        Path("m.tflite"), "LiteRT", error, network(nn.ReLU()), torch.zeros(1, 3, 32, 32)
+    )
+    assert str(found) == "m.tflite: the converter to LiteRT needs torchao, not installed"

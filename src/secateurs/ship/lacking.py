@@ -21,8 +21,12 @@ def cannot_hold(
 ) -> InputError:
     """The error for a network that a converter refused, with the operator and its layer.
 
+    A module that the converter itself lacks is named as what is missing.
+
     Where the converter names no operator of the network, its own first line stands instead.
     """
+    if isinstance(error, ModuleNotFoundError):
+        return InputError(f"{path}: the converter to {form} needs {error.name}, not installed")
     named = _named(error)
     found = _layers(network, example) if named else {}
     operator = next((name for name in named if name in found), None)

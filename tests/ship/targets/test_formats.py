@@ -20,6 +20,7 @@ from secateurs.errors import InputError
 from secateurs.extras import installed
 from secateurs.files import sha256_file
 from secateurs.nets.backbones import build
+from secateurs.nets.several_depths import BothDepths, SeveralDepths
 from secateurs.ship.about import about, read_beside, write_beside
 from secateurs.ship.spec import ImageInput, ModelSpec, describe
 from secateurs.ship.targets.formats import endings, open_file, target_of
@@ -27,6 +28,7 @@ from secateurs.ship.targets.target import FileCheck
 
 IMAGE = ImageInput(64, "straight", (0.5, 0.4, 0.3), (0.25, 0.2, 0.3))
 Written = Callable[[str], tuple[Path, torch.Tensor, FileCheck]]
+CLASSES = ("a", "ü", "c")
 CONFIDENCE = {"temperature": 1.5, "threshold": 0.7, "target": 0.9, "coverage": 0.8}
 
 
@@ -39,7 +41,7 @@ def model() -> nn.Module:
 @pytest.fixture(scope="module")
 def spec(model: nn.Module) -> ModelSpec:
     extra = {"data": "photos", "weights": "none", "confidence": CONFIDENCE, "config": {"a": 1}}
-    return describe(model, "squeezenet1_1", ("a", "ü", "c"), IMAGE, extra=extra)
+    return describe(model, "squeezenet1_1", CLASSES, IMAGE, extra=extra)
 
 
 def if_installed(ending: str, extra: str) -> Any:
@@ -89,7 +91,7 @@ def test_a_file_opened_gives_pytorch_s_logits_and_says_what_it_needs(
         repeated = np.resize(images.numpy(), (batch, *images.shape[1:]))
         wanted = np.resize(expected, (batch, *expected.shape[1:]))
         np.testing.assert_allclose(opened.run(repeated), wanted, atol=1e-4)
-    assert opened.spec.classes == ("a", "ü", "c") and opened.spec.preprocessing == IMAGE
+    assert opened.spec.classes == CLASSES and opened.spec.preprocessing == IMAGE
     assert opened.spec.extra["confidence"] == CONFIDENCE
     assert opened.spec.extra["card"] == {
         "data": "photos",
@@ -97,6 +99,28 @@ def test_a_file_opened_gives_pytorch_s_logits_and_says_what_it_needs(
         "pruned": False,
         "accuracy": 0.5,
     }
+
+
+@pytest.mark.parametrize("ending", FLOATS)
+def test_a_head_that_reads_several_depths_is_written(
+    tmp_path: Path, ending: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As a study makes it: several norms without weights, and images in the order of a decoder."""
+    torch.manual_seed(0)
+    name = "squeezenet1_1+features.8+features.10"
+    network = build(name, 3).eval()
+    assert isinstance(network, SeveralDepths)
+    for both in (part for part in network.modules() if isinstance(part, BothDepths)):
+        channels = len(both.norm.state_dict()["running_mean"])
+        both.normalise(torch.randn(channels), 0.5 + torch.rand(channels))
+    path = tmp_path / f"several{ending}"
+    images = torch.rand(3, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    check = target_of(path).write(network, describe(network, name, CLASSES, IMAGE), path, images)
+    assert check.max_abs_difference is not None and check.max_abs_difference <= 1e-4
+    with torch.no_grad():
+        expected = network(images).numpy()
+    np.testing.assert_allclose(open_file(path).run(images.numpy()), expected, atol=1e-4)
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize("ending", FLOATS)

@@ -16,6 +16,7 @@ from torch import nn
 
 from secateurs.data.images.decode import decode
 from secateurs.errors import InputError
+from secateurs.extras import installed
 from secateurs.nets.backbones import build
 from secateurs.ship.checkpoint import save
 from secateurs.ship.spec import ImageInput, ModelSpec, describe
@@ -26,6 +27,13 @@ from secateurs.study.saved.prediction_model import open_classifier, read_pixels
 IMAGE = ImageInput(64, "crop", (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), "bicubic", 0.95)
 EXAMPLES = Path(__file__).parents[3] / "examples"
 CLASSES = ("across", "down", "plain")
+FORMATS = {
+    ".onnx": "onnx",
+    ".pt2": None,
+    ".xml": "openvino",
+    ".pte": "executorch",
+    ".tflite": "litert",
+}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +76,8 @@ def onnx_file(
 
 def consumer(path: Path) -> Callable[[str], tuple[str | None, float]]:
     """The example that classifies with a file of this format."""
-    name = {".xml": "openvino"}.get(path.suffix, path.suffix[1:])
+    names = {".xml": "openvino", ".pte": "executorch", ".tflite": "litert"}
+    name = names.get(path.suffix, path.suffix[1:])
     example = runpy.run_path(str(EXAMPLES / f"predict_{name}.py"))
     if path.suffix == ".onnx":
         session = example["onnxruntime"].InferenceSession(path)
@@ -76,13 +85,22 @@ def consumer(path: Path) -> Callable[[str], tuple[str | None, float]]:
     if path.suffix == ".xml":
         model, about = example["opened"](path)
         return lambda image: example["predict"](model, about, image)
+    if path.suffix == ".pte":
+        method = example["Runtime"].get().load_program(path.read_bytes()).load_method("forward")
+        about = json.loads(Path(f"{path}.json").read_text())
+        return lambda image: example["predict"](method, about, image)
+    if path.suffix == ".tflite":
+        model = example["Interpreter"](str(path))
+        model.allocate_tensors()
+        about = json.loads(Path(f"{path}.json").read_text())
+        return lambda image: example["predict"](model, about, image)
     extra = {"secateurs.json": ""}
     program: Any = torch.export.load(path, extra_files=extra).module()
     about = json.loads(extra["secateurs.json"])
     return lambda image: example["predict"](program, about, image)
 
 
-@pytest.mark.parametrize("name", ["folder", "photos.onnx", "photos.pt2", "photos.xml"])
+@pytest.mark.parametrize("name", ["folder", *(f"photos{ending}" for ending in FORMATS)])
 def test_every_format_gives_the_answers_of_pytorch(
     network: nn.Module,
     spec: ModelSpec,
@@ -93,8 +111,9 @@ def test_every_format_gives_the_answers_of_pytorch(
     name: str,
 ):
     path = onnx_file if name == onnx_file.name else tmp_path / name
-    if path.suffix == ".xml":
-        pytest.importorskip("openvino")
+    extra = FORMATS.get(path.suffix)
+    if extra is not None and not installed(extra):
+        pytest.skip(f"needs {extra}")
     if name == "folder":
         save(network, spec, path)
     elif path != onnx_file:

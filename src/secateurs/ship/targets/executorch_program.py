@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from secateurs.errors import InputError
 from secateurs.extras import require
 from secateurs.files import atomic_path, sha256_file
+from secateurs.nets.several_depths import FixedNorm
 from secateurs.nets.trace import copied
 from secateurs.ship.about import about, read_beside, write_beside
 from secateurs.ship.export import check_example
@@ -41,7 +42,7 @@ def write(
     """Write a model for batches of 1 to 64, with a JSON file beside it; see `Target.write`."""
     require(EXTRA, "an ExecuTorch file")
     size = check_example(spec, example)
-    network = copied(model).cpu().eval()
+    network = _with_weights(copied(model).cpu().eval())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -55,6 +56,27 @@ def write(
         run(fill_batch(images, MOST_BATCH).numpy())  # raises where its memory is for fewer
         write_beside(path, about(spec, card), sha256=sha256_file(temporary))
     return FileCheck(path, difference, path.stat().st_size)
+
+
+def _with_weights(network: nn.Module) -> nn.Module:
+    """The network, its batch norms without weights replaced by ones with weights of one.
+
+    XNNPACK's pass names what it makes of a norm after the norm's weight, so that of several norms
+    without weights each would get the values of another.
+    """
+    for parent in list(network.modules()):
+        for name, norm in list(parent.named_children()):
+            if (
+                not isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+                or "weight" in norm.state_dict()
+            ):
+                continue
+            if type(norm) in (FixedNorm, nn.BatchNorm1d, nn.BatchNorm2d):
+                kind = nn.BatchNorm2d if isinstance(norm, nn.BatchNorm2d) else nn.BatchNorm1d
+                made = kind(norm.num_features, eps=norm.eps)
+                made.load_state_dict(norm.state_dict(), strict=False)
+                setattr(parent, name, made.eval())
+    return network
 
 
 def _program(network: nn.Module, size: int) -> bytes:
@@ -99,6 +121,7 @@ class _Running:
     method: Any
 
     def __call__(self, images: Images) -> Logits:
-        parts = torch.from_numpy(images).split(MOST_BATCH)
+        # In the plain order of memory: a method reads any other order wrongly, without an error.
+        parts = torch.from_numpy(images).contiguous().split(MOST_BATCH)
         # A copy: the next call writes into the same memory.
         return torch.cat([self.method.execute([part])[0].clone() for part in parts]).numpy()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,8 @@ def write(
     with atomic_path(path) as temporary:
         made = temporary.with_name(f"{temporary.name}{ENDING}")  # the converter wants the ending
         try:
-            with warnings.catch_warnings():
+            # The converter prints each of its steps.
+            with warnings.catch_warnings(), redirect_stdout(StringIO()):
                 warnings.simplefilter("ignore")
                 converter: Any = import_module("litert_torch")
                 converter.convert(network, (sample,)).export(str(made))
