@@ -32,3 +32,19 @@ def test_the_page_draws_everything_and_loads_nothing(
         page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
         widths = "[...document.querySelectorAll('.main-svg')].map(drawn => drawn.clientWidth)"
         assert max(page.evaluate(widths)) <= 680  # what fits on A4 and Letter
+
+
+def test_on_paper_matrices_and_bars_are_lower(browser: Any, tmp_path: Path) -> None:
+    """So that a chart fits under a short section, and no page is left half empty."""
+    path = write_frontier_report(example_frontier(tmp_path), tmp_path)
+    with opened(browser, path) as (page, _, complaints):
+        heights = (
+            "Object.fromEntries([...document.querySelectorAll('.figure .plot')]"
+            ".map(drawn => [drawn.id, drawn.clientHeight]))"
+        )
+        screen = page.evaluate(heights)
+        page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        paper = page.evaluate(heights)
+        assert complaints == []
+    assert paper["plot-confusion-0"] <= 0.6 * screen["plot-confusion-0"]
+    assert paper["plot-counts-0"] <= 0.71 * screen["plot-counts-0"]

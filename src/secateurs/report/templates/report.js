@@ -46,9 +46,13 @@
   // The event comes before the page has the width of the paper: this fits A4 and Letter.
   const PAPER_PX = 680, GAP_PX = 28;
   // Lower charts leave fewer pages half empty; rows with names and large matrices keep their height.
-  const PRINTED_HEIGHT = 0.7, HIGH_PX = 280;
+  const PRINTED_HEIGHT = 0.7, PRINTED_MATRIX = 0.58, HIGH_PX = 280;
   const isChart = (data, layout) => layout.meta === "matrix" || layout.height >= HIGH_PX && layout.yaxis?.type !== "category"
     && data.every((trace) => (trace.type ?? "scatter") === "scatter") && (layout.annotations ?? []).length < 8;
+  // Bars in rows, where a lower row still holds its name.
+  const ROW_PX = 16;
+  const areBars = (data, layout) => data.every((trace) => trace.type === "bar")
+    && PRINTED_HEIGHT * layout.height >= ROW_PX * ((layout.yaxis?.tickvals?.length ?? Infinity) + 4);
   const printWidth = (place) => {
     const row = place.closest(".plots").classList;
     const columns = row.contains("plots-three") ? 3 : row.contains("plots-several") ? 2 : 1;
@@ -62,7 +66,8 @@
     const { data, layout } = styled(id);
     if (printing) {
       layout.width = printWidth(place);
-      if (isChart(data, layout)) layout.height = Math.round(PRINTED_HEIGHT * layout.height);
+      const share = layout.meta === "matrix" ? PRINTED_MATRIX : PRINTED_HEIGHT;
+      if (isChart(data, layout) || areBars(data, layout)) layout.height = Math.round(share * layout.height);
     }
     place.style.height = `${layout.height}px`;
     return Plotly.react(place, data, layout, config);
