@@ -135,6 +135,25 @@ def test_bars_show_the_time_left(monkeypatch: pytest.MonkeyPatch, capsys):
         assert word in shown
 
 
+@pytest.mark.parametrize("columns", [50, 120])
+def test_a_single_step_is_not_said_to_be_0_of_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int
+):
+    """It may take minutes: what is shown is that time goes on."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    progress = Console()
+    shown, deadline = "", time.monotonic() + 10
+    with progress.task("pruning to 50%", 1) as advance:
+        while "0:00:01" not in shown and time.monotonic() < deadline:
+            time.sleep(0.05)
+            shown += capsys.readouterr().err
+        advance(1)
+    assert "pruning to 50%" in shown
+    assert "0:00:01" in shown
+    assert "0/1" not in shown and "left" not in shown
+
+
 def test_which_progress_the_words_ask_for(monkeypatch: pytest.MonkeyPatch):
     assert progress_of(quiet=True) is progress_of("none") is progress_of("none", quiet=True)
     assert progress_of("none") is SILENT

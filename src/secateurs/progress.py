@@ -10,11 +10,16 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Protocol
 
 from secateurs.errors import InputError
 from secateurs.native_stderr import own_stderr
 from secateurs.terminal import fitted
+
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
+    from rich.progress import Task as RichTask
 
 MODES = ("auto", "rich", "plain", "json", "none")
 PLAIN_S, SPARSE_S = 10.0, 60.0  # between two plain lines of a task: at least, and at most
@@ -102,27 +107,53 @@ class Silent:
 SILENT: Progress = Silent()
 
 
+def _column(text: Callable[[RichTask], str]) -> ProgressColumn:
+    """A column with a text for each task."""
+    from rich.progress import ProgressColumn
+    from rich.text import Text
+
+    class Column(ProgressColumn):
+        def render(self, task: RichTask) -> Text:
+            return Text(text(task))
+
+    return Column()
+
+
+def _steps(task: RichTask) -> str:
+    return "" if task.total is None else f"{task.completed:.0f}/{task.total:.0f}"
+
+
+def _elapsed_and_left(task: RichTask) -> str:
+    elapsed = str(timedelta(seconds=int(task.elapsed or 0)))
+    return elapsed if task.total is None else f"{elapsed}, {_left_or_elapsed(task)}"
+
+
+def _left_or_elapsed(task: RichTask) -> str:
+    if task.total is None:
+        return _elapsed_and_left(task)
+    left = task.time_remaining
+    return f"{'-:--:--' if left is None else timedelta(seconds=int(left))} left"
+
+
 class Console:
-    """Bars with elapsed and remaining time on stderr, through rich; plain notes between them."""
+    """Bars with elapsed and remaining time on stderr, through rich; plain notes between them.
+
+    A single step, which has no share that is done, is a moving bar with the time so far.
+    """
 
     def __init__(self) -> None:
         from rich.console import Console as RichConsole
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn
         from rich.progress import Progress as RichProgress
 
         self._console = RichConsole(stderr=True, highlight=False)
-        times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        times = _elapsed_and_left if self._console.width >= WIDE else _left_or_elapsed
         self._bars = RichProgress(
+            SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
-            *(times if self._console.width >= WIDE else times[-1:]),
+            _column(_steps),
+            _column(times),
             console=self._console,
         )
         self._open = 0
@@ -133,7 +164,7 @@ class Console:
         if self._open == 0:
             self._bars.start()
         self._open += 1
-        bar = self._bars.add_task(name, total=total, completed=done)
+        bar = self._bars.add_task(name, total=total if total > 1 else None, completed=done)
         try:
             yield lambda steps: self._bars.advance(bar, steps)
         finally:
