@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from secateurs.files import atomic_path
 from secateurs.ship.about import about
-from secateurs.ship.export import TOLERANCE, check_example, rounding
+from secateurs.ship.export import TOLERANCE, allowed, check_example
 from secateurs.ship.lacking import cannot_hold
 from secateurs.ship.spec import ModelSpec
 
@@ -68,7 +68,7 @@ def export_program(
         torch.export.save(program, packed, extra_files={EXTRA: json.dumps(extra)})
         temporary.write_bytes(packed.getbuffer())
         difference = _difference(network, temporary, images)
-        most = max(tolerance, rounding(network, images))
+        most = allowed(network, images, difference, tolerance)
         # Written so that NaN fails, too.
         if not difference <= most:
             raise RuntimeError(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateurs.ship.export import TOLERANCE, rounding
+from secateurs.ship.export import TOLERANCE, allowed
 from secateurs.ship.targets.target import Images, Logits
 
 
@@ -37,7 +37,7 @@ def checked(
                 expected = network(part).numpy()
             # np.maximum, unlike max, keeps NaN.
             largest = float(np.maximum(largest, np.abs(run(part.numpy()) - expected).max()))
-    most = max(TOLERANCE, rounding(network, images))
+    most = allowed(network, images, largest, TOLERANCE)
     # Written so that NaN fails, too.
     if not largest <= most:
         raise RuntimeError(
