@@ -96,6 +96,37 @@ def test_a_wrong_path_loads_no_library(words: list[str], tmp_path: Path):
     assert done.stderr.startswith("error: nowhere: no such ")
 
 
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [
+        ({}, "1000"),
+        ({"GOMP_SPINCOUNT": "5"}, "5"),
+        ({"OMP_WAIT_POLICY": "active"}, None),
+    ],
+)
+def test_waiting_threads_sleep_soon_unless_the_environment_says_otherwise(
+    given: dict[str, str], spins: str | None
+):
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    }
+    script = (
+        "import atexit, os, sys; from secateurs.cli import main; sys.argv[1:] = ['--version'];"
+        "atexit.register(lambda: print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules));"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment | given,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == f"{spins} False"
+
+
 def test_audit_prints_the_papers_split(flags: Path, cache: str, capsys, monkeypatch):
     words = ["audit", str(flags), "--split", "paper", "--json", "--cache", cache, "--quiet"]
     code, out, err = run(capsys, monkeypatch, *words)

@@ -41,6 +41,8 @@ from secateurs.errors import FULL, UNUSABLE, InputError
 from secateurs.native_stderr import asked_of, give_stderr_back, leave_stderr_to_us, print_end
 from secateurs.stopping import StopRequested, exit_code, interrupted_by_signals
 
+SPINS = "1000"  # turns that a thread waits before it sleeps, some 20 microseconds
+
 app = typer.Typer(
     name="secateurs",
     cls=Group,
@@ -108,12 +110,23 @@ def _disk_problem(error: OSError) -> str | None:
     return None
 
 
+def wait_briefly() -> None:
+    """Have threads of PyTorch that wait for each other sleep after some microseconds.
+
+    Its OpenMP library lets them spin for milliseconds, which takes the processor from the thread
+    that they wait for as soon as other programs run. A choice in the environment stays.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+
+
 def main() -> None:
     """Run the command line: one line and exit code 2 for bad input, 130 or 143 when stopped."""
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding does not have is escaped.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    wait_briefly()  # read when PyTorch is imported
     words = sys.argv[1:] or ["--help"]
     progress = asked_of(words)
     if progress:
