@@ -71,6 +71,7 @@ def build(name: str, num_classes: int) -> nn.Module:
     paths = earlier_depths(name)
     if not paths:
         return build_stock(name, num_classes)
+    check_name(name)
     stock = stock_name(name)
     return several_depths(build_stock(stock, num_classes), stock, paths, num_classes)
 

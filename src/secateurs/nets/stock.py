@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -64,14 +65,31 @@ def source_of(name: str) -> str:
 def check_name(name: str) -> None:
     """Raise InputError, with names that are near, unless `name` is a known backbone.
 
-    Whether the earlier depths are the network's is for `build` to say.
+    The earlier depths must be modules of it, each once. Whether a head can read them is for `build`
+    to say.
 
     >>> check_name("alexnett")
     Traceback (most recent call last):
     ...
     secateurs.errors.InputError: unknown backbone 'alexnett'; did you mean alexnet?
     """
-    name = stock_name(name)
+    paths, name = earlier_depths(name), stock_name(name)
+    _check_stock(name)
+    if not paths:
+        return
+    network = bare_stock(name, 2)
+    known = [path for path, _ in network.named_modules() if path]
+    for path in paths:
+        if path not in known:
+            near = difflib.get_close_matches(path[:200], known, n=3, cutoff=0.5)
+            parts = ", ".join(part for part, _ in network.named_children())
+            hint = f"did you mean {' or '.join(near)}?" if near else f"it is made of {parts}"
+            raise InputError(f"{name} has no module {reprlib.repr(path)} to read; {hint}")
+        if paths.count(path) > 1:
+            raise InputError(f"{name}: {path} is named more than once")
+
+
+def _check_stock(name: str) -> None:
     if name in torchvision_models.names():
         return
     if timm_models.is_known(name):

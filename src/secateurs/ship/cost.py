@@ -116,7 +116,8 @@ def cost_sentence(before: Cost, after: Cost, latency: Sequence[LatencyRow]) -> s
     """Plain words about what pruning saved, also when it did not make the network faster.
 
     It is faster when it takes at most 0.97 of the time and three quarters of the rounds agree,
-    slower in the same way from 1.03 on, and not measurably faster in between.
+    slower in the same way from 1.03 on, and not measurably faster in between. Where the median is
+    outside of that and the rounds disagree, the times vary too much.
 
     >>> cost_sentence(Cost(200, 1000), Cost(50, 990), [])
     'Pruning left 25% of the parameters (200 to 50) and 99% of the multiply-accumulates.'
@@ -147,6 +148,8 @@ def _latency_words(row: LatencyRow) -> str:
     if row.ratio > 2 - NOT_FASTER and row.ratio_p25 > 1:
         return f"{where} is slower ({times})."
     if row.ratio > NOT_FASTER or row.ratio_p75 >= 1:
+        if not 2 - NOT_FASTER >= row.ratio > NOT_FASTER:
+            return f"{where} is not measurably faster: the times vary too much ({times})."
         return f"{where} is not measurably faster ({times})."
     return f"{where} takes {_percent(row.ratio)} of the time ({times})."
 

@@ -71,6 +71,21 @@ def test_one_pass_gives_what_each_prefix_gives(name: str, depths: tuple[int, ...
                 assert torch.allclose(features[view], torch.cat(expected, 1), atol=1e-4), depth
 
 
+def test_depths_behind_one_that_a_head_reads_are_probed_where_they_are():
+    name, depths, images = "squeezenet1_1", (4, 7, 13, 16, 19), _images(5)
+    reads = f"{name}+features.4+features.7"
+    model, stock = _network(reads).eval(), _network(name).eval()
+    own = model.state_dict()
+    for key, place in stock_tensors(_network(name), name, ("features.4", "features.7")).items():
+        own[place].copy_(stock.state_dict()[key])
+    found, expected = (
+        pooled_features(one, its, borders(one, its, depths), images, mirrored=False, device=CPU)
+        for one, its in ((model, reads), (stock, name))
+    )
+    for depth, features, wanted in zip(depths, found, expected, strict=True):
+        assert torch.allclose(features, wanted, atol=1e-5), depth
+
+
 def test_features_beyond_the_memory_lie_in_a_file(monkeypatch: pytest.MonkeyPatch):
     name = "squeezenet1_1"
     model, images = _network(name).eval(), _images(5)

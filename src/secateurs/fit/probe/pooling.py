@@ -18,7 +18,13 @@ from secateurs.fit.precision import Precision, arithmetic
 from secateurs.nets.backbones import trace_of
 from secateurs.nets.chain import WHOLE, chain
 from secateurs.nets.depth import check_depth, num_depths, split_at, steps
-from secateurs.nets.several_depths import Layout, layout_before, pooled_maps
+from secateurs.nets.several_depths import (
+    BOTH,
+    Layout,
+    both_depths,
+    layout_before,
+    pooled_maps,
+)
 from secateurs.nets.trace import Trace, eval_mode
 from secateurs.stopping import StopFlag
 
@@ -31,7 +37,7 @@ class Border:
     """Where the features of a depth are taken.
 
     Behind the first `num_steps` steps of the network's chain; for a network whose chain cannot be
-    opened, or a layer inside of its first step, at the input of the module at `path`. `layout` says
+    opened, or a layer inside of a step, at the input of the module at `path`. `layout` says
     which axis the channels are on: "first" (n, channels, ...) or "last" (n, ..., channels); the
     others are positions. Features are the channels' means over positions, and with `deviations`
     their standard deviations.
@@ -48,8 +54,9 @@ def borders(model: nn.Module, name: str, depths: Sequence[int]) -> tuple[Border,
     """Where `pooled_features` takes the features of each depth.
 
     Before a flattening that comes last: pooled maps have fewer features than flat ones. At the last
-    depth, where only the head is trained, exactly what the head receives. Raises InputError for a
-    depth outside the network's.
+    depth, where only the head is trained, exactly what the head receives. Where a head reads
+    earlier depths, at the input of the first layer that is trained. Raises InputError for a depth
+    outside the network's.
 
     >>> from secateurs.nets.backbones import build
     >>> [(b.num_steps, b.path) for b in borders(build("alexnet", 3), "alexnet", (0, 5, 7))]
@@ -58,7 +65,10 @@ def borders(model: nn.Module, name: str, depths: Sequence[int]) -> tuple[Border,
     seen = trace_of(model, name)
     opened = [step for step, _ in chain(model, name)] != [WHOLE]
     last = num_depths(model, name) - 1
-    parts = {} if opened else {step.depth: step.path for step in steps(model, name)[:-1]}
+    nested = bool(both_depths(model))  # all behind the first earlier depth is one step
+    parts = {}
+    if nested or not opened:
+        parts = {step.depth: step.path for step in steps(model, name)[:-1]}
     found: list[Border] = []
     for depth in depths:
         check_depth(model, name, depth)
@@ -66,7 +76,8 @@ def borders(model: nn.Module, name: str, depths: Sequence[int]) -> tuple[Border,
         names = [step for step, _ in prefix.named_children()]
         num = len(names) - (names[-1:] == ["flatten"])
         path, layout = None, layout_before(tail)
-        if depth == last or (depth > 0 and (num <= 0 or not opened)):
+        within = nested and [step for step, _ in tail.named_children()][:1] == [BOTH]
+        if depth == last or (depth > 0 and (num <= 0 or not opened or within)):
             path = _called(parts.get(depth, seen.weighted[depth]), seen)
             num, layout = 0, layout_before(model.get_submodule(path))
         if names[-1:] == ["flatten"]:
