@@ -81,7 +81,8 @@ def group_by_path(group_by: str | None) -> str | None:
 def weights_path(weights: str | None) -> str | None:
     """Pretrained weights: auto, none, or a file, which must exist."""
     if weights not in (None, "auto", "none") and not Path(str(weights)).is_file():
-        raise InputError(f"{weights}: no such weights file (or auto, or none)")
+        fault = "not a regular file" if Path(str(weights)).exists() else "no such weights file"
+        raise InputError(f"{weights}: {fault} (or auto, or none)")
     return weights
 
 

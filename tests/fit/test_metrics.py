@@ -151,3 +151,16 @@ def test_the_grouped_interval_of_images_without_groups_is_wilsons():
     assert grouped_interval(correct) == wilson_interval(31, 50)
     assert grouped_interval(correct, ["a"] * 50) == wilson_interval(31, 50)
     assert grouped_interval(correct | True, ["a", "b"] * 25) == wilson_interval(50, 50)
+
+
+def test_the_interval_of_an_evaluation_respects_groups():
+    logits = torch.tensor([[1.0, 0.0]] * 40)
+    labels = torch.tensor([0, 0, 0, 1] * 10).sort().values
+    groups = tuple(f"group {row // 4}" for row in range(40))
+    plain = evaluate(logits, labels, ["a", "b"])
+    grouped = evaluate(logits, labels, ["a", "b"], groups)
+    assert plain.accuracy == grouped.accuracy == 0.75
+    assert (plain.accuracy_low, plain.accuracy_high) == wilson_interval(30, 40)
+    expected = grouped_interval((labels == 0).numpy(), groups)
+    assert (grouped.accuracy_low, grouped.accuracy_high) == expected
+    assert grouped.accuracy_low < plain.accuracy_low - 0.05

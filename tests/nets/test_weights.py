@@ -89,12 +89,20 @@ def prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     "container",
     [
         *([], ["state_dict"], ["model_state_dict"], ["model"], ["net"], ["ema"], ["teacher"]),
-        *(["state_dict", "model"], ["checkpoint"], ["model_ema", "module"]),
+        *(
+            ["state_dict", "model"],
+            ["checkpoint"],
+            ["model_ema", "module"],
+            ["checkpoint", "online"],
+        ),
     ],
 )
 @pytest.mark.parametrize(
     "prefix",
-    ["", "module.", "model.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.net."],
+    [
+        *("", "module.", "model.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."),
+        *("model.net.", "backbone.", "module.encoder_q.", "base_model.model."),
+    ],
 )
 def test_checkpoints_of_training_programs_are_read(
     model: nn.Module,
@@ -108,12 +116,34 @@ def test_checkpoints_of_training_programs_are_read(
         others = {"epoch": 3, "optimizer": {"state": {0: {"step": torch.zeros(1)}}}}
         content = others | {key: content, "args": argparse.Namespace(lr=0.1)}
     torch.save(content, tmp_path / "checkpoint.pth")
-    if container == ["checkpoint"]:
-        with pytest.raises(InputError, match=r"no tensor of squeezenet1_1's body in it"):
-            load(model, tmp_path / "checkpoint.pth")
-        return
     load(model, tmp_path / "checkpoint.pth")
     check_loaded(model, published)
+
+
+def test_what_stands_beside_the_network_in_a_checkpoint_is_left_out(
+    model: nn.Module, published: dict[str, Tensor], tmp_path: Path
+) -> None:
+    content = prefixed(published, "backbone.") | {"head.weight": torch.ones(2, 2)}
+    torch.save({"state_dict": content}, tmp_path / "last.ckpt")
+    load(model, tmp_path / "last.ckpt")
+    check_loaded(model, published)
+    two = content | prefixed(published, "momentum.")
+    torch.save({"state_dict": two}, tmp_path / "two.ckpt")
+    with pytest.raises(InputError, match=r"no tensor of squeezenet1_1's body in it \(its first is"):
+        load(model, tmp_path / "two.ckpt")
+
+
+def test_a_refused_file_says_what_it_refers_to(model: nn.Module, tmp_path: Path) -> None:
+    torch.save(build(NAME, 2), tmp_path / "whole.pth")
+    with pytest.raises(InputError) as refused:
+        load(model, tmp_path / "whole.pth")
+    assert str(refused.value).endswith(
+        "save the model's state_dict() instead "
+        "(it refers to torchvision.models.squeezenet.SqueezeNet)"
+    )
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(InputError, match=r"pipe\.pth: not a regular file"):
+        load(model, tmp_path / "pipe.pth")
 
 
 def test_parts_that_were_wrapped_and_modules_that_hold_the_network(
@@ -276,7 +306,7 @@ def test_damaged_and_missing_files(published: dict[str, Tensor], tmp_path: Path)
     with pytest.raises(InputError, match=r"gone\.pth: no such weights file"):
         read_tensors(tmp_path / "gone.pth")
     (tmp_path / "weights.h5").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"weights\.h5: expected a \.pth, \.pt or \.safetensors"):
+    with pytest.raises(InputError, match=r"weights\.h5: expected a \.pth, .*or \.safetensors"):
         read_tensors(tmp_path / "weights.h5")
 
 

@@ -10,10 +10,13 @@ import pytest
 from scipy.stats import spearmanr
 
 from secateurs.errors import InputError
+from secateurs.study.search.answer_text import OPTIONS, train_command
 from secateurs.study.search.parameter_importance import grid_importance, rank_shares, two_way_shares
 from secateurs.study.search.plan import GridSearch, Halving, Tpe, parse_epochs, plan_of
+from secateurs.study.search.run import SHARED
 from secateurs.study.search.space import Dimension, draw, space_of
 from secateurs.study.search.trainings import rank
+from secateurs.study.setup.config import StudyConfig
 
 
 def row(accuracy: float | None, loss: float | None, diverged: int = 0) -> dict[str, Any]:
@@ -152,3 +155,12 @@ def test_words_become_plans():
     assert plan_of("grid", lr="0.01,0.05,0.001").to_json()["lr"] == [0.001, 0.01, 0.05]
     tpe = plan_of("tpe", trials=5, epochs="7", lr_range="1e-4,1e-3")
     assert tpe == Tpe(trials=5, epochs=7, lr_range=(1e-4, 1e-3))
+
+
+def test_the_command_that_trains_the_best_has_all_that_was_given():
+    settings = StudyConfig(image_size=96, rotation_deg=5.0, depths=(3,)).to_json()
+    best = {"parameters": {"lr": 0.01}, "epochs": 4}
+    words = train_command(settings, best).split()
+    assert words[words.index("--image-size") + 1] == "96"
+    assert words[words.index("--rotation-deg") + 1] == "5.0"
+    assert set(SHARED) - {"depths", "runs", "augment"} <= set(OPTIONS)

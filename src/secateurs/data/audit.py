@@ -40,12 +40,12 @@ NEAR_SIMILARITY = 0.92
 SMALL_SIDE_PX = 64
 FEW_IMAGES = 10
 REMARKS = {
-    "blank": "nearly one colour",
+    "blank": "of nearly one colour",
     "constant": "of one colour only",
     "dark": "nearly black",
     "transparent": "transparent everywhere, read as if opaque",
 }
-BITS_REMARK = "in 16-bit grey that use only {bits} bits, and look dark: scale their values first"
+BITS_REMARK = "in 16-bit grey with {bits} bits in use, dark as they are: scale their values first"
 
 
 @dataclass(frozen=True, eq=False)

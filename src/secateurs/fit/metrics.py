@@ -152,10 +152,16 @@ def class_scores(confusion: Tensor, classes: Sequence[str]) -> tuple[ClassScore,
     return tuple(scores)
 
 
-def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluation:
+def evaluate(
+    logits: Tensor,
+    labels: Tensor,
+    classes: Sequence[str],
+    groups: Sequence[str] | None = None,
+) -> Evaluation:
     """Evaluate `logits` (n, classes) against `labels` (n,) of class indices.
 
-    Raises InputError when there is no image or the shapes do not agree.
+    The interval of the accuracy is that of `grouped_interval`, with the group of each image. Raises
+    InputError when there is no image or the shapes do not agree.
 
     >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
     >>> result = evaluate(logits, torch.tensor([0, 1, 1]), ["cat", "dog"])
@@ -175,7 +181,7 @@ def evaluate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluati
     predicted = logits.argmax(dim=1)
     confusion = confusion_matrix(labels, predicted, len(classes))
     num_correct = int(confusion.diagonal().sum())
-    low, high = wilson_interval(num_correct, len(labels))
+    low, high = grouped_interval((predicted == labels).numpy(), groups)
     scores = class_scores(confusion, classes)
     recalls = [score.recall for score in scores if score.recall is not None]
     notes = [f"class {s.name} has no image here" for s in scores if s.num_true == 0]

@@ -76,7 +76,8 @@ def find_weights(
     if source != "auto":
         path = Path(source)
         if not path.is_file():
-            raise InputError(f"{path}: no such weights file (or auto, or none)")
+            fault = "not a regular file" if path.exists() else "no such weights file"
+            raise InputError(f"{path}: {fault} (or auto, or none)")
         return WeightsFile("file", path, path.name, sha256_file(path))
     found = weights_at_hand(name, cache=cache, progress=progress)
     if found is not None:

@@ -16,7 +16,7 @@ from secateurs.nets.backbones import layers, num_heads, source_of
 from secateurs.nets.download import WeightsFile, find_weights
 from secateurs.nets.several_depths import stock_tensors
 from secateurs.nets.sources import timm_models
-from secateurs.nets.sources.tensor_files import read_tensors, unwrapped
+from secateurs.nets.sources.tensor_files import read_tensors, unwrapped, without_prefix
 from secateurs.nets.stock import build_stock, earlier_depths, stock_name
 from secateurs.progress import SILENT, Progress
 
@@ -60,7 +60,7 @@ def load_pretrained(
 ) -> WeightsReport:
     """Put pretrained weights into a freshly built network, in place, all but the head's.
 
-    `source` is "auto", "none", a path (.pth, .pt or .safetensors, complete or in part), or what
+    `source` is "auto", "none", a path (see `read_tensors`; complete or in part), or what
     `find_weights` has found before. Raises InputError, and changes nothing, for a file that is
     missing, damaged, holds code, or whose tensors are not this network's.
 
@@ -135,6 +135,8 @@ def fitting(
     known = layers(model, name)
     num_body = len(known) - num_heads(model, name)
     heads = tuple(f"{layer.path}." for layer in known[num_body:])
+    if not any(_own_name(given, own.keys()) in own for given in tensors):
+        tensors = without_prefix(tensors, f"{known[0].path}.weight")
     kept: dict[str, Tensor] = {}
     for given, tensor in tensors.items():
         key = _own_name(given, own.keys())

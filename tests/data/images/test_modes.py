@@ -190,7 +190,7 @@ def test_the_audit_says_what_images_do_not_show(tmp_path: Path):
         "1 image of one colour only (first: a/white.png).",
         "3 images nearly black (first: b/camera.png).",
         "1 image transparent everywhere, read as if opaque (first: a/icon.png).",
-        "1 image in 16-bit grey that use only 12 bits, and look dark: scale their values first"
+        "1 image in 16-bit grey with 12 bits in use, dark as they are: scale their values first"
         " (first: b/camera.png).",
     }
     found = audit(tmp_path / "data", cache=tmp_path / "cache")

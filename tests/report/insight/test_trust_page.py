@@ -52,6 +52,7 @@ def test_one_network_is_compared_with_nothing(trust: dict[str, Any]):
     trust["side"] = "val"
     trust["mistakes"] |= {"network": "before", "losses": []}
     text = shown(render_trust(trust))
+    assert re.search(r"Groups without a correct image: \d+\. ", text)
     assert "81% on clean images, 60% under blur" in text
     assert "pruning" not in text.replace("before pruning", "")
     assert "chosen on these images: calibration and accuracy are too optimistic" in text
@@ -61,7 +62,11 @@ def test_one_network_is_compared_with_nothing(trust: dict[str, Any]):
 def test_a_change_that_is_not_significant_is_called_so(trust: dict[str, Any]):
     for row in (*trust["corruptions"], *trust["rare"]):
         row["difference"] = {"mean": -0.01, "low": -0.04, "high": 0.02}
-    assert "not significant" in trust_words(trust)[-1]
+    trust["corruptions"][-1] |= {"name": "dark"}
+    trust["corruptions"][-1]["difference"] = {"mean": -0.02, "low": -0.05, "high": 0.02}
+    words = trust_words(trust)[-1]
+    assert words.startswith("Pruning costs most on darkened images: -2.0 points")
+    assert "not significant" in words
     assert "changes no part of the accuracy significantly" in shown(render_trust(trust))
 
 

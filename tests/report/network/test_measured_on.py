@@ -36,8 +36,8 @@ def test_what_came_of_the_reconstruction():
     record = {"reconstruction": found, "outcome": {"measured": 0.75}}
     assert reconstruction(record) == (
         " Reconstruction without labels brought 1 of 3 blocks nearer to the unpruned network in "
-        "12.0 s; the outputs on validation images differ by 0.5, 0.75 before."
+        "12.0 s; the mean squared change of the outputs on validation images is 0.5, 0.75 before."
     )
     unused = record | {"reconstruction": found | {"used": False}}
-    assert reconstruction(unused).endswith("differ by 0.5, 0.75 before, so it was not used.")
+    assert reconstruction(unused).endswith("is 0.5, 0.75 before, so it was not used.")
     assert reconstruction({"reconstruction": found | {"change": None}}).endswith("in 12.0 s.")

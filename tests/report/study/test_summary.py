@@ -179,6 +179,11 @@ def test_captions_of_perfect_and_of_equal_classes_are_plain_sentences():
         "On the 8 test images no class is confused with another."
     )
     assert captions.scores_caption(perfect) == "Every class has a recall of 100%."
+    recalls = {"a": 1.0, "b": 1.0, "c": 0.5}
+    shared = [{"class": name, "recall": recall} for name, recall in recalls.items()]
+    assert captions.scores_caption(Evaluations("test", right | {"per_class": shared}, None)) == (
+        "a and 1 other class have the highest recall (100%), c has the lowest (50%)."
+    )
     assert captions.confusion_caption(Evaluations("test", right, wrong), ["a", "b"]) == (
         "On the 8 test images the most frequent confusion is a predicted as b (1 image) after "
         "pruning; before it no class is confused with another."

@@ -63,7 +63,9 @@ class World:
         (root / "model" / "model.safetensors").write_bytes(b"first")
         (root / "model" / "model.onnx").write_bytes(b"x" * 4000)
         side = SimpleNamespace(labels=np.zeros(NUM, np.int64), eval_views=lambda *args: None)
-        dataset = SimpleNamespace(sides={"val": side, "test": side}, classes=("a", "b"))
+        dataset = SimpleNamespace(
+            sides={"val": side, "test": side}, classes=("a", "b"), side_groups=lambda _side: None
+        )
         context: Any = SimpleNamespace(dataset=dataset, config=SimpleNamespace(seed=0))
         patch.setattr(int8, "load", lambda folder: SimpleNamespace(model=torch.nn.ReLU()))
         patch.setattr(int8, "onnx_obstacle", lambda model: self.obstacle)
@@ -155,9 +157,9 @@ def test_what_ships_is_made_as_was_chosen_and_tested_once(world: World) -> None:
     assert part["shipped"]["test"]["accuracy"] == 150 / NUM and "val" not in part["shipped"]
     assert part["shipped"]["file"] == SHIPPED and (world.root / SHIPPED).exists()
     assert part["sentences"] == [
-        "half in int8: 79.5% on validation, +0.0 points to float32 (95% -1.0 to +1.0), 100.0% of "
-        "the answers as in float32, 0.00 MB instead of 0.00 MB, 50% of the time of float32 in ONNX "
-        "Runtime.",
+        "half in int8: 79.5% on validation, +0.0 points to float32 adjusted by "
+        "cross-validation (95% -1.0 to +1.0), 100.0% of the answers as in float32, 0.00 MB instead "
+        "of 0.00 MB, 50% of the time of float32 in ONNX Runtime.",
         "With ONNX Runtime deploy model/int8.onnx: made in the same way after the last training, "
         "0.00 MB, 50% of the time of float32, 100.0% of the answers on validation images as in "
         "float32, 75.0% on the test images.",

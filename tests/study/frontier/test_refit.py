@@ -25,7 +25,6 @@ from secateurs.study.frontier.record import headline
 from secateurs.study.frontier.refit import Refit, joined
 from secateurs.study.frontier.run import run_frontier
 from secateurs.study.insight.trust import find_confidence
-from secateurs.study.probe.network import groups_of
 from secateurs.study.pruning.recovery import RecoveryOptions
 from secateurs.study.saved.confidence import confidence_of
 from secateurs.study.saved.evaluate_saved import evaluate_saved
@@ -110,7 +109,7 @@ def test_both_sides_are_trained_on_in_the_order_of_the_folder(context: TrialCont
 def test_the_classifier_of_both_sides_is_what_a_probe_of_them_finds(context: TrialContext):
     both = joined(context.dataset)
     model = context.new_model(seed=0, pretrained=True)
-    own = {"num_classes": 3, "groups": groups_of(both, "train")}
+    own = {"num_classes": 3, "groups": both.side_groups("train")}
     found = fit_head(model, "alexnet", both.sides["train"], **own)
     last = num_depths(model, "alexnet") - 1
     wanted = probe(model, "alexnet", (last,), both.sides["train"], both.sides["val"], **own).head

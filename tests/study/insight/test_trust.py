@@ -13,7 +13,6 @@ from torch import nn
 from secateurs.fit.confidence import reliability
 from secateurs.stopping import StopFlag, StopRequested
 from secateurs.study.insight.trust import find_confidence, trust_record
-from secateurs.study.probe.network import groups_of
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import Dataset, open_dataset
 
@@ -48,7 +47,7 @@ def record(dataset: Dataset) -> dict[str, Any]:
     return trust_record(
         {"before": Brightness(), "after": Brightness(wrong_class=0)},
         dataset,
-        groups_of(dataset, "test"),
+        dataset.side_groups("test"),
         device=CPU,
         target=0.5,
     )
@@ -82,7 +81,7 @@ def test_both_networks_see_the_same_corrupted_images(record: dict[str, Any]):
 def test_groups_and_rare_classes_are_counted_apart(dataset: Dataset, record: dict[str, Any]):
     groups = record["groups"]
     assert (
-        groups["num_groups"] == record["num_groups"] == len(set(groups_of(dataset, "test") or ()))
+        groups["num_groups"] == record["num_groups"] == len(set(dataset.side_groups("test") or ()))
     )
     assert sum(row["num_images"] for row in groups["rows"]) == record["num_images"]
     losses = [row["before"] - row["after"] for row in groups["rows"]]

@@ -22,8 +22,9 @@ from secateurs.errors import InputError
 _CONTAINERS = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module"),
     *("weights", "params", "teacher", "student", "state_dict_ema", "model_ema", "ema"),
-    *("ema_state_dict", "ema_model"),
+    *("ema_state_dict", "ema_model", "checkpoint"),
 )
+_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".th", ".tar", ".safetensors")
 _MAX_NESTING = 4
 # Put before every name by torch.compile, DataParallel, and modules that hold the network.
 _WRAPPERS = ("_orig_mod.", "module.", "model.", "net.", "network.")
@@ -32,17 +33,19 @@ _INNER = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|module)\.")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors, .pth or .pt file, by name, without running anything in it.
+    """The tensors of a .safetensors or PyTorch file, by name, without running anything in it.
 
     A checkpoint that keeps its tensors under "state_dict", "model_state_dict", "model", "net" or
-    another usual name is opened, and what wrappers such as DataParallel and torch.compile put
-    before every name is taken off. Raises InputError that names the file.
+    another usual name, or under one name only, is opened, and what wrappers such as DataParallel
+    and torch.compile put before every name is taken off. Raises InputError that names the file.
     """
     suffix = path.suffix.lower()
     if not path.is_file():
-        raise InputError(f"{path}: no such weights file")
-    if suffix not in (".safetensors", ".pth", ".pt"):
-        raise InputError(f"{path}: expected a .pth, .pt or .safetensors file")
+        fault = "not a regular file" if path.exists() else "no such weights file"
+        raise InputError(f"{path}: {fault}")
+    if suffix not in _SUFFIXES:
+        kinds = f"{', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}"
+        raise InputError(f"{path}: expected a {kinds} file")
     try:
         content: Any = load_file(path) if suffix == ".safetensors" else _torch_load(path)
         tensors = _named_tensors(content)
@@ -51,7 +54,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path}: refused, it holds more than tensors and could run code, or is damaged; "
-            f"save the model's state_dict() instead ({_reason(error)})"
+            f"save the model's state_dict() instead{_refers_to(error)}"
         ) from None
     # What a damaged file makes torch, pickle and zipfile raise is not documented.
     except Exception as error:
@@ -66,6 +69,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _reason(error: Exception) -> str:
     return printable((str(error).strip() or type(error).__name__).splitlines()[0])[:200]
+
+
+def _refers_to(error: pickle.UnpicklingError) -> str:
+    """The first class or function that a file names, as PyTorch's refusal has it."""
+    found = re.search(r"GLOBAL ([\w.]{1,120}) was not an allowed global", str(error))
+    return f" (it refers to {found[1]})" if found else ""
 
 
 def _torch_load(path: Path) -> Any:
@@ -119,7 +128,39 @@ def _inner(content: Any) -> Any:
         value = content.get(key)
         if isinstance(value, Mapping) and value:
             return value
-    return None
+    if any(isinstance(value, Tensor) for value in content.values()):
+        return None
+    holding = [value for value in content.values() if isinstance(value, Mapping) and _holds(value)]
+    return holding[0] if len(holding) == 1 else None
+
+
+def _holds(content: Mapping[Any, Any]) -> bool:
+    """Whether there are tensors in a mapping, or in one that it holds."""
+    return any(
+        isinstance(value, Tensor)
+        or (isinstance(value, Mapping) and any(isinstance(one, Tensor) for one in value.values()))
+        for value in content.values()
+    )
+
+
+def without_prefix(tensors: Mapping[str, Tensor], first: str) -> dict[str, Tensor]:
+    """The tensors of the module of which `first` is a tensor, by their names in it.
+
+    A training program may keep the network under any name, beside a head or a loss of its own. What
+    is not in the same module is left out. All tensors where no module, or more than one, has it.
+
+    >>> weight = torch.zeros(1)
+    >>> list(without_prefix({"backbone.stem.weight": weight, "head.bias": weight}, "stem.weight"))
+    ['stem.weight']
+    """
+    found = [name.removesuffix(first) for name in tensors if name.endswith(f".{first}")]
+    if len(found) != 1:
+        return dict(tensors)
+    return {
+        name.removeprefix(found[0]): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(found[0])
+    }
 
 
 def unwrapped(name: str) -> Generator[str]:

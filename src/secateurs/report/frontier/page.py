@@ -243,9 +243,12 @@ def next_steps(results: Record, study_dir: Path) -> list[Step]:
     ]
     if results["config"].get("preset") == "quick":
         full = shown_path(beside.with_name(f"{beside.name}-full"))
+        more = "depths, runs and sizes"
+        if len(results["options"]["backbones"]) != 1:
+            more = f"networks, {more}"
         steps.append(
             step(
-                "Repeat the study with more networks, depths, runs and sizes (hours):",
+                f"Repeat the study with more {more} (hours):",
                 *("study", data, "--preset", "full", *_asked(results), "--out", full),
             )
         )

@@ -19,6 +19,14 @@ from secateurs.report.common.panel import Panel, Table
 from secateurs.report.common.sweep_rows import Record
 
 COLOURS = {"before": BEFORE, "after": AFTER}
+IMAGES_WITH = {
+    "blur": "blurred images",
+    "noise": "images with noise",
+    "dark": "darkened images",
+    "bright": "brightened images",
+    "jpeg": "strongly compressed images",
+    "crop": "cropped images",
+}
 SYMBOLS = {"before": "circle", "after": "diamond"}
 
 
@@ -98,7 +106,7 @@ def worst_change(record: Record) -> tuple[str, Record, bool] | None:
     """
     if "after" not in record["networks"]:
         return None
-    rows = [(f"images with {row['name']}", row["difference"]) for row in record["corruptions"]]
+    rows = [(IMAGES_WITH[row["name"]], row["difference"]) for row in record["corruptions"]]
     rows += [
         (f"the {part['name']}", part["difference"])
         for part in record["rare"]
@@ -327,7 +335,10 @@ def _groups(record: Record, source: str) -> Panel:
             f": after pruning {integer(found['num_worse'])} have fewer correct images and "
             f"{integer(found['num_better'])} more"
         )
-    wrong = ", ".join(f"{integer(found['all_wrong'][when])} {name}" for when, name in names.items())
+    wrong = ", ".join(
+        integer(found["all_wrong"][when]) + (f" {name}" if len(names) > 1 else "")
+        for when, name in names.items()
+    )
     caption = f"{text}. Groups without a correct image: {wrong}."
     rows = [
         (

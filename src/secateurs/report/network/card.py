@@ -45,7 +45,7 @@ def render_card(record: Record) -> str:
         "## Accuracy",
         "",
         *card_table(["", "unpruned", "this model"], _accuracy(record)),
-        "Validation images, with 95% Wilson intervals. The test images were not used.",
+        "Validation images, with 95% intervals. The test images were not used.",
         "",
         "## Pruning",
         "",

@@ -36,5 +36,8 @@ def reconstruction(record: Record) -> str:
     if found["change"] is None:
         return words + "."
     before, after = record["outcome"]["measured"], found["change"]["squared"]
-    words += f"; the outputs on validation images differ by {after:.3g}, {before:.3g} before"
+    words += (
+        f"; the mean squared change of the outputs on validation images is {after:.3g}, "
+        f"{before:.3g} before"
+    )
     return words + ("." if found["used"] else ", so it was not used.")

@@ -301,9 +301,9 @@ def _recovery(record: Record) -> Panel:
     curve = record["recovery"]["curve"]
     best = record["recovery"]["best_epoch"] + 1
     caption = (
-        f"{len(curve)} epochs in {seconds(record['recovery']['seconds'])}, with an initial "
-        f"learning rate of {record['recovery']['lr']:g}. Epoch {best} is the best on validation "
-        "images and was saved."
+        f"{plural(len(curve), 'epoch')} in {seconds(record['recovery']['seconds'])}, with an "
+        f"initial learning rate of {record['recovery']['lr']:g}. Epoch {best} is the best on "
+        "validation images and was saved."
     )
     table = Table(
         "Recovery",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from secateurs.report.common.formatting import (
     count,
     degrees,
@@ -137,6 +139,14 @@ def _worst(evaluation: Record, classes: list[str]) -> str:
     return f"{true} predicted as {answer} ({plural(value, 'image')})" if value else ""
 
 
+def _holders(score: Record, known: Sequence[Record]) -> str:
+    """A class with those of the same recall, and their verb."""
+    others = sum(one["recall"] == score["recall"] for one in known) - 1
+    if not others:
+        return f"{score['class']} has"
+    return f"{score['class']} and {plural(others, 'other class', 'other classes')} have"
+
+
 def scores_caption(found: Evaluations) -> str:
     """The best and the worst recall, and where pruning moved recall most."""
     known = [score for score in found.before["per_class"] if score["recall"] is not None]
@@ -145,8 +155,8 @@ def scores_caption(found: Evaluations) -> str:
     best = max(known, key=lambda score: score["recall"])
     worst = min(known, key=lambda score: score["recall"])
     text = (
-        f"{best['class']} has the highest recall ({percent(best['recall'], digits=0)}), "
-        f"{worst['class']} the lowest ({percent(worst['recall'], digits=0)})"
+        f"{_holders(best, known)} the highest recall ({percent(best['recall'], digits=0)}), "
+        f"{_holders(worst, known)} the lowest ({percent(worst['recall'], digits=0)})"
     )
     if best["recall"] == worst["recall"]:
         text = f"Every class has a recall of {percent(best['recall'], digits=0)}"

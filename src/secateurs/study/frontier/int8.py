@@ -145,7 +145,9 @@ class Int8Files:
                 )
                 record = self._measured(made)
             labels = torch.from_numpy(self.context.dataset.sides["val"].labels)
-            found = evaluate(made.int8_logits, labels, self.context.dataset.classes)
+            dataset = self.context.dataset
+            groups = dataset.side_groups("val")
+            found = evaluate(made.int8_logits, labels, dataset.classes, groups)
             right = made.int8_logits.argmax(1) == labels
             return record | {
                 "name": f"{row['name']}-int8",
@@ -180,7 +182,8 @@ class Int8Files:
             )
             record = self._measured(made)
             labels = torch.from_numpy(dataset.sides["test"].labels)
-            test = evaluate(file_logits(path, dataset, "test"), labels, dataset.classes)
+            logits, groups = file_logits(path, dataset, "test"), dataset.side_groups("test")
+            test = evaluate(logits, labels, dataset.classes, groups)
             return record | {"test": test.to_json()}
 
         key = self._key(sha256_file(self.stages.root / FILES["tensors"])) | asdict(settings)
@@ -265,8 +268,9 @@ def int8_sentences(part: Record) -> list[str]:
         gap = row["to_float32"]
         lines.append(
             f"{row['made_from']} in int8: {row['val']['accuracy']:.1%} on validation, "
-            f"{100 * gap['difference']:+.1f} points to float32 (95% {100 * gap['low']:+.1f} to "
-            f"{100 * gap['high']:+.1f}), {row['agreement']:.1%} of the answers as in float32, "
+            f"{100 * gap['difference']:+.1f} points to float32 adjusted by cross-validation "
+            f"(95% {100 * gap['low']:+.1f} to {100 * gap['high']:+.1f}), "
+            f"{row['agreement']:.1%} of the answers as in float32, "
             f"{row['num_bytes'] / 1e6:.2f} MB instead of {row['float32_bytes'] / 1e6:.2f} MB, "
             f"{_ratio(row):.0%} of the time of float32 in ONNX Runtime."
         )

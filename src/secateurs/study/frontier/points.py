@@ -18,6 +18,7 @@ from secateurs.ship.checkpoint import save
 from secateurs.ship.cost import cost
 from secateurs.ship.spec import ModelSpec
 from secateurs.study.saved.evaluation import side_logits
+from secateurs.study.setup.trial_context import Dataset
 from secateurs.study.trials.setting import TrialSetting
 
 Record = dict[str, Any]
@@ -65,7 +66,9 @@ def keep_point(
     save(model, spec, place.folder)
     labels = torch.from_numpy(context.dataset.sides["val"].labels)
     logits = side_logits(model, context.dataset, "val", context.device)
-    found = evaluate(logits, labels, context.dataset.classes)
+    dataset = context.dataset
+    groups = dataset.side_groups("val") if isinstance(dataset, Dataset) else None
+    found = evaluate(logits, labels, dataset.classes, groups)
     price = cost(
         model,
         size=spec.preprocessing.size,

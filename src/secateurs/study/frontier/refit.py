@@ -20,7 +20,6 @@ from secateurs.fit.probe.probing import fit_head
 from secateurs.progress import SILENT, Progress
 from secateurs.ship.checkpoint import Loaded, load
 from secateurs.stopping import StopFlag
-from secateurs.study.probe.network import groups_of
 from secateurs.study.pruning.recovery import RecoveryOptions, recover
 from secateurs.study.setup.seen_images import REFIT
 from secateurs.study.setup.trial_context import Dataset, TrialContext
@@ -81,7 +80,7 @@ class Refit:
             both.config.backbone,
             both.dataset.sides["train"],
             num_classes=len(both.dataset.classes),
-            groups=groups_of(both.dataset, "train"),
+            groups=both.dataset.side_groups("train"),
             device=both.device,
             precision=both.precision,
             stop=self.stop,

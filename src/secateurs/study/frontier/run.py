@@ -44,7 +44,6 @@ from secateurs.study.frontier.shortlist import (
     probe_candidates,
 )
 from secateurs.study.frontier.sizes import Sizes, recovery_of
-from secateurs.study.probe.network import groups_of
 from secateurs.study.records.study_directory import open_study
 from secateurs.study.saved.evaluation import model_spec
 from secateurs.study.setup.config import StudyConfig
@@ -328,5 +327,5 @@ def _recommend(
 
 def _groups(context: TrialContext) -> Groups:
     """The groups of the validation images, and of the training images, then these."""
-    train, val = (groups_of(context.dataset, side) for side in ("train", "val"))
+    train, val = (context.dataset.side_groups(side) for side in ("train", "val"))
     return val, None if train is None or val is None else (*train, *val)

@@ -16,7 +16,6 @@ from secateurs.stopping import StopFlag
 from secateurs.study.insight.mistake_maps import add_maps
 from secateurs.study.insight.mistakes import mistakes_record
 from secateurs.study.insight.trust import find_confidence, trust_record
-from secateurs.study.probe.network import groups_of
 from secateurs.study.saved.confidence import KEY
 from secateurs.study.saved.evaluation import side_logits
 from secateurs.study.setup.trial_context import TrialContext
@@ -63,7 +62,7 @@ def trust_stage(
         record = trust_record(
             models,
             dataset,
-            groups_of(dataset, SIDE),
+            dataset.side_groups(SIDE),
             device=context.device,
             stop=stop,
             progress=progress,

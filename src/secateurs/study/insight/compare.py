@@ -22,7 +22,6 @@ from secateurs.progress import SILENT, Progress
 from secateurs.ship.checkpoint import TENSORS_NAME, Loaded
 from secateurs.ship.cost import cost
 from secateurs.ship.latency import compare_latency, spread
-from secateurs.study.probe.network import groups_of
 from secateurs.study.records.sameness import refuse_other, refuse_other_images, shown_place
 from secateurs.study.saved.evaluation import side_logits
 from secateurs.study.saved.opened import open_saved
@@ -125,7 +124,7 @@ def _compared(
 ) -> Record:
     dataset = one.dataset
     labels = dataset.sides[side].labels[rows]
-    given = groups_of(dataset, side)
+    given = dataset.side_groups(side)
     groups = None if given is None else tuple(given[row] for row in rows)
     answers = [one.probabilities[rows].argmax(1), other.probabilities[theirs].argmax(1)]
     correct = [answer == labels for answer in answers]

@@ -21,7 +21,6 @@ from secateurs.stopping import StopFlag
 from secateurs.study.insight.mistake_maps import add_maps
 from secateurs.study.insight.mistakes import mistakes_record
 from secateurs.study.insight.trust import TARGET, trust_record
-from secateurs.study.probe.network import groups_of
 from secateurs.study.records.sameness import refuse_other, refuse_other_images, shown_place
 from secateurs.study.saved.confidence import KEY, Confidence, confidence_of
 from secateurs.study.saved.evaluation import side_logits
@@ -98,7 +97,7 @@ def trust_saved(
         "identity": dataset.identity(),
     }
     record |= trust_record(
-        models, dataset, groups_of(dataset, side), side=side, target=target, known=known,
+        models, dataset, dataset.side_groups(side), side=side, target=target, known=known,
         device=device, stop=stop, progress=progress,
     )  # fmt: skip
     record["mistakes"] = mistakes_record(

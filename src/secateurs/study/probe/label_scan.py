@@ -11,7 +11,7 @@ import torch
 from secateurs.fit.images import Images
 from secateurs.fit.probe.labels import LabelScan, scan_labels
 from secateurs.study.probe.choice import best_depth
-from secateurs.study.probe.network import NetworkProbe, groups_of
+from secateurs.study.probe.network import NetworkProbe
 from secateurs.study.probe.run import Probed
 from secateurs.study.setup.trial_context import Dataset
 
@@ -75,7 +75,7 @@ def _probabilities(found: NetworkProbe, depth: int) -> np.ndarray:
 def _rows(dataset: Dataset, found: LabelScan) -> list[Record]:
     places: list[Record] = []
     for side in SIDES:
-        groups = groups_of(dataset, side)
+        groups = dataset.side_groups(side)
         labels = dataset.sides[side].labels
         for place, name in enumerate(dataset.names(side)):
             places.append(

@@ -24,7 +24,7 @@ from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 from secateurs.study.records.checksummed import read_sealed, write_sealed
 from secateurs.study.records.waiting import held
-from secateurs.study.setup.trial_context import Dataset, TrialContext
+from secateurs.study.setup.trial_context import TrialContext
 
 FORMAT = 4
 Record = dict[str, Any]
@@ -105,8 +105,8 @@ def probe_network(
             dataset.sides["train"],
             dataset.sides["val"],
             num_classes=len(dataset.classes),
-            groups=groups_of(dataset, "train"),
-            val_groups=groups_of(dataset, "val"),
+            groups=dataset.side_groups("train"),
+            val_groups=dataset.side_groups("val"),
             balanced=balanced,
             device=context.device,
             precision=context.precision,
@@ -139,15 +139,8 @@ def probe_network(
         return made
 
 
-def groups_of(dataset: Dataset, side: str) -> tuple[str, ...] | None:
-    """The group of each image of a side; None where images have none."""
-    if dataset.groups is None:
-        return None
-    return tuple(dataset.groups[row] for row in getattr(dataset.split, side))
-
-
 def _key(context: TrialContext, depths: Sequence[int], *, balanced: bool) -> str:
-    groups = {side: groups_of(context.dataset, side) for side in ("train", "val")}
+    groups = {side: context.dataset.side_groups(side) for side in ("train", "val")}
     return fingerprint(
         {
             "format": FORMAT,

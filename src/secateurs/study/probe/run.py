@@ -15,7 +15,7 @@ from secateurs.fit.metrics import grouped_interval
 from secateurs.progress import SILENT, Progress
 from secateurs.stopping import StopFlag
 from secateurs.study.probe.choice import Suggestion, everything, suggest
-from secateurs.study.probe.network import NetworkProbe, Record, groups_of, probe_network
+from secateurs.study.probe.network import NetworkProbe, Record, probe_network
 from secateurs.study.setup.config import StudyConfig
 from secateurs.study.setup.trial_context import Dataset, open_context
 
@@ -124,7 +124,7 @@ def gather(
     """The probes of some networks on the images of `dataset` as one result; see `run_probe`."""
     sides = ("train", "val")
     labels = np.concatenate([dataset.sides[side].labels for side in sides])
-    parts = [groups_of(dataset, side) for side in sides]
+    parts = [dataset.side_groups(side) for side in sides]
     groups = None if None in parts else tuple(name for part in parts for name in part or ())
     suggestions = suggest(found, labels, groups, num=num, allowed=allowed)
     common = int(np.bincount(labels).argmax())

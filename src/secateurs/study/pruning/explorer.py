@@ -150,7 +150,7 @@ def open_explorer(
         members=members,
         refits=refits,
         sizes=LayerSizes.of(model, measured.paths[0], "pairwise"),
-        before=evaluate(logits, measured.val_labels, dataset.classes),
+        before=evaluate(logits, measured.val_labels, dataset.classes, dataset.side_groups("val")),
         before_logits=logits,
         cost={
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -226,7 +226,9 @@ class SizePath:
             position.row, position.state = row, READY
 
     def _measured(self, model: nn.Module, logits: torch.Tensor) -> Record:
-        found = evaluate(logits, self.labels, self.dataset.classes).to_json()
+        found = evaluate(
+            logits, self.labels, self.dataset.classes, self.dataset.side_groups("val")
+        ).to_json()
         size = _tensor_bytes(model) + self._header
         price = cost(model, size=self.loaded.spec.preprocessing.size, file_bytes=size).to_json()
         names = ("accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy", "num_images")

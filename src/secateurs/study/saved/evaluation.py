@@ -56,7 +56,7 @@ def evaluate_model(
     """Evaluate a network on the images of a side; raises as `side_logits` does."""
     labels = torch.from_numpy(dataset.sides[side].labels)
     logits = side_logits(model, dataset, side, device, advance=advance)
-    return evaluate(logits, labels, dataset.classes)
+    return evaluate(logits, labels, dataset.classes, dataset.side_groups(side))
 
 
 def model_spec(

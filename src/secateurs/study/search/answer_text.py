@@ -20,13 +20,14 @@ OPTIONS = {
     "schedule": "schedule",
     "dropout": "dropout",
     "views": "views",
-    "rotation_deg": "rotation",
+    "rotation_deg": "rotation-deg",
     "min_scale": "min-scale",
     "backbone": "backbone",
     "weights": "weights",
     "split": "split",
     "group_by": "group-by",
     "resize": "resize",
+    "image_size": "image-size",
     "precision": "precision",
     "device": "device",
     "seed": "seed",
@@ -84,7 +85,8 @@ def search_words(answer: Record, data: str = "DATA") -> str:
     lines = _cell_lines(answer) if settings["method"] == "grid" else _trial_lines(answer)
     low, high = best["val_accuracy_low"], best["val_accuracy_high"]
     lines.append(
-        f"best on validation: {value_words(best['parameters'])}, {best['epochs']} epochs: "
+        f"best on validation: {value_words(best['parameters'])}, "
+        f"{counted(best['epochs'], 'epoch')}: "
         f"{best['val_accuracy_mean']:.1%} ({low:.1%} to {high:.1%}, 95%) "
         f"on {counted(answer['evaluated']['num_images'], 'image')}; always answering "
         f"the largest class gives {answer['evaluated']['majority_accuracy']:.1%}"
@@ -93,12 +95,13 @@ def search_words(answer: Record, data: str = "DATA") -> str:
     if alike > 1:
         lines.append(
             f"{alike} of {answer['alike']['num_compared']} trainings of "
-            f"{answer['alike']['epochs']} epochs are not significantly different from it"
+            f"{counted(answer['alike']['epochs'], 'epoch')} are not significantly different from it"
         )
     if settings["method"] == "grid":
         lines.append(
-            f"{cost['num_cells']} cells from {cost['num_trainings']} trainings: "
-            f"{cost['num_epochs']} epochs instead of {cost['epochs_apart']}"
+            f"{counted(cost['num_cells'], 'cell')} from "
+            f"{counted(cost['num_trainings'], 'training')}: "
+            f"{counted(cost['num_epochs'], 'epoch')} instead of {cost['epochs_apart']}"
         )
     lines.append(train_command(settings, best, data))
     return "\n".join(lines)
@@ -125,7 +128,7 @@ def _trial_lines(answer: Record) -> list[str]:
     known = [row for row in answer["trials"] if row["val_accuracy_mean"] is not None]
     order = sorted(known, key=lambda row: (-row["val_accuracy_mean"], row["val_loss_mean"]))
     return [
-        f"{row['val_accuracy_mean']:.1%} at {row['epochs']} epochs: "
+        f"{row['val_accuracy_mean']:.1%} at {counted(row['epochs'], 'epoch')}: "
         f"{value_words(row['parameters'])}"
         for row in order[:SHOWN]
     ]

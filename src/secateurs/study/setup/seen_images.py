@@ -226,4 +226,7 @@ def check_side(split: Split, side: str, *, where: str) -> None:
             "these, or they are not its test images; give images that it has not seen, or --side "
             "train or val"
         )
-    raise InputError(f"{where}: none of the model's {_SIDE_NAMES[side]} images is in the folder")
+    raise InputError(
+        f"{where}: no image is on the {_SIDE_NAMES[side]} side: none of the model's own is in the "
+        "folder, or the split that was asked for has them elsewhere"
+    )

@@ -69,6 +69,12 @@ class Dataset:
         rows: NDArray[np.int64] = getattr(self.split, side)
         return [self.audit.listing.names[row] for row in rows]
 
+    def side_groups(self, side: str) -> tuple[str, ...] | None:
+        """The group of each image of a side; None where images have none."""
+        if self.groups is None:
+            return None
+        return tuple(self.groups[row] for row in getattr(self.split, side))
+
     def identity(self) -> dict[str, Any]:
         """What decides which pixels are on which side; the usual recipe is not named."""
         sides = {side: self.names(side) for side in SIDES}
