@@ -34,6 +34,10 @@ def test_a_capture_that_takes_no_part_is_no_group():
 
 
 def test_a_broken_expression():
+    for deep in ("(" * 5000, "a{99999999999}"):  # as a damaged model.json may say
+        with pytest.raises(InputError, match=r"not a regular expression") as refused:
+            groups_from_pattern(["a.png"], deep)
+        assert len(str(refused.value)) < 200
     with pytest.raises(InputError, match=r"--group-by '\(\[': not a regular expression"):
         groups_from_pattern(NAMES, "([")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -33,8 +34,10 @@ def groups_from_pattern(names: Sequence[str], pattern: str) -> tuple[str, ...]:
     """
     try:
         expression = re.compile(same_name(pattern))
-    except re.error as error:
-        raise InputError(f"--group-by {pattern!r}: not a regular expression ({error})") from None
+    except (re.error, OverflowError, RecursionError) as error:
+        raise InputError(
+            f"--group-by {reprlib.repr(pattern)}: not a regular expression ({error})"
+        ) from None
     groups: list[str] = []
     for name, group in zip(names, _matches(expression, names, pattern), strict=True):
         if not group:
