@@ -56,7 +56,7 @@ class Audit:
     first 8 bytes of the SHA-256 of each file, `pixels` the SHA-256 of each image's pixels. `exact`
     are groups of images with identical pixels, `near` pairs i < j that look similar and are not
     identical, `conflicts` the groups and pairs among them that carry more than one label. `notes`
-    are the words of `records.Record.notes` for each image.
+    are the words of `records.Record.notes` for each image, `hashes` their perceptual hashes.
     """
 
     listing: Listing
@@ -68,6 +68,7 @@ class Audit:
     conflicts: tuple[tuple[int, ...], ...]
     notes: tuple[tuple[str, ...], ...] = ()
     pixels: tuple[bytes, ...] = ()
+    hashes: tuple[int, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -332,4 +333,5 @@ def _conclude(listing: Listing, records: Sequence[Record], *, near_bits: int) ->
         ),
         notes=tuple(record.notes for record in kept),
         pixels=tuple(record.pixels for record in kept),
+        hashes=tuple(record.hash for record in kept),
     )

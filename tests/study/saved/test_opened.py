@@ -285,6 +285,9 @@ def test_nearly_the_same_images_are_said(
     found = run()
     assert found["split"]["num_new"] == 1
     assert any("1 test image is nearly the same" in text for text in found["split"]["notes"])
+    (copy / name).unlink()  # the model remembers what it looked like
+    found = run()
+    assert any("1 test image is nearly the same" in text for text in found["split"]["notes"])
 
 
 def test_an_older_model_gets_a_split_drawn_again_and_says_so(

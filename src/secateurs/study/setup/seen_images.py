@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -206,7 +206,9 @@ class Recognised:
 
     def _near(self, split: Split) -> list[str]:
         seen = Split(split.rule, split.seed, self.rows("train", "val"), split.val[:0], split.test)
-        num = leakage(seen, self.audit).near_duplicate
+        alike = np.intersect1d(split.test, np.flatnonzero(self.found.alike))
+        others = replace(seen, test=np.setdiff1d(split.test, alike))
+        num = len(alike) + leakage(others, self.audit).near_duplicate
         if not num:
             return []
         are = "image is" if num == 1 else "images are"
