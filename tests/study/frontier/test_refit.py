@@ -172,5 +172,5 @@ def test_no_image_that_was_trained_on_is_a_validation_image_of_another_split(
 ):
     point = study / "models" / results["recommended"]["name"]
     assert evaluate_saved(point, str(flags), side="val", seed=5, cache=cache)["num_images"] > 0
-    with pytest.raises(InputError, match="none of the model's validation images"):
+    with pytest.raises(InputError, match="no image is on the validation side"):
         evaluate_saved(study, str(flags), side="val", seed=5, cache=cache)

@@ -69,7 +69,7 @@ def test_a_row_for_each_depth_with_names_and_intervals(probed: Probed):
 
 
 def _groups(probed: Probed, side: str) -> tuple[str, ...]:
-    return network.probed.dataset.side_groups(side) or ()
+    return probed.dataset.side_groups(side) or ()
 
 
 def test_the_same_call_again_computes_nothing(

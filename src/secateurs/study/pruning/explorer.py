@@ -178,7 +178,12 @@ def facts(explorer: Explorer) -> Record:
         "num_val": len(explorer.measured.val_labels),
         "classes": list(explorer.dataset.classes),
         "compensations": list(get_args(Compensation)),
-        "before": explorer.cost | accuracy(explorer.before_logits, explorer.measured.val_labels),
+        "before": explorer.cost
+        | accuracy(
+            explorer.before_logits,
+            explorer.measured.val_labels,
+            explorer.dataset.side_groups("val"),
+        ),
         "majority_accuracy": explorer.before.majority_accuracy,
     }
 
@@ -210,7 +215,7 @@ def cut(explorer: Explorer, settings: SliderRequest) -> Record:
         "num_parameters": cost["num_parameters"] + removed,
         "bytes": cost["bytes"] + removed * explorer.view.weight.element_size(),
         "macs": cost["macs"] - num_removed * products,
-        **accuracy(logits, labels),
+        **accuracy(logits, labels, explorer.dataset.side_groups("val")),
         "num_changed": int((logits.argmax(1) != explorer.before_logits.argmax(1)).sum()),
         "states": _states(selection),
         "command": command(explorer, settings),

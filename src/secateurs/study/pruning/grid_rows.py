@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from secateurs.fit.metrics import wilson_interval
+from secateurs.fit.metrics import grouped_interval
 from secateurs.prune.layer_grid import Cell, GridRule
 from secateurs.prune.surgery.removal import find_consumer
 from secateurs.wording import counted
@@ -51,15 +52,19 @@ class LayerSizes:
         )
 
 
-def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> Record:
-    """Right answers and accuracy, in 0..1 with its 95% Wilson interval, and the balanced accuracy.
+def accuracy(
+    logits: torch.Tensor, labels: torch.Tensor, groups: Sequence[str] | None = None
+) -> Record:
+    """Right answers and accuracy, in 0..1 with its 95% interval, and the balanced accuracy.
+
+    `groups` are those of the images, whose errors the interval then takes to come in groups.
 
     >>> found = accuracy(torch.eye(2), torch.tensor([0, 0]))
     >>> found["num_correct"], found["accuracy"]
     (1, 0.5)
     """
     num_correct = int((logits.argmax(1) == labels).sum())
-    low, high = wilson_interval(num_correct, len(labels))
+    low, high = grouped_interval((logits.argmax(1) == labels).numpy(), groups)
     right = (logits.argmax(1) == labels).double()
     recalls = [float(right[labels == label].mean()) for label in labels.unique()]
     return {
@@ -71,12 +76,14 @@ def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> Record:
     }
 
 
-def cell_row(cell: Cell, labels: torch.Tensor, sizes: LayerSizes) -> Record:
+def cell_row(
+    cell: Cell, labels: torch.Tensor, sizes: LayerSizes, groups: Sequence[str] | None = None
+) -> Record:
     """A cell as `grid.json` holds it."""
     empty = cell.logits is None
     answered: Record = dict.fromkeys(ANSWERED)
     if cell.logits is not None:
-        answered = accuracy(cell.logits, labels)
+        answered = accuracy(cell.logits, labels, groups)
     return {
         "low_deg": cell.low_deg,
         "norm_std": cell.norm_std,

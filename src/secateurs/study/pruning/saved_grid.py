@@ -129,7 +129,8 @@ def grid_saved(
     done = time.perf_counter()
     labels = torch.from_numpy(dataset.sides[plan.side].labels)
     sizes = LayerSizes.of(loaded.model, layer.path, plan.options.rule)
-    rows = [cell_row(cell, labels, sizes) for cell in cells]
+    groups = dataset.side_groups(plan.side)
+    rows = [cell_row(cell, labels, sizes, groups) for cell in cells]
     answer: Record = {
         "schema": SCHEMA,
         "settings": settings,
@@ -154,7 +155,7 @@ def grid_saved(
             "num_images": len(labels),
             "majority_accuracy": majority_share(labels.numpy()),
         },
-        "unpruned": accuracy(view.logits(view.answer(view.receive(view.outputs))), labels),
+        "unpruned": accuracy(view.logits(view.answer(view.receive(view.outputs))), labels, groups),
         "cells": rows,
         "by_angle": [mean_row(rows, angle) for angle in plan.options.angles_deg],
         "files": FILES,
