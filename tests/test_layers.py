@@ -54,7 +54,7 @@ ROOMS = {
     ],
     "cli": ["options", "parsing", "insight", ""],
 }
-MOST_FILES = 20
+MOST_FILES, MOST_LINES = 20, 400
 # Modules of one name in several folders, and what the name means in all of them. A command in `cli`
 # has the name of what it calls.
 SAME_MEANING = {
@@ -171,6 +171,15 @@ def test_folders_are_small_enough_to_search_by_eye(top: str):
     counts = Counter(str(path.parent.relative_to(REPOSITORY)) for path in files)
     assert counts
     assert {folder: count for folder, count in counts.items() if count > MOST_FILES} == {}
+
+
+@pytest.mark.parametrize("top", ["src", "tests", "benchmarks", "examples", "docs"])
+def test_files_are_short_enough_to_read(top: str):
+    lines = {
+        str(path.relative_to(REPOSITORY)): path.read_text(encoding="utf-8").count("\n")
+        for path in (REPOSITORY / top).rglob("*.py")
+    }
+    assert {name: number for name, number in lines.items() if number > MOST_LINES} == {}
 
 
 def test_modules_of_one_name_are_about_one_thing():

@@ -16,7 +16,7 @@ from secateurs.study.paper.best_network import best
 from secateurs.study.paper.comparison_with_paper import beside, counted
 from secateurs.study.paper.films import FILM, find_films
 from secateurs.study.paper.protocol import PaperPlan
-from secateurs.study.paper.pruning import by_neuron
+from secateurs.study.paper.pruning import by_unit
 from secateurs.study.paper.published_numbers import published
 from secateurs.study.paper.time_remaining import parts_remaining, remaining_words, trials_remaining
 from secateurs.study.paper.variants import overall_accuracy
@@ -169,7 +169,7 @@ def test_the_published_grid_beside_itself_is_inside():
     for row, number in zip(table["units"], published()["table3"]["mean_num_pruned"], strict=True):
         assert row["ours"] == pytest.approx(number, abs=1e-5)
         assert row["verdict"] == "not comparable"
-        assert "how many neurons are alike" in row["why"]
+        assert "how many units are alike" in row["why"]
 
 
 def test_the_formula_of_the_text_counts_true_negatives_of_every_class():
@@ -186,7 +186,7 @@ def test_the_formula_of_the_text_counts_true_negatives_of_every_class():
 def test_each_neuron_by_itself_spans_the_whole_range():
     x = torch.tensor(np.random.default_rng(0).random((9, 4)), dtype=torch.float32)
     x[:, 3] = 0
-    found = by_neuron(x)
+    found = by_unit(x)
     assert found[:, :3].amin(0).tolist() == [-0.5] * 3
     assert found[:, :3].amax(0).tolist() == [0.5] * 3
     assert found[:, 3].tolist() == [-0.5] * 9

@@ -147,6 +147,24 @@ def run_study(
         other = {"split": second.dataset.split_json()} | _sweep_json(second, records)
     kept.close()
 
+    results = _results(context, trials, chosen, pruned, cost, other, not_pruned or None)
+    if cost is not None and cost.get("onnx_note"):
+        progress.note(cost["onnx_note"])
+    write_json(out / "results.json", results)
+    log_entry(log, lambda: answer_entry(results), progress)
+    return results
+
+
+def _results(
+    context: TrialContext,
+    trials: list[Record],
+    chosen: Record,
+    pruned: Record | None,
+    cost: Record | None,
+    ungrouped: Record | None,
+    not_pruned: str | None,
+) -> Record:
+    """What `results.json` holds; keys of the stages that stand elsewhere in it are taken out."""
     seconds = {
         "sweep": sum(record["timing"]["seconds"] for record in trials),
         "choice": chosen.pop("timing")["seconds"],
@@ -158,10 +176,10 @@ def run_study(
         "split": context.dataset.split_json(),
         "weights": context.weights.to_json(),
         **_sweep_json(context, trials),
-        "ungrouped": other,
+        "ungrouped": ungrouped,
         "chosen": chosen,
         "pruned": pruned,
-        "not_pruned": not_pruned or None,
+        "not_pruned": not_pruned,
         "cost": cost,
         "samples": None,
         "merged": None,
@@ -173,8 +191,6 @@ def run_study(
         "machines": machine_rows(trials),
     }
     if cost is not None:
-        if cost.get("onnx_note"):
-            progress.note(cost["onnx_note"])
         seconds["cost"] = cost.pop("timing")["seconds"]
     if pruned is not None and cost is not None:
         results["samples"] = pruned.pop("samples")
@@ -182,8 +198,6 @@ def run_study(
         cost["onnx_max_abs_difference"] = pruned.pop("onnx_max_abs_difference")
         seconds["pruning"] = pruned["timing"]["seconds"]
     results["timing"] = seconds | {"total": sum(seconds.values())}
-    write_json(out / "results.json", results)
-    log_entry(log, lambda: answer_entry(results), progress)
     return results
 
 

@@ -133,7 +133,7 @@ def test_figures_hold_both_series():
     }
 
 
-def test_a_cell_without_neurons_and_a_single_run_are_drawn():
+def test_a_cell_without_units_and_a_single_run_are_drawn():
     answer = example_paper()
     for way in answer["grid"]["ways"].values():
         way["cells"][4] |= dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high"))

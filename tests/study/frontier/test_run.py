@@ -25,7 +25,6 @@ from secateurs.study.frontier import answer, int8, latency, run
 from secateurs.study.frontier.options import FrontierOptions
 from secateurs.study.frontier.record import headline
 from secateurs.study.frontier.run import run_frontier
-from secateurs.study.frontier.shrink import sizes_of
 from secateurs.study.frontier.trust import trust_stage
 from secateurs.study.saved.confidence import confidence_of
 from secateurs.study.saved.evaluation import side_logits
@@ -318,15 +317,6 @@ def test_limits_that_the_sizes_miss_are_sizes_of_their_own(
     assert reach["mb"] == pytest.approx(whole["cost"]["file_bytes"] / 1e6, rel=0.05)
     assert reach["least_mb"] < reach["mb"]
     assert found["reach"]["sentences"] == []
-
-
-@pytest.mark.parametrize("max_mb", [1.0, 5.0, 9.1])
-def test_buffers_and_header_count_for_a_limit_of_bytes(max_mb: float):
-    # MobileNetV2 has 2.24 M parameters, and 0.18 MB of batch norm statistics and header.
-    network = {"mb": 9.12, "num_parameters": 2_235_975, "ms": 7.0, "max_ms": None, "batch": 1}
-    (found,) = sizes_of((), max_mb=max_mb, **network)
-    assert found.ending == f"mb{max_mb:g}" and found.budget.size_mb is not None
-    assert 0.97 * max_mb < found.budget.size_mb + 9.12 - 4 * 2.235975 <= max_mb
 
 
 def test_a_size_out_of_reach_is_a_reason_and_not_an_error(flags: Path, cache: Path, tmp_path: Path):

@@ -11,7 +11,7 @@ from secateurs.study.sweep.statistics import summarise
 
 Record = dict[str, Any]
 OTHER_IMAGES = "other images than the paper's 675 frames"
-OTHER_NETWORK = "how many neurons are alike is a property of the network trained"
+OTHER_NETWORK = "how many units are alike is a property of the network trained"
 
 
 def beside(
@@ -192,7 +192,7 @@ def grid(cells: Sequence[Record], *, why: Sequence[str] = ()) -> list[Record]:
             theirs["accuracy"][row][column],
             cell["accuracy"],
             (cell["accuracy_low"], cell["accuracy_high"]),
-            why_not="; ".join(why) or ("" if cell["accuracy"] is not None else "no neuron left"),
+            why_not="; ".join(why) or ("" if cell["accuracy"] is not None else "no unit left"),
         )
         rows.append(
             found

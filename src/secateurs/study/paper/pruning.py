@@ -29,7 +29,7 @@ Record = dict[str, Any]
 LAYER = "fc7"
 FIRST = "fc6"  # the first layer that a dropout feeds
 ROWS = 64
-# The paper's own cell: 292 neurons without loss of accuracy.
+# The paper's own cell: 292 units without loss of accuracy.
 CELL = (12.5, 1.5)
 RANDOM_DRAWS = 5
 
@@ -88,7 +88,7 @@ def grids(
 
     `published` is the program's: rows added to incoming weights, activations with the noise of new
     views and dropout if the plan says so. `quiet` is the same without noise; `per_neuron` maps each
-    neuron by itself to [-0.5, 0.5] instead of all by one minimum and maximum; `text` adds outgoing
+    unit by itself to [-0.5, 0.5] instead of all by one minimum and maximum; `text` adds outgoing
     weights, as Gedeon and Harris do; `least_squares` refits them. Each norm threshold of the noisy
     grid is a stage of its own.
     """
@@ -108,7 +108,7 @@ def grids(
                 ways["published"] += stages.run(f"noise-{std:g}", identity, row)["cells"]
                 advance(len(plan.angles_deg))
     stop.check()
-    ways["per_neuron"] = layer.rows(whole, by_neuron(layer.view.train))
+    ways["per_neuron"] = layer.rows(whole, by_unit(layer.view.train))
     ways["text"] = layer.rows(replace(whole, rule="pairwise", compensation="add"))
     ways["least_squares"] = layer.rows(replace(whole, rule="pairwise"))
     stop.check()
@@ -131,10 +131,10 @@ def grids(
     }
 
 
-def by_neuron(activations: Tensor) -> Tensor:
+def by_unit(activations: Tensor) -> Tensor:
     """Activations (samples, units), each unit's mapped to [-0.5, 0.5]; a constant one's to -0.5.
 
-    >>> by_neuron(torch.tensor([[0.0, 3.0], [2.0, 3.0]])).tolist()
+    >>> by_unit(torch.tensor([[0.0, 3.0], [2.0, 3.0]])).tolist()
     [[-0.5, -0.5], [0.5, -0.5]]
     """
     low, high = activations.amin(0), activations.amax(0)
@@ -180,9 +180,9 @@ def _noisy(layer: _Layer, context: TrialContext, number: int) -> Tensor:
 
 
 def _unfiltered(layer: _Layer, angles_deg: tuple[float, ...]) -> list[Record]:
-    """At each angle all similar neurons, however long: added, refitted, and as many at random.
+    """At each angle all similar units, however long: added, refitted, and as many at random.
 
-    Accuracies of random neurons are means of `RANDOM_DRAWS` draws.
+    Accuracies of random units are means of `RANDOM_DRAWS` draws.
     """
     options = GridOptions(angles_deg=angles_deg, norm_stds=(0.0,), rule="pairwise")
     refitted = layer.rows(options)
