@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = {  # the largest in one scheme only
     "light": (
         "index",
+        "api",
         "pruning/angles",
         "architecture",
         "benchmarks",
