@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from secateurs.study.sweep.sweep import Choice, Record
 
 SCHEMA = 2  # of results.json
 NUM_EXPORT_IMAGES = 16
+THUMBNAILS = "thumbnails/"  # how the paths of thumbnails in results start
 _STAGE = {"key": str, "value": {"timing": {"seconds": float}}}
 FILES = {
     "model": "model/model.json",
@@ -84,7 +85,8 @@ class Stages:
     ) -> Record:
         """The stage's stored result, or a new one when the key differs.
 
-        Also when one of the files that it `makes` is gone, or is not as it was written.
+        Also when one of the files that it `makes`, or of the thumbnails that its result names, is
+        gone or is not as it was written.
         """
         stored = self.stored(name, key, makes=makes)
         if stored is not None:
@@ -92,7 +94,7 @@ class Stages:
         started = time.perf_counter()
         value = compute()
         value.setdefault("timing", {"seconds": time.perf_counter() - started})
-        files = self._digests(makes)
+        files = self._digests([*makes, *(self.root / name for name in _thumbnails(value))])
         path = self.root / "stages" / f"{name}.json"
         write_sealed(path, {"key": fingerprint(key), "value": value, "files": files})
         return value
@@ -104,21 +106,44 @@ class Stages:
         stored = read_sealed(path, unsealed=False) if made else None
         if stored is None or stored.get("key") != fingerprint(key) or not fits(stored, _STAGE):
             return None
-        # A stage of an older version does not say what its files are.
-        known = makes if "files" in stored else ()
-        return stored["value"] if stored.get("files", {}) == self._digests(known) else None
+        value: Record = stored["value"]
+        pictures = [self.root / name for name in _thumbnails(value)]
+        if not all(picture.is_file() for picture in pictures):
+            return None
+        if "files" not in stored:  # of an older version
+            return value
+        files, mine = stored["files"], self._digests(makes)
+        found = self._digests(pictures) | mine
+        # Thumbnails are not among the files of older versions.
+        same = {name: found.get(name) for name in files} == files
+        return value if same and mine.keys() <= files.keys() else None
 
     def forget(self, name: str) -> None:
         """Delete a stage's stored result, so that it is computed again."""
         (self.root / "stages" / f"{name}.json").unlink(missing_ok=True)
 
-    def _digests(self, files: tuple[Path, ...]) -> dict[str, str]:
+    def _digests(self, files: Iterable[Path]) -> dict[str, str]:
         """The SHA-256 of each file, by its path within the directory."""
         return {
             file.relative_to(self.root).as_posix(): sha256_file(file)
             for file in files
             if file.is_file()
         }
+
+
+def _thumbnails(value: Any) -> Iterator[str]:
+    """The thumbnails that a result names, as paths within the directory.
+
+    >>> list(_thumbnails({"rows": [{"thumbnail": "thumbnails/1.jpg"}, {"name": "thumbnails"}]}))
+    ['thumbnails/1.jpg']
+    """
+    if isinstance(value, dict):
+        value = list(cast("dict[str, Any]", value).values())
+    if isinstance(value, list):
+        for part in cast("list[Any]", value):
+            yield from _thumbnails(part)
+    elif isinstance(value, str) and value.startswith(THUMBNAILS) and ".." not in value:
+        yield value
 
 
 def prune_stages(

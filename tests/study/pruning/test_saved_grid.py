@@ -141,9 +141,13 @@ def test_a_second_run_looks_at_nothing(
     out, answer = finished
     monkeypatch.setattr("secateurs.study.pruning.saved_grid.prefix_outputs", never)
     monkeypatch.setattr("secateurs.study.pruning.saved_grid.grid_cells", never)
+    table = (out / "grid.csv").read_text()
     (out / "grid.csv").unlink()
     assert run(model, flags, cache, out) == answer
-    assert (out / "grid.csv").exists()
+    assert (out / "grid.csv").read_text() == table
+    (out / "grid.csv").write_text(table.replace("5", "6"))
+    run(model, flags, cache, out)
+    assert (out / "grid.csv").read_text() == table
 
 
 def test_another_grid_in_the_same_folder_is_refused(

@@ -171,19 +171,28 @@ def test_damage_to_any_cache_changes_no_number(flags: Path, tmp_path: Path):
     assert train() == first
 
 
-def test_a_stage_whose_file_was_damaged_is_made_again(tmp_path: Path):
-    stages, file = Stages(tmp_path), tmp_path / "model" / "model.json"
-    made: list[int] = []
+def test_a_stage_whose_thumbnail_is_damaged_or_gone_is_made_again(tmp_path: Path):
+    stages, times = Stages(tmp_path), 0
+    picture = tmp_path / "thumbnails" / "map-1.jpg"
 
-    def compute() -> dict[str, Any]:
-        made.append(1)
-        write_json(file, {"a": 1})
-        return {"number": len(made)}
+    def make() -> dict[str, Any]:
+        nonlocal times
+        times += 1
+        write_text(picture, "a picture")
+        return {"times": times, "rows": [{"maps": {"before": "thumbnails/map-1.jpg"}}]}
 
-    for _ in range(2):
-        assert stages.run("x", {}, compute, makes=(file,))["number"] == 1
-    file.write_text("{}")
-    assert stages.run("x", {}, compute, makes=(file,))["number"] == 2
-    file.unlink()
-    assert stages.run("x", {}, compute, makes=(file,))["number"] == 3
-    assert stages.run("x", {}, compute, makes=(file,))["number"] == 3
+    def run() -> int:
+        return stages.run("x", {}, make)["times"]
+
+    assert (run(), run()) == (1, 1)
+    picture.write_text("b picture")
+    assert (run(), run()) == (2, 2)
+    picture.unlink()
+    assert (run(), run()) == (3, 3)
+    stage = tmp_path / "stages" / "x.json"
+    older = json.loads(stage.read_text())
+    write_sealed(stage, {key: older[key] for key in ("key", "value")} | {"files": {}})
+    picture.write_text("of an older version")
+    assert run() == 3
+    picture.unlink()
+    assert run() == 4

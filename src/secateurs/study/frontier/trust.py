@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,7 @@ def trust_stage(
 
     Of the unpruned network in the folder `before` and, where it was pruned, of that in `after`:
     both as they were chosen, before a refit, so that they have seen the same images. Nothing is
-    chosen by it. A thumbnail that is gone is made again.
+    chosen by it. A thumbnail that is gone or damaged is made again.
     """
     out = stages.root
 
@@ -81,17 +80,4 @@ def trust_stage(
             advance(1)
         return record | {"mistakes": mistakes}
 
-    found = stages.run("trust", key, make)
-    if all((out / file).is_file() for file in _pictures(found["mistakes"])):
-        return found
-    stages.forget("trust")
     return stages.run("trust", key, make)
-
-
-def _pictures(mistakes: Record) -> Iterator[Path]:
-    rows = [*mistakes["losses"]]
-    for pair in mistakes["confusions"]:
-        rows += [*pair["mistakes"], *pair["likest"]]
-    for row in rows:
-        yield Path(row["thumbnail"])
-        yield from map(Path, row.get("maps", {}).values())
