@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from secateurs.files import read_json
-from secateurs.report.study.schema import DATA, SPLIT, SWEEP
+from secateurs.report.study.schema import DATA, FRONTIER_SCHEMA, SPLIT, SWEEP
 from secateurs.shape import Maybe, check_shape
 from secateurs.study.records.kinds import EVALUATION, NUMBER, TRIAL
 
-SCHEMA = 3
+SCHEMA = FRONTIER_SCHEMA
 Record = dict[str, Any]
 
 _PROBED: dict[str, Any] = {

@@ -11,6 +11,7 @@ from secateurs.shape import Maybe, check_shape, kind_words
 from secateurs.study.records.kinds import EVALUATION, NUMBER, TRIAL
 
 SCHEMA = 2
+FRONTIER_SCHEMA = 3  # of a study over several networks, which has a check of its own
 OLDEST = 1  # without what merged; the page says so
 
 ADVICE = "the study may not have finished: run it again, it does only what is missing"
@@ -186,8 +187,8 @@ def check_results(results: Any, *, where: str = "results") -> dict[str, Any]:
         raise InputError(f"{where}: schema is {found!r}, expected {OLDEST} to {SCHEMA}")
     if found > SCHEMA:
         raise InputError(
-            f"{where}: schema {found} is newer than {SCHEMA}, the newest this version of "
-            "secateurs reads; upgrade secateurs"
+            f"{where}: schema {found} is none that this version of secateurs reads (up to {SCHEMA}, "
+            f"and {FRONTIER_SCHEMA} of a study over several networks); upgrade secateurs"
         )
     checked = check_shape(results, _RESULTS, where=where, advice=ADVICE)
     num_classes = len(checked["data"]["classes"])
