@@ -187,8 +187,8 @@ def check_results(results: Any, *, where: str = "results") -> dict[str, Any]:
         raise InputError(f"{where}: schema is {found!r}, expected {OLDEST} to {SCHEMA}")
     if found > SCHEMA:
         raise InputError(
-            f"{where}: schema {found} is none that this version of secateurs reads (up to {SCHEMA}, "
-            f"and {FRONTIER_SCHEMA} of a study over several networks); upgrade secateurs"
+            f"{where}: schema {found} is none that this version of secateurs reads (up to "
+            f"{SCHEMA}, and {FRONTIER_SCHEMA} of a study over several networks); upgrade secateurs"
         )
     checked = check_shape(results, _RESULTS, where=where, advice=ADVICE)
     num_classes = len(checked["data"]["classes"])
