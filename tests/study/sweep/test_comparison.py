@@ -89,7 +89,13 @@ def test_the_deepest_within_a_point_is_recommended():
     )
     assert answer.cost == "A training at depth 4 takes 30 s; 40 s at 2, 20 s at 6."
     assert "Significantly worse than the best: depth 6." in text
+    assert "Not significantly different from the best: depths 2 and 4." in text
     assert "between depths 2 and 4 significant" in text
+
+
+def test_one_frozen_layer_is_one_layer():
+    answer = recommend({1: runs(0.7, 0.71, 0.7)}, {1: 4.0}, num_images=500)
+    assert answer.sentences[0].startswith("Freeze 1 layer: 70.3% mean")
 
 
 def test_of_many_depths_the_shortest_and_the_longest_training_are_named():

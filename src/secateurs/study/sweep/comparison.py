@@ -21,6 +21,7 @@ from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats takes a sec
 from secateurs.errors import InputError
 from secateurs.fit.metrics import wilson_interval
 from secateurs.study.sweep.statistics import summarise
+from secateurs.wording import counted
 
 ALPHA = 0.05
 MOST_TIMES = 6  # other depths whose times are named
@@ -209,7 +210,7 @@ def _sentences(
     else:
         spread = f"95% {summary.low:.1%} to {summary.high:.1%} over {runs} runs"
     lines = [
-        f"Freeze {chosen.depth} layers: {chosen.mean:.1%} mean validation accuracy ({spread})."
+        f"Freeze {counted(chosen.depth, 'layer')}: {chosen.mean:.1%} mean validation accuracy ({spread})."
     ]
     if chosen.depth != best.depth:
         lines.append(
@@ -220,11 +221,12 @@ def _sentences(
     worse = [row.depth for row in rows if not row.indistinguishable]
     if others:
         lines.append(
-            "Not significantly different from the best: depth "
+            "Not significantly different from the best: depths "
             f"{_list(sorted({*others, chosen.depth}))}."
         )
     if worse:
-        lines.append(f"Significantly worse than the best: depth {_list(worse)}.")
+        depths = "depth" if len(worse) == 1 else "depths"
+        lines.append(f"Significantly worse than the best: {depths} {_list(worse)}.")
     lines.append(_what_would_change(rows, best, chosen))
     return tuple(lines)
 
