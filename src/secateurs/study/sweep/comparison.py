@@ -210,7 +210,8 @@ def _sentences(
     else:
         spread = f"95% {summary.low:.1%} to {summary.high:.1%} over {runs} runs"
     lines = [
-        f"Freeze {counted(chosen.depth, 'layer')}: {chosen.mean:.1%} mean validation accuracy ({spread})."
+        f"Freeze {counted(chosen.depth, 'layer')}: {chosen.mean:.1%} mean validation accuracy "
+        f"({spread})."
     ]
     if chosen.depth != best.depth:
         lines.append(
