@@ -191,3 +191,17 @@ def test_folders_are_not_searched_deeper_than_outputs_are(tmp_path: Path):
     far, near = left_by(ended(), deep), left_by(ended(), deep.parent)
     sweep(tmp_path)
     assert (far.exists(), near.exists()) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("marker", "what"),
+    [
+        ("study.json", "a study"),
+        ("plan.json", "a search"),
+        ("paper.plan.json", "a run of the paper"),
+    ],
+)
+def test_a_model_is_not_written_among_the_files_of_a_study(tmp_path: Path, marker: str, what: str):
+    (tmp_path / marker).write_text("{}")
+    with pytest.raises(InputError, match=f"is the directory of {what}; choose another --out"):
+        sweep_output(tmp_path)

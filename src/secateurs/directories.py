@@ -94,10 +94,18 @@ def open_output(out: Path, *, marker: str, kind: str, early: Collection[str] = (
 
 
 def sweep_output(out: Path) -> None:
-    """Sweep a directory that a model is written to, which may hold anything else as well.
+    """Sweep a directory that a model is written to, which may hold anything else but a study.
 
-    Only what names its process is removed, and only where a model is written.
+    Only what names its process is removed, and only where a model is written. Raises InputError
+    for the directory of a study, a search or a run of the paper, whose files it would mix with.
     """
+    for kind, what in (
+        ("study", "a study"),
+        ("search", "a search"),
+        ("paper", "a run of the paper"),
+    ):
+        if (out / OUTPUTS[kind][-1]).exists():
+            raise InputError(f"{out}: is the directory of {what}; choose another --out")
     for folder in (out, out / "trials"):
         sweep(folder, deep=False, unnamed=False)
 
