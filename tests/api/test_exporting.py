@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from torch import nn
 
 import secateurs
 from secateurs.errors import InputError
+from secateurs.nets.trace import tensors_of
+from secateurs.ship.latency import onnx_session
 
 INPUTS = {
     UNet: torch.randn(2, 1, 8, 12),
@@ -88,17 +91,91 @@ def test_keywords_are_known_by_their_names(ending: str, tmp_path: Path):
     assert found.difference <= 1e-4
 
 
-def test_a_network_for_one_batch_size_is_written_for_that(tmp_path: Path):
-    class Fixed(nn.Module):
+class Rows(nn.Module):
+    """A linear layer on flattened samples, in several styles."""
+
+    def __init__(self, how: Callable[[nn.Module, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.fc, self.how = nn.Linear(4, 2), how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.how(self.fc, x)
+
+
+def _run(path: Path, *inputs: torch.Tensor) -> list[torch.Tensor]:
+    """What an exported file gives."""
+    if path.suffix == ".pt2":
+        with torch.no_grad():
+            return tensors_of(torch.export.load(path).module()(*inputs))
+    session = onnx_session(path)
+    names = [entry.name for entry in session.get_inputs()]
+    given = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+    return [torch.as_tensor(value) for value in session.run(None, given)]
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".pt2"])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_a_plain_number_of_samples_stays_free(samples: int, ending: str, tmp_path: Path):
+    if ending == ".onnx":
+        pytest.importorskip("onnxruntime")
+    model = Rows(lambda fc, x: fc(x.reshape(len(x), 4)) / int(x.shape[0])).eval()
+    path = tmp_path / f"m{ending}"
+    found = secateurs.export(model, path, torch.randn(samples, 2, 2))
+    assert (found.batch_size, found.note) == (None, "")
+    for number in (1, 2, 9):
+        batch = torch.randn(number, 2, 2)
+        with torch.no_grad():
+            torch.testing.assert_close(_run(path, batch)[0], model(batch))
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".pt2"])
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        (lambda fc, x: fc(x.reshape(3, 4)), "the model itself does not run on others"),
+        (lambda fc, x: torch.stack([fc(row.flatten()) for row in x]), "loops over its samples"),
+    ],
+)
+def test_a_fixed_batch_size_is_said(how: Any, why: str, ending: str, tmp_path: Path):
+    path = tmp_path / f"m{ending}"
+    if ending == ".onnx":
+        pytest.importorskip("onnxruntime")
+        why = "" if "loops" in why else why  # in ONNX the loop gives a part of the outputs
+    with pytest.warns(UserWarning, match=f"written for a batch of 3 only: .*{why}"):
+        found = secateurs.export(Rows(how), path, torch.randn(3, 2, 2))
+    assert found.difference <= 1e-4
+    assert found.batch_size == 3
+    if ending == ".onnx":
+        import onnx
+
+        said = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    else:
+        said = {"batch_size": ""}
+        torch.export.load(path, extra_files=said)
+    assert said["batch_size"] == f"3: {found.note}"
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".pt2"])
+def test_the_samples_of_a_state_are_along_its_second_axis(ending: str, tmp_path: Path):
+    if ending == ".onnx":
+        pytest.importorskip("onnxruntime")
+
+    class Stateful(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.fc = nn.Linear(4, 2)
+            self.rnn = nn.GRU(4, 6, 2, batch_first=True)
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.fc(x.reshape(3, 4))
+        def forward(self, x: torch.Tensor, state: torch.Tensor) -> Any:
+            return self.rnn(x, state)
 
-    found = secateurs.export(Fixed(), tmp_path / "m.pt2", torch.randn(3, 4))
-    assert found.difference <= 1e-4
+    model, path = Stateful().eval(), tmp_path / f"m{ending}"
+    # As many layers as samples: which axis is which shows only in a run.
+    assert secateurs.export(model, path, (torch.randn(2, 5, 4), torch.randn(2, 2, 6))).note == ""
+    x, state = torch.randn(7, 5, 4), torch.randn(2, 7, 6)
+    with torch.no_grad():
+        expected = model(x, state)
+    for found, known in zip(_run(path, x, state), expected, strict=True):
+        torch.testing.assert_close(found, known)
 
 
 def test_no_tensor_among_the_inputs_and_too_large_a_file(tmp_path: Path, monkeypatch: Any):

@@ -6,7 +6,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from secateurs.api.batch_sizes import (
+    MORE,
+    batch_axes,
+    batch_size,
+    fixed_program,
+    free_program,
+    with_samples,
+)
 from secateurs.api.models import call, call_with, check_runs, taken, unwrapped
 from secateurs.api.plain_inputs import WithRecords, is_plain, plain
 from secateurs.errors import InputError
@@ -29,15 +37,25 @@ from secateurs.ship.latency import onnx_session
 # Of the largest output, by the type of the parameters: kernels round in other orders.
 TOLERANCE = {torch.float16: 5e-3, torch.bfloat16: 4e-2}
 OTHER_TOLERANCE = 1e-4
+FIXED = "batch_size"  # what a file says of the only one that it takes
+
+Outputs = Callable[[Any], list[Tensor]]  # what a file gives for inputs
+Write = Callable[[torch.export.ExportedProgram, Path, str], Outputs]  # and what fixes the batch
 
 
 @dataclass(frozen=True)
 class ExportCheck:
-    """An exported file, and its largest difference from PyTorch relative to the largest output."""
+    """An exported file, and its largest difference from PyTorch relative to the largest output.
+
+    `batch_size` is the only number of samples that the file takes, None where it takes any, and
+    `note` says why.
+    """
 
     path: Path
     difference: float
     num_bytes: int
+    batch_size: int | None = None
+    note: str = ""
 
 
 def export(
@@ -51,11 +69,16 @@ def export(
 
     `example_inputs` is what the model is called with: a tensor, a tuple of all arguments, or a
     mapping of keywords. The first axis of every tensor in it that is as long as that of the first
-    tensor is the batch, whose size stays free where the model allows it. The model is not changed.
-    Raises InputError for another ending and for a model that cannot be exported, RuntimeError when
-    the file's outputs differ by more than `tolerance` of the largest one, by default 1e-4 (float16
-    5e-3, bfloat16 4e-2). In ONNX a complex output is pairs of real numbers along a last axis. The
-    file takes tuples for named tuples, and mappings of their fields for dataclasses.
+    tensor is the batch (the second one, where the model runs with more samples only so), whose size
+    stays free where the model allows it: the file is tried on three samples more, and on one. Where
+    it takes those of the example alone, a warning says why, and so do the result and the file
+    ("batch_size", in the metadata of ONNX or an extra file of a program).
+
+    The model is not changed. Raises InputError for another ending and for a model that cannot be
+    exported, RuntimeError when the file's outputs differ by more than `tolerance` of the largest
+    one, by default 1e-4 (float16 5e-3, bfloat16 4e-2). In ONNX a complex output is pairs of real
+    numbers along a last axis. The file takes tuples for named tuples, and mappings of their fields
+    for dataclasses.
     """
     path = Path(path)
     if path.suffix not in (".onnx", ".pt2"):
@@ -81,7 +104,9 @@ def export(
         )
     with atomic_path(path) as temporary:
         try:
-            found = _written(network, inputs, temporary, onnx=path.suffix == ".onnx")
+            found, note = _written(
+                network, inputs, temporary, tolerance, onnx=path.suffix == ".onnx"
+            )
         except InputError as error:
             reason = str(error).replace(str(temporary), str(path))
             if path.suffix == ".onnx" and dtype != torch.float32:
@@ -103,32 +128,76 @@ def export(
                 f"{path}: its outputs differ from PyTorch's by {difference:.3g} of the largest, at "
                 f"most {tolerance:.3g} is allowed; not written"
             )
-    return ExportCheck(path, difference, path.stat().st_size)
+    size = batch_size(inputs) if note else None
+    if note:
+        warnings.warn(f"{path}: written for a batch of {size} only: {note}", stacklevel=2)
+    return ExportCheck(path, difference, path.stat().st_size, size, note)
 
 
-def _written(network: nn.Module, inputs: Any, path: Path, *, onnx: bool) -> list[Tensor]:
-    """Write a model; what the file gives for the inputs."""
+def _written(
+    network: nn.Module, inputs: Any, path: Path, tolerance: float, *, onnx: bool
+) -> tuple[list[Tensor], str]:
+    """Write a model; what the file gives for the inputs, and why it takes no other batch size."""
+    write = _write_onnx if onnx else _write_program
     try:
-        return _written_as_it_is(network, inputs, path, onnx=onnx)
+        return _written_free(network, inputs, path, tolerance, write)
     except Exception as first:
         # Something beside tensors, as a cache of keys and values, is no output of a file.
         hook = network.register_forward_hook(lambda _, __, output: tuple(tensors_of(output)))
         try:
-            return _written_as_it_is(network, inputs, path, onnx=onnx)
+            return _written_free(network, inputs, path, tolerance, write)
         except Exception:
             raise first from first.__cause__
         finally:
             hook.remove()
 
 
-def _written_as_it_is(network: nn.Module, inputs: Any, path: Path, *, onnx: bool) -> list[Tensor]:
-    if onnx:
-        _write_onnx(network, inputs, path)
-        return _run_onnx(path, inputs)
+def _written_free(
+    network: nn.Module, inputs: Any, path: Path, tolerance: float, write: Write
+) -> tuple[list[Tensor], str]:
+    """Write a model for any batch size, or for that of the inputs where no file takes another."""
+    number = batch_size(inputs)
+    axes = batch_axes(inputs, lambda other: _outputs_if_any(network, other) is not None)
+    why = "the model itself does not run on others" if axes is None else ""
+    if axes is not None:
+        others = [with_samples(inputs, axes, size) for size in (number + MORE, 1) if size != number]
+        known = [(other, _outputs_if_any(network, other)) for other in others]
+        # A batch of one would be taken for a constant.
+        example = others[0] if number == 1 else inputs
+        for strict in (False, True):
+            try:
+                with _exporting():
+                    program = free_program(network, example, axes, strict=strict)
+                run = write(program, path, "")
+                found = run(inputs)
+                if all(
+                    expected is None or _difference(run(other), expected) <= tolerance
+                    for other, expected in known
+                ):
+                    return found, ""
+                why = why or "with a free one it gives other outputs than the model"
+            except Exception as error:  # whatever an exporter raises; the next one may do better
+                why = why or _why_fixed(error)
+    with _exporting():
+        program = fixed_program(network, inputs)
+    return write(program, path, f"{number}: {why}")(inputs), why
+
+
+def _why_fixed(error: Exception) -> str:
+    """Why a program with a free batch size cannot be had, in words."""
+    if any(word in str(error) for word in ("Guard failed", "specialized", "onstraint")):
+        return (
+            "PyTorch's exporter fixes it, as where a model loops over its samples or branches by "
+            "their number"
+        )
+    return f"with a free one there is an error ({plain_line(error)})"
+
+
+def _outputs_if_any(network: nn.Module, inputs: Any) -> list[Tensor] | None:
     try:
-        return _outputs(_write_program(network, inputs, path), inputs)
-    except Exception:  # read back it does not take another size, as with `**kwargs`
-        return _outputs(_write_program(network, inputs, path, fixed=True), inputs)
+        return _outputs(network, inputs)
+    except Exception:  # whatever the model raises on so many samples
+        return None
 
 
 @torch.no_grad()
@@ -174,77 +243,32 @@ def _exporting() -> Generator[None]:
             logging.disable(before)
 
 
-def _fixed_program(network: nn.Module, inputs: Any) -> torch.export.ExportedProgram:
-    """The model as a program for the batch size of the inputs."""
-    if isinstance(inputs, Mapping):
-        return torch.export.export(network, (), dict(inputs))
-    return torch.export.export(network, tuple(inputs))
-
-
-def _program(network: nn.Module, inputs: Any) -> torch.export.ExportedProgram:
-    """The model as a program, with a free batch size where it allows one."""
-    positional = () if isinstance(inputs, Mapping) else tuple(inputs)
-    keywords = dict(inputs) if isinstance(inputs, Mapping) else {}
-    length = len(tensors_of(inputs)[0])
-    batch = torch.export.Dim.AUTO
-
-    def axes(value: Any) -> Any:
-        return _structure_of(value, lambda t: {0: batch} if t.ndim and len(t) == length else None)
-
-    try:
-        return torch.export.export(
-            network, positional, keywords or None, dynamic_shapes=axes(keywords or positional)
-        )
-    except Exception:  # it insists on the size that it was given
-        return _fixed_program(network, inputs)
-
-
-def _structure_of(value: Any, change: Any) -> Any:
-    """Nested tuples, lists and mappings with something else in the place of each tensor."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {key: _structure_of(part, change) for key, part in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)(_structure_of(part, change) for part in value)
-    return None
-
-
-def _write_program(
-    network: nn.Module, inputs: Any, path: Path, *, fixed: bool = False
-) -> nn.Module:
+def _write_program(program: torch.export.ExportedProgram, path: Path, fixed: str) -> Outputs:
     # By way of memory: where a disk is full, the writer of the archive ends the process.
     packed = io.BytesIO()
     with _exporting():
-        program = _fixed_program(network, inputs) if fixed else _program(network, inputs)
-        torch.export.save(program, packed)
+        torch.export.save(program, packed, extra_files={FIXED: fixed} if fixed else {})
         path.write_bytes(packed.getvalue())
         packed.seek(0)
-        return torch.export.load(packed).module()
+        loaded = torch.export.load(packed).module()
+    return lambda inputs: _outputs(loaded, inputs)
 
 
-def _write_onnx(network: nn.Module, inputs: Any, path: Path) -> None:
+def _write_onnx(program: torch.export.ExportedProgram, path: Path, fixed: str) -> Outputs:
     with quiet_exporter(), _exporting():
-        program = _onnx_program(network, inputs)
-    program.model.producer_name = "secateurs"
-    for node in program.model.graph.all_nodes():  # source files and lines at every node
+        made: Any = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False)
+    made.model.producer_name = "secateurs"
+    if fixed:
+        made.model.metadata_props[FIXED] = fixed
+    for node in made.model.graph.all_nodes():  # source files and lines at every node
         node.metadata_props.clear()
         node.doc_string = None
-    path.write_bytes(program.model_proto.SerializeToString())
-
-
-def _onnx_program(network: nn.Module, inputs: Any) -> Any:
-    def converted(program: torch.export.ExportedProgram) -> Any:
-        return torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False)
-
-    try:
-        return converted(_program(network, inputs))
-    except Exception:  # not for every size of the batch
-        return converted(_fixed_program(network, inputs))
-
-
-def _run_onnx(path: Path, inputs: Any) -> list[Tensor]:
+    path.write_bytes(made.model_proto.SerializeToString())
     session = onnx_session(path)
+    return lambda inputs: _run_onnx(session, inputs)
+
+
+def _run_onnx(session: Any, inputs: Any) -> list[Tensor]:
     names = [entry.name for entry in session.get_inputs()]
     given = tensors_of(inputs)
     known = dict(zip(names, given, strict=False))
