@@ -105,3 +105,29 @@ def test_a_buffer_outside_the_state_dict_comes_back(tmp_path: Path):
         assert torch.equal(again(batch), found.model.eval()(batch))
     with pytest.raises(InputError, match="another model"):
         secateurs.load_weights(tabular(), tmp_path / "w")
+
+
+def test_complex_numbers_of_either_size_come_back_bit_for_bit(tmp_path: Path):
+    def make() -> nn.Module:
+        model = nn.Module()
+        model.wide = nn.Parameter(torch.randn(3, 5, dtype=torch.complex128))
+        model.register_buffer("slim", torch.randn(7, dtype=torch.complex64))
+        return model
+
+    model = make()
+    save_weights(model, tmp_path / "w")
+    again = secateurs.load_weights(make(), tmp_path / "w")
+    for name, value in model.state_dict().items():
+        assert again.state_dict()[name].dtype == value.dtype
+        assert torch.equal(again.state_dict()[name], value)
+
+
+def test_a_pruned_model_has_the_parameters_of_its_constructor(tmp_path: Path):
+    def make() -> nn.Module:  # the second layer has no bias, where the means of what is merged go
+        return nn.Sequential(nn.Linear(9, 24, bias=False), nn.GELU(), nn.Linear(24, 5, bias=False))
+
+    torch.manual_seed(0)
+    found = secateurs.prune(make(), [torch.randn(64, 9)], secateurs.Budget(macs=0.5))
+    assert found.model.state_dict().keys() == make().state_dict().keys()
+    found.save(tmp_path / "w")
+    assert same_weights(secateurs.load_weights(make(), tmp_path / "w"), found.model)

@@ -299,6 +299,7 @@ CUT: dict[str, tuple[int, Made]] = {
     "buffer": (1, buffered),
     "scale": (1, scaled),
     "in place": (2, lambda: Net(in_place)),
+    "overwritten": (2, lambda: Net(overwritten)),
     "dict": (2, lambda: Net(last=lambda n, x: {"out": n.head(x.mean((2, 3))), "more": None})),
     "tuple": (2, lambda: Net(last=lambda n, x: (n.head(x.mean((2, 3))), 3, "text"))),
     "record": (1, lambda: Net(last=lambda n, x: Answer(n.head(x.mean((2, 3))), x))),
@@ -334,7 +335,6 @@ CUT: dict[str, tuple[int, Made]] = {
 # What is told in one line.
 TOLD: dict[str, tuple[str, Made]] = {
     "encoder, causal": (r"Tensor.item\(\) cannot be called", lambda: Transformer("causal")),
-    "overwritten": (r"answers cannot be differentiated", lambda: Net(overwritten)),
     "lazy": (r"0\.weight: not initialised yet", lazy),
     "no parameters": (
         r"the network has no parameters",

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from secateurs.api.models import unwrapped
@@ -23,6 +24,7 @@ OPENED = "opened_attention"
 UNPRUNED = "unpruned_shapes"
 ATTRIBUTES = "attributes"
 UNSAVED = "buffers_outside_state_dict"
+PAIRS = "complex_numbers_as_pairs"  # of float64, for which the format has no type
 
 Shapes = Mapping[str, Sequence[int]]  # of parameters and buffers, by name
 
@@ -53,12 +55,15 @@ def save_weights(
         if name not in tensors and _is_smaller(list(buffer.shape), (unpruned or {}).get(name)):
             tensors[name] = buffer.detach().cpu().contiguous().clone()
             unsaved.append(name)
+    pairs = [name for name, tensor in tensors.items() if tensor.dtype == torch.complex128]
+    tensors |= {name: torch.view_as_real(tensors[name]).clone() for name in pairs}
     opened = [p for p, module in model.named_modules() if isinstance(module, OPEN)]
     words = {
         OPENED: json.dumps(opened),
         UNPRUNED: json.dumps(unpruned or {}),
         ATTRIBUTES: json.dumps(attributes or {}),
         UNSAVED: json.dumps(unsaved),
+        PAIRS: json.dumps(pairs),
     }
     with atomic_path(path) as temporary:
         write_checked(tensors, temporary, words)
@@ -94,10 +99,12 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
         opened = json.loads(words.get(OPENED, "[]"))
         unpruned: dict[str, list[int]] = json.loads(words.get(UNPRUNED, "{}"))
         unsaved = set(json.loads(words.get(UNSAVED, "[]")))
+        for name in json.loads(words.get(PAIRS, "[]")):
+            tensors[name] = torch.view_as_complex(tensors[name].clone())  # the file's: not aligned
         attributes: dict[str, dict[str, Any]] = json.loads(words.get(ATTRIBUTES, "{}"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (DamagedError, OSError, ValueError) as error:
+    except (DamagedError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"{path}: not readable ({error})") from None
     model = copied(unwrapped(model))
     if opened:
@@ -132,12 +139,19 @@ def _check_names(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
             raise InputError(f"{path}: weights of another model: {name} is not in the one given")
 
 
+def _aligned(tensor: Tensor) -> Tensor:
+    """A copy; of complex numbers by way of their parts, since copying these asks for alignment."""
+    if tensor.is_complex():
+        return torch.view_as_complex(torch.view_as_real(tensor).clone())
+    return tensor.clone()
+
+
 def _taken(tensors: Mapping[str, Tensor], path: Path, key: str, old: Tensor) -> Tensor | None:
     """The file's tensor for one of a model; None for a buffer that is not saved."""
     if key not in tensors:
         return None
     # In aligned memory of its own, where sums come out as before: the file's is not aligned.
-    new = tensors[key].to(old.device, copy=True)
+    new = _aligned(tensors[key]).to(old.device)
     sizes = zip(new.shape, old.shape, strict=False)
     if new.ndim != old.ndim or any(size > most for size, most in sizes):
         raise InputError(

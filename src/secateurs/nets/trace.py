@@ -176,6 +176,21 @@ def _compiled_copy(module: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.
     return made
 
 
+def put_forward(module: nn.Module, forward: object) -> None:
+    """Give a module back the `forward` of its own that it had beside its class's; None for none.
+
+    >>> module = nn.ReLU()
+    >>> module.forward = lambda x: x
+    >>> put_forward(module, None)
+    >>> "forward" in vars(module)
+    False
+    """
+    if forward is None:
+        vars(module).pop("forward", None)
+    else:
+        vars(module)["forward"] = forward
+
+
 def is_chain(module: nn.Module) -> bool:
     """Whether a module's children run one after the other and nothing else happens in it.
 

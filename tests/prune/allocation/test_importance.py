@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
-from secateurs.prune.allocation.importance import importance
+from secateurs.prune.allocation.importance import gradients, importance
 
 Pair = tuple[Tensor, Tensor]
 
@@ -78,3 +78,48 @@ def test_an_error_that_is_the_same_everywhere_counts_by_the_summed_derivative():
         alone += float(gradient.square().sum())
         same += float(gradient.sum(1).square().sum())
     assert found.together["0"] == pytest.approx(max(1.0, same / alone), rel=1e-4)
+
+
+class Overwriting(nn.Module):
+    """Half of its channels go through a layer, in place, and the weights are rounded."""
+
+    def __init__(self, quantised: bool) -> None:
+        super().__init__()
+        self.quantised = quantised
+        self.a, self.b, self.c = nn.Linear(4, 8), nn.Linear(4, 4), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x).tanh()
+        weight = self.b.weight
+        if self.quantised:  # PyTorch wants scales without gradients
+            scale = weight.detach().abs().amax(1)
+            zero = torch.zeros(4, dtype=torch.int32)
+            weight = torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -127, 127)
+            x = torch.cat([nn.functional.linear(x[:, :4], weight), x[:, 4:]], 1)
+        else:
+            x[:, :4] = self.b(x[:, :4])
+        return self.c(x)
+
+
+class Apart(Overwriting):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x).tanh()
+        return self.c(torch.cat([self.b(x[:, :4]), x[:, 4:]], 1))
+
+
+def test_a_network_that_writes_into_what_it_needs_later_is_differentiated_all_the_same():
+    torch.manual_seed(0)
+    model, x = Overwriting(quantised=False), torch.randn(20, 4)
+    apart = Apart(quantised=False)
+    apart.load_state_dict(model.state_dict())
+    found, expected = (importance(one, ["a", "b", "c"], [x[:9], x[9:]]) for one in (model, apart))
+    for path in ("a", "b", "c"):
+        torch.testing.assert_close(found.each[path], expected.each[path])
+        assert found.together[path] == pytest.approx(expected.together[path])
+
+
+def test_derivatives_of_weights_whose_scales_take_none():
+    torch.manual_seed(0)
+    model, x = Overwriting(quantised=True), torch.randn(6, 4)
+    (found,) = gradients(model, [x], [model.b.weight, model.a.weight], run=lambda m, b: m(b))
+    assert all(part is not None and bool(part.abs().sum() > 0) for part in found)

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateurs.prune.coupling.groups import Groups, find_groups
-from secateurs.prune.surgery.narrow import PARITY_LIMIT, checked, difference
+from secateurs.prune.surgery.checking import checked
+from secateurs.prune.surgery.narrow import PARITY_LIMIT, difference
 
 
 class Between(nn.Module):

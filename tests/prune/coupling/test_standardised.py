@@ -12,7 +12,8 @@ from torch.nn.utils import parametrizations
 import secateurs
 from secateurs.prune.coupling.groups import find_groups
 from secateurs.prune.coupling.standardised import standardised_weight
-from secateurs.prune.surgery.narrow import checked, narrow
+from secateurs.prune.surgery.checking import checked
+from secateurs.prune.surgery.narrow import narrow
 
 
 class Turned(nn.Linear):

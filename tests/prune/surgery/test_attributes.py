@@ -10,7 +10,8 @@ from secateurs.errors import InputError
 from secateurs.prune.coupling.groups import find_groups
 from secateurs.prune.coupling.members import Attribute
 from secateurs.prune.surgery.attributes import changed_attributes, set_attributes
-from secateurs.prune.surgery.narrow import PARITY_LIMIT, checked, difference, narrow
+from secateurs.prune.surgery.checking import checked
+from secateurs.prune.surgery.narrow import PARITY_LIMIT, difference, narrow
 
 
 class Heads(nn.Module):
@@ -95,3 +96,56 @@ class Turn(nn.Module):
 def test_what_is_no_number_of_a_module_is_not_written(path: str, name: str):
     with pytest.raises(InputError, match="weights of another model"):
         set_attributes(nn.Sequential(nn.Linear(4, 3)), {path: {name: 2}})
+
+
+class Widths(nn.Module):
+    """Parts whose widths are in a tuple and in a list, of which the last stays."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts, self.shape = (6, 6), [12, 5]
+        self.a, self.b = nn.Linear(5, 12), nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.a(x).split(self.parts, 1)
+        return self.b(torch.cat([first.relu(), second], 1).view(-1, self.shape[0]))
+
+
+def test_numbers_in_tuples_and_lists_go_with_the_units():
+    torch.manual_seed(0)
+    model, x = Widths(), torch.randn(3, 5)
+    (group,) = checked(model, find_groups(model, x), x).found
+    assert group.num_units == 6
+    assert set(group.attributes) == {
+        Attribute("", "parts", (1, 1)),
+        Attribute("", "shape", (2, 0)),
+    }
+    cut = narrow(model, [group], {group.name: torch.tensor([0, 2, 3, 4])})
+    assert (cut.parts, cut.shape) == ((4, 4), [8, 5])
+    assert (model.parts, model.shape) == ((6, 6), [12, 5])
+    fresh = Widths()
+    set_attributes(fresh, changed_attributes(model, cut, [group]))
+    assert (fresh.parts, fresh.shape) == ((4, 4), [8, 5])
+
+
+class Layer(nn.Module):
+    """A layer that keeps how much it makes; with as much in a second one."""
+
+    def __init__(self, made: int) -> None:
+        super().__init__()
+        self.made = made
+        self.weight = nn.Parameter(torch.randn(made, made))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight).view(-1, self.made)
+
+
+def test_a_number_of_what_makes_the_units_and_not_of_what_reads_them():
+    torch.manual_seed(0)
+    model = nn.Sequential(Layer(6), nn.ReLU(), Layer(6), nn.ReLU(), nn.Linear(6, 2))
+    x = torch.randn(4, 6)
+    groups = checked(model, find_groups(model, x), x).found
+    assert {one for group in groups for one in group.attributes} == {
+        Attribute("0", "made", 1),
+        Attribute("2", "made", 1),
+    }

@@ -27,6 +27,7 @@ QUICK = 3  # of so many modules one is cut by `make test`, every one by `make te
 pytestmark = [
     pytest.mark.filterwarnings("ignore:LSTM with projections is not supported"),
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),
+    pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated"),
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -64,6 +65,7 @@ def importance(
     parts = probed(batches, num_images, most if loss is None else 1)
     sums: dict[str, Tensor] = {}
     together: dict[str, float] = {}
+    seen: list[tuple[str, Tensor, float]] = []  # of the part that runs
 
     def watch(path: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
         axis = channel_axis(layer)
@@ -76,9 +78,7 @@ def importance(
                 by_place = batched(layer, gradient.float()).movedim(axis, -1)
                 by_place = by_place.reshape(len(by_place), -1, by_place.shape[-1])
                 found = by_place.square().sum((0, 1))
-                sums[path] = sums[path] + found if path in sums else found
-                same = float(by_place.sum(1).square().sum())
-                together[path] = together.get(path, 0.0) + same
+                seen.append((path, found, float(by_place.sum(1).square().sum())))
 
             output.register_hook(add)
             return output
@@ -90,8 +90,10 @@ def importance(
     try:
         for parameter in trained:
             parameter.requires_grad_(False)
-        for _ in gradients(model, parts, [], run=run, seed=seed, loss=loss):
-            pass
+        for _ in gradients(model, parts, [], run=run, seed=seed, loss=loss, again=seen.clear):
+            for path, found, same in seen:
+                sums[path] = sums[path] + found if path in sums else found
+                together[path] = together.get(path, 0.0) + same
     finally:
         for handle in handles:
             handle.remove()
@@ -116,39 +118,83 @@ def gradients(
     run: Run = forward,
     seed: int = 0,
     loss: Loss | None = None,
+    again: Callable[[], None] = lambda: None,
 ) -> Generator[Sequence[Tensor | None], None, None]:
     """Differentiate a random combination of the answers, or a loss, to each part of the samples.
 
-    Yields the derivatives with respect to the tensors `wanted`; without any, hooks see theirs.
-    Raises InputError as `importance` does.
+    Yields the derivatives with respect to the tensors `wanted`; without any, hooks see theirs, and
+    forget `again` what they have seen of the part. Raises InputError as `importance` does.
     """
     generator = torch.Generator().manual_seed(seed)
+    ways, refused = [*WAYS], None
     for part in parts:
-        followed = map_tensors(part, _followed)
-        with eval_mode(model), safe_strides(model), torch.enable_grad():
-            with KeptHistory(), warnings.catch_warnings():
-                # A network that reads a number from a tensor is warned of its gradient.
-                warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad")
-                total = (
-                    _combination(_answers(run, model, followed), generator)
-                    if loss is None
-                    else _scalar(loss, model, followed)
-                )
-            if loss is not None and not bool(total.detach().isfinite()):
-                value = total.detach().item()
-                raise InputError(f"loss: {value:g} for a sample, expected a finite number")
+        found: Sequence[Tensor | None] | None = None
+        while found is None:
+            before = generator.get_state()
+            again()
             try:
-                if wanted:
-                    found = list(torch.autograd.grad(total, wanted, allow_unused=True))
-                else:
-                    total.backward()
-                    found = []
-            except RuntimeError as error:
-                raise InputError(
-                    f"the network's answers cannot be differentiated ({first_line(error)})"
-                ) from error
-        _forget_history(model)
+                found = _derivatives(model, part, wanted, ways[0], run, generator, loss)
+            except _NoDerivativesError as error:
+                refused = refused or error
+                if len(ways) == 1:
+                    raise InputError(str(refused)) from error
+                ways = ways[1:]
+                generator.set_state(before)
+            finally:
+                _forget_history(model)
         yield found
+
+
+class _NoDerivativesError(InputError):
+    """A network that does not run with gradients, or cannot be differentiated, in one way."""
+
+
+@contextmanager
+def _copies_saved() -> Generator[None]:
+    """What a network writes into later is kept for its derivatives as it was."""
+    with KeptHistory(), torch.autograd.graph.saved_tensors_hooks(torch.clone, lambda kept: kept):
+        yield
+
+
+# How a network is run for its derivatives: each way where the one before does not do.
+WAYS: tuple[Callable[[], AbstractContextManager[object]], ...] = (
+    KeptHistory,
+    _copies_saved,
+    nullcontext,
+)
+
+
+def _derivatives(
+    model: nn.Module,
+    part: Batch,
+    wanted: Sequence[Tensor],
+    way: Callable[[], AbstractContextManager[object]],
+    run: Run,
+    generator: torch.Generator,
+    loss: Loss | None,
+) -> Sequence[Tensor | None]:
+    followed = map_tensors(part, _followed)
+    with eval_mode(model), safe_strides(model), torch.enable_grad():
+        with way(), warnings.catch_warnings():
+            # A network that reads a number from a tensor is warned of its gradient.
+            warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad")
+            total = (
+                _combination(_answers(run, model, followed), generator)
+                if loss is None
+                else _scalar(loss, model, followed)
+            )
+        if loss is not None and not bool(total.detach().isfinite()):
+            value = total.detach().item()
+            raise InputError(f"loss: {value:g} for a sample, expected a finite number")
+        try:
+            if wanted:
+                return list(torch.autograd.grad(total, wanted, allow_unused=True))
+            total.backward()
+        except RuntimeError as error:
+            raise _NoDerivativesError(
+                f"the network's answers cannot be differentiated ({first_line(error)})"
+            ) from error
+    return []
 
 
 def probed(batches: Sequence[Batch], num_samples: int, most: int) -> list[Batch]:
@@ -162,7 +208,7 @@ def _answers(run: Run, model: nn.Module, batch: Batch) -> list[Tensor]:
     except InputError:
         raise
     except Exception as error:  # as where it turns tensors to NumPy
-        raise InputError(
+        raise _NoDerivativesError(
             f"the network does not run with gradients ({type(error).__name__}: {first_line(error)})"
         ) from error
 

@@ -35,8 +35,9 @@ def mergeable(model: nn.Module, groups: Sequence[Group], seen: Survey) -> dict[s
     """Groups whose units can be merged, and the layer that reads them.
 
     A linear layer's units, read by one linear layer with elementwise modules between, once for an
-    image: only there is it known what merging costs (see `with_merging`), and in a transformer,
-    whose layers read every place of a sample, looking for groups takes hours.
+    image, which has a bias, since the means of what is merged go there: a model keeps the
+    parameters that it has. Only there is it known what merging costs (see `with_merging`), and in a
+    transformer, whose layers read every place of a sample, looking for groups takes hours.
     """
     chained = set(prunable_layers(model))
     readers = {
@@ -47,7 +48,9 @@ def mergeable(model: nn.Module, groups: Sequence[Group], seen: Survey) -> dict[s
     return {
         name: reader
         for name, reader in readers.items()
-        if reader in seen.targets and len(seen.targets[reader]) == 1
+        if reader in seen.targets
+        and len(seen.targets[reader]) == 1
+        and getattr(model.get_submodule(reader), "bias", None) is not None
     }
 
 

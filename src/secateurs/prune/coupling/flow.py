@@ -87,8 +87,9 @@ def follow(
             _run(flow, bare, copied_batch(more), run)
         except Exception:  # what ran until then is known, and the check comes
             flow.stack, flow.inside = [], 0
-    if _idle(flow, bare):
-        _train(flow, bare, sample, run)
+    unmet = _unmet(flow, bare)
+    if unmet or _idle(flow, bare):
+        _train(flow, bare, sample, run, unmet)
     return found
 
 
@@ -100,8 +101,27 @@ def _idle(flow: _Flow, bare: nn.Module) -> bool:
     )
 
 
-def _train(flow: _Flow, bare: nn.Module, sample: Batch, run: Run) -> None:
-    """Fix what layers read that did not run in evaluation, where they run in training."""
+def _unmet(flow: _Flow, bare: nn.Module) -> set[tuple[str, str]]:
+    """Parameters and buffers that modules which have run did not use, by path and name."""
+    return {
+        (path, name)
+        for path, module in python_modules(bare)
+        if path in flow.returned and not isinstance(module, LAYERS)
+        for name, tensor in (
+            *module.named_parameters(recurse=False),
+            *module.named_buffers(recurse=False),
+        )
+        if id(tensor) in flow.origins and id(tensor) not in flow.met
+    }
+
+
+def _train(
+    flow: _Flow, bare: nn.Module, sample: Batch, run: Run, unmet: set[tuple[str, str]]
+) -> None:
+    """Fix what layers read that did not run in evaluation, where they run in training.
+
+    Parameters that are `unmet`, which a module uses in training alone, go with its units.
+    """
     known, flow.products = len(flow.events), []
     for times in LARGER:  # an auxiliary head may need a larger sample than the network does
         flow.stack, flow.inside = [], 0
@@ -113,9 +133,14 @@ def _train(flow: _Flow, bare: nn.Module, sample: Batch, run: Run) -> None:
             continue
         finally:
             bare.eval()
+    kept: list[Event] = []
     for event in flow.events[known:]:
-        flow.ties.fix(event.numbers, f"{event.path} uses it, which does not run on this sample")
-    del flow.events[known:]
+        if (event.path, event.tensor) in unmet:
+            kept.append(event)
+        else:
+            why = f"{event.path} uses it, which does not run on this sample"
+            flow.ties.fix(event.numbers, why)
+    flow.events[known:] = kept
 
 
 def _pair(tensor: Tensor, times: int) -> Tensor:
@@ -153,6 +178,7 @@ class _Flow(NormRules, TorchDispatchMode):
         TorchDispatchMode.__init__(self)
         self.kept: list[Tensor] = []
         self.views: dict[int, _View] = {}
+        self.met: set[int] = set()  # tensors that were used, by identity
         self.inside = 0  # how many layers with a rule are running, one within the other
         self.returned: dict[str, list[Tensor | None]] = {}
         self.rules: dict[str, PassThrough] = {}
@@ -224,6 +250,7 @@ class _Flow(NormRules, TorchDispatchMode):
         name = func._schema.name.partition("::")[2]
         name = name.rstrip("_") if not name.startswith("__") else name
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        self.met.update(map(id, given))
         if self.inside:
             return self._keep(func(*args, **kwargs))
         if name.startswith(OWN):
@@ -253,8 +280,11 @@ class _Flow(NormRules, TorchDispatchMode):
             elif name in ("cat", "concat"):
                 axis = kwargs.get("dim", args[1] if len(args) > 1 else 0)
                 self.note_pieces(args[0], axis % out.ndim, out)
+                self.joined_origins(args[0], axis % out.ndim, out)
             elif any(id(tensor) in self.origins for tensor in given):
                 self.move_origins(name, func, list(args), kwargs, out)
+            if name in VIEWS and id(args[0]) in self.neutral:
+                self._follow_views(name, func, args, kwargs, out)
             return out
         rule = self._rule(name)
         if rule is None:

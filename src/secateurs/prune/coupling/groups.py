@@ -102,6 +102,22 @@ def find_groups(
     return Groups(tuple(found), tuple(not_pruned), note, on_values, tuple(others))
 
 
+def _spectral(modules: dict[str, nn.Module], member: Member) -> str:
+    """Why weights stay that are divided by their spectral norm; empty for others."""
+    layer, within, rest = member.path.partition(".parametrizations.")
+    parts = modules[member.path].children() if within else ()
+    how = "parametrize.remove_parametrizations"
+    if not any(type(part).__name__ == "_SpectralNorm" for part in parts):
+        name = member.tensor.removesuffix("_orig")
+        if name == member.tensor or not hasattr(modules[layer], f"{name}_u"):
+            return ""
+        how, rest = "remove_spectral_norm", name
+    return (
+        f"the {rest} of {layer} is divided by its spectral norm, which depends on all of it: fold "
+        f"it with torch.nn.utils.{how}"
+    )
+
+
 def _last_layer(bare: nn.Module, sample: Batch, run: Run) -> str:
     """The layer that runs last, which gives the network's output."""
     ran: list[str] = []
@@ -128,6 +144,8 @@ def _obstacle(group: Group, modules: dict[str, nn.Module]) -> str:
         if type(module) is nn.MultiheadAttention:
             return f"attention {member.path} reads it"
         if not member.is_layer:
+            if why := _spectral(modules, member):
+                return why
             # Of a buffer that is saved with no weights the constructor would make a wide one again.
             if member.tensor in module._non_persistent_buffers_set:  # pyright: ignore[reportPrivateUsage]
                 return f"{member.path}.{member.tensor} goes with it, which is not saved"

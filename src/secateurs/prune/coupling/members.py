@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -41,11 +41,25 @@ class Member:
 
 @dataclass(frozen=True)
 class Attribute:
-    """An integer attribute of the module `path`, `each` for every unit of a group."""
+    """An attribute of the module `path`, a whole number that is `each` for every unit of a group.
+
+    Of a tuple or list of whole numbers `each` has one for every entry, 0 for those that stay.
+    """
 
     path: str
     name: str
-    each: int
+    each: int | tuple[int, ...]
+
+    def of(self, value: Any, num_units: int) -> Any:
+        """What the attribute is with so many units, `value` being what it is.
+
+        >>> Attribute("norm", "normalized_shape", (2, 0)).of((8, 5), 3)
+        (6, 5)
+        """
+        if isinstance(self.each, int):
+            return self.each * num_units
+        pairs = zip(self.each, value, strict=True)
+        return type(value)([each * num_units or entry for each, entry in pairs])
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,8 @@ def bare_copy(module: nn.Module, memo: dict[int, object] | None = None) -> nn.Mo
     result = copy.deepcopy(module, memo or {})
     result._forward_hooks.clear()  # pyright: ignore[reportPrivateUsage]
     result._forward_pre_hooks.clear()  # pyright: ignore[reportPrivateUsage]
-    vars(result).pop("forward", None)
+    if type(module).forward is not nn.Module.forward:  # or it has one for each object alone
+        vars(result).pop("forward", None)
     return result
 
 

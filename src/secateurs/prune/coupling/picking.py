@@ -49,8 +49,8 @@ class Picking(Numbering):
                 for part in rest:
                     self.ties.tie(first, part)
                     self._beside(first, part)
-            else:
-                self.ties.fix(numbers, why)
+            else:  # where it is used, and not only asked for its size
+                self.defer([out], lambda: self.ties.fix(numbers, why))
         self._set(out, compact(func(self._full(args[0]), *args[1:], **kw)))
 
     def _do_index_select(self, _: str, func: Any, args: list[Any], kw: Any, out: Tensor) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateurs.nets.batches import Batch, Run, map_tensors, num_samples, samples
-from secateurs.nets.trace import eval_mode, python_modules, tensors_of
+from secateurs.nets.trace import eval_mode, put_forward, python_modules, tensors_of
 
 Hook = torch.utils.hooks.RemovableHandle
 
@@ -86,14 +86,14 @@ class Replay:
         number, self.number = self.number, self.number + 1
         given: dict[str, Any] = {}  # what modules return in this batch
         handles: list[Hook] = []
-        skipped: list[nn.Module] = []
+        skipped: dict[nn.Module, object] = {}
         try:
             for path, outputs in self.kept.items():
                 module = model.get_submodule(path)
                 # A copy, because what follows may work in place.
                 given[path] = map_tensors(outputs[number], _own)
+                skipped[module] = vars(module).get("forward")
                 module.forward = _returning(given[path])
-                skipped.append(module)
                 # Its own hooks have changed the output already.
                 handles.append(module.register_forward_hook(_returning(given[path])))
             for path in self.new:
@@ -102,8 +102,8 @@ class Replay:
                 )
             return self.own_run(model, batch)
         finally:  # also where the layer asked for has been reached
-            for module in skipped:
-                del module.forward
+            for module, forward in skipped.items():
+                put_forward(module, forward)
             for handle in handles:
                 handle.remove()
             self._settle(given, number)

@@ -28,16 +28,20 @@ def with_attributes(
     """The group with the attributes that have to change with it, so that the network runs again.
 
     `error` of groups is at most `PARITY_LIMIT` where the network runs without some of their units,
-    and gives what it gives with zeros in their place. Attributes are
-    integers of the modules around the group's layers that are as many as its units or its channels:
-    those that have a name as widths have, or else any. None where the network does not run with
-    any of them.
+    and gives what it gives with zeros in their place. Attributes are integers, and tuples of them,
+    of the modules around the group's layers that are as many as its units or its channels: those
+    that have a name as widths have, or else any, or those of the layers that make the units, or of
+    others. None where the network does not run with any of
+    them.
     """
     every = _candidates(model, group)
     named = [one for one in every if NAMES.search(one.name) or HEADS.search(one.name)]
     heads = [one for one in named if HEADS.search(one.name)]
+    makers = {member.path for member in group.members if member.side != "in"}
+    made = [one for one in every if one.path in makers]
+    read = [one for one in every if one.path not in makers]
     tried: list[list[Attribute]] = []
-    for attributes in (named, heads, every):
+    for attributes in (named, heads, every, made, read):
         if attributes and attributes not in tried:
             tried.append(attributes)
             changed = replace(group, attributes=tuple(attributes))
@@ -69,13 +73,20 @@ def _candidates(model: nn.Module, group: Group) -> list[Attribute]:
     found: list[Attribute] = []
     for path in around:
         for name, value in vars(model.get_submodule(path)).items():
-            if type(value) is not int or value % group.num_units or value <= 0:
+            if not _is_plain(value) or NEVER.search(name):
                 continue
             # Of several heads that share keys and values there are more than units, not channels.
-            if value not in counts and not (HEADS.search(name) and value < max(counts)):
-                continue
-            if not NEVER.search(name):
-                found.append(Attribute(path, name, value // group.num_units))
+            heads = max(counts) if HEADS.search(name) else 0
+            entries = value if isinstance(value, tuple | list) else [value]
+            each = [
+                one // group.num_units
+                if one > 0 and not one % group.num_units and (one in counts or one < heads)
+                else 0
+                for one in entries
+            ]
+            if any(each):
+                several = isinstance(value, tuple | list)
+                found.append(Attribute(path, name, tuple(each) if several else each[0]))
     return found
 
 
@@ -117,8 +128,9 @@ def _is_smaller(now: Any, before: Any) -> bool:
     """Whether a number, or one of a tuple, is smaller than before, and none is larger."""
     if not _is_plain(now) or not _is_plain(before) or type(now) is not type(before):
         return False
-    pairs = list(zip(now, before, strict=False)) if isinstance(now, tuple) else [(now, before)]
-    same_length = not isinstance(now, tuple) or len(now) == len(before)
+    several = isinstance(now, tuple | list)
+    pairs = list(zip(now, before, strict=False)) if several else [(now, before)]
+    same_length = not several or len(now) == len(before)
     return same_length and now != before and all(a <= b for a, b in pairs)
 
 
@@ -136,12 +148,14 @@ def set_attributes(model: nn.Module, changes: Mapping[str, Mapping[str, Any]]) -
     for path, attributes in changes.items():
         module = modules.get(path)
         for name, value in attributes.items():
-            if module is None or not _is_plain(getattr(module, name, None)):
+            before = getattr(module, name, None)
+            if module is None or not _is_plain(before):
                 raise InputError(f"weights of another model: {path} has no number {name!r}")
-            setattr(module, name, tuple(value) if isinstance(value, list) else value)
+            several = isinstance(before, tuple | list)
+            setattr(module, name, type(before)(value) if several else value)
 
 
 def _is_plain(value: object) -> bool:
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
         return bool(value) and all(type(part) is int for part in value)
     return type(value) is int

@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import combinations
 
 from torch import Tensor, nn
 
 from secateurs.prune.coupling.members import Group, Member
 from secateurs.prune.surgery.attributes import with_attributes
+
+MOST_PAIRS = 10  # of groups that are tried
 
 
 def joined(
@@ -49,6 +52,42 @@ def joined(
         names = [group.name, *(other.name for other in beside)]
         used.update(names)
         found.append((joint, names))
+    rest = [group for group in failed if group.name not in used]
+    return found + _of_one_width(model, rest, survivors, some, error)
+
+
+def _of_one_width(
+    model: nn.Module,
+    failed: Sequence[Group],
+    survivors: dict[str, Tensor],
+    some: Callable[[int], Tensor],
+    error: Callable[[Sequence[Group]], float],
+) -> list[tuple[Group, list[str]]]:
+    """Groups with as many units, where a network takes the width of one for that of others.
+
+    All of them, or else two at a time: as a state that starts with `hidden_dim` zeros, or a slice
+    up to the width of another tensor.
+    """
+    found: list[tuple[Group, list[str]]] = []
+    alike: dict[tuple[int, bool], list[Group]] = {}
+    for group in failed:
+        alike.setdefault((group.num_units, group.second), []).append(group)
+    for groups in alike.values():
+        pairs = [pair for pair in combinations(groups, 2) if len(groups) > 2][:MOST_PAIRS]
+        used: set[str] = set()
+        for some_of in ([groups] if len(groups) > 1 else []) + [[*pair] for pair in pairs]:
+            names = [group.name for group in some_of]
+            if used & set(names):
+                continue
+            both = _together(some_of, groups[0].num_units)
+            before = survivors[both.name]
+            survivors[both.name] = some(both.num_units)
+            joint = both if not error([both]) else with_attributes(model, both, error)
+            if joint is None:
+                survivors[both.name] = before
+                continue
+            used.update(names)
+            found.append((joint, names))
     return found
 
 
@@ -77,3 +116,17 @@ def _together(groups: Sequence[Group], num_units: int) -> Group:
         members=tuple(shared(group, member) for group in groups for member in group.members),
         at_source=any(group.at_source for group in groups),
     )
+
+
+def unlike_survivors(groups: Sequence[Group], some: Callable[[int], Tensor]) -> dict[str, Tensor]:
+    """Survivors of groups, of each some other number among those with as many units.
+
+    A network may take a number of one group for that of another; alike that would not be seen.
+    """
+    taken: dict[int, int] = {}
+    survivors: dict[str, Tensor] = {}
+    for group in groups:
+        count = taken[group.num_units] = taken.get(group.num_units, -1) + 1
+        units = some(group.num_units)
+        survivors[group.name] = units[: len(units) - count % (group.num_units // 3 + 1)]
+    return survivors

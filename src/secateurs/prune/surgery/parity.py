@@ -54,7 +54,7 @@ class Comparison:
         if not all_finite(batch):
             raise InputError("batch: values that are not finite (NaN or infinite)")
         self.run = run
-        self.batch = map_tensors(batch, lambda t: t.double() if t.is_floating_point() else t)
+        self.batch = map_tensors(batch, lambda t: t.to(_wider(t)) if _is_number(t) else t)
         self.network = double(model)
         try:
             self.whole = self._outputs(self.network)
@@ -170,9 +170,17 @@ def double(model: nn.Module) -> nn.Module:
     return copied(
         model,
         lambda tensor: (
-            tensor.to(torch.float64, copy=True) if tensor.is_floating_point() else tensor.clone()
+            tensor.to(_wider(tensor), copy=True) if _is_number(tensor) else tensor.clone()
         ),
     )
+
+
+def _is_number(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _wider(tensor: Tensor) -> torch.dtype:
+    return torch.complex128 if tensor.is_complex() else torch.float64
 
 
 def _draw(parameter: Tensor, generator: torch.Generator) -> None:

@@ -61,10 +61,24 @@ def _narrow_forward(module: nn.Module, gone: Tensor, rule: PassThrough) -> None:
 
     def narrowed(x: Tensor) -> Tensor:
         places = stays.to(x.device)
-        found = small(x.index_select(rule.axis, places))
+        cut = x.index_select(rule.axis, places)
+        try:
+            found = small(cut)
+        except Exception:  # it says its width itself
+            _tell_width(small, size, len(stays))
+            found = small(cut)
         return torch.zeros_like(x).index_copy(rule.axis, places, found)
 
     module.forward = narrowed
+
+
+def _tell_width(module: nn.Module, before: int, now: int) -> None:
+    """Put another width in the place of one, in a module's own numbers and tuples of them."""
+    for name, value in [*vars(module).items()]:
+        if type(value) is int and value == before:
+            setattr(module, name, now)
+        elif isinstance(value, tuple | list) and before in value:
+            setattr(module, name, type(value)([now if one == before else one for one in value]))
 
 
 def _staying(size: int, gone: Tensor) -> Tensor:

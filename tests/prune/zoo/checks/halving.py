@@ -11,7 +11,8 @@ from torch import nn
 from secateurs.nets.attention import open_attention
 from secateurs.nets.trace import copied
 from secateurs.prune.coupling.groups import Groups, find_groups
-from secateurs.prune.surgery.narrow import checked, narrow
+from secateurs.prune.surgery.checking import checked
+from secateurs.prune.surgery.narrow import narrow
 
 
 def halved(model: nn.Module, inputs: Any) -> tuple[nn.Module, Groups]:

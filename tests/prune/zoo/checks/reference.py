@@ -12,12 +12,13 @@ import copy
 import math
 from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from shapes import computed_weights, written_out
+from shapes import computed_weights, published, written_out
 from shapes.entry import Entry, run
 from torch import Tensor, nn
 
@@ -34,9 +35,12 @@ ACROSS = (  # what they make is along the second axis of their weight
 def distinct(entry: Entry, seed: int = 0) -> nn.Module:
     """The module in float64, with no two weights alike."""
     model = entry.built().double()
+    for parameter in model.parameters():
+        if parameter.is_complex():
+            parameter.data = parameter.data.to(torch.complex128)
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
-        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
         parameter.data += 0.1 * noise
     return model
 
@@ -64,20 +68,26 @@ def error(whole: nn.Module, pruned: nn.Module, inputs: Any) -> float:
 
 def zeroed(whole: nn.Module, pruned: nn.Module) -> nn.Module:
     """A copy in which every weight is zero that the pruned module does not have."""
-    left = torch.cat([parameter.detach().flatten() for parameter in pruned.parameters()])
+    left = torch.cat([keys(parameter).flatten() for parameter in pruned.parameters()])
     found = copied(whole)
     for parameter in found.parameters():
-        parameter.data *= torch.isin(parameter.data, left)
+        parameter.data *= torch.isin(keys(parameter), left)
     return found
+
+
+def keys(parameter: Tensor) -> Tensor:
+    """Real numbers by which a parameter's entries are known."""
+    known = parameter.detach()
+    return known.real if known.is_complex() else known
 
 
 def uncut(entry: Entry, whole: nn.Module, pruned: nn.Module) -> list[str]:
     """The layers of the entry's groups whose outputs the pruned module still has all of."""
-    left = torch.cat([parameter.detach().flatten() for parameter in pruned.parameters()])
+    left = torch.cat([keys(parameter).flatten() for parameter in pruned.parameters()])
     found: list[str] = []
     for path, units in entry.groups.items():
         weight, axis = _weight(whole, path, units if isinstance(units, frozenset) else {units})
-        rows = torch.isin(weight.detach(), left).movedim(axis, 0).flatten(1).any(1)
+        rows = torch.isin(keys(weight), left).movedim(axis, 0).flatten(1).any(1)
         if rows.all():
             found.append(path)
     return found
@@ -120,10 +130,16 @@ def norms_of_survivors() -> Generator[None]:
         mock.patch.object(F, "layer_norm", layer_norm),
         mock.patch.object(F, "rms_norm", rms_norm),
         mock.patch.object(F, "group_norm", group_norm),
+        mock.patch.object(torch, "_weight_norm", weight_norm),
+        mock.patch.object(import_module("torch.nn.utils.weight_norm"), "_weight_norm", weight_norm),
         mock.patch.object(written_out, "channel_mean", channel_mean),
+        mock.patch.object(published, "channel_mean", channel_mean),
         mock.patch.object(computed_weights, "input_mean", input_mean),
         mock.patch.object(
             computed_weights, "input_centred", lambda w: (w - input_mean(w)) * (w != 0)
+        ),
+        mock.patch.object(
+            published, "centred", lambda x, axis: (x - channel_mean(x, axis)) * (x != 0)
         ),
         mock.patch.object(
             written_out, "centred", lambda x, axis: (x - channel_mean(x, axis)) * (x != 0)
@@ -164,6 +180,13 @@ def rms_norm(
 def _alive(x: Tensor, dimensions: int) -> tuple[list[int], Tensor]:
     axes = list(range(x.ndim - dimensions, x.ndim))
     return axes, (x != 0).flatten(0, x.ndim - dimensions - 1).any(0)
+
+
+def weight_norm(direction: Tensor, length: Tensor, dim: int = 0) -> Tensor:
+    """Rows of some lengths; those of zeros stay."""
+    others = [axis for axis in range(direction.ndim) if axis != dim]
+    size = torch.linalg.vector_norm(direction, dim=others, keepdim=True)
+    return direction * (length / size.clamp(min=1e-30))
 
 
 def channel_mean(x: Tensor, axis: int) -> Tensor:

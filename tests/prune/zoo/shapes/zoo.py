@@ -16,6 +16,7 @@ from shapes.joins import JOINS
 from shapes.networks import NETWORKS
 from shapes.norms import NORMS
 from shapes.parameters import PARAMETERS
+from shapes.published import PUBLISHED
 from shapes.recurrent import RECURRENT
 from shapes.shared import SHARED
 from shapes.transformers import TRANSFORMERS
@@ -43,6 +44,7 @@ OF_KIND = _together(
     networks=NETWORKS,
     norms=NORMS,
     parameters=PARAMETERS,
+    published=PUBLISHED,
     recurrent=RECURRENT,
     shared=SHARED,
     transformers=TRANSFORMERS,
