@@ -16,7 +16,7 @@ from secateurs.api.models import as_samples, given
 from secateurs.errors import InputError
 from secateurs.nets.batches import Whole, num_samples, samples
 from secateurs.prune.coupling.groups import find_groups
-from secateurs.prune.surgery.checking import checked
+from secateurs.prune.surgery.checked_groups import checked
 from secateurs.prune.surgery.narrow import narrow
 
 HALF = secateurs.Budget(macs=0.5, round_to=1, fewest=1)

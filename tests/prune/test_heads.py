@@ -19,7 +19,7 @@ from secateurs.prune.allocation.budget import Widths
 from secateurs.prune.allocation.survey import survey
 from secateurs.prune.coupling.groups import find_groups
 from secateurs.prune.network import prune_groups
-from secateurs.prune.surgery.checking import checked
+from secateurs.prune.surgery.checked_groups import checked
 from secateurs.prune.surgery.narrow import narrow
 from secateurs.ship.cost import cost
 

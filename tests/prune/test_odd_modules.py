@@ -18,7 +18,7 @@ from secateurs.prune.allocation.budget import Widths, descent
 from secateurs.prune.allocation.survey import survey
 from secateurs.prune.coupling.groups import find_groups
 from secateurs.prune.network import prune_groups
-from secateurs.prune.surgery.checking import checked
+from secateurs.prune.surgery.checked_groups import checked
 from secateurs.prune.surgery.narrow import PARITY_LIMIT, difference
 
 QUICK = 2  # of so many modules one is cut by `make test`, every one by `make test-slow`

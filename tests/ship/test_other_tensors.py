@@ -15,7 +15,7 @@ from secateurs.nets.attention import open_attention
 from secateurs.nets.backbones import bare, build, preprocessing
 from secateurs.nets.batches import forward
 from secateurs.prune.coupling.groups import find_groups
-from secateurs.prune.surgery.checking import checked
+from secateurs.prune.surgery.checked_groups import checked
 from secateurs.prune.surgery.narrow import narrow
 from secateurs.ship.checkpoint import load, save
 from secateurs.ship.spec import ImageInput, describe

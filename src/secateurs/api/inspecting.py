@@ -23,7 +23,7 @@ from secateurs.nets.batches import samples
 from secateurs.prune.allocation.cost_model import Price, Widths
 from secateurs.prune.coupling.groups import Group, NotPruned, find_groups
 from secateurs.prune.eligible import unreadable, without
-from secateurs.prune.surgery.checking import checked
+from secateurs.prune.surgery.checked_groups import checked
 from secateurs.prune.to_budget import CHECKED_SAMPLES
 
 

@@ -34,7 +34,7 @@ from secateurs.prune.request import Budget as Budget
 from secateurs.prune.request import Hooks as Hooks
 from secateurs.prune.request import Tried as Tried
 from secateurs.prune.statistics.parts import in_parts, samples_at_once
-from secateurs.prune.surgery.checking import checked
+from secateurs.prune.surgery.checked_groups import checked
 from secateurs.prune.surgery.narrow import PARITY_LIMIT, difference, gone_channels
 from secateurs.prune.verification import Outcome, cut_and_check
 from secateurs.prune.width_search import WidthSearch

@@ -16,7 +16,7 @@ from secateurs.nets.attention import open_attention
 from secateurs.prune.allocation.budget import Price, Widths, descent
 from secateurs.prune.allocation.elimination import Elimination
 from secateurs.prune.coupling.groups import Groups, find_groups
-from secateurs.prune.surgery.checking import checked
+from secateurs.prune.surgery.checked_groups import checked
 from secateurs.prune.surgery.narrow import narrow
 from secateurs.ship.cost import macs, num_parameters
 

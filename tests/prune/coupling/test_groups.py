@@ -11,7 +11,7 @@ from torchvision import models
 from secateurs.errors import InputError
 from secateurs.prune.coupling import dependency_graph
 from secateurs.prune.coupling.groups import Group, Groups, find_groups
-from secateurs.prune.surgery.checking import checked
+from secateurs.prune.surgery.checked_groups import checked
 
 
 def named(found: Groups) -> dict[str, Group]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateurs.prune.coupling.groups import find_groups
-from secateurs.prune.surgery.checking import checked
+from secateurs.prune.surgery.checked_groups import checked
 
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 

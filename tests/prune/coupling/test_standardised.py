@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations
 import secateurs
 from secateurs.prune.coupling.groups import find_groups
 from secateurs.prune.coupling.standardised import standardised_weight
-from secateurs.prune.surgery.checking import checked
+from secateurs.prune.surgery.checked_groups import checked
 from secateurs.prune.surgery.narrow import narrow
 
 

@@ -10,7 +10,7 @@ from secateurs.errors import InputError
 from secateurs.prune.coupling.groups import find_groups
 from secateurs.prune.coupling.members import Attribute
 from secateurs.prune.surgery.attributes import changed_attributes, set_attributes
-from secateurs.prune.surgery.checking import checked
+from secateurs.prune.surgery.checked_groups import checked
 from secateurs.prune.surgery.narrow import PARITY_LIMIT, difference, narrow
 
 

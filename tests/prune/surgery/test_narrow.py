@@ -23,7 +23,7 @@ from secateurs.nets.backbones import build
 from secateurs.nets.trace import skeleton
 from secateurs.prune.coupling.groups import Group, Groups, Member, find_groups
 from secateurs.prune.statistics.patches import visit_rows
-from secateurs.prune.surgery.checking import checked
+from secateurs.prune.surgery.checked_groups import checked
 from secateurs.prune.surgery.narrow import PARITY_LIMIT, difference, narrow
 from secateurs.prune.surgery.parity import Comparison, Seen
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from secateurs.errors import InputError
 from secateurs.nets.batches import blank_image
 from secateurs.prune.coupling.groups import Group, Groups, Member, find_groups
-from secateurs.prune.surgery.checking import checked
+from secateurs.prune.surgery.checked_groups import checked
 from secateurs.prune.surgery.narrow import PARITY_LIMIT, difference
 from secateurs.prune.surgery.removal import parity, remove_units
 

@@ -11,7 +11,7 @@ from torch import nn
 from secateurs.nets.attention import open_attention
 from secateurs.nets.trace import copied
 from secateurs.prune.coupling.groups import Groups, find_groups
-from secateurs.prune.surgery.checking import checked
+from secateurs.prune.surgery.checked_groups import checked
 from secateurs.prune.surgery.narrow import narrow
 
 
