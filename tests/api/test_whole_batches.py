@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils import rnn
 
 import secateurs
-from secateurs.api.models import as_samples, given
+from secateurs.api.loading import read_batches
+from secateurs.api.models import given, grouped, samples_in_one
 from secateurs.errors import InputError
 from secateurs.nets.batches import Whole, num_samples, samples
 from secateurs.prune.coupling.groups import find_groups
@@ -120,9 +121,11 @@ def test_they_are_inspected_pruned_and_come_back(
 
 def test_batches_of_samples_stay_batches_of_samples():
     net, images = nn.Conv2d(3, 4, 3).eval(), torch.randn(4, 3, 8, 8)
-    assert as_samples(net, images) is images
-    assert as_samples(net, torch.randn(4, 5, 8, 8)).shape == (4, 5, 8, 8)  # it does not run at all
-    whole = as_samples(net, images[0])
+    assert samples_in_one(net, images) == 1
+    assert samples_in_one(net, torch.randn(4, 5, 8, 8)) == 1  # it does not run at all
+    assert samples_in_one(net, images[0]) == 0
+    assert grouped(images, 1)[0] is images
+    (whole,) = grouped(images[0], 0)
     assert isinstance(whole, Whole)
     assert num_samples(whole) == 1
     assert samples(whole, slice(0, 1)) is whole
@@ -170,3 +173,35 @@ def test_records_and_keywords_are_exported_as_plain_inputs(inputs: Any, tmp_path
     found = secateurs.inspect(model, example)
     assert [(row.name, row.num_units) for row in found.groups] == [("a", 12)]
     assert secateurs.export(model, tmp_path / "net.pt2", example).difference <= 1e-5
+
+
+class Squeezed(nn.Module):
+    """A network that squeezes, so that of a single sample no axis of samples is left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv2d(3, 12, 3), nn.Conv2d(12, 10, 3), nn.Linear(10, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.b(self.a(x).relu()).relu().mean((2, 3), keepdim=True).squeeze()
+        return self.head(x.permute(0, 1)).log_softmax(1)
+
+
+def test_a_network_that_does_not_run_on_one_sample_has_two_in_the_place_of_one(tmp_path: Path):
+    torch.manual_seed(0)
+    model = Squeezed().eval()
+    batches = [torch.randn(size, 3, 8, 8) for size in (7, 5, 1)]
+    assert samples_in_one(model, batches[0]) == 2
+    found = secateurs.inspect(model, batches[0])
+    assert {row.name: row.num_units for row in found.groups} == {"a": 12, "b": 10}
+    assert found.macs == 3 * 12 * 9 * 36 + 12 * 10 * 9 * 16 + 10 * 2
+    calibration, held_out = read_batches(batches, model, 256)
+    assert [len(given(part)) for part in (*calibration, *held_out)] == [2, 2, 3, 2, 3]
+    small = secateurs.prune(model, batches, HALF)
+    assert small.report["macs"] <= 0.5
+    assert small.report["parity"] <= 1e-5
+    assert small.report["reconstruction"] is not None
+    small.save(tmp_path / "small.safetensors")
+    again = secateurs.load_weights(Squeezed().eval(), tmp_path / "small.safetensors")
+    with torch.no_grad():
+        assert torch.equal(small.model(batches[0]), again(batches[0]))

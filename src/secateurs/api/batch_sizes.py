@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -53,10 +54,10 @@ def with_samples(inputs: Any, axes: Axes, number: int) -> Any:
     >>> with_samples((torch.tensor([1, 2]), torch.zeros(1)), [0, None], 3)
     (tensor([1, 2, 1]), tensor([0.]))
     """
-    left = iter(axes)
+    along = _by_identity(inputs, axes)
 
     def resized(tensor: Tensor) -> Tensor:
-        axis = next(left)
+        axis = along[id(tensor)]
         if axis is None:
             return tensor
         return tensor.index_select(axis, torch.arange(number) % tensor.shape[axis])
@@ -72,20 +73,27 @@ def free_program(
     With `strict` PyTorch reads the model's own Python code, which takes longer and knows a number
     of samples also where the model makes a plain number of it, as `len(x)`.
     """
-    left = iter(axes)
+    along = _by_identity(inputs, axes)
 
-    def free(_: Tensor) -> dict[int, Any] | None:
-        axis = next(left)
+    def free(tensor: Tensor) -> dict[int, Any] | None:
+        axis = along[id(tensor)]
         return None if axis is None else {axis: torch.export.Dim.AUTO}
 
     positional, keywords = _parted(inputs)
-    shapes = _structure_of(keywords or positional, free)
+    # By the names that `forward` has for them: `*args` is one of these.
+    given = signature(network.forward).bind(*positional, **(keywords or {})).arguments
+    shapes = _structure_of(given, free)
     return torch.export.export(network, positional, keywords, dynamic_shapes=shapes, strict=strict)
 
 
 def fixed_program(network: nn.Module, inputs: Any) -> torch.export.ExportedProgram:
     """The model as a program for the number of samples of the inputs."""
     return torch.export.export(network, *_parted(inputs))
+
+
+def _by_identity(inputs: Any, axes: Axes) -> dict[int, int | None]:
+    """The axis of the samples in each tensor, by its identity."""
+    return {id(tensor): axis for tensor, axis in zip(tensors_of(inputs), axes, strict=True)}
 
 
 def _parted(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any] | None]:

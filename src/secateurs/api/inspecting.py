@@ -8,13 +8,14 @@ from typing import Any
 from torch import nn
 
 from secateurs.api.models import (
-    as_samples,
     call,
     call_with,
     check_runs,
+    grouped,
     on_device,
     own_copy,
     run_with,
+    samples_in_one,
     unwrapped,
 )
 from secateurs.api.settings import Settings
@@ -92,8 +93,8 @@ def inspect(model: nn.Module, example_inputs: Any) -> Inspection:
     with settings.put_aside(unwrapped(model)):
         network = open_attention(own_copy(model))
         inputs = on_device(call_with(example_inputs), network)
-        inputs = settings.within(as_samples)(network, inputs, call)
-        inputs = samples(inputs, slice(0, CHECKED_SAMPLES))
+        count = settings.within(samples_in_one)(network, inputs, call)
+        inputs = samples(grouped(inputs, count)[0], slice(0, CHECKED_SAMPLES))
         settings.within(check_runs)(network, inputs, call)
         run = settings.within(run_with(call, None))
         groups = find_groups(network, inputs, run=run)
@@ -103,7 +104,7 @@ def inspect(model: nn.Module, example_inputs: Any) -> Inspection:
     return Inspection(
         tuple(_row(group, widths) for group in groups.found),
         groups.not_pruned,
-        round(widths.total.macs),
+        round(widths.total.macs / max(count, 1)),
         round(widths.total.parameters),
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
-from secateurs.api.models import as_samples, on_device
+from secateurs.api.models import grouped, on_device, samples_in_one
 from secateurs.errors import InputError
 from secateurs.nets.batches import Batch, Whole, all_finite, num_samples, samples
 from secateurs.nets.trace import first_line
@@ -24,8 +24,9 @@ def read_batches(
 ) -> tuple[list[Batch], list[Batch]]:
     """Batches for calibration and held-out ones, `most` samples together, on the model's device.
 
-    Batches that the model does not `run` on samples of, as graphs, count as one sample each.
-    Raises InputError for what is no loader, for one that raises, and where there is no sample.
+    Where the model does not `run` on single samples, two of them count as one, or a whole batch, as
+    of graphs (see `samples_in_one`). Raises InputError for what is no loader, for one that raises,
+    and where there is no sample.
     """
     if isinstance(most, bool) or not isinstance(most, int):  # pyright: ignore
         raise InputError(f"num_samples: expected a whole number, got {type(most).__name__}")
@@ -33,11 +34,9 @@ def read_batches(
         raise InputError(f"num_samples: expected at least 2, got {most}")
     calibration: list[Batch] = []
     held_out: list[Batch] = []
-    left, whole = most, None
-    for batch in _batches(loader, model):
-        if whole is None and num_samples(batch):
-            whole = isinstance(as_samples(model, batch, run), Whole)
-        batch = Whole(batch) if whole else batch
+    left, together = most, None
+    for batch in _parts(loader, model, run):
+        together = isinstance(batch, Whole)
         num = min(num_samples(batch), left)
         if not num:
             continue
@@ -51,13 +50,26 @@ def read_batches(
             break
     if not calibration:
         raise InputError("loader: it gave no batch with a sample")
-    if most - left < 2 and not whole:
+    if most - left < 2 and not together:
         raise InputError("loader: it gave one sample, at least 2 are needed")
     if not held_out:  # batches of a few samples: every fifth of them
         held_out = calibration[HELD_OUT - 1 :: HELD_OUT] or calibration[-1:]
         calibration = [batch for batch in calibration if not any(batch is h for h in held_out)]
         calibration = calibration or held_out
     return calibration, held_out
+
+
+def _parts(
+    loader: Iterable[Batch], model: nn.Module, run: Callable[[nn.Module, Batch], object] | None
+) -> Iterator[Batch]:
+    """The batches, or in their place what counts as one sample each."""
+    count: int | None = None
+    for batch in _batches(loader, model):
+        if not num_samples(batch):
+            continue
+        if count is None:
+            count = samples_in_one(model, batch, run)
+        yield from grouped(batch, count)
 
 
 def _batches(loader: Any, model: nn.Module) -> Iterator[Batch]:

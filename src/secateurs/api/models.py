@@ -191,36 +191,64 @@ def given(batch: Batch) -> Batch:
     return batch.parts if isinstance(batch, Whole) else batch
 
 
-def as_samples(
+def samples_in_one(
     model: nn.Module,
     batch: Batch,
     run: Callable[[nn.Module, Batch], object] | None = None,
-) -> Batch:
-    """A batch, as a `Whole` where the model does not run on parts of it.
+) -> int:
+    """How many samples of a batch count as one; 0 for all of it.
 
-    The first axis of the first tensor is that of the samples, unless the model runs on the batch
-    and not on samples of it, or gives values for these that are not finite: as with the nodes and
-    edges of a graph, points of several clouds one after the other, or an image without an axis for
-    samples.
+    The first axis of the first tensor is that of the samples. Where the model does not run on
+    single ones and runs on two and on three of them, as one that squeezes its output, two count as
+    one. Where it does not run on these either, or gives values that are not finite or of another
+    number, all of the batch is one: the nodes and edges of a graph, points of several clouds one
+    after the other, or an image without an axis for samples.
     """
     num = num_samples(batch)
     runs = run or run_batch
-    parts = [samples(batch, slice(0, 1)), samples(batch, slice(min(1, num - 1), min(3, num)))]
-    if num < 2 or all(_gives_numbers(model, part, runs) for part in parts):
-        return batch
-    return Whole(batch) if _gives_numbers(model, batch, runs) else batch
+    single = [samples(batch, slice(0, 1)), samples(batch, slice(min(1, num - 1), min(3, num)))]
+    if num < 2 or all(_numbers(model, part, runs) is not None for part in single):
+        return 1
+    several = {size: samples(batch, slice(0, size)) for size in (2, 3)} if num > 2 else {}
+    found = {size: _numbers(model, part, runs) for size, part in several.items()}
+    if found and all(
+        tensors is not None and all(len(t) == size for t in tensors if t.ndim)
+        for size, tensors in found.items()
+    ):
+        return 2
+    return 0 if _numbers(model, batch, runs) is not None else 1
+
+
+def grouped(batch: Batch, count: int) -> list[Batch]:
+    """A batch whose samples count as one each, or so many of them together; all of it with 0.
+
+    >>> [len(part.parts) for part in grouped(torch.zeros(5), 2)]
+    [2, 3]
+    """
+    num = num_samples(batch)
+    if count == 1 or not num:
+        return [batch]
+    if not count:
+        return [Whole(batch)]
+    if num < count:  # on which the model does not run
+        return []
+    starts = range(0, max(num - 1, 1), count)  # none is left alone
+    stops = [*list(starts)[1:], num]
+    parts = zip(starts, stops, strict=True)
+    return [Whole(samples(batch, slice(start, stop))) for start, stop in parts]
 
 
 @torch.no_grad()
-def _gives_numbers(
+def _numbers(
     model: nn.Module, batch: Batch, run: Callable[[nn.Module, Batch], object]
-) -> bool:
-    """Whether a model runs on a batch and gives finite numbers."""
+) -> list[Tensor] | None:
+    """What a model gives for a batch; None where it does not run or a number is not finite."""
     with eval_mode(model):
         try:
-            return all_finite(run(model, copied_batch(batch)))
+            found = run(model, copied_batch(batch))
+            return tensors_of(found) if all_finite(found) else None
         except Exception:  # whatever a model or a function of the user's raises
-            return False
+            return None
 
 
 def _types(model: nn.Module, batch: Batch) -> str:
