@@ -213,6 +213,10 @@ class LayerRules(Operations):
         if groups > 1 and size == 1:
             self._depthwise(x, weight, bias, out, axis=axis, groups=groups)
             return
+        if (passed := self._past_weights(x, weight, sides, axis)) is not None:
+            self.multiplied(out.numel() // width, (width, size), [])
+            self._set(out, passed)
+            return
         own = self._own_units(weight, sides)
         if own is not None and own.shape[reads] > 1 and id(x) in self.origins and groups == 1:
             self._met_by(x, own.flatten(), axis)
@@ -236,6 +240,21 @@ class LayerRules(Operations):
         shape = [1] * out.ndim
         shape[axis] = width
         self._set(out, made.reshape(shape))
+
+    def _past_weights(
+        self, x: Tensor, weight: Tensor, sides: tuple[int, int], axis: int
+    ) -> Tensor | None:
+        """Numbers along axes that weights do not mix, as the channels of tasks that they weigh.
+
+        None where there are none, or where what the weights make or read is cut instead of them.
+        """
+        numbers = self.numbers_of(x)
+        if numbers is None or not {*varying(numbers)} - {axis % x.ndim}:
+            return None
+        if weight.shape[max(sides) + 1 :].numel() > 1 or self.numbers_of(weight) is not None:
+            return None  # a kernel mixes places
+        self.ties.chose = True
+        return self.ties.merge(numbers, [axis % x.ndim]) if self.ties.second else None
 
     def _met_by(self, x: Tensor, numbers: Tensor, axis: int) -> None:
         """A parameter that is multiplied with a weight takes the units of the weight's inputs."""

@@ -104,6 +104,13 @@ def stitched(net: Net, x: Tensor) -> tuple[Tensor, Tensor]:
     return net.head_a(both[:, : a.size(1)]), net.head_b(both[:, a.size(1) :])
 
 
+def stitched_by_task(net: Net, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-stitch units of whole tasks: four numbers for all channels."""
+    a, b = net.a(x).relu(), net.b(x).relu()
+    both = torch.einsum("ij,jbc->ibc", net.alpha, torch.stack([a, b]))
+    return net.head_a(both[0]), net.head_b(both[1])
+
+
 class ToTokens(nn.Module):
     """The tokens of FT-Transformer: numbers times vectors, and categories, with a bias of each."""
 
@@ -284,6 +291,18 @@ PUBLISHED = {
         ),
         floats(6),
         {"cross": any_of(12, 24), "a": 12, "b": 12},
+    ),
+    "cross_stitch_of_tasks": Entry(
+        lambda: Net(
+            stitched_by_task,
+            a=nn.Linear(6, 12),
+            b=nn.Linear(6, 12),
+            alpha=own(2, 2),
+            head_a=nn.Linear(12, 3),
+            head_b=nn.Linear(12, 2),
+        ),
+        floats(6),
+        {"a": 12, "b": 12},
     ),
     "tokens_of_numbers": Entry(
         lambda: Net(
