@@ -253,3 +253,17 @@ def test_a_model_with_random_outputs_is_one_line(tmp_path: Path):
     with pytest.raises(InputError, match="gives other outputs each time"):
         secateurs.export(Odd(noise=0.1), tmp_path / "m.pt2", torch.randn(2, 6))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_operator_that_a_format_lacks_is_named_with_its_layer(tmp_path: Path):
+    pytest.importorskip("onnxruntime")
+
+    class Distances(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cdist(x, x)
+
+    model = nn.Sequential(nn.Linear(4, 3), Distances())
+    lacking = r"the format has no operator _cdist_forward, in layer 1 \(Distances\)\)"
+    with pytest.raises(InputError, match=lacking):
+        secateurs.export(model, tmp_path / "m.onnx", torch.randn(2, 5, 4))
+    assert list(tmp_path.iterdir()) == []

@@ -79,7 +79,7 @@ def free_program(
         axis = along[id(tensor)]
         return None if axis is None else {axis: torch.export.Dim.AUTO}
 
-    positional, keywords = _parted(inputs)
+    positional, keywords = parted(inputs)
     # By the names that `forward` has for them: `*args` is one of these.
     given = signature(network.forward).bind(*positional, **(keywords or {})).arguments
     shapes = _structure_of(given, free)
@@ -88,7 +88,7 @@ def free_program(
 
 def fixed_program(network: nn.Module, inputs: Any) -> torch.export.ExportedProgram:
     """The model as a program for the number of samples of the inputs."""
-    return torch.export.export(network, *_parted(inputs))
+    return torch.export.export(network, *parted(inputs))
 
 
 def _by_identity(inputs: Any, axes: Axes) -> dict[int, int | None]:
@@ -96,7 +96,7 @@ def _by_identity(inputs: Any, axes: Axes) -> dict[int, int | None]:
     return {id(tensor): axis for tensor, axis in zip(tensors_of(inputs), axes, strict=True)}
 
 
-def _parted(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any] | None]:
+def parted(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any] | None]:
     """Arguments by position and by keyword."""
     return ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), None)
 

@@ -22,6 +22,7 @@ from secateurs.api.batch_sizes import (
     batch_size,
     fixed_program,
     free_program,
+    parted,
     with_samples,
 )
 from secateurs.api.models import call, call_with, check_runs, taken, unwrapped
@@ -32,6 +33,7 @@ from secateurs.files import atomic_path
 from secateurs.nets.batches import map_tensors
 from secateurs.nets.trace import copied, first_line, tensors_of
 from secateurs.ship.export import OPSET, onnx_obstacle, quiet_exporter
+from secateurs.ship.lacking import operator_in
 from secateurs.ship.latency import onnx_session
 
 # Of the largest output, by the type of the parameters: kernels round in other orders.
@@ -118,10 +120,11 @@ def export(
         except OSError:
             raise
         except Exception as error:  # the exporters raise whatever meets them
-            raise InputError(
-                f"{path}: the model cannot be exported ({type(error).__name__}: "
-                f"{plain_line(error)})"
-            ) from error
+            with _exporting():
+                reason = operator_in(error, network, *parted(inputs))
+            reason = reason and f"the format has no {reason}"
+            reason = reason or f"{type(error).__name__}: {plain_line(error)}"
+            raise InputError(f"{path}: the model cannot be exported ({reason})") from error
         difference = _difference(found, expected)
         if not difference <= tolerance:
             raise RuntimeError(

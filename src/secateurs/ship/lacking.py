@@ -27,11 +27,21 @@ def cannot_hold(
     """
     if isinstance(error, ModuleNotFoundError):
         return InputError(f"{path}: the converter to {form} needs {error.name}, not installed")
-    named = _named(error)
-    found = _layers(network, example) if named else {}
-    operator = next((name for name in named if name in found), None)
-    reason = first_line(error) if operator is None else f"operator {operator}, in {found[operator]}"
+    reason = operator_in(error, network, (example,)) or first_line(error)
     return InputError(f"{path}: {form} cannot hold this model ({reason})")
+
+
+def operator_in(
+    error: BaseException,
+    network: nn.Module,
+    arguments: tuple[Any, ...],
+    keywords: dict[str, Any] | None = None,
+) -> str:
+    """The operator of a network that a converter complains about, and its layer; "" if unknown."""
+    named = _named(error)
+    found = _layers(network, arguments, keywords) if named else {}
+    operator = next((name for name in named if name in found), None)
+    return "" if operator is None else f"operator {operator}, in {found[operator]}"
 
 
 def first_line(error: BaseException) -> str:
@@ -55,13 +65,15 @@ def _named(error: BaseException) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _layers(network: nn.Module, example: Tensor) -> dict[str, str]:
+def _layers(
+    network: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any] | None
+) -> dict[str, str]:
     """The first layer of each operator, before and after compound ones are taken apart."""
     found: dict[str, str] = {}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.export.export(network, (example,))
+            program = torch.export.export(network, arguments, keywords)
             for graph in (program.graph, program.run_decompositions().graph):
                 for node in graph.nodes:
                     name = getattr(getattr(node.target, "_schema", None), "name", "")
