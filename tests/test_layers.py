@@ -33,7 +33,7 @@ ORDER = [
 ]
 BASE = {"errors", "leftovers", "files", "directories", "limits", "paths", "progress", "shape"}
 BASE |= {"stopping", "native_stderr", "extras", "wording", "limited_process", "terminal"}
-BASE |= {"leases", "memory", "threads"}
+BASE |= {"leases", "memory", "threads", "closures"}
 # Rooms inside a package, from what knows least to what knows most. "" is the package's own folder.
 ROOMS = {
     "data": ["images", "faces", "", "splits"],

@@ -129,6 +129,7 @@ def on_device(batch: Batch, model: nn.Module) -> Batch:
 
     def moved(tensor: Tensor) -> Tensor:
         tensor = tensor.clone() if tensor.is_inference() else tensor
+        tensor = tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
         return tensor.to(device, torch.float32 if tensor.dtype in HALF else tensor.dtype)
 
     return map_tensors(batch, moved)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.models.maxvit import RelativePositionalMultiHeadAttention
 from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
 
+from secateurs.closures import deep_copied
 from secateurs.nets.trace import attribute_memo
 
 
@@ -308,7 +309,7 @@ def open_attention(model: nn.Module) -> nn.Module:
     if not opened:
         return model
     memo = attribute_memo(model)
-    result = copy.deepcopy(model, memo | {id(model.get_submodule(p)): m for p, m in opened.items()})
+    result = deep_copied(model, memo | {id(model.get_submodule(p)): m for p, m in opened.items()})
     for module in result.modules():
         if isinstance(module, nn.TransformerEncoder):
             module.use_nested_tensor = False  # which only the fused kernel takes

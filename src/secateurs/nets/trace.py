@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from secateurs.closures import deep_copied
 from secateurs.errors import InputError
 
 DROPOUTS = (
@@ -115,7 +116,7 @@ def copied(
             raise InputError(f"{name}: not initialised yet; run the network on an image first")
         memo[id(buffer)] = change(buffer.detach())
     try:
-        return copy.deepcopy(model, memo)
+        return deep_copied(model, memo)
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise InputError(
             f"the network cannot be copied ({type(error).__name__}: {first_line(error)})"

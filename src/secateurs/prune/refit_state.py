@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from secateurs.closures import deep_copied
 from secateurs.nets.batches import Batch, Run
 from secateurs.prune.statistics.parts import in_parts
 from secateurs.prune.statistics.patches import visit_rows
@@ -42,7 +43,7 @@ class RefitState:
     def fork(self) -> RefitState:
         """The same state for another attempt, its network a copy."""
         other = copy.copy(self)
-        other.model = copy.deepcopy(self.model)
+        other.model = deep_copied(self.model)
         other.replay = self.replay.fork()
         other.implied = dict(self.implied)
         return other

@@ -85,7 +85,17 @@ class OriginRules(MatrixProducts):
     """Rules of weights that are computed of parameters: which axis of which they come from."""
 
     def move_origins(self, name: str, func: Any, args: list[Any], kw: Any, out: Any) -> None:
-        """What is a part or a function of parameters comes from them, axis by axis."""
+        """What is a part or a function of parameters comes from them, axis by axis.
+
+        Of a form of the operation that no rule knows, as under `vmap`, nothing is known.
+        """
+        try:
+            self._follow_origins(name, func, args, kw, out)
+        except Exception:  # whatever a rule meets
+            for leaf in tree_leaves(out):
+                self.origins.pop(id(leaf), None)
+
+    def _follow_origins(self, name: str, func: Any, args: list[Any], kw: Any, out: Any) -> None:
         if name in ELEMENTWISE and isinstance(out, Tensor):
             given = [t for t in tree_leaves((args, kw)) if isinstance(t, Tensor)]
             self._set_origins(out, self._joined([self._aligned(t, out.ndim) for t in given]))

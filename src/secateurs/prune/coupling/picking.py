@@ -162,6 +162,14 @@ class Picking(Numbering):
             raise NotImplementedError(name)
         self._set(out, numbers)
 
+    def _do_unfold(self, name: str, _: Any, args: list[Any], kw: Any, out: Tensor) -> None:
+        """Windows along one axis, whose places are along a last one."""
+        numbers = self.numbers_of(args[0])
+        axis = kw.get("dimension", args[1] if len(args) > 1 else 0)
+        if numbers is None or axis % args[0].ndim in varying(numbers):
+            raise NotImplementedError(name)
+        self._set(out, numbers[..., None])
+
     def _do_glu(self, name: str, _: Any, args: list[Any], kw: Any, out: Tensor) -> None:
         axis = kw.get("dim", args[1] if len(args) > 1 else -1) % out.ndim
         first, second = (compact(part) for part in self._full(args[0]).chunk(2, axis))

@@ -78,6 +78,11 @@ def visit_rows(
     there are several. Raises InputError when one of the layers does not run as often, and for
     batches as `check_batches` does, unless they are `known` to be right.
     """
+
+    def give(path: str, rows: Tensor, outputs: Tensor, number: int) -> None:
+        # A network in float32 may compute in half precision by itself.
+        visit(path, wide(rows), wide(outputs), number)
+
     seen: dict[str, int] = {}
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
     often = {path: (repeats or {}).get(path, 1) for path in layers}
@@ -97,7 +102,7 @@ def visit_rows(
             place = (drawn_as or {}).get(path, path)
             position = drawn.of(layer, output, layers[path], place)
             rows = rows_of(layer, received, output, position)
-            visit(path, rows, rows[:, :0], len(position))
+            give(path, rows, rows[:, :0], len(position))
             raise _Reached
 
         return layer.register_forward_pre_hook(hook, with_kwargs=True)
@@ -122,13 +127,13 @@ def visit_rows(
             ):
                 mean = mean_rows(made.layer, made.received, made.output)
                 if mean is not None:
-                    means(path, mean)
+                    means(path, wide(mean))
             if often[path] > 1:
                 parts.setdefault(path, []).append((rows, outputs))
                 if len(parts[path]) < often[path]:
                     return
                 rows, outputs = map(torch.cat, zip(*parts[path], strict=True))
-            visit(path, rows, outputs, len(position))
+            give(path, rows, outputs, len(position))
             if seen == often:
                 raise _Reached
 
@@ -158,6 +163,11 @@ def visit_rows(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Numbers of half precision as float32, others as they are."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def count_runs(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from secateurs.closures import deep_copied
 from secateurs.nets.batches import Batch, Run, forward
 from secateurs.nets.layers import channel_axis, gone_places
 from secateurs.nets.trace import (
@@ -48,7 +48,7 @@ def narrow(model: nn.Module, groups: Sequence[Group], survivors: Survivors) -> n
     cuts = _cuts(model, groups, survivors)
     for cut in cuts.tensors.values():
         memo[id(cut.tensor)] = cut.narrowed()
-    result = copy.deepcopy(model, memo)
+    result = deep_copied(model, memo)
     for path, width in cuts.widths.items():
         set_widths(result.get_submodule(path), width)
     for group in groups:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from secateurs.closures import deep_copied
 from secateurs.errors import InputError
 from secateurs.nets.trace import attribute_memo, is_chain
 from secateurs.prune.surgery.parity import compared, double
@@ -208,7 +208,7 @@ def remove_units(
         ),
         id(following): _linear(following, new_weight, new_bias),
     }
-    return copy.deepcopy(model, memo)
+    return deep_copied(model, memo)
 
 
 def _rows(bias: Tensor | None, rows: Tensor) -> Tensor | None:
