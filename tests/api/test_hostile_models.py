@@ -110,11 +110,17 @@ def hooked() -> nn.Module:
     return model
 
 
+class Sorted(nn.Module):
+    """A parametrization of weights that no axis keeps its places in."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight.flatten().sort().values.view(weight.shape)
+
+
 def folded() -> nn.Module:
-    return Net(
-        lambda net, x: net.part(x.relu()).relu(),
-        part=nn.utils.parametrizations.weight_norm(nn.Linear(12, 12)),
-    )
+    part = nn.Linear(12, 12)
+    nn.utils.parametrize.register_parametrization(part, "weight", Sorted())
+    return Net(lambda net, x: net.part(x.relu()).relu(), part=part)
 
 
 CUT: dict[str, tuple[Callable[[], nn.Module], str, str]] = {  # a row that is not pruned, and why
@@ -127,7 +133,7 @@ CUT: dict[str, tuple[Callable[[], nn.Module], str, str]] = {  # a row that is no
     "vmap": (lambda: Net(lambda _, x: torch.vmap(torch.relu)(x)), "", ""),
     "sorted": (lambda: Net(lambda _, x: x.sort(-1).values), "a", "does sort with it"),
     "projections": (lambda: Recurrent(proj_size=8), "inner", "this form of LSTM is not known"),
-    "weight norm": (folded, "part", "its weight is computed from other parameters"),
+    "weights sorted": (folded, "part", "its weight is computed from other parameters"),
     "a width in the code": (
         lambda: Net(lambda _, x: x.view(-1, 12).relu()),
         "a",

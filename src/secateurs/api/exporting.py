@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from secateurs.api.arguments import checked_number, file_to_write
 from secateurs.api.batch_sizes import (
     MORE,
     batch_axes,
@@ -82,7 +83,10 @@ def export(
     numbers along a last axis. The file takes tuples for named tuples, and mappings of their fields
     for dataclasses.
     """
-    path = Path(path)
+    path = file_to_write(path)
+    unwrapped(model)
+    if tolerance is not None:
+        tolerance = checked_number(tolerance, "tolerance")
     if path.suffix not in (".onnx", ".pt2"):
         raise InputError(f"{path}: the file to write must end in .onnx or .pt2")
     if path.suffix == ".onnx":
@@ -90,7 +94,7 @@ def export(
         if obstacle := onnx_obstacle(model):
             raise InputError(f"{path}: {obstacle}")
     network = copied(unwrapped(model)).cpu().eval()
-    inputs = map_tensors(call_with(example_inputs), lambda tensor: tensor.detach().cpu())
+    inputs = map_tensors(call_with(example_inputs, network), lambda tensor: tensor.detach().cpu())
     inputs = taken(network, inputs) if isinstance(inputs, Mapping) else inputs
     check_runs(network, inputs, call)
     if not is_plain(inputs):

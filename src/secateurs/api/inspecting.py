@@ -92,7 +92,7 @@ def inspect(model: nn.Module, example_inputs: Any) -> Inspection:
     settings = Settings.now()
     with settings.put_aside(unwrapped(model)):
         network = open_attention(own_copy(model))
-        inputs = on_device(call_with(example_inputs), network)
+        inputs = on_device(call_with(example_inputs, network), network)
         count = settings.within(samples_in_one)(network, inputs, call)
         inputs = samples(grouped(inputs, count)[0], slice(0, CHECKED_SAMPLES))
         settings.within(check_runs)(network, inputs, call)

@@ -122,8 +122,7 @@ def on_device(batch: Batch, model: nn.Module) -> Batch:
     NumPy arrays become tensors; those of float64 of the type of the model's parameters. Raises
     InputError for tensors that have shapes and no values.
     """
-    floats = {p.dtype for p in model.parameters() if p.is_floating_point()}
-    batch = with_tensors(batch, None if torch.float64 in floats else next(iter(floats), None))
+    batch = with_tensors(batch, _array_type(model))
     check_dense(batch, "batch")
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
 
@@ -133,6 +132,12 @@ def on_device(batch: Batch, model: nn.Module) -> Batch:
         return tensor.to(device, torch.float32 if tensor.dtype in HALF else tensor.dtype)
 
     return map_tensors(batch, moved)
+
+
+def _array_type(model: nn.Module) -> torch.dtype | None:
+    """The type that NumPy's default becomes; None where it stays."""
+    floats = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    return None if torch.float64 in floats else next(iter(floats), None)
 
 
 def check_dense(batch: Batch, words: str) -> None:
@@ -262,20 +267,25 @@ def _types(model: nn.Module, batch: Batch) -> str:
     return f" of {names[0]}, its parameters are {names[1]}"
 
 
-def call_with(example_inputs: Any) -> Any:
+def call_with(example_inputs: Any, model: nn.Module) -> Any:
     """Example inputs as a batch for `call`: a tuple holds all arguments, a mapping all keywords.
 
-    Raises InputError where there is no tensor among them.
+    NumPy arrays become tensors as in `on_device`. Raises InputError where there is no tensor among
+    them, no sample in these, or a number that is not finite.
     """
-    inputs = with_tensors(example_inputs)
+    inputs = with_tensors(example_inputs, _array_type(model))
     if not tensors_of(inputs):
         raise InputError(
             "example_inputs: expected a tensor, a tuple of arguments or a mapping of keywords, "
             f"got {type(example_inputs).__name__} without a tensor"
         )
     check_dense(inputs, "example_inputs")
+    if not tensors_of(inputs)[0].ndim:
+        raise InputError("example_inputs: the first tensor is one number, without samples")
     if not num_samples(inputs):
         raise InputError("example_inputs: no sample, the first axis has length 0")
+    if not all_finite(inputs):
+        raise InputError("example_inputs: values that are not finite (NaN or infinite)")
     return inputs if isinstance(inputs, tuple | Mapping) else (inputs,)
 
 

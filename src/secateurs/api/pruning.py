@@ -7,17 +7,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from secateurs.api.arguments import checked_seed, file_to_write
 from secateurs.api.loading import read_batches
 from secateurs.api.models import (
     as_unsaved,
     check_runs,
+    given,
     half_type,
     loss_with,
     own_copy,
@@ -29,7 +31,7 @@ from secateurs.api.settings import Settings
 from secateurs.errors import InputError
 from secateurs.nets.attention import open_attention
 from secateurs.nets.batches import Batch, samples
-from secateurs.nets.trace import copied
+from secateurs.nets.trace import copied, tensors_of
 from secateurs.progress import SILENT, Progress
 from secateurs.prune.coupling.groups import NotPruned
 from secateurs.prune.network import Pruned
@@ -62,7 +64,8 @@ class PrunedModel:
 
     def save(self, path: str | Path) -> None:
         """Write the weights as one safetensors file, to be read by `load_weights`."""
-        save_weights(self.model, Path(path), unpruned=self.unpruned, attributes=self.attributes)
+        path = file_to_write(path)
+        save_weights(self.model, path, unpruned=self.unpruned, attributes=self.attributes)
 
     def __str__(self) -> str:
         report = self.report
@@ -124,13 +127,15 @@ def prune(
     The model given is not changed; the result is on its device, in its type and its mode. Raises
     InputError for bad input, when nothing can be pruned, and when the budget cannot be met.
     """
-    if not isinstance(seed, Integral):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"seed: expected a whole number, got {type(seed).__name__}")
+    seed = checked_seed(seed)
     if not isinstance(budget, Budget):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(
             f"budget: expected a Budget, as Budget(macs=0.5), got {type(budget).__name__}"
         )
     tuning = options_of(reconstruction)
+    for name, one, method in (("progress", progress, "task"), ("stop", stop, "check")):
+        if one is not None and not callable(getattr(one, method, None)):
+            raise InputError(f"{name}: expected an object with `{method}`, got {one!r:.40}")
     _check_functions(
         forward=forward,
         outputs=outputs,
@@ -144,9 +149,8 @@ def prune(
         network = open_attention(own_copy(model))
         keep_whole = _ignored(ignore, unwrapped(model))
         calibration, held_out = settings.within(read_batches)(loader, network, num_samples, forward)
-        settings.within(check_runs)(
-            network, samples(calibration[0], slice(0, CHECKED)), forward, outputs
-        )
+        for part in _of_each_shape([*calibration, *held_out]):
+            settings.within(check_runs)(network, part, forward, outputs)
         hooks = Hooks(
             run=settings.within(run_with(forward, outputs)),
             loss=None if loss is None else settings.within(loss_with(forward, loss)),
@@ -167,7 +171,7 @@ def prune(
             hooks,
             reconstruction=tuning,
             name=type(network).__name__,
-            seed=int(seed),
+            seed=seed,
             stop=stop,
             progress=progress,
         )
@@ -187,16 +191,26 @@ def prune(
     )
 
 
+def _of_each_shape(batches: Sequence[Batch]) -> list[Batch]:
+    """Some samples of the first batch of each size and type that the samples have."""
+    found: dict[tuple[object, ...], Batch] = {}
+    for batch in batches:
+        part = samples(batch, slice(0, CHECKED))
+        tensors = tensors_of(given(part))
+        found.setdefault(tuple((t.shape[1:], t.dtype) for t in tensors), part)
+    return list(found.values())
+
+
 def _checked_ratios(ratios: Mapping[str, float] | None) -> dict[str, float]:
-    given: Any = {} if ratios is None else ratios
-    if not isinstance(given, Mapping):
-        raise InputError(f"ratios: expected shares by name, got {type(given).__name__}")
-    for name, share in given.items():
+    shares: Any = {} if ratios is None else ratios
+    if not isinstance(shares, Mapping):
+        raise InputError(f"ratios: expected shares by name, got {type(shares).__name__}")
+    for name, share in shares.items():
         if not isinstance(name, str) or isinstance(share, bool) or not isinstance(share, Real):
             raise InputError(
                 f"ratios: expected names and shares 0..1, got {name!r:.40}: {share!r:.40}"
             )
-    return {name: float(share) for name, share in given.items()}
+    return {name: float(share) for name, share in shares.items()}
 
 
 def _check_functions(**functions: object) -> None:
@@ -265,7 +279,7 @@ def _train_with(
 
 def _ignored(ignore: Ignored, model: nn.Module) -> Callable[[str], bool]:
     """Whether a layer is one of those that stay whole, or within one of them."""
-    if isinstance(ignore, str | type | nn.Module):
+    if isinstance(ignore, str | type | nn.Module) or not isinstance(ignore, Iterable):  # pyright: ignore
         raise InputError("ignore: expected a list of paths, modules or types of modules")
     modules = dict(model.named_modules())
     paths: set[str] = set()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateurs.api.arguments import checked_path
 from secateurs.api.models import unwrapped
 from secateurs.errors import InputError
 from secateurs.files import atomic_path
@@ -93,7 +94,8 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     type of the file, on the model's device. The model given is not changed. Raises InputError when
     the file is damaged or of another model.
     """
-    path = Path(path)
+    path = checked_path(path)
+    unwrapped(model)
     try:
         tensors, words = read_checked(path)
         opened = json.loads(words.get(OPENED, "[]"))

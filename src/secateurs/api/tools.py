@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from secateurs.api.arguments import checked_tensor
 from secateurs.errors import InputError
 from secateurs.prune.compensation.outgoing_weights import Outgoing, add, affine, drop, least_squares
 from secateurs.prune.selection.pairwise import Selection
@@ -37,7 +38,7 @@ def angles(activations: Tensor, *, normalise: Normalise = "minmax") -> Tensor:
     >>> angles(torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, 3.0]]), normalise="none").round().tolist()
     [[0.0, 0.0, 90.0], [0.0, 0.0, 90.0], [90.0, 90.0, 0.0]]
     """
-    source = directions(activations, normalise=normalise)
+    source = directions(checked_tensor(activations, "activations"), normalise=normalise)
     exact = source.exact(torch.arange(source.num_units, device=source.norm.device))
     found = (exact @ exact.T).clamp_(-1, 1).acos_().rad2deg_()
     found.fill_diagonal_(0.0)
@@ -76,6 +77,14 @@ def select(
         known = ", ".join(name for name in SelectOptions.__annotations__ if name != "rule")
         raise InputError(f"select: unknown option; there are {known}") from error
     chosen.check()
+    checked_tensor(activations, "activations")
+    for name, tensor in (
+        ("incoming", incoming),
+        ("outgoing", outgoing),
+        ("gradients", gradients),
+    ):
+        if tensor is not None:
+            checked_tensor(tensor, name, finite=True)
     given = {"incoming": incoming, "gradients": gradients}
     needed = READ.get(rule)
     if needed is not None and given[needed] is None:
@@ -123,6 +132,15 @@ def compensate(
     """
     if how not in get_args(How):
         raise InputError(f"how: expected one of {', '.join(get_args(How))}, got {how!r}")
+    if not isinstance(selection, Selection):  # pyright: ignore[reportUnnecessaryIsInstance]
+        given = type(selection).__name__
+        raise InputError(f"selection: expected what `select` returns, got {given}")
+    checked_tensor(activations, "activations", finite=True)
+    checked_tensor(weight, "weight", finite=True)
+    if bias is not None:
+        checked_tensor(bias, "bias", finite=True)
+    if activations.ndim and not len(activations):
+        raise InputError("activations: no sample, the first axis has length 0")
     if how == "least_squares":
         return least_squares(activations, weight, bias, selection)
     return {"drop": drop, "add": add, "affine": affine}[how](activations, weight, bias, selection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -44,6 +45,12 @@ def register(kind: type[nn.Module], rule: PassThrough) -> None:
         raise InputError(f"register: expected a type of module, got {kind!r:.60}")
     if not isinstance(rule, PassThrough):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"register: expected a PassThrough, got {type(rule).__name__}")
+    tensors: Any = rule.tensors
+    if not isinstance(tensors, Mapping):
+        raise InputError(f"PassThrough: expected axes by name, got {type(tensors).__name__}")
+    for name, axis in {"axis": rule.axis, **tensors}.items():
+        if type(axis) is not int:
+            raise InputError(f"PassThrough: {name}: expected an axis, got {axis!r:.40}")
     _RULES[kind] = rule
 
 
