@@ -71,7 +71,7 @@ def examine(case: Case) -> None:
     batches = [case.batch(min(16, case.num_samples)) for _ in range(max(1, case.num_samples // 16))]
     example = unlabelled(batches[0])
     with torch.no_grad(), eval_mode(model):
-        call(model, call_with(example))
+        call(model, call_with(example, model))
     before = peak_mib()
 
     reached("inspect")
@@ -119,8 +119,8 @@ def examine(case: Case) -> None:
         assert all(torch.equal(first[key], second[key]) for key in first), "not bit for bit"
         with torch.no_grad():
             for a, b in zip(
-                tensors_of(call(pruned, call_with(example))),
-                tensors_of(call(again, call_with(example))),
+                tensors_of(call(pruned, call_with(example, pruned))),
+                tensors_of(call(again, call_with(example, again))),
                 strict=True,
             ):
                 assert torch.equal(a, b), "other outputs after loading"
@@ -140,7 +140,8 @@ def compare(case: Case) -> None:
 
     torch.manual_seed(0)
     model = case.make()
-    found = outcome(model, call_with(first_samples(unlabelled(case.batch(4)), 2)), call, CLASSES)
+    inputs = call_with(first_samples(unlabelled(case.batch(4)), 2), model)
+    found = outcome(model, inputs, call, CLASSES)
     print(json.dumps(found))
 
 

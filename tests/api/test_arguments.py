@@ -76,7 +76,7 @@ WRONG: list[tuple[str, Call]] = [
     ("activations: expected a tensor, got list", lambda _: secateurs.angles([[1.0]])),
     ("activations: expected a tensor, got ndarray", lambda _: secateurs.angles(A.numpy())),
     ("activations: expected a dense tensor", lambda _: secateurs.angles(A.to_sparse())),
-    ("activations: .* device meta", lambda _: secateurs.angles(A.to("meta"))),
+    (r"activations: .*\(device meta\)", lambda _: secateurs.angles(A.to("meta"))),
     ("activations: expected a tensor", lambda _: secateurs.select(A.numpy())),
     ("incoming: expected a tensor", lambda _: secateurs.select(A, "l1", incoming=[1], keep=3)),
     (

@@ -123,7 +123,8 @@ def _train(
     Parameters that are `unmet`, which a module uses in training alone, go with its units.
     """
     known, flow.products = len(flow.events), []
-    for times in LARGER:  # an auxiliary head may need a larger sample than the network does
+    # An auxiliary head may need a larger sample than the network does.
+    for times in LARGER if _idle(flow, bare) else LARGER[:1]:
         flow.stack, flow.inside = [], 0
         larger = map_tensors(sample, lambda tensor, times=times: _pair(tensor, times))
         try:
