@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -290,3 +291,28 @@ def test_a_very_wide_layer_is_seen_through_few_samples():
     wide, usual = nn.Conv2d(1024, 2, 3, device="meta"), nn.Conv2d(512, 2, 3, device="meta")
     assert _num_positions(wide, 16) * 16 == 2048
     assert _num_positions(usual, 16) * 16 == 4 * 512 * 9
+
+
+@pytest.mark.parametrize("samples", [60, 3000])  # few for a ridge by leave-one-out, and many
+def test_a_layer_that_takes_no_offset_is_fitted_without_one(samples: int):
+    """The best weights alone, which the best weights with an offset are not without it."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(8, 24, bias=False), nn.ReLU(), nn.Linear(24, 5, bias=False)
+    ).eval()
+    x = torch.randn(samples, 4) @ torch.randn(4, 8) + 1.0
+    groups = find_groups(net, x[:1]).found
+    kept = {"0": torch.arange(0, 24, 3)}
+    seen = survey(net, groups, [x])
+    done = prune_groups(net, groups, seen, {"0": 8}, [x], merging=False, survivors=kept)
+    with torch.no_grad():
+        given, wanted = done.model[:2](x).double().numpy(), net(x).double().numpy()
+        found = done.model(x).double().numpy()
+
+    def error(weights: Any) -> float:
+        return float(np.square(given @ weights - wanted).mean())
+
+    best = error(np.linalg.lstsq(given, wanted, rcond=None)[0])
+    means = given.mean(0), wanted.mean(0)
+    centred = error(np.linalg.lstsq(given - means[0], wanted - means[1], rcond=None)[0])
+    assert float(np.square(found - wanted).mean()) < (best + centred) / 2

@@ -203,13 +203,18 @@ def _refit(state: RefitState, path: str, gone: Tensor | None, seen: Survey) -> N
     target = _target(seen, path, rows, gone)
     if len(target) != len(rows):  # rows that were chosen by values
         return
-    bias = 0 if layer.bias is None else layer.bias.detach()
-    anchor = matrix(layer).detach()
-    if len(rows) < TALL * rows.shape[1]:
-        new = refit(rows, anchor, target - bias, RIDGES, copies=copies)
-    else:
-        new = _tall(rows, anchor, target - bias, len(rows) // state.copies)
+    bias = 0 if layer.bias is None else layer.bias.detach().to(rows)
+    anchor = matrix(layer).detach().to(rows)  # of half precision in float32
     norm = seen.norms.get(path)
+    offset = layer.bias is not None or norm is not None  # something that can take one
+    if len(rows) >= TALL * rows.shape[1]:
+        num_samples = len(rows) // state.copies
+        new = _tall(rows, anchor, target - bias, num_samples, offset=offset)
+    elif offset:
+        new = refit(rows, anchor, target - bias, RIDGES, copies=copies)
+    else:  # with as many rows of the other sign all means are 0
+        both = torch.cat([rows, -rows]), torch.cat([target, -target])
+        new = refit(both[0], anchor, both[1], RIDGES, copies=2 * copies)
     if norm is not None:
         state.implied[norm] = _spread(rows @ new.weight.to(rows).T, target)
     write_matrix(layer, new.weight)
@@ -238,9 +243,14 @@ def _spread(outputs: Tensor, target: Tensor) -> Tensor:
     return torch.where(before > 0, after / before, torch.ones_like(before))
 
 
-def _tall(rows: Tensor, anchor: Tensor, target: Tensor, num_samples: int) -> Outgoing:
+def _tall(
+    rows: Tensor, anchor: Tensor, target: Tensor, num_samples: int, *, offset: bool = True
+) -> Outgoing:
     """The same where samples are many: the ridge is what shrinkage of the covariance asks for."""
-    x_mean, y_mean = (part.mean(0, dtype=torch.float64) for part in (rows, target))
+    x_mean, y_mean = (
+        part.mean(0, dtype=torch.float64) if offset else part.new_zeros(part.shape[1]).double()
+        for part in (rows, target)
+    )
     x = rows - x_mean.to(rows)
     missing = target - y_mean.to(target) - x @ anchor.T
     gram, cross = gram_of(x).double() / len(x), (x.T @ missing).double() / len(x)
