@@ -10,9 +10,10 @@ from typing import Any
 
 # What a place in a directory holds: `results.json.best.depth` or `model.safetensors`.
 Tree = dict[str, Any]
-# Names of values that a clock measures, and of hashes of files that hold such values.
+# Names of values that a clock measures, of checksums of records that hold such values (the rest of
+# which is compared), and of sentences that compare times.
 CLOCK = re.compile(
-    r"timing|seconds|latency|(^|[._])"
+    r"timing|seconds|latency|\.json\.sha256$|(cost|cost\.json\.value)\.sentence$|(^|[._])"
     r"(ms|time_ratio|finished|started|date|file_bytes|onnx_bytes)($|[.:\[_])"
 )
 # What sentences say of times.

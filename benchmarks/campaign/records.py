@@ -13,7 +13,7 @@ from mutations import HOSTILE, mutate, plant
 from tiny import Command, spawn, wait
 
 PAGES = (".html", ".md", ".svg")  # written anew by every run, and read by none
-CACHES = ("frozen", "stages")  # folders whose files are verified when they are opened
+CACHES = ("frozen", "stages", "trials")  # folders whose files are verified when they are opened
 
 
 def records(

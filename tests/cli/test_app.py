@@ -99,7 +99,7 @@ def test_a_wrong_path_loads_no_library(words: list[str], tmp_path: Path):
 @pytest.mark.parametrize(
     ("given", "spins"),
     [
-        ({}, "1000"),
+        ({}, "10000"),
         ({"GOMP_SPINCOUNT": "5"}, "5"),
         ({"OMP_WAIT_POLICY": "active"}, None),
     ],

@@ -41,7 +41,7 @@ from secateurs.errors import FULL, UNUSABLE, InputError
 from secateurs.native_stderr import asked_of, give_stderr_back, leave_stderr_to_us, print_end
 from secateurs.stopping import StopRequested, exit_code, interrupted_by_signals
 
-SPINS = "1000"  # turns that a thread waits before it sleeps, some 20 microseconds
+SPINS = "10000"  # turns that a thread waits before it sleeps, some 0.2 milliseconds
 
 app = typer.Typer(
     name="secateurs",
@@ -111,7 +111,7 @@ def _disk_problem(error: OSError) -> str | None:
 
 
 def wait_briefly() -> None:
-    """Have threads of PyTorch that wait for each other sleep after some microseconds.
+    """Have threads of PyTorch that wait for each other sleep after a fraction of a millisecond.
 
     Its OpenMP library lets them spin for milliseconds, which takes the processor from the thread
     that they wait for as soon as other programs run. A choice in the environment stays.

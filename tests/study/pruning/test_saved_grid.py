@@ -14,11 +14,12 @@ import torch
 
 from secateurs.cli import main
 from secateurs.errors import InputError
-from secateurs.fit.metrics import wilson_interval
+from secateurs.fit.metrics import grouped_interval
 from secateurs.prune.layer import PruneOptions, prune_layer
 from secateurs.prune.layer_grid import GridOptions
 from secateurs.ship.checkpoint import load, save
 from secateurs.ship.spec import ImageInput, describe
+from secateurs.study.probe.network import groups_of
 from secateurs.study.pruning.grid_rows import grid_words
 from secateurs.study.pruning.saved_grid import GridPlan, grid_saved, parse_numbers
 from secateurs.study.records.checksummed import read_sealed
@@ -73,6 +74,7 @@ def test_cells_are_those_of_pruning_once_a_cell(finished, model: Path, flags: Pa
     train = dataset.sides["train"].eval_views(slice(None), torch.device("cpu"))
     train = torch.cat([train, train.flip(-1)])
     labels = torch.from_numpy(dataset.sides["val"].labels)
+    groups = groups_of(dataset, "val")
     before = side_logits(network, dataset, "val", torch.device("cpu"))
     assert answer["unpruned"]["num_correct"] == int((before.argmax(1) == labels).sum())
     assert [(c["norm_std"], c["low_deg"]) for c in answer["cells"]] == [
@@ -94,7 +96,7 @@ def test_cells_are_those_of_pruning_once_a_cell(finished, model: Path, flags: Pa
         assert cell["num_removed"] == len(cut.selection.removed)
         assert cell["num_parameters"] == sum(p.numel() for p in cut.model.parameters())
         assert (cell["num_correct"], cell["accuracy"]) == (correct, correct / len(labels))
-        bounds = wilson_interval(correct, len(labels))
+        bounds = grouped_interval((after.argmax(1) == labels).numpy(), groups)
         assert (cell["accuracy_low"], cell["accuracy_high"]) == bounds
         removed.add(cell["num_removed"])
     assert len(removed) == 4
