@@ -168,3 +168,18 @@ def test_copies_that_were_compressed_again_look_like_what_was_trained_on(
     assert not any(recognise(older, audit(other)).alike)
     assert parse_split_record(older.to_json(), where="split") == older
     assert record_split(audit(folder), SPLIT, None, earlier=older) == record
+
+
+def test_plain_images_do_not_look_like_each_other(folder: Path, tmp_path: Path):
+    other = tmp_path / "other"
+    for label in "ab":
+        (other / label).mkdir(parents=True)
+    for number in range(5):
+        Image.new("RGB", (40, 40), (50 * number, 30, 90)).save(folder / "a" / f"{number}.png")
+        Image.new("RGB", (40, 40), (20, 40 * number, 160)).save(
+            other / "ab"[number % 2] / f"{number}.png"
+        )
+    record = record_split(audit(folder), SPLIT, None)
+    found = recognise(record, audit(other))
+    assert found.sides == (None,) * 5
+    assert not any(found.alike)

@@ -167,11 +167,16 @@ def _alike(
 ) -> tuple[bool, ...]:
     seen = {*record.sides["train"], *record.sides["val"]}
     looks = np.array([_look(key) for key in seen if len(key) > PIXELS + FILE], np.uint64)
+
+    def is_alike(key: str) -> bool:
+        look = _look(key)
+        # Plain images have no bit or one, whatever their colour: a hash near these says nothing.
+        if np.bitwise_count(look) <= ALIKE_BITS + 1:
+            return False
+        return bool((np.bitwise_count(looks ^ look) <= ALIKE_BITS).any())
+
     # One hash at a time: a folder and a record may have thousands of images each.
-    return tuple(
-        side is None and bool((np.bitwise_count(looks ^ _look(key)) <= ALIKE_BITS).any())
-        for key, side in zip(keys, sides, strict=True)
-    )
+    return tuple(side is None and is_alike(key) for key, side in zip(keys, sides, strict=True))
 
 
 def _look(key: str) -> np.uint64:
