@@ -1,6 +1,6 @@
 """The curves of `curves.py` as a picture: points lost against parameters, a panel a compensation.
 
-python benchmarks/pruning/curves_chart.py CURVES.json docs/curves.svg
+python benchmarks/pruning/curves_chart.py CURVES.json docs/pictures/curves.svg
 """
 
 from __future__ import annotations

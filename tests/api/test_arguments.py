@@ -105,7 +105,7 @@ def test_an_array_of_numpys_own_type_is_of_the_type_of_the_parameters():
     assert [(row.name, row.num_units) for row in found.groups] == [("0", 16)]
 
 
-def test_batches_of_several_shapes_are_tried_once_each():
+def test_batches_of_several_shapes_are_pruned_together():
     ran: list[tuple[int, ...]] = []
 
     def forward(model: nn.Module, batch: Tensor) -> Tensor:

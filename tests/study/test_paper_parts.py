@@ -183,7 +183,7 @@ def test_the_formula_of_the_text_counts_true_negatives_of_every_class():
     assert overall_accuracy(matrix.tolist()) == pytest.approx(1 - 2 * 0.5 / 7)
 
 
-def test_each_neuron_by_itself_spans_the_whole_range():
+def test_each_unit_by_itself_spans_the_whole_range():
     x = torch.tensor(np.random.default_rng(0).random((9, 4)), dtype=torch.float32)
     x[:, 3] = 0
     found = by_unit(x)

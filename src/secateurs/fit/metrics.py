@@ -35,10 +35,11 @@ class ClassScore:
 class Evaluation:
     """How a network answers on labelled images.
 
-    `accuracy` and its 95% Wilson interval `accuracy_low`..`accuracy_high` are in 0..1, `loss` is
-    the mean cross-entropy in nats. `confusion[t][p]` counts images of class t answered p.
-    `majority_accuracy` is what a constant answer of the largest class here would reach, and
-    `balanced_accuracy` the mean recall over the classes that have images here, both in 0..1.
+    `accuracy` and its 95% interval `accuracy_low`..`accuracy_high` (Wilson's, widened where errors
+    come in groups) are in 0..1, `loss` is the mean cross-entropy in nats. `confusion[t][p]` counts
+    images of class t answered p. `majority_accuracy` is what a constant answer of the largest class
+    here would reach, and `balanced_accuracy` the mean recall over the classes that have images
+    here, both in 0..1.
     """
 
     num_images: int

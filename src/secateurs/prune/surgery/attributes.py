@@ -31,8 +31,7 @@ def with_attributes(
     and gives what it gives with zeros in their place. Attributes are integers, and tuples of them,
     of the modules around the group's layers that are as many as its units or its channels: those
     that have a name as widths have, or else any, or those of the layers that make the units, or of
-    others. None where the network does not run with any of
-    them.
+    others. None where the network does not run with any of them.
     """
     every = _candidates(model, group)
     named = [one for one in every if NAMES.search(one.name) or HEADS.search(one.name)]

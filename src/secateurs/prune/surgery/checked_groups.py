@@ -26,10 +26,10 @@ def checked(
     All groups at once first; where that fails, halves, until the groups that fail are known. They
     are not pruned, with the difference as the reason. Those without which the network does not run
     are found on shapes alone first; where it runs with other numbers in its modules' attributes, as
-    a number of heads, the group takes these along. The others are
-    compared in the network given, and in a copy with other weights, where no group hides behind
-    weights near zero. Then the `others` that share no channel with these, likewise. The samples of
-    `batch` are real ones. Raises InputError as `difference` does.
+    a number of heads, the group takes these along. The others are compared in the network given,
+    and in a copy with other weights, since weights near zero would hide an error. Then the `others`
+    that share no channel with these, likewise. The samples of `batch` are real ones. Raises
+    InputError as `difference` does.
     """
     found = _checked(model, groups, batch, run, seed)
     return _with_others(model, found, batch, run, seed) if groups.others else found
