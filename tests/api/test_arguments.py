@@ -66,6 +66,10 @@ WRONG: list[tuple[str, Call]] = [
         lambda p: secateurs.export(net(), p / "m.pt2", X, tolerance="a"),
     ),
     (
+        "tolerance: expected a number, got one too large for a float",
+        lambda p: secateurs.export(net(), p / "m.pt2", X, tolerance=10**400),
+    ),
+    (
         "tolerance: expected a number, got nan",
         lambda p: secateurs.export(net(), p / "m.pt2", X, tolerance=NAN),
     ),

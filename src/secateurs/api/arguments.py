@@ -58,8 +58,12 @@ def checked_seed(value: Any) -> int:
 
 
 def checked_number(value: Any, name: str) -> float:
-    """A number; InputError for what is none, and for NaN."""
-    if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(float(value)):
-        given = value if isinstance(value, float) else type(value).__name__
+    """A number; InputError for anything else, for NaN and for what a float cannot hold."""
+    try:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else None
+    except OverflowError:
+        raise InputError(f"{name}: expected a number, got one too large for a float") from None
+    if number is None or math.isnan(number):
+        given = type(value).__name__ if number is None else number
         raise InputError(f"{name}: expected a number, got {given}")
-    return float(value)
+    return number

@@ -238,7 +238,7 @@ def grouped(batch: Batch, count: int) -> list[Batch]:
         return [Whole(batch)]
     if num < count:  # on which the model does not run
         return []
-    starts = range(0, max(num - 1, 1), count)  # none is left alone
+    starts = range(0, max(num - 1, 1), count)  # no sample has a batch of its own
     stops = [*list(starts)[1:], num]
     parts = zip(starts, stops, strict=True)
     return [Whole(samples(batch, slice(start, stop))) for start, stop in parts]

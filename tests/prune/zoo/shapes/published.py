@@ -221,7 +221,7 @@ class Noisy(nn.Module):
 
 
 def with_time(net: Net, x: Tensor) -> Tensor:
-    """Steps of a neural differential equation that is told the time beside its state."""
+    """Steps of a neural differential equation that gets the time beside its state."""
     x = net.encoder(x)
     for step in range(3):
         time = torch.ones_like(x[:, :1]) * step / 3
