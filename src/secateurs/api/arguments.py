@@ -60,7 +60,7 @@ def checked_seed(value: Any) -> int:
 def checked_number(value: Any, name: str) -> float:
     """A number; InputError for anything else, for NaN and for what a float cannot hold."""
     try:
-        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else None
+        number = None if isinstance(value, bool) or not isinstance(value, Real) else float(value)
     except OverflowError:
         raise InputError(f"{name}: expected a number, got one too large for a float") from None
     if number is None or math.isnan(number):
