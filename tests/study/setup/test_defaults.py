@@ -142,6 +142,9 @@ def test_an_unknown_layer_names_those_that_can_be_pruned():
     config = from_preset("quick", backbone="resnet18", layers=("fc7",))
     with pytest.raises(InputError, match=r"no weighted layer 'fc7'; .*prune --macs 0\.5"):
         layers_to_cut(build("resnet18", 2), config)
+    config = from_preset("quick", backbone="squeezenet1_1", layers=("classifier.1",))
+    with pytest.raises(InputError, match=r"^layer classifier.1: squeeze.* prune --macs 0\.5"):
+        layers_to_cut(build("squeezenet1_1", 2), config)
     with pytest.raises(InputError, match="keep: fc7 has 4096 units, got 4097"):
         layers_to_cut(model, from_preset("quick", keep=(4097,)))
     assert hidden_layers(model, "alexnet") == ("fc6", "fc7")

@@ -49,6 +49,8 @@ last of its sequence (layers that can be pruned: fc6, fc7)
         find_consumer(model, path)
     except InputError as error:
         names = {layer.path: layer.alias for layer in layers(model, backbone)}
+        if not hidden_layers(model, backbone):
+            raise InputError(f"layer {names[path]}: {no_layer_words(backbone)}") from None
         known = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
         text = re.sub(rf"(?<![\w.])({known})(?![\w.])", lambda found: names[found[0]], str(error))
         raise InputError(text) from None
