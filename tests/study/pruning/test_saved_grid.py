@@ -19,7 +19,6 @@ from secateurs.prune.layer import PruneOptions, prune_layer
 from secateurs.prune.layer_grid import GridOptions
 from secateurs.ship.checkpoint import load, save
 from secateurs.ship.spec import ImageInput, describe
-from secateurs.study.probe.network import groups_of
 from secateurs.study.pruning.grid_rows import grid_words
 from secateurs.study.pruning.saved_grid import GridPlan, grid_saved, parse_numbers
 from secateurs.study.records.checksummed import read_sealed
@@ -74,7 +73,7 @@ def test_cells_are_those_of_pruning_once_a_cell(finished, model: Path, flags: Pa
     train = dataset.sides["train"].eval_views(slice(None), torch.device("cpu"))
     train = torch.cat([train, train.flip(-1)])
     labels = torch.from_numpy(dataset.sides["val"].labels)
-    groups = groups_of(dataset, "val")
+    groups = dataset.side_groups("val")
     before = side_logits(network, dataset, "val", torch.device("cpu"))
     assert answer["unpruned"]["num_correct"] == int((before.argmax(1) == labels).sum())
     assert [(c["norm_std"], c["low_deg"]) for c in answer["cells"]] == [
