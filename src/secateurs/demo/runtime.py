@@ -85,7 +85,9 @@ def npm_pack(folder: Path) -> Path:
     if npm is None:
         raise InputError(f"npm is not installed, which fetches {PACKAGE}: install it, or {instead}")
     command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--ignore-scripts", "--loglevel", "error"]
-    command += ["--fetch-retries", "1", "--fetch-retry-maxtimeout", "5000"]
+    command += ["--fetch-retries", "1"]
+    # Both, since newer versions of npm refuse a largest time below the smallest, 10 s by default.
+    command += ["--fetch-retry-mintimeout", "1000", "--fetch-retry-maxtimeout", "5000"]
     try:
         done = subprocess.run(
             [*command, "--pack-destination", str(folder)],
