@@ -120,3 +120,17 @@ def test_what_npm_says_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("subprocess.run", slow)
     with pytest.raises(InputError, match="npm did not finish within"):
         npm_pack(tmp_path)
+
+
+def test_npm_gets_a_largest_time_between_tries_above_its_smallest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    npm = tmp_path / "npm"
+    npm.write_text('#!/bin/sh\necho "npm error given: $*" >&2\nexit 1\n')
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(InputError) as refused:
+        npm_pack(tmp_path)
+    words = str(refused.value).split()
+    times = [float(words[words.index(f"--fetch-retry-{n}timeout") + 1]) for n in ("min", "max")]
+    assert times[0] < times[1]
