@@ -27,7 +27,7 @@ test: $(INSTALLED)
 
 ## test-browser: run the tests that drive headless Chromium
 test-browser: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "browser and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -rs -m "browser and not slow"
 
 ## test-slow: run the tests that take minutes
 test-slow: $(INSTALLED)

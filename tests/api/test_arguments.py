@@ -98,9 +98,9 @@ WRONG: list[tuple[str, Call]] = [
 
 @pytest.mark.parametrize(("message", "call"), WRONG, ids=[message for message, _ in WRONG])
 def test_what_is_of_the_wrong_kind_is_named_in_one_line(message: str, call: Call, tmp_path: Path):
-    with pytest.raises(InputError, match=message) as told:
+    with pytest.raises(InputError, match=message) as refused:
         call(tmp_path)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(refused.value)
     assert list(tmp_path.iterdir()) == []
 
 
